@@ -1,0 +1,111 @@
+"""reasonrl: teach a language model to reason by reinforcement learning.
+
+This module is the plugin author's surface and imports no torch. Tensor types live in ``reasonrl.contracts.batch``,
+shared maths in ``reasonrl.functional``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reasonrl.contracts.data import (
+    Completion,
+    FinishReason,
+    Message,
+    Problem,
+    RewardOutput,
+    RolloutGroup,
+    RolloutRequest,
+    RunInfo,
+    SamplingParams,
+    Score,
+    ScoredGroup,
+    Split,
+    StepRecord,
+)
+from reasonrl.contracts.hookspecs import hookimpl
+from reasonrl.contracts.metrics import Metric, MetricDef
+from reasonrl.contracts.protocols import (
+    Algorithm,
+    AlgorithmContext,
+    GroupReward,
+    Reward,
+    RewardContext,
+    RolloutBackend,
+    RolloutContext,
+    Task,
+    TaskContext,
+)
+from reasonrl.contracts.specs import (
+    AlgorithmSpec,
+    ModelSpec,
+    Needs,
+    NoConfig,
+    RecipeSpec,
+    RewardSpec,
+    RolloutBackendSpec,
+    TaskSpec,
+)
+
+if TYPE_CHECKING:
+    from reasonrl.trainer.run import RunResult
+
+__version__ = "0.1.0"
+API_VERSION = 1
+
+
+def run(
+    recipe: str | Path, overrides: Sequence[str] = (), *, run_dir: str | Path | None = None
+) -> "RunResult":
+    """Train as ``reasonrl train RECIPE key=value ...`` does.
+
+    Args:
+        recipe: path of a recipe file, or the name of a packaged recipe.
+        overrides: ``"section.key=value"`` strings, applied over the recipe.
+        run_dir: folder to create for this run; default ``runs/<name>-<n>``.
+    Returns: outcome, folder, summary and path of the trained model.
+    Raises: RecipeError for wrong input, RunDirInUseError, PluginError, TrainingError.
+    """
+    from reasonrl.trainer.run import train
+
+    return train(recipe, overrides, run_dir=run_dir)
+
+
+__all__ = [
+    "API_VERSION",
+    "Algorithm",
+    "AlgorithmContext",
+    "AlgorithmSpec",
+    "Completion",
+    "FinishReason",
+    "GroupReward",
+    "Message",
+    "Metric",
+    "MetricDef",
+    "ModelSpec",
+    "Needs",
+    "NoConfig",
+    "Problem",
+    "RecipeSpec",
+    "Reward",
+    "RewardContext",
+    "RewardOutput",
+    "RewardSpec",
+    "RolloutBackend",
+    "RolloutBackendSpec",
+    "RolloutContext",
+    "RolloutGroup",
+    "RolloutRequest",
+    "RunInfo",
+    "SamplingParams",
+    "Score",
+    "ScoredGroup",
+    "Split",
+    "StepRecord",
+    "Task",
+    "TaskContext",
+    "TaskSpec",
+    "__version__",
+    "hookimpl",
+    "run",
+]

@@ -1,0 +1,1 @@
+"""What plugins and core exchange. Everything here but ``batch`` is torch-free."""

@@ -1,0 +1,164 @@
+"""What the stages exchange on the host: frozen, torch-free, picklable.
+
+A later stage gets a new type, never a half-filled one:
+``Problem -> RolloutRequest -> RolloutGroup[Completion] -> ScoredGroup[RewardOutput] -> (tensors, see batch.py)``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
+Split = Literal["train", "eval"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One turn of a conversation; a tuple of them goes through the model's chat template."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One problem of a task.
+
+    ``id`` is stable and unique within the task. A ``str`` prompt is raw text, used verbatim; messages go through
+    the chat template. ``assistant_prefix`` is pre-filled text: part of the prompt, never of the completion.
+    ``info`` is what rewards need and the model never sees; it holds JSON values only.
+    """
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    assistant_prefix: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingParams:
+    """How completions are drawn. Full vocabulary always: truncated support (top-p, top-k) would bias the ratio.
+
+    ``temperature`` 0.0 means greedy; log-probabilities are then those at temperature 1. ``stop`` strings end a
+    completion and stay in its text.
+    """
+
+    temperature: float = 1.0
+    max_completion_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0.0
+
+    @property
+    def logprob_temperature(self) -> float:
+        """The temperature at which log-probabilities are stated."""
+        return self.temperature or 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutRequest:
+    """Sample ``group_size`` completions of one prompt. ``seed`` (64 bit) and the sample's index fix every random draw."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    group_size: int
+    sampling: SamplingParams
+    seed: int
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended. ABORT and ERROR completions are never scored."""
+
+    EOS = "eos"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What the policy sampled.
+
+    ``token_ids`` includes the EOS token when ``finish_reason`` is EOS; ``text`` is ``token_ids`` decoded without
+    that EOS, special tokens kept. ``logprobs`` are the sampler's natural-log probabilities after temperature
+    (greedy: at temperature 1), one a token; None = the engine cannot say. ``policy_version`` counts the finished
+    optimizer steps of the weights that sampled it. ``sampled_mask`` is reserved for multi-turn tasks.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    text: str
+    finish_reason: FinishReason
+    policy_version: int = 0
+    sampled_mask: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutGroup:
+    """One request and its ``group_size`` completions, in sample order."""
+
+    request: RolloutRequest
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """What one reward says of one completion.
+
+    ``value`` None = unscored: masked, left out of the group statistics, counted; never 0. ``correct`` defaults to
+    "reached the top of the reward's range". ``answer`` is what maj@k votes on (and its presence is the ``format``
+    metric). ``token_values`` optionally adds a reward per completion token. ``reason`` is a short code for humans.
+    """
+
+    value: float | None
+    correct: bool | None = None
+    answer: str | None = None
+    token_values: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardOutput:
+    """All rewards of one completion, combined by the core. ``total`` None = unscored by at least one reward."""
+
+    total: float | None
+    components: Mapping[str, float | None]
+    correct: bool | None = None
+    answer: str | None = None
+    token_values: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredGroup:
+    """A rollout group and one ``RewardOutput`` for each of its completions."""
+
+    group: RolloutGroup
+    rewards: tuple[RewardOutput, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """What is known of a finished step: the line of ``metrics.jsonl``."""
+
+    step: int
+    metrics: Mapping[str, float]
+    timing_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInfo:
+    """What observers are told about the run. ``recipe`` is the resolved recipe as plain data, secrets redacted."""
+
+    name: str
+    run_dir: Path
+    seed: int
+    total_steps: int
+    recipe: Mapping[str, Any]

@@ -1,0 +1,143 @@
+"""The whole surface that a plugin author implements, and the contexts that factories receive. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from reasonrl.contracts.data import (
+    Completion,
+    Problem,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingParams,
+    Score,
+    Split,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reasonrl.contracts.batch import (
+        AdvantageOutput,
+        LossInput,
+        LossNormalizer,
+        LossOutput,
+        PolicyEval,
+        StepContext,
+        TrainBatch,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskContext:
+    """``seed`` is the recipe's; a task derives all its randomness from it, the split and the index."""
+
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardContext:
+    """What a reward may know about the run."""
+
+    seed: int = 0
+    max_completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlgorithmContext:
+    """What an algorithm may know about the run."""
+
+    sampling: SamplingParams
+    group_size: int
+    total_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutContext:
+    """What an engine gets.
+
+    ``policy`` is the trainer's ``PolicyModule`` (an engine in the same process may share ``policy.trunk``);
+    ``model_path`` the folder or hub name of the starting model; ``device`` a torch device.
+    """
+
+    policy: Any
+    tokenizer: Any
+    sampling: SamplingParams
+    device: Any
+    model_path: str
+    run_dir: Path | None
+    max_prompt_tokens: int
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A pure, index-addressed source of problems: the same (seed, split, index) gives the same problem everywhere.
+
+    Optional methods, found by name:
+        ``reference(problem) -> str | None``: a completion that must earn the maximum.
+        ``demonstration(problem, rng: random.Random) -> str | None``: a completion to imitate, not necessarily right.
+        ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
+        ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
+    """
+
+    def size(self, split: Split) -> int | None:
+        """Number of problems; None = unbounded."""
+        ...
+
+    def problem(self, split: Split, index: int) -> Problem:
+        """The problem at ``index`` >= 0 of ``split``; train and eval are disjoint."""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Judges one completion. A plain float is a Score; None is unscored. Raising also means unscored, and is counted."""
+
+    def score(self, problem: Problem, completion: Completion) -> Score | float | None: ...
+
+
+@runtime_checkable
+class GroupReward(Protocol):
+    """Judges the completions of one prompt together; returns one score each, in order."""
+
+    def score_group(self, group: RolloutGroup) -> Sequence[Score | float | None]: ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A learning rule over tensors aligned to ``input_ids`` (see batch.py).
+
+    Optional methods, found by name:
+        ``counts(batch, advantages) -> dict[str, float]``: summed over ranks into ``normalizer.extra``.
+        ``keep(group: ScoredGroup) -> bool``: False = sample further prompts until the batch is full.
+        ``after_step(metrics)``, ``state_dict()``, ``load_state_dict(state)``: JSON state of controllers.
+    """
+
+    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput: ...
+
+    def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
+        """This micro-batch's share; the shares of an optimizer step sum to the full-batch loss."""
+        ...
+
+
+@runtime_checkable
+class RolloutBackend(Protocol):
+    """A context manager that owns its engine."""
+
+    def __enter__(self) -> RolloutBackend: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """This rank's requests, answered in order."""
+        ...
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
+        """Take over Hugging Face named weights. An engine that shares the module may ignore the lazy iterator."""
+        ...
+
+
+FieldMap = Mapping[str, str]

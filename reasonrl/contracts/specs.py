@@ -1,0 +1,133 @@
+"""What registration hooks return: cheap, torch-free descriptions of components.
+
+``factory`` is called as ``factory(config, context)``; give it as an import string ``"pkg.mod:Class"`` so that
+listing plugins never imports torch. ``config`` is a plain dataclass with ``field(metadata={"help": ...})``.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from reasonrl.contracts.metrics import MetricDef
+
+NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*$")
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """The config of a component that has no options."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    """What an algorithm asks of the core, known from its config alone."""
+
+    reference: bool = False
+    """Log-probabilities under the frozen starting model."""
+    critic: bool = False
+    """A value for every response token."""
+    old_for_advantages: bool = False
+    """``old_logprobs`` are read by ``compute_advantages`` already (KL in the reward)."""
+    rollout_logprobs: bool = False
+    """The sampler's log-probabilities are used in the loss."""
+    entropy: Literal["metric", "grad"] = "metric"
+    """``grad`` when the loss differentiates the entropy."""
+    min_group_size: int = 1
+
+
+def _check_name(spec: Any) -> None:
+    if not isinstance(spec.name, str) or not NAME_PATTERN.match(spec.name):
+        raise ValueError(f"{type(spec).__name__} name {spec.name!r} must match {NAME_PATTERN.pattern}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentSpec:
+    """Common to tasks, rewards, algorithms and rollout backends."""
+
+    kind: ClassVar[str] = "component"
+
+    name: str
+    summary: str
+    factory: str | Callable[[Any, Any], Any]
+    config: type = NoConfig
+    metrics: tuple[MetricDef, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(ComponentSpec):
+    """A source of problems. ``default_rewards`` name the rewards of a recipe that lists none."""
+
+    kind: ClassVar[str] = "task"
+
+    default_rewards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpec(ComponentSpec):
+    """A judge of completions.
+
+    ``isolation``: ``inline`` runs in the trainer's process, for code you trust to return; ``process`` runs in a
+    killable worker with ``timeout_s`` per completion. ``range`` is (lowest, highest) value; the highest is "correct".
+    """
+
+    kind: ClassVar[str] = "reward"
+
+    isolation: Literal["inline", "process"] = "inline"
+    timeout_s: float = 5.0
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmSpec(ComponentSpec):
+    """A learning rule. ``needs(config)`` is torch-free, so that a recipe can be checked without torch."""
+
+    kind: ClassVar[str] = "algorithm"
+
+    needs: Callable[[Any], Needs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutBackendSpec(ComponentSpec):
+    """An engine that samples. Without all of ``modules`` it is listed as unavailable, with ``install`` as the cure."""
+
+    kind: ClassVar[str] = "rollout"
+
+    modules: tuple[str, ...] = ()
+    install: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A named model that a plugin ships: a Hugging Face model folder. ``recipe`` names the recipe it is made for."""
+
+    kind: ClassVar[str] = "model"
+
+    name: str
+    summary: str
+    path: Path
+    recipe: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec:
+    """A packaged recipe file."""
+
+    kind: ClassVar[str] = "recipe"
+
+    name: str
+    summary: str
+    path: Path
+
+    def __post_init__(self) -> None:
+        _check_name(self)
+
+
+AnySpec = ComponentSpec | ModelSpec | RecipeSpec
