@@ -1,0 +1,1 @@
+"""From problems to token ids, and from scored groups to padded tensors."""

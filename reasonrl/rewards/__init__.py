@@ -1,0 +1,1 @@
+"""Runs rewards and combines what they say. Torch-free."""

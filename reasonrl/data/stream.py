@@ -1,0 +1,52 @@
+"""The order of training problems. Its whole state is one integer: how many prompts were taken."""
+
+import random
+from collections.abc import Sequence
+
+from reasonrl.contracts.data import Problem, Split
+from reasonrl.contracts.protocols import Task
+from reasonrl.errors import PluginContractError, RecipeError
+
+
+class ProblemStream:
+    """Problems of one split by position: 0, 1, 2, ... A finite split is reshuffled each epoch, by seed and epoch."""
+
+    def __init__(self, task: Task, task_name: str, split: Split, *, seed: int) -> None:
+        self._task = task
+        self._name = task_name
+        self._split: Split = split
+        self._seed = seed
+        self._size = task.size(split)
+        self._epoch = -1
+        self._order: Sequence[int] = ()
+        if self._size is not None and self._size <= 0:
+            raise RecipeError(f"task {task_name!r} has no problems in its {split!r} split: its data set is empty")
+
+    def problem(self, position: int) -> Problem:
+        """The problem at ``position`` >= 0 of the endless stream."""
+        return fetch_problem(self._task, self._name, self._split, self._index(position))
+
+    def _index(self, position: int) -> int:
+        if self._size is None:
+            return position
+        epoch, offset = divmod(position, self._size)
+        if epoch != self._epoch:
+            order = list(range(self._size))
+            random.Random(f"{self._seed}/{self._split}/{epoch}").shuffle(order)
+            self._epoch, self._order = epoch, order
+        return self._order[offset]
+
+
+def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Problem:
+    """``task.problem(split, index)``, checked: a plugin's mistake is named, not met deep in the trainer."""
+    try:
+        problem = task.problem(split, index)
+    except Exception as err:
+        raise PluginContractError(
+            f"task {task_name!r} failed at problem({split!r}, {index}): {type(err).__name__}: {err}"
+        ) from err
+    if not isinstance(problem, Problem):
+        raise PluginContractError(
+            f"task {task_name!r}: problem({split!r}, {index}) returned {type(problem).__name__}, expected a Problem"
+        )
+    return problem

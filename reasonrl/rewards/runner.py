@@ -1,0 +1,189 @@
+"""Scores groups with every reward of a recipe and combines the scores.
+
+A reward that raises or returns nonsense leaves that completion *unscored*: masked in training, out of the group's
+statistics, counted; never a silent 0. The first traceback of each reward goes to the log, later ones are counted.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Protocol
+
+from reasonrl.contracts.data import (
+    Completion,
+    FinishReason,
+    RewardOutput,
+    RolloutGroup,
+    Score,
+    ScoredGroup,
+)
+from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
+from reasonrl.contracts.specs import RewardSpec
+from reasonrl.errors import PluginContractError
+
+log = logging.getLogger(__name__)
+
+UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
+
+
+class RewardSlot(Protocol):
+    """A resolved reward of a recipe."""
+
+    @property
+    def spec(self) -> RewardSpec: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def weight(self) -> float: ...
+
+
+class Builder(Protocol):
+    """Builds components from specs; the plugin registry is one."""
+
+    def build(self, spec: Any, config: Any, context: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    name: str
+    spec: RewardSpec
+    reward: Any
+    weight: float
+
+
+class RewardRunner:
+    """All rewards of one recipe, in its order."""
+
+    def __init__(self, judges: Sequence[_Judge]) -> None:
+        self._judges = tuple(judges)
+        self._logged: set[str] = set()
+
+    @classmethod
+    def build(
+        cls, rewards: Mapping[str, RewardSlot], plugins: Builder, context: RewardContext
+    ) -> "RewardRunner":
+        """Build every reward of ``rewards`` (name -> spec, config, weight)."""
+        return cls(
+            [_build_judge(name, slot, plugins, context) for name, slot in rewards.items()]
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(judge.name for judge in self._judges)
+
+    def score(self, group: RolloutGroup) -> ScoredGroup:
+        """One ``RewardOutput`` for each completion of ``group``."""
+        columns = [self._judge_group(judge, group) for judge in self._judges]
+        outputs = tuple(
+            self._combine([column[i] for column in columns]) for i in range(len(group.completions))
+        )
+        return ScoredGroup(group=group, rewards=outputs)
+
+    def _judge_group(self, judge: _Judge, group: RolloutGroup) -> list[Score]:
+        if isinstance(judge.reward, GroupReward):
+            raw = self._guard(judge, lambda: list(judge.reward.score_group(group)))
+            if isinstance(raw, Score):
+                return [raw] * len(group.completions)
+            if len(raw) != len(group.completions):
+                reason = f"returned {len(raw)} scores for {len(group.completions)} completions"
+                return [self._refuse(judge, reason)] * len(group.completions)
+            pairs = list(zip(raw, group.completions, strict=True))
+        else:
+            pairs = [(self._score_one(judge, group, c), c) for c in group.completions]
+        return [self._checked(judge, value, completion) for value, completion in pairs]
+
+    def _score_one(self, judge: _Judge, group: RolloutGroup, completion: Completion) -> Any:
+        if completion.finish_reason in UNSCORABLE:
+            return Score(value=None, reason=completion.finish_reason.value)
+        return self._guard(judge, lambda: judge.reward.score(group.request.problem, completion))
+
+    def _guard(self, judge: _Judge, call: Any) -> Any:
+        try:
+            return call()
+        except Exception as err:  # noqa: BLE001 - plugin boundary: any failure means "unscored"
+            if judge.name not in self._logged:
+                self._logged.add(judge.name)
+                log.warning("reward %r raised; the completion stays unscored", judge.name, exc_info=True)
+            return Score(value=None, reason=f"raised {type(err).__name__}")
+
+    def _checked(self, judge: _Judge, raw: Any, completion: Completion) -> Score:
+        if completion.finish_reason in UNSCORABLE:
+            return Score(value=None, reason=completion.finish_reason.value)
+        score = _as_score(raw)
+        if score is None:
+            return self._refuse(judge, f"returned {type(raw).__name__}, expected a Score, a number or None")
+        if score.value is None:
+            return score
+        problem = _what_is_wrong(score, judge.spec, completion)
+        if problem:
+            return self._refuse(judge, problem)
+        if score.correct is None:
+            return replace(score, correct=score.value >= judge.spec.range[1])
+        return score
+
+    def _refuse(self, judge: _Judge, problem: str) -> Score:
+        if judge.name not in self._logged:
+            self._logged.add(judge.name)
+            log.warning("reward %r %s; the completion stays unscored", judge.name, problem)
+        return Score(value=None, reason=problem)
+
+    def _combine(self, scores: Sequence[Score]) -> RewardOutput:
+        named = list(zip(self._judges, scores, strict=True))
+        values = [score.value for score in scores]
+        unscored = any(value is None for value in values)
+        total = None if unscored else sum(j.weight * s.value for j, s in named if s.value is not None)
+        return RewardOutput(
+            total=total,
+            components={judge.name: score.value for judge, score in named},
+            correct=next((s.correct for s in scores if s.correct is not None), None),
+            answer=next((s.answer for s in scores if s.answer is not None), None),
+            token_values=() if unscored else _add_token_values(named),
+            metrics={f"{j.name}/{key}": value for j, s in named for key, value in s.metrics.items()},
+            reasons={judge.name: score.reason for judge, score in named if score.reason},
+        )
+
+
+def _build_judge(name: str, slot: RewardSlot, plugins: Builder, context: RewardContext) -> _Judge:
+    if slot.spec.isolation != "inline":
+        raise PluginContractError(
+            f"reward {name!r} asks for isolation {slot.spec.isolation!r}; this version runs 'inline' rewards only"
+        )
+    reward = plugins.build(slot.spec, slot.config, context)
+    if not isinstance(reward, (Reward, GroupReward)):
+        raise PluginContractError(
+            f"reward {name!r}: its factory returned {type(reward).__name__}, "
+            "which has neither score(problem, completion) nor score_group(group)"
+        )
+    return _Judge(name, slot.spec, reward, slot.weight)
+
+
+def _as_score(raw: Any) -> Score | None:
+    if raw is None:
+        return Score(value=None, reason="unscored")
+    if isinstance(raw, Score):
+        is_number = raw.value is None or isinstance(raw.value, Real)
+        return raw if is_number else None
+    return Score(value=float(raw)) if isinstance(raw, Real) else None
+
+
+def _what_is_wrong(score: Score, spec: RewardSpec, completion: Completion) -> str | None:
+    value = score.value
+    assert value is not None
+    if not math.isfinite(value):
+        return f"returned {value}, expected a finite number"
+    low, high = spec.range
+    if not low <= value <= high:
+        return f"returned {value}, outside its declared range [{low}, {high}]"
+    if score.token_values:
+        if len(score.token_values) != len(completion.token_ids):
+            return f"returned {len(score.token_values)} token values for {len(completion.token_ids)} tokens"
+        if not all(math.isfinite(v) for v in score.token_values):
+            return "returned a non-finite token value"
+    return None
+
+
+def _add_token_values(named: Sequence[tuple[_Judge, Score]]) -> tuple[float, ...]:
+    weighted = [[j.weight * v for v in s.token_values] for j, s in named if s.token_values]
+    return tuple(sum(column) for column in zip(*weighted, strict=True))
