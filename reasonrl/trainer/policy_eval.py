@@ -1,0 +1,62 @@
+"""Gradient-free evaluations of a batch before its first update: old and reference log-probabilities, values."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonrl.contracts.batch import PolicyEval, TrainBatch
+from reasonrl.contracts.specs import Needs
+from reasonrl.trainer.microbatch import plan_microbatches
+from reasonrl.trainer.ranks import Ranks
+
+
+def evaluate_policy(
+    policy: Any,
+    reference: Any | None,
+    batch: TrainBatch,
+    *,
+    needs: Needs,
+    used_once: bool,
+    temperature: float,
+    max_tokens: int,
+    ranks: Ranks,
+) -> PolicyEval:
+    """Run only what is needed.
+
+    A batch that is used once, by an algorithm that does not read old log-probabilities before the loss, needs no
+    pass of its own: the update's own forward gives them, detached.
+    """
+    want_old = needs.old_for_advantages or not used_once
+    old = values = ref = None
+    if want_old or needs.critic:
+        old, values = _forward_all(
+            policy, batch, temperature=temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
+        )
+    if needs.reference:
+        ref, _ = _forward_all(
+            reference, batch, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
+        )
+    return PolicyEval(old_logprobs=old, ref_logprobs=ref, values=values)
+
+
+@torch.no_grad()
+def _forward_all(
+    module: Any, batch: TrainBatch, *, temperature: float, values: bool, max_tokens: int, ranks: Ranks
+) -> tuple[Tensor, Tensor | None]:
+    lengths = batch.attention_mask.sum(dim=1).tolist()
+    plan = plan_microbatches(lengths, range(batch.num_rows), max_tokens)
+    plan += [[0]] * (ranks.max(len(plan)) - len(plan))  # every rank enters the module equally often
+    logprobs = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
+    all_values = torch.zeros_like(logprobs) if values else None
+    for rows in plan:
+        index = torch.tensor(rows, device=batch.input_ids.device)
+        part = batch.select(index, max(lengths[row] for row in rows))
+        out = module(
+            part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, values=values
+        )
+        width = part.input_ids.shape[1]
+        logprobs[index, :width] = out.logprobs.to(logprobs.dtype)
+        if all_values is not None:
+            all_values[index, :width] = out.values.to(all_values.dtype)
+    return logprobs, all_values

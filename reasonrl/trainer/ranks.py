@@ -1,0 +1,63 @@
+"""The few collective operations that the trainer needs; the identity on one process."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from reasonrl.contracts.batch import Reduce
+from reasonrl.contracts.metrics import Metric, combine, resolve
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """Sums, maxima and gathers over the processes of the run."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.size: int = accelerator.num_processes
+        self.rank: int = accelerator.process_index
+        self.is_main: bool = accelerator.is_main_process
+        self.reduce = Reduce(sum=self.sum_tensor)
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """Elementwise sum over ranks."""
+        if self.size == 1:
+            return tensor
+        return self._accelerator.reduce(tensor, reduction="sum")
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Sums of host numbers, exact to float64."""
+        if self.size == 1:
+            return [float(v) for v in values]
+        # float64 on the host side of the collective: token counts exceed float32's integers.
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=self._accelerator.device)
+        return [float(v) for v in self._accelerator.reduce(tensor, reduction="sum")]
+
+    def max(self, value: int) -> int:
+        return max(self.gather([value]))
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """All ranks' items, in rank order, on every rank."""
+        if self.size == 1:
+            return list(items)
+        return list(gather_object(list(items)))
+
+    def resolve(self, parts: Iterable[Mapping[str, Metric]]) -> dict[str, float]:
+        """Metrics of all micro-batches and ranks as numbers."""
+        local = {key: _to_host(metric) for key, metric in combine(parts).items()}
+        return resolve(combine(self.gather([local])))
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        return self.gather([value])[0]
+
+
+def _to_host(metric: Metric) -> Metric:
+    value: Any = metric.value.item() if isinstance(metric.value, Tensor) else metric.value
+    weight: Any = metric.weight.item() if isinstance(metric.weight, Tensor) else metric.weight
+    return Metric(float(value), float(weight), metric.reduction)
