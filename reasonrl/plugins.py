@@ -1,0 +1,241 @@
+"""Finds, isolates and lists plugins, and answers "who provides task 'countdown'?". Torch-free.
+
+A broken plugin never breaks another one: whatever goes wrong while it loads becomes the ``error`` of its
+``PluginRecord``, and is fatal only when a recipe names something that it should have provided.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reasonrl.contracts.specs import AnySpec, ComponentSpec, RolloutBackendSpec
+from reasonrl.errors import (
+    PluginConflictError,
+    PluginContractError,
+    PluginNotFoundError,
+    ReasonRLError,
+    RecipeError,
+)
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["task", "reward", "algorithm", "rollout", "model", "recipe"]
+KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout", "model", "recipe")
+Status = Literal["active", "broken", "unavailable", "incompatible", "disabled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginRecord:
+    """What is known of one plugin.
+
+    ``active``: usable. ``broken``: raised or broke the contract; offers nothing. ``unavailable``: loaded, but
+    an engine lacks a module. ``incompatible``: declares another version of reasonrl; not imported.
+    ``disabled``: left out by REASONRL_PLUGINS; not imported. ``provides`` holds entries such as
+    ``"task countdown"``.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Status
+    value: str
+    provides: tuple[str, ...] = ()
+    error: str | None = None
+    traceback: str | None = None
+
+    @property
+    def label(self) -> str:
+        """``countdown (reasonrl 0.1.0)``, for messages."""
+        return f"{self.name} ({self.distribution} {self.version})".replace(" )", ")")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form of ``plugins list --json``."""
+        return {
+            "name": self.name,
+            "distribution": self.distribution,
+            "version": self.version,
+            "status": self.status,
+            "provides": list(self.provides),
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provided:
+    """One spec and the plugin that offers it."""
+
+    spec: AnySpec
+    record: PluginRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """One implementation of an observer hook."""
+
+    plugin: str
+    function: Callable[..., Any]
+    argnames: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class Plugins:
+    """The loaded plugins of one process. Made by ``load_plugins``; nothing is global."""
+
+    records: list[PluginRecord]
+    provided: Mapping[tuple[str, str], Sequence[Provided]]
+    observers: Mapping[str, Sequence[Observer]]
+    _silenced: set[str] = field(default_factory=set)
+
+    def get(self, kind: Kind, name: str, *, allow_unavailable: bool = False) -> Any:
+        """The spec of that name.
+
+        Raises: PluginNotFoundError (no provider, or its engine is not installed), PluginConflictError (two).
+        """
+        found = self._one(kind, name)
+        if not allow_unavailable and (missing := missing_modules(found.spec)):
+            raise PluginNotFoundError(_unavailable_text(found.spec, missing))
+        return found.spec
+
+    def provider(self, kind: Kind, name: str) -> PluginRecord:
+        """The record of the plugin that offers the component."""
+        return self._one(kind, name).record
+
+    def specs(self, kind: Kind) -> list[Any]:
+        """All specs of a kind, by name; of two providers of one name, both."""
+        return [p.spec for key in sorted(self.provided) if key[0] == kind for p in self.provided[key]]
+
+    def build(self, spec: ComponentSpec, config: Any, context: Any) -> Any:
+        """Call the spec's factory with ``(config, context)``.
+
+        Raises: RecipeError when the factory raises ValueError (the user's config is wrong),
+        PluginContractError when it raises anything else; a ReasonRLError passes as it is.
+        """
+        where = f"{spec.kind} '{spec.name}' ({self._provider_label(spec)})"
+        try:
+            return resolve_factory(spec)(config, context)
+        except ReasonRLError:
+            raise
+        except ValueError as err:
+            raise RecipeError(f"{where}: {one_line(err)}") from err
+        except Exception as err:  # a plugin may raise anything; the user learns which one it was
+            raise PluginContractError(f"{where}: its factory raised {describe(err)}") from err
+
+    def observe(self, hook: str, **kwargs: Any) -> None:
+        """Call every implementation of an observer hook. One that raises is logged and silenced for good."""
+        for observer in self.observers.get(hook, ()):
+            if observer.plugin in self._silenced:
+                continue
+            try:
+                observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
+            except Exception:  # an observer must never stop a run
+                self._silenced.add(observer.plugin)
+                log.exception(
+                    "plugin '%s' raised in %s; it observes nothing more in this run", observer.plugin, hook
+                )
+
+    def _one(self, kind: Kind, name: str) -> Provided:
+        found = self.provided.get((kind, name), ())
+        if len(found) > 1:
+            who = " and ".join(p.record.label for p in found)
+            raise PluginConflictError(
+                f"{kind} '{name}' is provided by {who}; uninstall one, or name the plugins to load in "
+                "REASONRL_PLUGINS"
+            )
+        if not found:
+            raise PluginNotFoundError(self._not_found_text(kind, name))
+        return found[0]
+
+    def _provider_label(self, spec: ComponentSpec) -> str:
+        owners = self.provided.get((spec.kind, spec.name), ())
+        return next((f"plugin {p.record.label}" for p in owners if p.spec is spec), "no plugin")
+
+    def _not_found_text(self, kind: Kind, name: str) -> str:
+        names = sorted({n for k, n in self.provided if k == kind})
+        parts = [f"no {kind} '{name}'"]
+        if close := nearest(name, names):
+            parts.append(f"did you mean '{close}'?")
+        if others := [k for k in KINDS if k != kind and (k, name) in self.provided]:
+            parts.append(f"'{name}' is a {others[0]}, not a {kind}")
+        parts.append(f"installed: {', '.join(names) or 'none'}")
+        parts.extend(
+            f"plugin {r.label} is {r.status}: {r.error}"
+            for r in self.records
+            if r.status in ("broken", "incompatible")
+        )
+        if disabled := [r.name for r in self.records if r.status == "disabled"]:
+            parts.append(f"disabled by REASONRL_PLUGINS: {', '.join(disabled)}")
+        return "; ".join(parts)
+
+
+def load_plugins(*, files: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Plugins:
+    """Load every installed plugin, and the given files.
+
+    Args:
+        files: paths of Python files or dotted module names, loaded besides the installed plugins whatever
+            REASONRL_PLUGINS says.
+        environ: REASONRL_PLUGINS, if set, is a comma-separated list of the plugins (entry point or
+            distribution names) to load; empty = none.
+    Raises: PluginError only for ``files``: they were asked for by name.
+    """
+    from reasonrl.plugin_loading import load
+
+    return load(files, environ.get("REASONRL_PLUGINS"))
+
+
+def resolve_factory(spec: ComponentSpec) -> Callable[[Any, Any], Any]:
+    """The callable behind ``spec.factory``, imported if it is a ``"pkg.mod:Class"`` string."""
+    if not isinstance(spec.factory, str):
+        return spec.factory
+    module, _, attribute = spec.factory.partition(":")
+    target: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        target = getattr(target, part)
+    return target
+
+
+def missing_modules(spec: AnySpec) -> list[str]:
+    """The modules that a rollout engine needs and this environment lacks. Imports nothing."""
+    if not isinstance(spec, RolloutBackendSpec):
+        return []
+    return [module for module in spec.modules if not _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    # Only the top-level package: find_spec("a.b") would import a.
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _unavailable_text(spec: AnySpec, missing: Sequence[str]) -> str:
+    hint = getattr(spec, "install", "") or f"install {', '.join(missing)}"
+    return f"{spec.kind} '{spec.name}' is unavailable here: no module {', '.join(missing)}; {hint}"
+
+
+def unavailable_reason(spec: AnySpec) -> str | None:
+    """Why a known component cannot run here, with the cure; None if it can."""
+    missing = missing_modules(spec)
+    return _unavailable_text(spec, missing) if missing else None
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The most similar name, or None if none is similar."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def one_line(error: object) -> str:
+    """Text of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
+def describe(error: BaseException) -> str:
+    """``ValueError: message``, on one line."""
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
