@@ -1,0 +1,1 @@
+"""Held-out suites, their statistics and intervals."""

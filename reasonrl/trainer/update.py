@@ -110,12 +110,16 @@ class Updater:
         # Ranks enter the module equally often; a rank that ran out repeats a row with its mask cleared.
         dummies = self._ranks.max(max(1, len(plan))) - len(plan)
         schedule = [(p, False) for p in plan] + [([rows[0]], True)] * dummies
+        local_loss = 0.0
         for position, (chosen, is_dummy) in enumerate(schedule):
             part = self._part(inputs, chosen, lengths, is_dummy=is_dummy)
             with self._no_sync(last=position == len(schedule) - 1):
-                metrics.append(self._backward(part, normalizer, ctx, first_epoch=first_epoch))
-        norms, was_skipped = self._apply(ctx)
-        return [*metrics, norms], was_skipped
+                share, of_part = self._backward(part, normalizer, ctx, first_epoch=first_epoch)
+            local_loss += share
+            metrics.append(of_part)
+        loss = self._ranks.sums([local_loss])[0]
+        norms, was_skipped = self._apply(ctx, loss)
+        return [*metrics, {"loss/total": mean(loss, 1.0)}, norms], was_skipped
 
     def _part(self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool) -> _Inputs:
         index = torch.tensor(list(rows), device=inputs.batch.input_ids.device)
@@ -127,7 +131,7 @@ class Updater:
 
     def _backward(
         self, part: _Inputs, normalizer: LossNormalizer, ctx: StepContext, *, first_epoch: bool
-    ) -> Mapping[str, Metric]:
+    ) -> tuple[float, Mapping[str, Metric]]:
         batch = part.batch
         out = self._policy(
             batch.input_ids,
@@ -155,7 +159,7 @@ class Updater:
         # DDP averages gradients over ranks; the loss is a share of the global sum.
         self._accelerator.backward(loss.loss * self._ranks.size)
         gap = rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
-        return {**loss.metrics, **gap}
+        return float(loss.loss.detach()), {**loss.metrics, **gap}
 
     def _no_sync(self, *, last: bool) -> Any:
         return nullcontext() if last or self._ranks.size == 1 else self._accelerator.no_sync(self._policy)
@@ -175,8 +179,8 @@ class Updater:
             num_response_tokens=total[0], num_sequences=total[1], extra=dict(zip(keys, total[2:], strict=True))
         )
 
-    def _apply(self, ctx: StepContext) -> tuple[Mapping[str, Metric], int]:
-        """Clip, step, or skip a non-finite gradient leaving every parameter as it was."""
+    def _apply(self, ctx: StepContext, loss: float) -> tuple[Mapping[str, Metric], int]:
+        """Clip and step; or, if loss or gradient is not finite, skip and leave every parameter as it was."""
         critic_only = ctx.step <= self._settings.critic_warmup_steps
         norms: dict[str, Metric] = {}
         for group in self._optimizer.param_groups:
@@ -187,7 +191,7 @@ class Updater:
             norm = _clip(group["params"], self._settings.max_grad_norm)
             # Every rank holds the same norm; weighting by 1 makes the mean over ranks that norm.
             norms["optim/grad_norm" if group["role"] == "policy" else "critic/grad_norm"] = mean(norm, 1.0)
-        finite = all(math.isfinite(metric.value) for metric in norms.values())
+        finite = math.isfinite(loss) and all(math.isfinite(metric.value) for metric in norms.values())
         if finite:
             self._optimizer.step()
             self.policy_version += 1
@@ -201,7 +205,7 @@ class Updater:
         self._consecutive_skips += 1
         if self._consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
             raise TrainingError(
-                f"{MAX_CONSECUTIVE_SKIPS} updates in a row had non-finite gradients; the parameters are those of the "
+                f"{MAX_CONSECUTIVE_SKIPS} updates in a row had a non-finite loss or gradient; the parameters are those of the "
                 "last finite update. Lower optimizer.learning_rate or optimizer.max_grad_norm, or look for NaN in the "
                 "rewards and log-probabilities of the last transcripts"
             )

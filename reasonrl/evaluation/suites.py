@@ -1,0 +1,102 @@
+"""A suite: the first problems of a task's eval split, sampled and judged, always the same ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
+from reasonrl.contracts.protocols import RolloutBackend, Task
+from reasonrl.data.render import render_prompt
+from reasonrl.data.stream import fetch_problem
+from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k
+from reasonrl.functional.randomness import derive_seed
+from reasonrl.rewards.runner import RewardRunner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Suite:
+    """A suite ready to run. ``problems`` is already bounded by the size of the split."""
+
+    name: str
+    task: Task
+    task_name: str
+    rewards: RewardRunner
+    problems: int
+    samples: int
+    sampling: SamplingParams
+    max_prompt_tokens: int
+    seed: int
+
+    def requests(self, tokenizer: Any, indices: Sequence[int]) -> list[RolloutRequest]:
+        """Requests for the given problems. Seeds depend on the problem alone, so every evaluation draws alike."""
+        problems = [fetch_problem(self.task, self.task_name, "eval", index) for index in indices]
+        return [
+            RolloutRequest(
+                problem=problem,
+                prompt_ids=render_prompt(problem, tokenizer, max_prompt_tokens=self.max_prompt_tokens),
+                group_size=self.samples,
+                sampling=self.sampling,
+                seed=derive_seed(self.seed, "eval", self.name, index),
+            )
+            for problem, index in zip(problems, indices, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteResult:
+    """``metrics`` has ``accuracy``, ``format``, ``length_tokens``, ... ; ``ci95`` belongs to accuracy."""
+
+    name: str
+    problems: int
+    samples: int
+    metrics: Mapping[str, float]
+    ci95: tuple[float, float]
+    groups: tuple[ScoredGroup, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "accuracy": self.metrics["accuracy"],
+            "ci95": [self.ci95[0], self.ci95[1]],
+            "problems": self.problems,
+            "samples": self.samples,
+            **{key: value for key, value in self.metrics.items() if key != "accuracy"},
+        }
+
+
+def run_suite(suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]) -> list[ScoredGroup]:
+    """Sample and judge the problems ``indices`` (this rank's share), in order."""
+    groups = backend.generate(suite.requests(tokenizer, indices))
+    return [suite.rewards.score(group) for group in groups]
+
+
+def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
+    """Figures of all problems of the suite.
+
+    An unscored completion counts as not correct here (an evaluation has no mask to hide it) and in
+    ``unscored_frac``.
+    """
+    pairs = [pair for g in groups for pair in zip(g.group.completions, g.rewards, strict=True)]
+    correct = [[bool(r.correct) for r in g.rewards] for g in groups]
+    total = max(1, len(pairs))
+    metrics = {
+        "accuracy": sum(map(sum, correct)) / total,
+        "format": sum(r.answer is not None for _, r in pairs) / total,
+        "reward": sum(r.total or 0.0 for _, r in pairs) / total,
+        "length_tokens": sum(len(c.token_ids) for c, _ in pairs) / total,
+        "truncated_frac": sum(c.finish_reason == FinishReason.LENGTH for c, _ in pairs) / total,
+        "unscored_frac": sum(r.total is None for _, r in pairs) / total,
+    }
+    if suite.samples > 1:
+        n = suite.samples
+        metrics["pass_at_k"] = sum(pass_at_k(n, sum(c), n) for c in correct) / max(1, len(correct))
+        metrics["maj_at_k"] = sum(
+            maj_at_n([r.answer for r in g.rewards], c) for g, c in zip(groups, correct, strict=True)
+        ) / max(1, len(correct))
+    return SuiteResult(
+        name=suite.name,
+        problems=len(groups),
+        samples=suite.samples,
+        metrics=metrics,
+        ci95=accuracy_interval(correct),
+        groups=tuple(groups),
+    )
