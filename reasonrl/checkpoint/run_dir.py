@@ -1,0 +1,86 @@
+"""Creating, naming and locking the folder of a run."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from reasonrl.errors import RecipeError, RunDirInUseError
+
+LOCK_NAME = ".lock"
+
+
+class RunDir:
+    """A folder that this process created and holds locked until ``close``."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, *, output_dir: str | Path, name: str, explicit: str | Path | None = None) -> "RunDir":
+        """Make ``explicit``, or the next free ``output_dir/name-<n>``.
+
+        Raises:
+            RecipeError: ``explicit`` exists already, or its parent cannot be written.
+            RunDirInUseError: ``explicit`` is held by another run.
+        """
+        parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            # Creation is serialised beside the folder, so that a racing run never meets one not yet locked.
+            with FileLock(parent / ".reasonrl-create.lock"):
+                path = Path(explicit) if explicit is not None else _next_free(parent, name)
+                return cls._make(path)
+        except OSError as err:
+            raise RecipeError(f"cannot create a run folder in {parent}: {err.strerror or err}") from err
+
+    @classmethod
+    def _make(cls, path: Path) -> "RunDir":
+        lock = FileLock(path / LOCK_NAME)
+        if path.exists():
+            _refuse_existing(path, lock)
+        path.mkdir()
+        lock.acquire(timeout=0)
+        return cls(path, lock)
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file so that it is there whole or not at all."""
+        write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        write_atomic(self.path / name, text)
+
+    def close(self) -> None:
+        """Release the lock. Safe to call twice."""
+        self._lock.release()
+
+
+def _refuse_existing(path: Path, lock: FileLock) -> None:
+    if (path / LOCK_NAME).exists():
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as err:
+            raise RunDirInUseError(f"run folder {path} is in use by another run") from err
+        lock.release()
+    raise RecipeError(f"run folder {path} exists already; choose another --run-dir or remove it")
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    taken = re.compile(re.escape(name) + r"-(\d+)")
+    numbers = [int(m.group(1)) for entry in parent.iterdir() if (m := taken.fullmatch(entry.name))]
+    return parent / f"{name}-{max(numbers, default=0) + 1}"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text`` in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

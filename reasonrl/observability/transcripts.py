@@ -1,0 +1,52 @@
+"""Completions as records: what was asked, what the policy wrote, what it earned and why."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from reasonrl.contracts.data import Message, Problem, ScoredGroup
+
+SCHEMA_VERSION = 1
+
+
+def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) -> Iterator[dict[str, Any]]:
+    """One record a completion, the first ``limit`` of them."""
+    count = 0
+    for group in groups:
+        for sample, (completion, reward) in enumerate(
+            zip(group.group.completions, group.rewards, strict=True)
+        ):
+            if limit is not None and count >= limit:
+                return
+            count += 1
+            problem = group.group.request.problem
+            yield {
+                "schema": SCHEMA_VERSION,
+                "problem_id": problem.id,
+                "sample": sample,
+                "prompt": plain_prompt(problem),
+                "info": dict(problem.info),
+                "completion": completion.text,
+                "prompt_tokens": len(group.group.request.prompt_ids),
+                "completion_tokens": len(completion.token_ids),
+                "finish_reason": completion.finish_reason.value,
+                "policy_version": completion.policy_version,
+                "reward": reward.total,
+                "components": dict(reward.components),
+                "correct": reward.correct,
+                "answer": reward.answer,
+                "reasons": dict(reward.reasons),
+            }
+
+
+def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:
+    """The prompt as JSON: raw text with its assistant prefix, or a list of messages."""
+    if isinstance(problem.prompt, str):
+        return problem.prompt + problem.assistant_prefix
+    messages = [_plain_message(m) for m in problem.prompt]
+    if problem.assistant_prefix:
+        messages.append({"role": "assistant", "content": problem.assistant_prefix})
+    return messages
+
+
+def _plain_message(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.content}
