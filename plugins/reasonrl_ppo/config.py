@@ -1,0 +1,89 @@
+"""Options of PPO. Torch-free."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reasonrl import Needs
+
+_ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
+
+
+@dataclass(frozen=True)
+class KLConfig:
+    """How the policy is held near the reference.
+
+    In the reward, only k1 gives an unbiased gradient of KL(policy || reference); in the loss, k1 gives none at all.
+    """
+
+    coef: float = field(default=0.0, metadata={"help": "Weight of the penalty; 0 runs no reference model."})
+    estimator: Literal["k1", "k2", "k3"] = field(
+        default="k1", metadata={"help": "k1 in the reward; k2 (reverse KL) or k3 (forward KL) in the loss."}
+    )
+    placement: Literal["reward", "loss"] = field(
+        default="reward", metadata={"help": "Subtract it from each token's reward, or add it to the loss."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.coef >= 0:
+            raise ValueError(f"kl.coef must be >= 0, got {self.coef}")
+        if self.placement not in _ESTIMATORS:
+            raise ValueError(f"kl.placement must be reward or loss, got {self.placement!r}")
+        allowed = _ESTIMATORS[self.placement]
+        if self.estimator not in allowed:
+            raise ValueError(
+                f"kl.estimator must be {' or '.join(allowed)} when kl.placement is {self.placement}, "
+                f"got {self.estimator!r}"
+            )
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation with a learned critic."""
+
+    clip_eps: float = field(default=0.2, metadata={"help": "The ratio is clipped below at 1 - clip_eps."})
+    clip_eps_high: float | None = field(
+        default=None, metadata={"help": "The ratio is clipped above at 1 + this; null = clip_eps."}
+    )
+    value_clip: float | None = field(
+        default=0.5, metadata={"help": "New values are clipped to old +- this in the value loss; null = off."}
+    )
+    value_coef: float = field(default=1.0, metadata={"help": "Weight of the value loss."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount per token."})
+    lam: float = field(default=1.0, metadata={"help": "GAE mixing; 1 = Monte Carlo returns, 0 = one step."})
+    whiten: bool = field(
+        default=True, metadata={"help": "Advantages to mean 0 and standard deviation 1 over the whole batch."}
+    )
+    entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
+    kl: KLConfig = field(default_factory=KLConfig, metadata={"help": "Penalty towards the reference model."})
+
+    def __post_init__(self) -> None:
+        _check_range("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)
+        if self.clip_eps_high is not None:
+            _check_range("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high > 0)
+        if self.value_clip is not None:
+            _check_range("value_clip", self.value_clip, "> 0, or null", self.value_clip > 0)
+        _check_range("value_coef", self.value_coef, "> 0", self.value_coef > 0)
+        _check_range("gamma", self.gamma, "in [0, 1]", 0 <= self.gamma <= 1)
+        _check_range("lam", self.lam, "in [0, 1]", 0 <= self.lam <= 1)
+        _check_range("entropy_coef", self.entropy_coef, ">= 0", self.entropy_coef >= 0)
+
+    @property
+    def eps_high(self) -> float:
+        """The upper clip distance in force."""
+        return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
+
+
+def _check_range(name: str, value: float, expected: str, is_ok: bool) -> None:
+    if not is_ok:
+        raise ValueError(f"{name} must be {expected}, got {value}")
+
+
+def needs(config: PPOConfig) -> Needs:
+    """What PPO asks of the core under ``config``."""
+    has_kl = config.kl.coef > 0
+    return Needs(
+        reference=has_kl,
+        critic=True,
+        old_for_advantages=has_kl and config.kl.placement == "reward",
+        entropy="grad" if config.entropy_coef > 0 else "metric",
+    )

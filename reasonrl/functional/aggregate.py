@@ -1,0 +1,32 @@
+"""From per-token losses to this micro-batch's share of the optimizer step's loss.
+
+Shares divide by counts over the whole optimizer step, never by counts of the micro-batch: so they add up to the same
+loss however the rows are split over micro-batches and ranks.
+"""
+
+from torch import Tensor
+
+from reasonrl.contracts.batch import LossNormalizer
+from reasonrl.functional.masked import masked_mean, masked_sum
+
+
+def token_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Tensor:
+    """(1 / N) sum_i sum_t x_it with N = all response tokens of the step: every token weighs the same.
+
+    Args:
+        x: ``[b, T]``. mask: ``[b, T]`` bool.
+    Returns: scalar.
+    """
+    return masked_sum(x, mask) / max(normalizer.num_response_tokens, 1.0)
+
+
+def sequence_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Tensor:
+    """(1 / S) sum_i (1 / L_i) sum_t x_it with S = all sequences of the step: every completion weighs the same.
+
+    Source: arXiv:2402.03300 eq. 3. A row without response tokens adds 0.
+
+    Args:
+        x: ``[b, T]``. mask: ``[b, T]`` bool.
+    Returns: scalar.
+    """
+    return masked_mean(x, mask, dim=1).sum() / max(normalizer.num_sequences, 1.0)
