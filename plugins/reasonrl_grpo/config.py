@@ -16,13 +16,11 @@ class GRPOConfig:
     )
     normalization: Literal["token", "sequence"] = field(
         default="token",
-        metadata={
-            "help": "Every token weighs the same, or every completion (the paper's; favours short ones)."
-        },
+        metadata={"help": "Every token weighs the same, or every completion (the paper's)."},
     )
     scale: Literal["std", "none"] = field(
         default="std",
-        metadata={"help": "Divide by the group's standard deviation, or only subtract its mean."},
+        metadata={"help": "Divide by the group's standard deviation, or only centre."},
     )
     kl_coef: float = field(
         default=0.0, metadata={"help": "Weight of the KL penalty in the loss; 0 runs no reference model."}
@@ -56,6 +54,10 @@ class GRPOConfig:
 def _check(name: str, value: object, expected: str, is_ok: bool) -> None:
     if not is_ok:
         raise ValueError(f"{name} must be {expected}, got {value}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(name, repr(value), " or ".join(choices), value in choices)
 
 
 def needs(config: GRPOConfig) -> Needs:

@@ -78,7 +78,7 @@ class PPO:
         return LossOutput(loss=token_mean_share(per_token, mask, normalizer), metrics=metrics)
 
     def _token_rewards(self, batch: TrainBatch, evals: PolicyEval) -> tuple[Tensor, dict[str, Metric]]:
-        """Reward of each token ``[B, T]``: the completion's on its last one, the tokens' own, minus the KL penalty."""
+        """``[B, T]``: the completion's reward on its last token, the tokens' own, minus the KL penalty."""
         mask, config = batch.response_mask, self.config
         rewards = zero_outside(batch.rewards[:, None].expand(mask.shape), last_token_mask(mask))
         if batch.token_rewards is not None:
@@ -114,7 +114,7 @@ class PPO:
 
 
 def _critic_metrics(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce) -> dict[str, Metric]:
-    """Means are sums here and divided later; the explained variance is global already, the same on every rank."""
+    """The explained variance is that of the global batch already: every rank reports the same number."""
     count = mask.sum()
     _, _, spread = masked_moments(returns, mask, reduce)
     _, _, residual = masked_moments(zero_outside(returns, mask) - zero_outside(values, mask), mask, reduce)

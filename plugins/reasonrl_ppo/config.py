@@ -12,7 +12,8 @@ _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 class KLConfig:
     """How the policy is held near the reference.
 
-    In the reward, only k1 gives an unbiased gradient of KL(policy || reference); in the loss, k1 gives none at all.
+    In the reward, only k1 gives an unbiased gradient of KL(policy || reference); in the loss, k1 gives none
+    at all.
     """
 
     coef: float = field(default=0.0, metadata={"help": "Weight of the penalty; 0 runs no reference model."})

@@ -8,9 +8,7 @@ from reasonrl_ppo.config import PPOConfig, needs
 
 METRICS = (
     *POLICY_METRICS,
-    MetricDef(
-        key="loss/value", unit="reward^2", meaning="Clipped squared error of the critic, halved, a token."
-    ),
+    MetricDef(key="loss/value", unit="reward^2", meaning="Half the clipped squared error of the critic."),
     MetricDef(
         key="policy/kl_ref_k1",
         unit="nats/token",
@@ -24,12 +22,10 @@ METRICS = (
     MetricDef(
         key="critic/explained_variance",
         unit="1",
-        meaning="1 - Var(returns - values) / Var(returns) before the update: 1 is perfect, 0 no better than a "
-        "constant; left out when all returns are equal.",
+        meaning="1 - Var(returns - values) / Var(returns) before the update: 1 is perfect, 0 no better "
+        "than a constant; left out when all returns are equal.",
     ),
-    MetricDef(
-        key="critic/values/mean", unit="reward", meaning="Value of a response token before the update."
-    ),
+    MetricDef(key="critic/values/mean", unit="reward", meaning="Value at a token before the update."),
     MetricDef(key="critic/returns/mean", unit="reward", meaning="What the critic is trained towards."),
 )
 

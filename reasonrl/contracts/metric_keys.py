@@ -21,12 +21,12 @@ POLICY_METRICS: tuple[MetricDef, ...] = (
     MetricDef(
         key="policy/ratio_max",
         unit="1",
-        meaning="Largest probability ratio of a response token, current policy over the one at the step's start.",
+        meaning="Largest probability ratio of a token, current policy over that at the step's start.",
     ),
     MetricDef(
         key="policy/kl_old_k3",
         unit="nats/token",
-        meaning="KL(policy at the step's start || current policy), k3 estimate: how far the update has moved.",
+        meaning="KL(policy at the step's start || current), k3 estimate: how far the update has moved.",
     ),
     MetricDef(
         key="policy/kl_ref_k3",

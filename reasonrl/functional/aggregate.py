@@ -1,7 +1,7 @@
 """From per-token losses to this micro-batch's share of the optimizer step's loss.
 
-Shares divide by counts over the whole optimizer step, never by counts of the micro-batch: so they add up to the same
-loss however the rows are split over micro-batches and ranks.
+Shares divide by counts over the whole optimizer step, never by counts of the micro-batch: so they add up to
+the same loss however the rows are split over micro-batches and ranks.
 """
 
 from torch import Tensor
@@ -21,7 +21,7 @@ def token_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Ten
 
 
 def sequence_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Tensor:
-    """(1 / S) sum_i (1 / L_i) sum_t x_it with S = all sequences of the step: every completion weighs the same.
+    """(1 / S) sum_i (1 / L_i) sum_t x_it with S = all sequences of the step: all completions weigh the same.
 
     Source: arXiv:2402.03300 eq. 3. A row without response tokens adds 0.
 

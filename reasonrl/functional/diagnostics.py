@@ -31,7 +31,7 @@ def policy_metrics(inputs: LossInput, surrogate: Surrogate) -> dict[str, Metric]
 
 @torch.no_grad()
 def rollout_mismatch_metrics(batch: TrainBatch, evals: PolicyEval) -> dict[str, Metric]:
-    """``policy/kl_rollout_k3``: KL(sampler || trainer at the step's start) per response token; {} without both."""
+    """``policy/kl_rollout_k3``: KL(sampler || trainer at the step's start) per token; {} without both."""
     if batch.rollout_logprobs is None or evals.old_logprobs is None:
         return {}
     mask = batch.response_mask

@@ -11,16 +11,16 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns.
 
-    delta_t = r_t + gamma * V_{t+1} - V_t ;  A_t = delta_t + gamma * lam * A_{t+1} ;  V after the last token is 0.
-    Source: arXiv:1506.02438 eq. 16. Differs: positions outside ``response_mask`` are no steps; the token before a
-    gap is followed by the token after it, undiscounted. Truncation is terminal with its real reward.
+    delta_t = r_t + gamma * V_{t+1} - V_t; A_t = delta_t + gamma * lam * A_{t+1}; V after the last token is 0.
+    Source: arXiv:1506.02438 eq. 16. Differs: positions outside ``response_mask`` are no steps; the token
+    before a gap is followed by the token after it. Truncation is terminal with its real reward.
 
     Args:
-        token_rewards: ``[B, T]``, earned by token t (the completion's reward stands on its last response token).
+        token_rewards: ``[B, T]``, earned by token t; the completion's reward stands on its last token.
         values: ``[B, T]``, value of the state before token t.
         response_mask: ``[B, T]`` bool.
         gamma, lam: discount and mixing per token, each in [0, 1].
-    Returns: (advantages, returns), ``[B, T]``, dtype of ``values``, detached, 0 outside the mask, not whitened;
+    Returns: (advantages, returns), ``[B, T]`` as ``values``, detached, 0 outside the mask, not whitened;
         returns = advantages + values.
     Raises: ShapeError.
     Example: rewards 0, 0, 1, values .5 .6 .7, gamma = lam = 1 gives advantages .5 .4 .3 and returns 1 1 1.

@@ -11,19 +11,19 @@ Scale = Literal["std", "none"]
 
 
 def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scale: Scale) -> Tensor:
-    """A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``scale="none"`` skips the division.
+    """A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
 
-    Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of the group
-    as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a group whose rewards differ
-    by no more than ``SPREAD_TOLERANCE`` gives exactly 0. Groups are told apart by id alone, never by order.
+    Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of
+    the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a group whose
+    rewards differ by no more than ``SPREAD_TOLERANCE`` gives exactly 0. Groups are told apart by id alone.
 
     Args:
-        rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; unscored rows are left out of the statistics.
+        rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; other rows are left out.
     Returns: ``[B]``, dtype and device of ``rewards``; 0 for unscored rows and for a group's only scored row.
     Raises: ShapeError.
     """
     check_same_shape("group_advantages", rewards=rewards, group_ids=group_ids, scored=scored)
-    # B numbers: float64 on the host is free, exact to the last float32 digit, and has no atomics to reorder sums.
+    # B numbers: float64 on the host costs nothing, and no atomics reorder its sums.
     rows = scored.detach().cpu().nonzero().squeeze(1)
     picked = rewards.detach().cpu().double()[rows]
     _, group = torch.unique(group_ids.detach().cpu()[rows], return_inverse=True)

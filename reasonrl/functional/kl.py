@@ -1,7 +1,8 @@
-"""Per-token estimates of KL(p || q) from tokens sampled from p, and the two that may be differentiated as a loss.
+"""Per-token estimates of KL(p || q) from tokens sampled from p, and which of them make a loss.
 
-With x = ln p - ln q at the sampled token (J. Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html):
-k1 = x, k2 = x^2 / 2, k3 = exp(-x) - 1 + x. As values, k1 and k3 are unbiased; k2 is biased and of low variance.
+With x = ln p - ln q at the sampled token: k1 = x, k2 = x^2 / 2, k3 = exp(-x) - 1 + x.
+Source: J. Schulman, "Approximating KL Divergence", http://joschu.net/blog/kl-approx.html.
+As values, k1 and k3 are unbiased; k2 is biased and of low variance.
 As differentiated losses they behave differently, see ``kl_loss``.
 """
 
@@ -15,7 +16,7 @@ from reasonrl.functional.masked import check_same_shape, zero_outside
 Estimator = Literal["k1", "k2", "k3"]
 
 LOG_RATIO_LIMIT = 20.0
-"""Log-ratios are clamped to +-20 before exp: exp(20) = 4.9e8 is far outside every trust region, exp(89) is inf."""
+"""Log-ratios are clamped to +-20 before exp: exp(20) = 4.9e8 is outside any trust region, exp(89) is inf."""
 
 
 def safe_exp(log_ratio: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Lit
 
     On tokens sampled from the current policy, with x = logprobs - ref_logprobs:
     ``k2``: gradient x * grad ln p, in expectation that of KL(policy || reference), the reverse KL.
-    ``k3``: gradient (1 - exp(-x)) * grad ln p, in expectation that of KL(reference || policy), the *forward* KL;
-    this is the term of arXiv:2402.03300 eq. 4.
+    ``k3``: gradient (1 - exp(-x)) * grad ln p, in expectation that of KL(reference || policy), the *forward*
+    KL; this is the term of arXiv:2402.03300 eq. 4.
     ``k1`` is refused: its expected gradient is 0, it would only add noise. It belongs in the reward.
 
     Raises: ValueError for any other estimator.

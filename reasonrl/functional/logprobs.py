@@ -10,7 +10,7 @@ from reasonrl.errors import ShapeError
 EntropyMode = Literal["none", "metric", "grad"]
 
 CHUNK_ELEMENTS = 1 << 20
-"""Logits worked on at once when the caller does not say: 4 MiB of float32, about what a core's caches hold."""
+"""Logits worked on at once when the caller does not say: 4 MiB of float32."""
 
 
 def logprobs_and_entropy(
@@ -24,14 +24,15 @@ def logprobs_and_entropy(
     """Log-probability of one token per row and the entropy of the row's distribution.
 
     z = logits / temperature ;  ln p(k) = z_k - logsumexp(z) ;  H = -sum_k p(k) ln p(k), in nats.
-    Rows are worked on in chunks and the backward pass computes the probabilities again, so besides ``logits`` and
-    its gradient no ``[N, V]`` tensor ever exists. A logit of -inf is a token of probability 0 and adds nothing to H.
+    Rows are worked on in chunks and the backward pass computes the probabilities again, so besides ``logits``
+    and its gradient no ``[N, V]`` tensor ever exists. A logit of -inf is a token of probability 0: it adds
+    nothing to H.
 
     Args:
         logits: ``[N, V]``, any floating dtype; the maths is float32, or float64 for float64 logits.
         token_ids: ``[N]`` int64, each in [0, V).
         temperature: > 0; the one the tokens were sampled at.
-        entropy: ``none`` returns None, ``metric`` an entropy without gradient, ``grad`` one that differentiates.
+        entropy: ``none`` returns None, ``metric`` one without gradient, ``grad`` one that differentiates.
         chunk_size: rows at once; None picks it from ``CHUNK_ELEMENTS``.
     Returns: log-probabilities ``[N]`` and entropies ``[N]`` or None.
     Raises: ShapeError, ValueError.

@@ -1,4 +1,4 @@
-"""Reductions over the True positions of a mask. What stands elsewhere, NaN and infinity included, never matters."""
+"""Reductions over the True positions of a mask. What stands elsewhere, NaN included, never matters."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from reasonrl.contracts.batch import Reduce
 from reasonrl.errors import ShapeError
 
 SPREAD_TOLERANCE = 1e-6
-"""A spread below this, relative to the size of the numbers (at least 1), is rounding noise and counts as none."""
+"""A spread below this, relative to the numbers' size (at least 1), is rounding noise and counts as none."""
 
 
 def check_same_shape(where: str, **tensors: Tensor | None) -> None:
@@ -21,8 +21,8 @@ def check_same_shape(where: str, **tensors: Tensor | None) -> None:
 def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
     """``x`` where ``mask``, 0 elsewhere.
 
-    Used *before* any arithmetic: a 0 gradient that meets exp(inf) further up would become NaN, so the value itself
-    has to be replaced, not only its result.
+    Used *before* any arithmetic: a 0 gradient that meets exp(inf) further up would become NaN, so the value
+    itself has to be replaced, not only its result.
     """
     return torch.where(mask, x, torch.zeros_like(x))
 
