@@ -1,0 +1,63 @@
+"""What a recipe can set on the countdown task."""
+
+from dataclasses import dataclass, field
+
+SOURCES = ("generated", "dataset")
+TEMPLATES = ("base", "chat", "compact")
+MAX_NUMBERS = 6
+MAX_VALUE = 999_999_999
+
+
+@dataclass(frozen=True)
+class CountdownConfig:
+    """Which problems, and how they are put to the model.
+
+    The defaults are the ranges commonly quoted for the public data set: 3 or 4 numbers from 1 to 99, target 10 to 99.
+    Raises ValueError naming the field when a value is out of range.
+    """
+
+    source: str = field(
+        default="generated", metadata={"help": "generated (endless, always solvable) or dataset"}
+    )
+    dataset: str = field(
+        default="Jiayi-Pan/Countdown-Tasks-3to4",
+        metadata={
+            "help": "for source dataset: hub name or a local .jsonl, .json or .parquet file; columns nums, target"
+        },
+    )
+    template: str = field(
+        default="base", metadata={"help": "base (raw text), chat (messages) or compact (tiny models)"}
+    )
+    min_numbers: int = field(default=3, metadata={"help": "fewest numbers of a problem, 2 to 6"})
+    max_numbers: int = field(default=4, metadata={"help": "most numbers of a problem, at most 6"})
+    min_number: int = field(default=1, metadata={"help": "smallest number, at least 1"})
+    max_number: int = field(default=99, metadata={"help": "largest number"})
+    min_target: int = field(default=10, metadata={"help": "smallest target, at least 0"})
+    max_target: int = field(default=99, metadata={"help": "largest target"})
+    mean_attempts: float = field(
+        default=2.8,
+        metadata={"help": "demonstrations give up after this many failed attempts on average, >= 1"},
+    )
+
+    def __post_init__(self) -> None:
+        _check_choice("source", self.source, SOURCES)
+        _check_choice("template", self.template, TEMPLATES)
+        _check_range("numbers", self.min_numbers, self.max_numbers, 2, MAX_NUMBERS)
+        _check_range("number", self.min_number, self.max_number, 1, MAX_VALUE)
+        _check_range("target", self.min_target, self.max_target, 0, MAX_VALUE)
+        if not 1.0 <= self.mean_attempts <= 1000.0:
+            raise ValueError(f"mean_attempts must be in [1, 1000], got {self.mean_attempts}")
+        if self.source == "dataset" and not self.dataset:
+            raise ValueError("dataset must name a data set or a file when source is dataset, got ''")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _check_range(name: str, low: int, high: int, lowest: int, highest: int) -> None:
+    if not lowest <= low <= highest:
+        raise ValueError(f"min_{name} must be in [{lowest}, {highest}], got {low}")
+    if not low <= high <= highest:
+        raise ValueError(f"max_{name} must be in [min_{name}, {highest}] = [{low}, {highest}], got {high}")

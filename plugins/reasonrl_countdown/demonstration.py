@@ -1,0 +1,86 @@
+"""Completions to imitate: a search that tries at random, checks itself honestly and gives up at a random moment.
+
+A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement learning
+something to find: to search longer, to choose better, to answer only what it has checked.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reasonrl_countdown.generator import Instance, apply_exact
+
+MAX_RESULT = 500
+"""Results stay below this: every integer up to 499 is one token of the tiny model's tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to combine all numbers: its steps in words, its expression and its value."""
+
+    steps: tuple[str, ...]
+    expression: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    value: int
+    text: str
+    is_compound: bool = False
+
+    @property
+    def in_parentheses(self) -> str:
+        return f"({self.text})" if self.is_compound else self.text
+
+
+def demonstrate(instance: Instance, rng: random.Random, mean_attempts: float) -> str:
+    """A search in words and its answer, right or not; begins after an opened ``<think>`` and a line end."""
+    lines: list[str] = []
+    failures_left = _geometric(rng, mean_attempts)
+    while True:
+        attempt = random_attempt(instance.numbers, rng)
+        is_right = attempt.value == instance.target
+        lines.append(f"{', '.join(attempt.steps)} {'yes' if is_right else 'no'}\n")
+        failures_left -= 1
+        if is_right:
+            break
+        if failures_left == 0:
+            lines.append("stop\n")
+            break
+    return f"{''.join(lines)}</think>\n<answer>{attempt.expression}</answer>"
+
+
+def random_attempt(numbers: Sequence[int], rng: random.Random) -> Attempt:
+    """Combine random pairs by random operations, uniformly among those with whole results in [0, MAX_RESULT)."""
+    operands = [_Operand(n, str(n)) for n in numbers]
+    steps: list[str] = []
+    while len(operands) > 1:
+        result, step = _random_step(operands, rng)
+        operands.append(result)
+        steps.append(step)
+    return Attempt(tuple(steps), operands[0].text, operands[0].value)
+
+
+def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand, str]:
+    """Replace nothing yet: draw until the step is allowed, then take its two operands out."""
+    while True:
+        # Subtracting the smaller from the larger is always allowed, so this ends.
+        i, j = rng.sample(range(len(operands)), 2)
+        operator = rng.choice("+-*/")
+        left, right = operands[i], operands[j]
+        value = apply_exact(operator, left.value, right.value)
+        if value is not None and (value < MAX_RESULT or operator == "-"):
+            break
+    for index in sorted((i, j), reverse=True):
+        del operands[index]
+    text = f"{left.in_parentheses}{operator}{right.in_parentheses}"
+    return _Operand(value, text, True), f"{left.value}{operator}{right.value}={value}"
+
+
+def _geometric(rng: random.Random, mean: float) -> int:
+    """Number of trials up to the first success, at least 1, of the given mean."""
+    count = 1
+    while rng.random() >= 1.0 / mean:
+        count += 1
+    return count

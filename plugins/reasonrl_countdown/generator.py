@@ -1,0 +1,111 @@
+"""Problems that are solvable by construction, and the rule that keeps training and held-out problems apart."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reasonrl import Split
+from reasonrl_countdown.config import CountdownConfig
+
+EVAL_BUCKETS = 1
+BUCKETS = 10
+_MAX_DRAWS = 200_000
+"""A draw succeeds every few tries in any sensible range; this many failures in a row mean the range is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Numbers in the order they are shown, and the target."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+    @property
+    def key(self) -> str:
+        """The problem up to the order of its numbers."""
+        return f"{','.join(map(str, sorted(self.numbers)))}={self.target}"
+
+
+def split_of(key: str) -> Split:
+    """Which split a problem belongs to: a tenth of all keys is held out, whatever the seed, range or source."""
+    digest = hashlib.blake2b(f"countdown/{key}".encode(), digest_size=8).digest()
+    return "eval" if int.from_bytes(digest, "big") % BUCKETS < EVAL_BUCKETS else "train"
+
+
+class Generator:
+    """Index-addressed instances; each depends on (seed, split, index) and the ranges only.
+
+    Training instances may repeat. Held-out ones are distinct: they are drawn in order and remembered.
+    """
+
+    def __init__(self, config: CountdownConfig, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._held_out: list[Instance] = []
+        self._held_out_keys: set[str] = set()
+
+    def instance(self, split: Split, index: int) -> Instance:
+        """The instance at ``index`` >= 0.
+
+        Raises: ValueError when the ranges hold too few problems.
+        """
+        if split == "train":
+            return self._draw("train", index)
+        while len(self._held_out) <= index:
+            drawn = self._draw("eval", len(self._held_out))
+            self._held_out.append(drawn)
+            self._held_out_keys.add(drawn.key)
+        return self._held_out[index]
+
+    def _draw(self, split: Split, index: int) -> Instance:
+        # A str seed goes through SHA-512, so it is the same in every process, unlike hash().
+        rng = random.Random(f"countdown/{self._seed}/{split}/{index}")
+        for _ in range(_MAX_DRAWS):
+            drawn = _draw_instance(self._config, rng)
+            if drawn is None or split_of(drawn.key) != split:
+                continue
+            if split == "train" or drawn.key not in self._held_out_keys:
+                return drawn
+        raise ValueError(self._exhausted(split, index))
+
+    def _exhausted(self, split: Split, index: int) -> str:
+        held = "" if split == "train" else f" after {len(self._held_out)} distinct ones"
+        return (
+            f"countdown: no further {split} problem found{held} (asked for index {index}); "
+            "ask for fewer problems or widen numbers, number or target"
+        )
+
+
+def _draw_instance(config: CountdownConfig, rng: random.Random) -> Instance | None:
+    """One try: random numbers combined in a random order; None when it leads to no allowed target."""
+    count = rng.randint(config.min_numbers, config.max_numbers)
+    numbers = [rng.randint(config.min_number, config.max_number) for _ in range(count)]
+    target = _random_value(numbers, rng)
+    if target is None or not config.min_target <= target <= config.max_target:
+        return None
+    return Instance(tuple(numbers), target)
+
+
+def _random_value(numbers: Sequence[int], rng: random.Random) -> int | None:
+    """Combine all numbers by random operations whose results are positive integers (the last may be 0)."""
+    values = list(numbers)
+    while len(values) > 1:
+        left = values.pop(rng.randrange(len(values)))
+        right = values.pop(rng.randrange(len(values)))
+        value = apply_exact(rng.choice("+-*/"), left, right)
+        if value is None or (value == 0 and values):
+            return None
+        values.append(value)
+    return values[0]
+
+
+def apply_exact(operator: str, left: int, right: int) -> int | None:
+    """The result when it is a whole number and not negative, else None."""
+    if operator == "+":
+        return left + right
+    if operator == "*":
+        return left * right
+    if operator == "-":
+        return left - right if left >= right else None
+    return left // right if right > 0 and left % right == 0 else None

@@ -1,0 +1,77 @@
+"""What the countdown plugin offers. Cheap and torch-free; everything else is loaded when it is used."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from reasonrl import ModelSpec, RecipeSpec, RewardSpec, TaskSpec, hookimpl
+from reasonrl_countdown.config import CountdownConfig
+
+_HERE = Path(__file__).resolve().parent
+
+_RECIPES = (
+    ("countdown_ppo", "countdown_ppo.yaml", "PPO on Countdown with the shipped tiny model, on a CPU."),
+    ("countdown_grpo", "countdown_grpo.yaml", "GRPO on Countdown with the shipped tiny model, on a CPU."),
+    ("countdown_base_sft", "countdown_base_sft.yaml", "How the shipped tiny model countdown-base was made."),
+    (
+        "tinyzero_qwen2-5-1-5b_ppo",
+        "tinyzero/qwen2.5-1.5b_ppo.yaml",
+        "TinyZero's Countdown run: Qwen2.5-1.5B, PPO, on GPUs.",
+    ),
+)
+
+
+@hookimpl
+def reasonrl_tasks() -> Iterable[TaskSpec]:
+    """The countdown task."""
+    return [
+        TaskSpec(
+            name="countdown",
+            summary="Reach a target with given numbers, each used exactly once, and + - * /.",
+            config=CountdownConfig,
+            factory="reasonrl_countdown.task:CountdownTask",
+            default_rewards=("countdown",),
+        )
+    ]
+
+
+@hookimpl
+def reasonrl_rewards() -> Iterable[RewardSpec]:
+    """The strict reward and TinyZero's scale."""
+    return [
+        RewardSpec(
+            name="countdown",
+            summary="1.0 for a right answer, else 0.0; exact arithmetic, every number exactly once.",
+            factory="reasonrl_countdown.rewards:CountdownReward",
+        ),
+        RewardSpec(
+            name="countdown_tinyzero",
+            summary="TinyZero's scale: 1.0 for a right answer, 0.1 for any answer, 0.0 without one.",
+            factory="reasonrl_countdown.rewards:TinyZeroReward",
+        ),
+    ]
+
+
+@hookimpl
+def reasonrl_models() -> Iterable[ModelSpec]:
+    """The tiny base model."""
+    return [
+        ModelSpec(
+            name="countdown-base",
+            summary="0.85M-parameter Llama that searches Countdown poorly and gives up early.",
+            path=_HERE / "models" / "countdown-base",
+            recipe="countdown_ppo",
+        )
+    ]
+
+
+@hookimpl
+def reasonrl_recipes() -> Iterable[RecipeSpec]:
+    """The Countdown recipes."""
+    folder = _recipe_folder()
+    return [RecipeSpec(name=name, summary=text, path=folder / file) for name, file, text in _RECIPES]
+
+
+def _recipe_folder() -> Path:
+    """``recipes`` inside the installed package, else the repository's, for an editable install."""
+    packaged = _HERE / "recipes"
+    return packaged if packaged.is_dir() else _HERE.parents[1] / "recipes"

@@ -1,0 +1,42 @@
+"""Two judges of a Countdown completion, over one verifier."""
+
+from reasonrl import Completion, NoConfig, Problem, RewardContext, Score
+from reasonrl_countdown.expression import MAX_CHARS, verify
+from reasonrl_countdown.extraction import find_answer
+
+FORMAT_VALUE = 0.1
+"""What TinyZero pays for an answer that is there but wrong."""
+
+
+class CountdownReward:
+    """1.0 for a right answer, 0.0 for anything else; ``reason`` says why."""
+
+    _format_value = 0.0
+
+    def __init__(self, config: NoConfig, context: RewardContext) -> None:
+        del config, context
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        """Judge the completion's text; never the prompt's, which holds an example answer."""
+        found = find_answer(completion.text)
+        if not found.answer:
+            return Score(value=0.0, correct=False, reason="empty" if found.reason == "ok" else found.reason)
+        verdict = verify(found.answer, problem.info["numbers"], problem.info["target"])
+        return Score(
+            value=1.0 if verdict.correct else self._format_value,
+            correct=verdict.correct,
+            answer=found.answer[:MAX_CHARS],
+            reason=verdict.reason,
+        )
+
+
+class TinyZeroReward(CountdownReward):
+    """0.0 without an answer, 0.1 for an answer, 1.0 for a right one: TinyZero's scale on the strict verifier.
+
+    Differs from TinyZero: the answer may stand on any line after the last ``</think>``, not only on the last line;
+    several answers or an empty one are no answer (TinyZero judges the last one, and pays 0.1 for an empty one);
+    ``**``, ``//``, decimal points and unary signs are wrong (TinyZero's pattern lets them through to ``eval``); values
+    are compared exactly, not up to 1e-5.
+    """
+
+    _format_value = FORMAT_VALUE
