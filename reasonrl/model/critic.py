@@ -1,0 +1,61 @@
+"""The critic: a scalar head on the policy's trunk, or on a trunk of its own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from reasonrl.model.lora import base_model, is_lora
+
+
+class Critic(nn.Module):
+    """Values from hidden states ``[N, D]``; ``decoder`` is None when the policy's trunk is shared."""
+
+    def __init__(self, hidden_size: int, decoder: nn.Module | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.head = nn.Linear(hidden_size, 1)
+        # Zero: the first values are 0, so that the first advantages are the returns and not noise.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Values ``[N]`` float32. The head stays in float32 also under autocast: returns need more than 8
+        bits."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+
+
+def build_critic(
+    model: Any, kind: Literal["shared", "separate"], *, gradient_checkpointing: bool = False
+) -> Critic:
+    """A critic for the causal LM ``model`` (adapters are ignored by a separate one, which trains in full).
+
+    ``shared`` reads the policy's last hidden state and sends gradients into it; ``separate`` starts as a
+    copy of the policy's trunk, as in TinyZero.
+    """
+    base = base_model(model)
+    embeddings = base.get_input_embeddings()
+    hidden_size = base.config.get_text_config().hidden_size
+    if kind == "shared":
+        critic = Critic(hidden_size)
+    else:
+        critic = Critic(hidden_size, _trainable_copy(model))
+        if gradient_checkpointing and critic.decoder is not None:
+            enable_gradient_checkpointing(critic.decoder)
+    return critic.to(embeddings.weight.device)
+
+
+def enable_gradient_checkpointing(model: Any) -> None:
+    """Recompute activations in the backward pass; the non-reentrant form, which works under DDP and with
+    frozen inputs."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _trainable_copy(model: Any) -> nn.Module:
+    copied = copy.deepcopy(model)
+    base = copied.unload() if is_lora(copied) else copied
+    return base.base_model.requires_grad_(True)

@@ -1,0 +1,174 @@
+"""Load a causal language model and its tokenizer, from a folder or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from reasonrl.errors import RecipeError
+from reasonrl.model.critic import enable_gradient_checkpointing
+from reasonrl.model.lora import apply_lora
+from reasonrl.model.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from reasonrl.recipe.schema import ModelConfig
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """``model`` is a transformers causal LM (inside a peft wrapper with LoRA), ``tokenizer`` has EOS and
+    pad tokens."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.device) -> LoadedModel:
+    """Load what the recipe's ``model`` section describes, on ``device``, in eval mode, with dropout off.
+
+    ``init: random`` draws fresh weights for the folder's config from ``seed``; the global generators are
+    left as they were. Weights are stored in ``model.dtype``; master copies in float32 are the optimizer's
+    matter.
+
+    Raises: RecipeError if there is no such model, no tokenizer, no EOS token, or an option does not fit.
+    """
+    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    with quiet_transformers():
+        config = _load_config(model_path, options)
+        tokenizer = load_tokenizer(model_path, **options)
+        network = _build(model, model_path, config, seed, resolve_dtype(model.dtype, device), options)
+    network = network.to(device)
+    _disable_module_dropout(network)
+    if model.gradient_checkpointing:
+        enable_gradient_checkpointing(network)
+    if model.lora is not None:
+        if model.gradient_checkpointing:
+            # The frozen embedding's output needs a gradient, or checkpointed blocks would send none to the
+            # adapters.
+            network.enable_input_require_grads()
+        with _seeded(seed, device):
+            network = apply_lora(network, model.lora)
+    return LoadedModel(model=network.eval(), tokenizer=tokenizer)
+
+
+def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of ``model_path``; without a pad token it pads with EOS (padding is masked everywhere).
+
+    Raises: RecipeError if there is none, or it knows no EOS token.
+    """
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_path, revision=revision, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise RecipeError(_load_message("tokenizer", model_path, error)) from error
+    if tokenizer.eos_token_id is None:
+        raise RecipeError(
+            f"model {model_path!r}: its tokenizer has no EOS token, so completions could never end; set one"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``auto``: bfloat16 on a GPU that computes in it, else float32.
+
+    A CPU gets float32 even where it has bf16 instructions: a recipe's result must not depend on the CPU it
+    ran on. Asking for a 16-bit type on a CPU without them works and is warned about (matmul is 50-500 times
+    slower there).
+    """
+    if name == "auto":
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if on_gpu else torch.float32
+    if name not in _DTYPES:
+        raise RecipeError(f"model.dtype must be auto, {', '.join(_DTYPES)}, got {name!r}")
+    if name != "float32" and device.type == "cpu" and not cpu_computes_bfloat16():
+        log.warning("model.dtype %s on this CPU is slower than float32 by orders of magnitude", name)
+    return _DTYPES[name]
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this CPU has bf16 matrix instructions (AVX512-BF16 or AMX)."""
+    cpu: Any = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def _load_config(model_path: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    folder = Path(model_path)
+    looks_local = model_path.startswith((".", "/", "~")) or folder.exists()
+    if looks_local and not (folder / "config.json").is_file():
+        raise RecipeError(
+            f"model {model_path!r}: expected a model folder with config.json, found none; check model.path"
+        )
+    try:
+        config = AutoConfig.from_pretrained(model_path, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RecipeError(_load_message("config", model_path, error)) from error
+    for section in {id(c): c for c in (config, config.get_text_config())}.values():
+        _disable_config_dropout(section)
+    return config
+
+
+def _build(
+    model: ModelConfig, model_path: str, config: Any, seed: int, dtype: torch.dtype, options: dict[str, Any]
+) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    attention = {} if model.attention == "auto" else {"attn_implementation": model.attention}
+    try:
+        if model.init == "random":
+            with _seeded(seed, torch.device("cpu")):
+                return AutoModelForCausalLM.from_config(
+                    config, dtype=dtype, trust_remote_code=model.trust_remote_code, **attention
+                )
+        return AutoModelForCausalLM.from_pretrained(
+            model_path, config=config, dtype=dtype, **options, **attention
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RecipeError(_load_message("model", model_path, error)) from error
+
+
+def _load_message(what: str, model_path: str, error: BaseException) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") and not Path(model_path).exists()
+    hint = " (HF_HUB_OFFLINE is set: use a local folder, or unset it)" if offline else ""
+    return f"model {model_path!r}: cannot load its {what}: {reason[:300]}{hint}"
+
+
+def _disable_config_dropout(config: Any) -> None:
+    # Dropout would make the policy that is trained another one than the policy that sampled (ratio != 1).
+    for key, value in list(vars(config).items()):
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+
+
+def _disable_module_dropout(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed % (1 << 63))
+        yield

@@ -1,0 +1,87 @@
+"""Low-rank adapters through peft, an optional dependency (``pip install 'reasonrl[lora]'``)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from reasonrl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from reasonrl.recipe.schema import LoraConfig
+
+
+def apply_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
+    """Freeze ``model`` and add trainable adapters; ``target_modules: [all-linear]`` takes every linear
+    layer but the head.
+
+    The adapters' B matrices start at zero: the wrapped model computes what ``model`` did.
+
+    Raises: RecipeError if peft is missing or no module matches.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise RecipeError("model.lora needs the package peft: pip install 'reasonrl[lora]'") from error
+    targets: Any = list(config.target_modules)
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            # peft warns about weights stored transposed (GPT-2), which it then handles.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            return peft.get_peft_model(model, settings)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(
+            f"model.lora.target_modules: {targets} does not fit this model: {reason}"
+        ) from error
+
+
+def is_lora(model: nn.Module) -> bool:
+    """Whether ``model`` came from :func:`apply_lora`."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def base_model(model: Any) -> Any:
+    """The transformers model inside the adapter wrapper, or ``model`` itself."""
+    return model.get_base_model() if is_lora(model) else model
+
+
+def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What ``base_model(model).state_dict()`` would hold with the adapters merged, one tensor at a time.
+
+    The live weights stay as they are; a tensor that no adapter touches is the live one, detached.
+    """
+    base = base_model(model)
+    adapted = dict(_adapted_layers(base))
+    for name, tensor in base.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        layer = adapted.get(plain)
+        yield plain, tensor if layer is None else _merged(layer, tensor)
+
+
+@torch.no_grad()
+def _merged(layer: Any, weight: Tensor) -> Tensor:
+    # Added in float32: a bf16 sum of a large weight and a small step would lose the step.
+    total = weight.float()
+    for adapter in layer.active_adapters:
+        total = total + layer.get_delta_weight(adapter).float()
+    return total.to(weight.dtype)
+
+
+def _adapted_layers(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in base.named_modules():
+        if hasattr(module, "get_delta_weight") and hasattr(module, "active_adapters"):
+            yield f"{name}.weight", module

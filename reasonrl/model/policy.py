@@ -1,0 +1,153 @@
+"""``PolicyModule``: the one module that is trained and the one forward pass that training goes through.
+
+DDP and FSDP enter a module through ``forward`` only; therefore everything that needs gradients happens
+here, and logits never leave: they are made for completion tokens alone, and in chunks when there are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from reasonrl.errors import RecipeError, ShapeError
+from reasonrl.functional.logprobs import logprobs_and_entropy
+from reasonrl.model.critic import Critic
+from reasonrl.model.heads import LogitsPath, probe_logits_path
+from reasonrl.model.lora import base_model
+
+EntropyMode = Literal["none", "metric", "grad"]
+
+MAX_LOGITS_PER_CHUNK = 1 << 26
+"""Logits alive at once (2^26 float32 = 256 MiB); beyond it the head is recomputed chunk by chunk in the
+backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForwardOutput:
+    """Aligned to ``input_ids`` (see contracts/batch.py), float32 or wider, exactly 0.0 outside
+    ``response_mask``."""
+
+    logprobs: Tensor
+    """``[B, T]``: ln pi of each response token at the asked temperature."""
+    entropy: Tensor | None
+    """``[B, T]`` in nats, of the distribution that each response token was drawn from."""
+    values: Tensor | None
+    """``[B, T]``: the critic's value of the state before each response token."""
+
+
+class PolicyModule(nn.Module):
+    """A causal LM and an optional critic behind one forward pass.
+
+    ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; an engine in the
+    same process may share it. Architectures that post-process logits (soft caps, scales) are recognised
+    once, here.
+    """
+
+    def __init__(self, model: nn.Module, critic: Critic | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.critic = critic
+        self.max_logits_per_chunk = MAX_LOGITS_PER_CHUNK
+        self._path: LogitsPath = probe_logits_path(base_model(model))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response_mask: Tensor,
+        *,
+        temperature: float = 1.0,
+        entropy: EntropyMode = "none",
+        values: bool = False,
+    ) -> ForwardOutput:
+        """Log-probabilities (and entropy, values) of the tokens in ``response_mask``.
+
+        Args:
+            input_ids: ``[B, T]`` int64, right-padded.
+            attention_mask: ``[B, T]`` bool. Checked for its shape and otherwise unused: behind right
+            padding nothing
+                real can see a padded column of a causal model, and without a mask attention takes its fast
+                path.
+            response_mask: ``[B, T]`` bool; column 0 is ignored. A row without any token is allowed.
+            temperature: logits are divided by it; > 0.
+            entropy: ``metric`` without and ``grad`` with gradient.
+            values: also ask the critic.
+        Raises: ShapeError if shapes differ, RecipeError if there is no critic to ask.
+        """
+        _check_shapes(input_ids, attention_mask, response_mask)
+        if values and self.critic is None:
+            raise RecipeError("values were asked of a policy without a critic; set critic.kind in the recipe")
+        # The state before token t is the hidden state at t - 1.
+        rows, states = response_mask[:, 1:].nonzero(as_tuple=True)
+        token_ids = input_ids[rows, states + 1]
+        hidden, project = self._path.states(base_model(self.model), input_ids, rows, states)
+        logprobs, token_entropy = self._score(hidden, project, token_ids, temperature, entropy)
+
+        def scatter(flat: Tensor) -> Tensor:
+            return flat.new_zeros(input_ids.shape).index_put((rows, states + 1), flat)
+
+        token_values = self._values(input_ids, hidden, rows, states) if values else None
+        return ForwardOutput(
+            logprobs=scatter(logprobs),
+            entropy=None if token_entropy is None else scatter(token_entropy),
+            values=None if token_values is None else scatter(token_values),
+        )
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Trainable parameters of (the policy, the critic)."""
+        policy = [p for p in self.model.parameters() if p.requires_grad]
+        critic = [] if self.critic is None else [p for p in self.critic.parameters() if p.requires_grad]
+        return policy, critic
+
+    def _values(self, input_ids: Tensor, hidden: Tensor, rows: Tensor, states: Tensor) -> Tensor:
+        assert self.critic is not None
+        if self.critic.decoder is not None:
+            output = self.critic.decoder(input_ids=input_ids, use_cache=False)
+            hidden = output.last_hidden_state[rows, states]
+        return self.critic(hidden)
+
+    def _score(
+        self,
+        hidden: Tensor,
+        project: Callable[[Tensor, slice], Tensor],
+        token_ids: Tensor,
+        temperature: float,
+        entropy: EntropyMode,
+    ) -> tuple[Tensor, Tensor | None]:
+        vocabulary = base_model(self.model).config.get_text_config().vocab_size
+        size = max(1, self.max_logits_per_chunk // vocabulary)
+
+        def score(hidden_part: Tensor, ids: Tensor, where: slice) -> tuple[Tensor, Tensor | None]:
+            logits = project(hidden_part, where)
+            return logprobs_and_entropy(logits, ids, temperature=temperature, entropy=entropy)
+
+        total = token_ids.shape[0]
+        if total <= size or not self._path.chunkable:
+            return score(hidden, token_ids, slice(0, total))
+        parts = [
+            checkpoint(
+                score,
+                hidden[start : start + size],
+                token_ids[start : start + size],
+                slice(start, start + size),
+                use_reentrant=False,
+                # Nothing random happens inside, and the global generators are not ours to touch.
+                preserve_rng_state=False,
+            )
+            for start in range(0, total, size)
+        ]
+        entropies = [part[1] for part in parts]
+        return torch.cat([part[0] for part in parts]), None if entropy == "none" else torch.cat(entropies)
+
+
+def _check_shapes(input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> None:
+    if input_ids.ndim != 2 or not input_ids.shape == attention_mask.shape == response_mask.shape:
+        raise ShapeError(
+            f"PolicyModule: input_ids {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)} and "
+            f"response_mask {list(response_mask.shape)} must have one shape [B, T]"
+        )

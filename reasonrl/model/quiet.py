@@ -1,0 +1,25 @@
+"""Keep transformers from talking on our terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars, no advice and no telemetry while loading or saving; errors still come as
+    exceptions."""
+    from huggingface_hub import constants
+    from transformers.utils import logging as hf_logging
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
