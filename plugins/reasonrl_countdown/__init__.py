@@ -1,4 +1,4 @@
-"""Countdown: make an expression that reaches a target from given numbers, each used exactly once. Torch-free."""
+"""Countdown: reach a target with an expression that uses each given number exactly once. Torch-free."""
 
 from reasonrl_countdown.expression import Verdict, verify
 from reasonrl_countdown.extraction import extract_answer

@@ -12,8 +12,9 @@ MAX_VALUE = 999_999_999
 class CountdownConfig:
     """Which problems, and how they are put to the model.
 
-    The defaults are the ranges commonly quoted for the public data set: 3 or 4 numbers from 1 to 99, target 10 to 99.
-    Raises ValueError naming the field when a value is out of range.
+    The defaults are the ranges commonly quoted for the public data set. The ranges hold for either source:
+    rows of a data set outside them are left out. Raises ValueError naming the field when a value is out of
+    range.
     """
 
     source: str = field(
@@ -22,7 +23,7 @@ class CountdownConfig:
     dataset: str = field(
         default="Jiayi-Pan/Countdown-Tasks-3to4",
         metadata={
-            "help": "for source dataset: hub name or a local .jsonl, .json or .parquet file; columns nums, target"
+            "help": "for source dataset: hub name or .jsonl, .json or .parquet file with columns nums, target"
         },
     )
     template: str = field(

@@ -1,4 +1,4 @@
-"""Problems read from a data set with columns ``nums`` and ``target``, split by the same rule as generated ones."""
+"""Problems from a data set with columns ``nums`` and ``target``, split by the same rule as generated ones."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -47,8 +47,8 @@ class Dataset:
         _log.info("%s: %d problems from %d rows", self._config.dataset, num_kept, num_rows)
         if num_kept == 0:
             raise ValueError(
-                f"{self._config.dataset}: none of {num_rows} rows lies in the ranges of numbers, number and target; "
-                "widen them in the recipe's task section"
+                f"{self._config.dataset}: none of {num_rows} rows lies in the ranges of numbers, number and "
+                "target; widen them in the recipe's task section"
             )
         return {split: list(rows.values()) for split, rows in splits.items()}
 
@@ -71,7 +71,8 @@ def _instances(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[Instanc
             yield Instance(tuple(int(n) for n in row["nums"]), int(row["target"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{name}: row {number} must have nums (a list of integers) and target (an integer), got {dict(row)}"
+                f"{name}: row {number} must have nums (a list of integers) and target (an integer), "
+                f"got {dict(row)}"
             ) from error
 
 

@@ -1,7 +1,7 @@
-"""Completions to imitate: a search that tries at random, checks itself honestly and gives up at a random moment.
+"""Completions to imitate: a search that tries at random, checks itself honestly and gives up at random.
 
-A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement learning
-something to find: to search longer, to choose better, to answer only what it has checked.
+A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement
+learning something to find: to search longer, to choose better, to answer only what it has checked.
 """
 
 import random
@@ -52,7 +52,7 @@ def demonstrate(instance: Instance, rng: random.Random, mean_attempts: float) ->
 
 
 def random_attempt(numbers: Sequence[int], rng: random.Random) -> Attempt:
-    """Combine random pairs by random operations, uniformly among those with whole results in [0, MAX_RESULT)."""
+    """Combine random pairs by random operations, uniformly among those with results in [0, MAX_RESULT)."""
     operands = [_Operand(n, str(n)) for n in numbers]
     steps: list[str] = []
     while len(operands) > 1:
@@ -63,7 +63,7 @@ def random_attempt(numbers: Sequence[int], rng: random.Random) -> Attempt:
 
 
 def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand, str]:
-    """Replace nothing yet: draw until the step is allowed, then take its two operands out."""
+    """Draw until a step is allowed; then take its two operands out and return its result."""
     while True:
         # Subtracting the smaller from the larger is always allowed, so this ends.
         i, j = rng.sample(range(len(operands)), 2)

@@ -1,4 +1,4 @@
-"""The verifier: is this text an arithmetic expression that uses the given numbers exactly once and hits the target?
+"""The verifier: is this text an expression that uses the given numbers exactly once and hits the target?
 
 Grammar (ASCII only; blanks, tabs and line ends between tokens are free)::
 
@@ -6,10 +6,10 @@ Grammar (ASCII only; blanks, tabs and line ends between tokens are free)::
     product = atom { ("*" | "/") atom }
     atom    = integer | "(" sum ")"
 
-There is no unary operator (``-3+5`` is refused with reason ``unary``: a sign would be a free extra operation), no
-power, no ``//``, no decimal point and no juxtaposition. Integers have at most 9 digits and no leading zero. Arithmetic
-is exact (``fractions.Fraction``), so ``8/(3-8/3)`` is 24 and nothing is equal "up to 1e-5". Text is never evaluated
-as code, and the limits below bound the work before any of it is done.
+There is no unary operator (``-3+5`` is refused with reason ``unary``: a sign would be a free extra
+operation), no power, no ``//``, no decimal point and no juxtaposition. Integers have at most 9 digits and
+no leading zero. Arithmetic is exact (``fractions.Fraction``), so ``8/(3-8/3)`` is 24 and nothing is equal
+"up to 1e-5". Text is never evaluated as code, and the limits below bound the work before any of it is done.
 """
 
 from collections.abc import Sequence
@@ -137,14 +137,14 @@ class _Parser:
         while (operator := self._peek()) in ("+", "-"):
             self._next += 1
             self._product(depth)
-            self._postfix.append(operator)  # type: ignore[arg-type]
+            self._postfix.append(operator)
 
     def _product(self, depth: int) -> None:
         self._atom(depth)
         while (operator := self._peek()) in ("*", "/"):
             self._next += 1
             self._atom(depth)
-            self._postfix.append(operator)  # type: ignore[arg-type]
+            self._postfix.append(operator)
 
     def _atom(self, depth: int) -> None:
         token = self._peek()

@@ -19,10 +19,11 @@ class Extraction:
 def find_answer(completion: str) -> Extraction:
     """Find the one answer of a completion.
 
-    Only the text after the last ``</think>`` counts (all of it when there is none, as the prompt may have opened the
-    thinking), up to a ``<think>`` that opens again there. In it must stand exactly one ``<answer>``, closed by the
-    next ``</answer>``; surplus closing tags after that are ignored. Two opening tags, nested or one after the other,
-    closed or not, are no answer at all: a completion that hedges earns nothing.
+    Only the text after the last ``</think>`` counts (all of it when there is none: a model need not close
+    what the prompt opened), up to a ``<think>`` that opens again there. In it must stand exactly one
+    ``<answer>``, closed by the next ``</answer>``; surplus closing tags are ignored. Two opening tags,
+    nested or one after the other, closed or not, are no answer at all: a completion that hedges earns
+    nothing.
     """
     tail = completion[_after_thinking(completion) :]
     tail = tail[: _position(tail, _THINK_OPEN)]

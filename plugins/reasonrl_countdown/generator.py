@@ -1,4 +1,4 @@
-"""Problems that are solvable by construction, and the rule that keeps training and held-out problems apart."""
+"""Problems solvable by construction, and the rule that keeps training and held-out problems apart."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ from reasonrl_countdown.config import CountdownConfig
 EVAL_BUCKETS = 1
 BUCKETS = 10
 _MAX_DRAWS = 200_000
-"""A draw succeeds every few tries in any sensible range; this many failures in a row mean the range is used up."""
+"""A draw succeeds every few dozen tries in a sensible range; this many failures mean it is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Instance:
 
 
 def split_of(key: str) -> Split:
-    """Which split a problem belongs to: a tenth of all keys is held out, whatever the seed, range or source."""
+    """Which split a problem belongs to: a tenth of all is held out, whatever the seed, ranges or source."""
     digest = hashlib.blake2b(f"countdown/{key}".encode(), digest_size=8).digest()
     return "eval" if int.from_bytes(digest, "big") % BUCKETS < EVAL_BUCKETS else "train"
 

@@ -33,10 +33,10 @@ class CountdownReward:
 class TinyZeroReward(CountdownReward):
     """0.0 without an answer, 0.1 for an answer, 1.0 for a right one: TinyZero's scale on the strict verifier.
 
-    Differs from TinyZero: the answer may stand on any line after the last ``</think>``, not only on the last line;
-    several answers or an empty one are no answer (TinyZero judges the last one, and pays 0.1 for an empty one);
-    ``**``, ``//``, decimal points and unary signs are wrong (TinyZero's pattern lets them through to ``eval``); values
-    are compared exactly, not up to 1e-5.
+    Differs from TinyZero: the answer may stand on any line after the last ``</think>``, not only on the
+    last line; several answers or an empty one are no answer (TinyZero judges the last one, and pays 0.1 for
+    an empty one); ``**``, ``//``, decimal points and unary signs are wrong (TinyZero's pattern lets them
+    through to ``eval``); values are compared exactly, not up to 1e-5.
     """
 
     _format_value = FORMAT_VALUE

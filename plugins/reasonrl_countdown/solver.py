@@ -1,8 +1,8 @@
 """All solutions of a problem.
 
-An expression is kept as a sum (terms added, terms subtracted) or a product (factors, divisors), flattened and sorted,
-so that ``a+(b+c)``, ``(c+a)+b`` and the like are one expression. ``_Tables`` builds, for each sub-multiset of the
-numbers, every value it can make together with the expressions that make it.
+An expression is kept as a sum (terms added, terms subtracted) or a product (factors, divisors), flattened
+and sorted, so that ``a+(b+c)``, ``(c+a)+b`` and the like are one expression. ``_Tables`` builds, for each
+sub-multiset of the numbers, every value it can make together with the expressions that make it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from fractions import Fraction
 from itertools import combinations
 
 Node = int | tuple[str, tuple["Node", ...], tuple["Node", ...]]
-"""A number, or (kind, positive parts, negative parts); kind "+" subtracts and kind "*" divides the negative parts."""
+"""A number, or (kind, positive parts, negative parts): "+" subtracts and "*" divides by the last."""
 Table = dict[Fraction, dict[Node, None]]
 
 
 def solve(numbers: Sequence[int], target: int, limit: int | None = None) -> list[str]:
     """Every distinct expression that uses each number exactly once and equals the target.
 
-    Two expressions are the same when they differ only in the order or the grouping of a sum or a product. Fractions
-    may occur on the way. The order is the same in every process.
+    Two expressions are the same when they differ only in the order or the grouping of a sum or a product.
+    Fractions may occur on the way. The order is the same in every process.
 
     Args:
         numbers: the given numbers; up to 5 take well under a second, 6 some seconds.
@@ -105,7 +105,7 @@ class _Tables:
 
 
 def _partitions(numbers: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Ways to cut a sorted multiset in two non-empty parts, even cuts first: their tables are the small ones."""
+    """Ways to cut a sorted multiset in two non-empty parts; even cuts first, as their tables are small."""
     cuts: dict[tuple[tuple[int, ...], tuple[int, ...]], None] = {}
     for size in range(len(numbers) // 2, 0, -1):
         for chosen in combinations(range(len(numbers)), size):

@@ -8,8 +8,8 @@ from reasonrl_countdown.generator import Instance
 _OPENING = "Let me solve this step by step.\n<think>"
 
 _INTRODUCTION = (
-    "This is a dialogue between a User and an Assistant. Asked a question, the Assistant first reasons about it "
-    "privately and then tells the User the answer."
+    "This is a dialogue between a User and an Assistant. Asked a question, the Assistant first reasons about "
+    "it privately and then tells the User the answer."
 )
 
 _SYSTEM = "You are a helpful assistant. You reason about the problem first and then give the user the answer."
@@ -17,7 +17,7 @@ _SYSTEM = "You are a helpful assistant. You reason about the problem first and t
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt, the text pre-filled for the model, and what a completion must begin with to read well after it."""
+    """A prompt, the text pre-filled for the model, and what a completion begins with to fit after it."""
 
     prompt: str | tuple[Message, ...]
     assistant_prefix: str
@@ -39,7 +39,7 @@ def render(template: str, instance: Instance) -> Rendered:
 def _question(instance: Instance) -> str:
     return (
         f"Using the numbers {list(instance.numbers)}, write an expression that equals {instance.target}. "
-        "The operations +, -, * and / and parentheses are allowed, and every number must be used exactly once. "
+        "The operations +, -, * and / and parentheses are allowed; every number must be used exactly once. "
         "Put your reasoning in <think> </think> tags and the final expression in <answer> </answer> tags, "
         "for example <answer> (1 + 2) / 3 </answer>."
     )

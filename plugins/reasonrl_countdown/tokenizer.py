@@ -1,8 +1,9 @@
 """The tokenizer of the tiny Countdown model.
 
-Byte-level, so any text can be encoded and is given back exactly; on top of the 256 bytes it knows the integers 0 to 499
-and the fixed pieces of the compact format as single, ordinary tokens (longest piece first; ``1234`` is ``123`` ``4``).
-There are no merges: a pre-tokenizer cuts the pieces out and the vocabulary takes whole pieces as they are.
+Byte-level, so any text can be encoded and is given back exactly; on top of the 256 bytes it knows the
+integers 0 to 499 and the fixed pieces of the compact format as single, ordinary tokens (longest piece
+first; ``1234`` is ``123`` ``4``). There are no merges: a pre-tokenizer cuts the pieces out and the
+vocabulary takes them whole.
 """
 
 import re
@@ -38,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> Any:
-    """The tokenizer as a ``PreTrainedTokenizerFast`` that can be saved beside a model and reloads as itself."""
+    """The tokenizer as a ``PreTrainedTokenizerFast``, to be saved beside a model; it reloads as itself."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -86,8 +87,8 @@ def _byte_characters() -> list[str]:
 def model_config() -> Any:
     """The configuration of ``countdown-base``, 0.85M parameters.
 
-    Llama, not Qwen2: transformers 5 loads every tokenizer that lies beside a ``qwen2`` config as Qwen's own class, which
-    drops our pre-tokenizer and normalises Unicode, whatever ``tokenizer_class`` says.
+    Llama, not Qwen2: transformers 5 loads every tokenizer that lies beside a ``qwen2`` config as Qwen's own
+    class, which drops our pre-tokenizer and normalises Unicode, whatever ``tokenizer_class`` says.
     """
     from transformers import LlamaConfig
 
