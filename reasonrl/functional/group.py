@@ -14,8 +14,8 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
     """A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
 
     Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of
-    the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a group
-    whose rewards differ by no more than ``SPREAD_TOLERANCE`` gives exactly 0. Groups are told apart by id alone.
+    the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a
+    group whose rewards differ by at most ``SPREAD_TOLERANCE`` gives exactly 0. Groups are told apart by id.
 
     Args:
         rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; other rows are left out.
