@@ -1,7 +1,8 @@
 """Problems from a data set with columns ``nums`` and ``target``, split by the same rule as generated ones."""
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,71 +10,92 @@ from reasonrl import Split
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.generator import Instance, split_of
 
-_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 _log = logging.getLogger(__name__)
 
 
 class Dataset:
-    """Rows within the config's ranges, in file order, each problem once. Read on first use."""
+    """Rows within the config's ranges, in file order, each problem once.
+
+    Raises: ValueError when the data set cannot be read, has a malformed row or no row within the ranges.
+    """
 
     def __init__(self, config: CountdownConfig) -> None:
-        self._config = config
-        self._splits: dict[Split, list[Instance]] | None = None
+        self._name = config.dataset
+        self._splits = _read_splits(config)
 
     def size(self, split: Split) -> int:
-        return len(self._rows(split))
+        return len(self._splits[split])
 
     def instance(self, split: Split, index: int) -> Instance:
-        rows = self._rows(split)
+        """Raises: IndexError beyond the end of the split."""
+        rows = self._splits[split]
         if index >= len(rows):
-            raise IndexError(
-                f"{self._config.dataset}: split {split} has {len(rows)} problems, got index {index}"
-            )
+            raise IndexError(f"{self._name}: {split} has {len(rows)} problems, got index {index}")
         return rows[index]
 
-    def _rows(self, split: Split) -> list[Instance]:
-        if self._splits is None:
-            self._splits = self._read()
-        return self._splits[split]
 
-    def _read(self) -> dict[Split, list[Instance]]:
-        splits: dict[Split, dict[str, Instance]] = {"train": {}, "eval": {}}
-        num_rows = 0
-        for instance in _instances(self._config.dataset, load_rows(self._config.dataset)):
-            num_rows += 1
-            if _is_in_range(instance, self._config):
-                splits[split_of(instance.key)].setdefault(instance.key, instance)
-        num_kept = sum(len(rows) for rows in splits.values())
-        _log.info("%s: %d problems from %d rows", self._config.dataset, num_kept, num_rows)
-        if num_kept == 0:
-            raise ValueError(
-                f"{self._config.dataset}: none of {num_rows} rows lies in the ranges of numbers, number and "
-                "target; widen them in the recipe's task section"
-            )
-        return {split: list(rows.values()) for split, rows in splits.items()}
+def _read_splits(config: CountdownConfig) -> dict[Split, list[Instance]]:
+    splits: dict[Split, dict[str, Instance]] = {"train": {}, "eval": {}}
+    num_rows = 0
+    for instance in _instances(config.dataset):
+        num_rows += 1
+        if _is_in_range(instance, config):
+            splits[split_of(instance.key)].setdefault(instance.key, instance)
+    num_kept = sum(len(rows) for rows in splits.values())
+    _log.info("%s: %d problems from %d rows", config.dataset, num_kept, num_rows)
+    if num_kept == 0:
+        raise ValueError(
+            f"{config.dataset}: none of {num_rows} rows lies in the ranges of numbers, number and target; "
+            "widen them in the recipe's task section"
+        )
+    return {split: list(rows.values()) for split, rows in splits.items()}
 
 
-def load_rows(name: str) -> Iterable[Mapping[str, Any]]:
-    """Rows of a local file or of a hub data set's ``train`` split, through the datasets library."""
-    suffix = Path(name).suffix
-    if suffix in _FORMATS and not Path(name).is_file():
-        raise ValueError(f"dataset {name}: no such file")
-    import datasets
-
-    if suffix in _FORMATS:
-        return datasets.load_dataset(_FORMATS[suffix], data_files=name, split="train")
-    return datasets.load_dataset(name, split="train")
-
-
-def _instances(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterable[Instance]:
-    for number, row in enumerate(rows):
+def _instances(name: str) -> Iterator[Instance]:
+    for number, row in enumerate(_rows(name)):
         try:
-            yield Instance(tuple(int(n) for n in row["nums"]), int(row["target"]))
+            instance = Instance(tuple(int(n) for n in row["nums"]), int(row["target"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name}: row {number} must have nums (a list of integers) and target (an integer), "
-                f"got {dict(row)}"
+                f"got {str(row)[:100]}"
             ) from error
+        yield instance
+
+
+def _rows(name: str) -> Iterable[Mapping[str, Any]]:
+    if Path(name).suffix not in FILE_SUFFIXES:
+        return _hub_rows(name)
+    if not Path(name).is_file():
+        raise ValueError(f"dataset {name}: no such file; give an existing file or a hub name")
+    return _file_rows(Path(name))
+
+
+def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        rows: list[Mapping[str, Any]] = parquet.read_table(path, columns=["nums", "target"]).to_pylist()
+        return rows
+    text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x]
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid {path.suffix[1:]}: {error}") from error
+
+
+def _hub_rows(name: str) -> Iterable[Mapping[str, Any]]:
+    """The ``train`` split of a hub data set, through the datasets library and its cache."""
+    from datasets import load_dataset
+
+    try:
+        rows: Iterable[Mapping[str, Any]] = load_dataset(name, split="train")
+    except OSError as error:
+        raise ValueError(
+            f"dataset {name}: cannot be loaded ({error}); give a local file or allow network access"
+        ) from error
+    return rows
 
 
 def _is_in_range(instance: Instance, config: CountdownConfig) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+_BLANK = " \t\r\n"
 _OPEN = "<answer>"
 _CLOSE = "</answer>"
 _THINK_OPEN = "<think>"
@@ -36,11 +37,11 @@ def find_answer(completion: str) -> Extraction:
     end = tail.find(_CLOSE, start)
     if end < 0:
         return Extraction(None, "no_answer")
-    return Extraction(tail[start:end].strip(), "ok")
+    return Extraction(tail[start:end].strip(_BLANK), "ok")
 
 
 def extract_answer(completion: str) -> str | None:
-    """What stands inside the answer tags, stripped; None without exactly one answer. See ``find_answer``.
+    """What stands inside the answer tags, without blanks around it; None without exactly one answer. See ``find_answer``.
 
     Give it the completion alone: a prompt may hold an example answer.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 NUM_INTEGERS = 500
 VOCAB_SIZE = 768
-"""Rounded up to a multiple of 64; the ids above the last token are never produced by the tokenizer."""
+"""A multiple of 64. The last ids are reserved names that no text encodes to, so that every id can be decoded."""
 PAD = "<|pad|>"
 EOS = "<|eos|>"
 PIECES = (
@@ -74,7 +74,10 @@ def _vocabulary() -> dict[str, int]:
     byte_of = _byte_characters()
     pieces = [*PIECES, *(str(n) for n in range(10, NUM_INTEGERS))]
     written = ["".join(byte_of[b] for b in piece.encode()) for piece in pieces]
-    return {token: i for i, token in enumerate([PAD, EOS, *byte_of, *written])}
+    tokens = [PAD, EOS, *byte_of, *written]
+    # A digit is always a token of its own, so these names never come out of encoding.
+    reserved = [f"<|reserved_{i}|>" for i in range(VOCAB_SIZE - len(tokens))]
+    return {token: i for i, token in enumerate([*tokens, *reserved])}
 
 
 def _byte_characters() -> list[str]:
