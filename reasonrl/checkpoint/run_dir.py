@@ -60,6 +60,12 @@ class RunDir:
         self._lock.release()
 
 
+def refuse_taken(explicit: str | Path | None) -> None:
+    """Refuse early what ``RunDir.create`` would refuse after the model was loaded."""
+    if explicit is not None and Path(explicit).exists():
+        _refuse_existing(Path(explicit), FileLock(Path(explicit) / LOCK_NAME))
+
+
 def _refuse_existing(path: Path, lock: FileLock) -> None:
     if (path / LOCK_NAME).exists():
         try:

@@ -14,6 +14,7 @@ class Plan:
     """What will happen, said before it happens: (label, text) lines."""
 
     title: str
+    total_steps: int
     lines: Sequence[tuple[str, str]]
 
 

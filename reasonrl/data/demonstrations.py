@@ -1,0 +1,112 @@
+"""Prompt/completion pairs to imitate: a task's demonstrations, or the lines of a JSONL file."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonrl.contracts.data import Problem
+from reasonrl.contracts.protocols import Task
+from reasonrl.data.render import render_prompt
+from reasonrl.data.stream import ProblemStream
+from reasonrl.errors import PluginContractError, RecipeError
+
+MAX_EMPTY_DEMONSTRATIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of a prompt and of the completion that follows it, EOS included."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+class Encoder:
+    """Problem and completion text -> Example, within the limits of the sampling section."""
+
+    def __init__(self, tokenizer: Any, *, max_prompt_tokens: int, max_completion_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_prompt = max_prompt_tokens
+        self._max_completion = max_completion_tokens
+
+    def __call__(self, problem: Problem, completion: str) -> Example:
+        """A completion over its limit loses its end, and so its EOS: it teaches no false ending."""
+        prompt = render_prompt(problem, self._tokenizer, max_prompt_tokens=self._max_prompt)
+        ids = self._tokenizer(completion, add_special_tokens=False)["input_ids"]
+        ids = [*ids, self._tokenizer.eos_token_id][: self._max_completion]
+        return Example(prompt, tuple(ids))
+
+
+def task_examples(
+    task: Task, task_name: str, encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
+) -> Iterator[Example]:
+    """Endless demonstrations; rank r of R takes every R-th problem of the stream.
+
+    Raises: RecipeError if the task cannot demonstrate, PluginContractError if it never does.
+    """
+    demonstrate = getattr(task, "demonstration", None)
+    if demonstrate is None:
+        raise RecipeError(f"task {task_name!r} has no demonstrations to imitate; give data.path instead")
+    stream = ProblemStream(task, task_name, "train", seed=seed)
+    position, empty = rank, 0
+    while True:
+        problem = stream.problem(position)
+        text = demonstrate(problem, random.Random(f"{seed}/demonstration/{position}"))
+        position += ranks
+        if text is not None:
+            empty = 0
+            yield encode(problem, text)
+            continue
+        empty += 1
+        if empty >= MAX_EMPTY_DEMONSTRATIONS:
+            raise PluginContractError(
+                f"task {task_name!r} gave no demonstration for {empty} problems in a row"
+            )
+
+
+def file_examples(
+    path: str | Path, encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
+) -> Iterator[Example]:
+    """Endless examples of a JSONL file, reshuffled each epoch. Encodes on first use.
+
+    Raises: RecipeError naming file and line of the first bad record.
+    """
+    records = read_pairs(path)
+    epoch = 0
+    while True:
+        order = list(range(len(records)))
+        random.Random(f"{seed}/sft/{epoch}").shuffle(order)
+        for index in order[rank::ranks] or order:
+            problem, completion = records[index]
+            yield encode(problem, completion)
+        epoch += 1
+
+
+def read_pairs(path: str | Path) -> list[tuple[Problem, str]]:
+    """Lines ``{"prompt": text, "completion": text}`` of a JSONL file."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise RecipeError(f"data.path: cannot read {path}: {err}") from err
+    pairs = [_read_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not pairs:
+        raise RecipeError(f"data.path: {path} holds no examples")
+    return pairs
+
+
+def _read_pair(path: str | Path, number: int, line: str) -> tuple[Problem, str]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as err:
+        raise RecipeError(f"{path}:{number}: not JSON ({err.msg})") from err
+    for key in ("prompt", "completion"):
+        if not isinstance(record, dict) or not isinstance(record.get(key), str):
+            raise RecipeError(f'{path}:{number}: expected {{"prompt": text, "completion": text}}; {key!r} is not text')
+    return Problem(id=f"{Path(path).name}:{number}", prompt=record["prompt"]), record["completion"]

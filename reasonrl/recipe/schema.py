@@ -1,0 +1,293 @@
+"""The YAML of a recipe as frozen dataclasses. Ranges are checked here, what needs a plugin in ``resolve``.
+
+Lists, not tuples, in config classes: OmegaConf makes tuples immutable.
+"""
+
+# ruff: noqa: RUF009 - ``option`` only wraps ``dataclasses.field``
+
+import re
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}$")
+
+Slot = dict[str, Any]
+"""``{name: component, **fields of its config}``."""
+
+
+def option(text: str, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
+    """A dataclass field with its help text."""
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+def require(holds: bool, name: str, expected: str, got: Any) -> None:
+    """Raise ``ValueError("name must be expected, got ...")`` unless ``holds``, which NaN should not."""
+    if not holds:
+        raise ValueError(f"{name} must be {expected}, got {got!r}")
+
+
+def _at_least(config: Any, low: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= low, name, f">= {low}", value)
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or 0.0 < value < float("inf"), name, "> 0", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters instead of full fine-tuning (arXiv:2106.09685)."""
+
+    rank: int = option("rank of the update", 16)
+    alpha: float = option("the update is scaled by alpha / rank", 32.0)
+    dropout: float = option("on the adapter's input; 0 keeps sampler and trainer in agreement", 0.0)
+    target_modules: list[str] = option("module names, or all-linear", factory=lambda: ["all-linear"])
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "rank")
+        _positive(self, "alpha")
+        require(0.0 <= self.dropout < 1.0, "dropout", "in [0, 1)", self.dropout)
+        require(bool(self.target_modules), "target_modules", "a non-empty list", self.target_modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The starting model: either a path (folder or hub name) or the name of one that a plugin ships."""
+
+    path: str | None = option("folder (relative to where you start) or Hugging Face hub name", None)
+    name: str | None = option("a model that a plugin ships, see `reasonrl plugins list`", None)
+    revision: str | None = option("commit, tag or branch on the hub", None)
+    init: Literal["pretrained", "random"] = option("random: only architecture and tokenizer", "pretrained")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto: what the device does best", "auto"
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = option("attention kernel", "auto")
+    lora: LoraConfig | None = option("train adapters only; null = all weights", None)
+    gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
+    trust_remote_code: bool = option("run the model's own code; needs path and revision", False)
+
+    def __post_init__(self) -> None:
+        given = [name for name in (self.path, self.name) if name]
+        require(len(given) == 1, "path", "given, or else name: exactly one of the two", self.path)
+        if self.trust_remote_code and not (self.path and self.revision):
+            raise ValueError(
+                "trust_remote_code must be false unless path and revision pin the code that would run"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The value function of algorithms that need one."""
+
+    kind: Literal["shared", "separate"] = option(
+        "a value head on the policy's trunk, or a copy of the model", "shared"
+    )
+    learning_rate: float | None = option("null = the optimizer's", None)
+    warmup_steps: int = option("first steps that train the critic only", 0)
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate")
+        _at_least(self, 0, "warmup_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How training completions are drawn, whatever the engine."""
+
+    group_size: int = option("completions of each prompt", 1)
+    temperature: float = option("> 0; log-probabilities use it too", 1.0)
+    max_prompt_tokens: int = option("a longer prompt stops the run", 256)
+    max_completion_tokens: int = option("completions are cut here, with their real reward", 1024)
+    stop: list[str] = option("strings that end a completion", factory=list)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens")
+        _positive(self, "temperature")
+        require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """One optimizer for policy and critic."""
+
+    name: Literal["adamw"] = option("optimizer", "adamw")
+    learning_rate: float = option("peak learning rate", 1e-6)
+    beta1: float = option("decay of the mean of gradients", 0.9)
+    beta2: float = option("decay of the mean of squared gradients", 0.999)
+    eps: float = option("added to the denominator", 1e-8)
+    weight_decay: float = option("decoupled weight decay", 0.0)
+    max_grad_norm: float = option("gradients are clipped to this L2 norm", 1.0)
+    schedule: Literal["constant", "linear", "cosine"] = option("after the warm-up", "constant")
+    warmup_steps: int = option("steps of linear warm-up", 0)
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "eps", "max_grad_norm")
+        for name in ("beta1", "beta2"):
+            require(0.0 <= getattr(self, name) < 1.0, name, "in [0, 1)", getattr(self, name))
+        require(0.0 <= self.weight_decay < float("inf"), "weight_decay", ">= 0", self.weight_decay)
+        _at_least(self, 0, "warmup_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The batch arithmetic, in prompts. prompts x group_size = completions of a step."""
+
+    steps: int = option("rollout-and-update rounds")
+    prompts_per_step: int = option("prompts of one step, over all processes")
+    minibatches: int = option("optimizer steps per pass over the batch", 1)
+    update_epochs: int = option("passes over the batch", 1)
+    max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 16384)
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch"
+        )
+        if self.prompts_per_step % self.minibatches:
+            raise ValueError(
+                f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), "
+                f"got {self.prompts_per_step}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """One set of held-out problems."""
+
+    problems: int = option("how many, the first ones of the eval split", 256)
+    samples: int = option("completions of each problem", 1)
+    temperature: float = option("0 = greedy", 1.0)
+    max_completion_tokens: int | None = option("null = as in sampling", None)
+    task: Slot | None = option("another task; null = the recipe's", None)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "problems", "samples", "max_completion_tokens")
+        require(0.0 <= self.temperature < float("inf"), "temperature", ">= 0", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """When and on what the model is evaluated."""
+
+    every: int = option("steps between evaluations; 0 = only before the first and after the last step", 20)
+    suites: dict[str, SuiteConfig] = option("by name; the first one is the headline", factory=dict)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "every")
+        for name in self.suites:
+            require(bool(NAME_PATTERN.match(name)), "suites", f"named like {NAME_PATTERN.pattern}", name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved. The last step always is."""
+
+    every: int = option("steps between checkpoints; 0 = only the last step", 50)
+    keep: int = option("older ones are deleted", 2)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "every")
+        _at_least(self, 1, "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What is written besides metrics.jsonl."""
+
+    transcripts_per_step: int = option("completions written to transcripts/", 4)
+    trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "transcripts_per_step")
+
+
+def _hf() -> Slot:
+    return {"name": "hf"}
+
+
+def _check_run(recipe: Any) -> None:
+    require(bool(NAME_PATTERN.match(recipe.name)), "name", f"a name like {NAME_PATTERN.pattern}", recipe.name)
+    require(0 <= recipe.seed < 2**63, "seed", "in [0, 2**63)", recipe.seed)
+    require(bool(recipe.output_dir), "output_dir", "a folder", recipe.output_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A reinforcement learning run."""
+
+    name: str = option("names the run's folder")
+    seed: int = option("fixes every random draw", 0)
+    output_dir: str = option("runs are written below it", "runs")
+    model: ModelConfig = option("the starting model")
+    task: Slot = option("slot: where problems come from")
+    rewards: dict[str, dict[str, Any]] = option(
+        "reward name -> {weight, **config}; empty = the task's", factory=dict
+    )
+    algorithm: Slot = option("slot: the learning rule")
+    critic: CriticConfig | None = option("only for algorithms that need one", None)
+    sampling: SamplingConfig = option("how completions are drawn", factory=SamplingConfig)
+    rollout: Slot = option("slot: the engine that samples", factory=_hf)
+    optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
+    trainer: TrainerConfig = option("steps and batch sizes")
+    evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = option("saving", factory=CheckpointConfig)
+    logging: LoggingConfig = option("transcripts and trackers", factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        _check_run(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Demonstrations from a file."""
+
+    path: str = option("JSONL file; each line {prompt: text, completion: text}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """How long and in which bites demonstrations are imitated."""
+
+    max_tokens: int = option("stop after this many tokens, prompts included")
+    tokens_per_batch: int = option("tokens of one optimizer step", 8192)
+    max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 8192)
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "max_tokens", "tokens_per_batch", "max_tokens_per_microbatch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRecipe:
+    """Supervised fine-tuning on a task's demonstrations or a file. Has a top-level ``sft`` key."""
+
+    name: str = option("names the run's folder")
+    seed: int = option("fixes every random draw", 0)
+    output_dir: str = option("runs are written below it", "runs")
+    model: ModelConfig = option("the starting model")
+    task: Slot | None = option("slot: a task that can demonstrate", None)
+    data: DataConfig | None = option("or a file of demonstrations", None)
+    sft: SftConfig = option("length and batch size")
+    rewards: dict[str, dict[str, Any]] = option("for evaluation; empty = the task's", factory=dict)
+    sampling: SamplingConfig = option(
+        "for evaluation, and the limits of a demonstration", factory=SamplingConfig
+    )
+    rollout: Slot = option("slot: the engine that samples for evaluation", factory=_hf)
+    optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
+    evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = option("saving", factory=CheckpointConfig)
+    logging: LoggingConfig = option("transcripts and trackers", factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        _check_run(self)
+        given = [part for part in (self.task, self.data) if part is not None]
+        require(
+            len(given) == 1, "task", "given, or else data: exactly one of the two", f"{len(given)} of them"
+        )
+
+
+AnyRecipe = Recipe | SftRecipe

@@ -1,0 +1,181 @@
+"""The workbench that training, SFT, evaluation and generation share: processes, model, engine, suites."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from reasonrl.contracts.data import SamplingParams
+from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
+from reasonrl.data.render import render_prompt
+from reasonrl.data.stream import ProblemStream, fetch_problem
+from reasonrl.errors import PluginContractError
+from reasonrl.evaluation.suites import Suite
+from reasonrl.model.critic import build_critic
+from reasonrl.model.load import load_model, resolve_dtype
+from reasonrl.model.policy import PolicyModule
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import Component, ResolvedSuite
+from reasonrl.recipe.schema import CriticConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from reasonrl.rewards.runner import RewardRunner, RewardSlot
+from reasonrl.trainer.ranks import Ranks
+
+PREFLIGHT_PROBLEMS = 32
+AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """A loaded model on this process's device. ``policy`` is not wrapped yet."""
+
+    accelerator: Accelerator
+    ranks: Ranks
+    policy: PolicyModule
+    tokenizer: Any
+    model_path: str
+    precision: str
+
+
+def open_bench(
+    model: ModelConfig,
+    model_path: str,
+    *,
+    seed: int,
+    critic: CriticConfig | None = None,
+    trackers: Sequence[str] = (),
+    logging_dir: str | None = None,
+) -> Bench:
+    """Start (or join) the processes and load the model.
+
+    Weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that small
+    updates are not rounded away.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    dtype = resolve_dtype(model.dtype, PartialState().device)
+    accelerator = Accelerator(
+        mixed_precision=AUTOCAST[dtype],
+        log_with=list(trackers) or None,
+        project_dir=logging_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    master = replace(model, dtype="float32")
+    loaded = load_model(master, model_path, seed=seed, device=accelerator.device)
+    critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
+    return Bench(
+        accelerator=accelerator,
+        ranks=Ranks(accelerator),
+        policy=PolicyModule(loaded.model, critic_module),
+        tokenizer=loaded.tokenizer,
+        model_path=model_path,
+        precision=str(dtype).removeprefix("torch."),
+    )
+
+
+def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Any:
+    """AdamW with one group for the policy and one for the critic; ``role`` and ``base_lr`` ride along."""
+    policy_parameters, critic_parameters = policy.parameter_groups()
+    groups = [{"params": policy_parameters, "role": "policy", "base_lr": config.learning_rate}]
+    if critic_parameters and critic is not None:
+        rate = config.learning_rate if critic.learning_rate is None else critic.learning_rate
+        groups.append({"params": critic_parameters, "role": "critic", "base_lr": rate})
+    return torch.optim.AdamW(
+        [{**group, "lr": group["base_lr"]} for group in groups],
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def build_task(component: Component, plugins: Plugins, seed: int) -> Task:
+    """The task, checked against its protocol."""
+    task = plugins.build(component.spec, component.config, TaskContext(seed=seed))
+    if not isinstance(task, Task):
+        raise PluginContractError(
+            f"task {component.spec.name!r}: its factory returned {type(task).__name__}, "
+            "which lacks size(split) or problem(split, index)"
+        )
+    return task
+
+
+def build_suites(
+    suites: Mapping[str, ResolvedSuite],
+    *,
+    plugins: Plugins,
+    seed: int,
+    sampling: SamplingConfig,
+) -> list[Suite]:
+    """Every suite of a recipe, bounded by the size of its task's eval split."""
+    return [_build_suite(name, suite, plugins, seed, sampling) for name, suite in suites.items()]
+
+
+def _build_suite(
+    name: str, suite: ResolvedSuite, plugins: Plugins, seed: int, sampling: SamplingConfig
+) -> Suite:
+    task = build_task(suite.task, plugins, seed)
+    ProblemStream(task, suite.task.spec.name, "eval", seed=seed)  # refuses an empty split
+    size = task.size("eval")
+    limit = suite.config.max_completion_tokens or sampling.max_completion_tokens
+    return Suite(
+        name=name,
+        task=task,
+        task_name=suite.task.spec.name,
+        rewards=build_rewards(suite.rewards, plugins, seed, limit),
+        problems=suite.config.problems if size is None else min(size, suite.config.problems),
+        samples=suite.config.samples,
+        sampling=SamplingParams(
+            temperature=suite.config.temperature, max_completion_tokens=limit, stop=tuple(sampling.stop)
+        ),
+        max_prompt_tokens=sampling.max_prompt_tokens,
+        seed=seed,
+    )
+
+
+def build_rewards(
+    rewards: Mapping[str, RewardSlot], plugins: Plugins, seed: int, max_completion_tokens: int
+) -> RewardRunner:
+    context = RewardContext(seed=seed, max_completion_tokens=max_completion_tokens)
+    return RewardRunner.build(rewards, plugins, context)
+
+
+def build_backend(
+    component: Component, plugins: Plugins, bench: Bench, sampling: SamplingConfig, run_dir: Path | None
+) -> Any:
+    """The rollout engine, not entered yet."""
+    context = RolloutContext(
+        policy=bench.policy,
+        tokenizer=bench.tokenizer,
+        sampling=SamplingParams(
+            temperature=sampling.temperature,
+            max_completion_tokens=sampling.max_completion_tokens,
+            stop=tuple(sampling.stop),
+        ),
+        device=bench.accelerator.device,
+        model_path=bench.model_path,
+        run_dir=run_dir,
+        max_prompt_tokens=sampling.max_prompt_tokens,
+    )
+    return plugins.build(component.spec, component.config, context)
+
+
+def preflight(suites: Sequence[Suite], tokenizer: Any, streams: Sequence[ProblemStream], limit: int) -> None:
+    """Render the first prompts before anything is written, so that a prompt over its limit costs nothing."""
+    for stream in streams:
+        for position in range(PREFLIGHT_PROBLEMS):
+            render_prompt(stream.problem(position), tokenizer, max_prompt_tokens=limit)
+    for suite in suites:
+        for index in range(min(suite.problems, PREFLIGHT_PROBLEMS)):
+            problem = fetch_problem(suite.task, suite.task_name, "eval", index)
+            render_prompt(problem, tokenizer, max_prompt_tokens=limit)
+
+
+def quiet_libraries() -> None:
+    """Only warnings of ours reach the log; third parties keep to errors."""
+    for name in ("transformers", "accelerate", "datasets", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,160 @@
+"""What will happen, in words and as the manifest ``run.json``."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import reasonrl
+from reasonrl.observability.reporter import Plan
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe, ResolvedSft
+from reasonrl.trainer.bench import Bench
+
+VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
+
+
+def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Bench, run_dir: Path | None) -> Plan:
+    """The plan shown at the start: model, batch arithmetic, plugins with versions, evaluation, folder."""
+    total = total_steps(resolved)
+    lines = [
+        ("model", _model_line(resolved, bench)),
+        ("device", _device_line(bench)),
+        *(_rl_lines(resolved) if isinstance(resolved, ResolvedRecipe) else _sft_lines(resolved, total)),
+        *_suite_lines(resolved),
+        ("plugins", ", ".join(used_plugins(resolved, plugins))),
+        ("run folder", str(run_dir)),
+    ]
+    return Plan(title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}", total_steps=total, lines=lines)
+
+
+def total_steps(resolved: AnyResolved) -> int:
+    """Optimizer-loop iterations of the run."""
+    if isinstance(resolved, ResolvedRecipe):
+        return resolved.recipe.trainer.steps
+    sft = resolved.recipe.sft
+    return -(-sft.max_tokens // sft.tokens_per_batch)
+
+
+def _model_line(resolved: AnyResolved, bench: Bench) -> str:
+    model = resolved.recipe.model
+    policy, critic = bench.policy.parameter_groups()
+    count = sum(p.numel() for p in bench.policy.model.parameters())
+    trained = sum(p.numel() for p in policy)
+    text = f"{model.name or model.path}, {count:,} parameters"
+    text += f", {trained:,} of them trained" if trained != count else ""
+    text += ", fresh random weights" if model.init == "random" else ""
+    return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
+
+
+def _device_line(bench: Bench) -> str:
+    ranks = f"{bench.ranks.size} process{'es' if bench.ranks.size > 1 else ''}"
+    threads = f" x {torch.get_num_threads()} threads" if bench.accelerator.device.type == "cpu" else ""
+    return f"{bench.accelerator.device}, {bench.precision}, {ranks}{threads}"
+
+
+def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
+    recipe = resolved.recipe
+    trainer, sampling = recipe.trainer, recipe.sampling
+    completions = trainer.prompts_per_step * sampling.group_size
+    updates = trainer.minibatches * trainer.update_epochs
+    yield "task", f"{resolved.task.name}, rewards " + ", ".join(
+        f"{name} x {reward.weight:g}" for name, reward in resolved.rewards.items()
+    )
+    yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout.name}"
+    yield (
+        "a step",
+        f"{trainer.prompts_per_step} prompts x {sampling.group_size} = {completions} completions of at most "
+        f"{sampling.max_completion_tokens} tokens; {updates} optimizer step{'s' if updates > 1 else ''} "
+        f"of {completions // trainer.minibatches} completions",
+    )
+    yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in all)"
+
+
+def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
+    recipe = resolved.recipe
+    source = f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
+    yield "imitates", source
+    yield (
+        "steps",
+        f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in all",
+    )
+
+
+def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
+    every = resolved.recipe.evaluation.every
+    for name, suite in resolved.suites.items():
+        how = "greedy" if suite.config.temperature == 0 else f"T = {suite.config.temperature:g}"
+        yield (
+            "evaluation",
+            f"{name}: {suite.config.problems} problems x {suite.config.samples} at {how}, first and last"
+            + (f" and every {every} steps" if every else ""),
+        )
+
+
+def components(resolved: AnyResolved) -> list[Component]:
+    """Every component that the recipe names."""
+    found: list[Any] = [resolved.rollout, *resolved.rewards.values()]
+    found += [suite.task for suite in resolved.suites.values()]
+    found += [resolved.task] if resolved.task else []
+    return [*found, resolved.algorithm] if isinstance(resolved, ResolvedRecipe) else found
+
+
+def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
+    """``name version`` of the plugins behind those components."""
+    records = [plugins.provider(c.spec.kind, c.spec.name) for c in components(resolved)]
+    return sorted({f"{record.name} {record.version}" for record in records})
+
+
+def run_manifest(
+    resolved: AnyResolved, plugins: Plugins, bench: Bench, plain: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
+    return {
+        "reasonrl": reasonrl.__version__,
+        "name": resolved.recipe.name,
+        "seed": resolved.recipe.seed,
+        "recipe": plain,
+        "model_path": resolved.model_path,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in VERSIONED},
+        "plugins": [
+            {"name": r.name, "distribution": r.distribution, "version": r.version, "status": r.status}
+            for r in plugins.records
+        ],
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "processes": bench.ranks.size,
+            "device": str(bench.accelerator.device),
+            "precision": bench.precision,
+        },
+        "git": _git_state(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working folder's repository; None outside of one."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

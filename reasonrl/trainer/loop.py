@@ -1,0 +1,248 @@
+"""The training loop: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
+from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
+from reasonrl.contracts.specs import Needs
+from reasonrl.data.collate import collate
+from reasonrl.data.render import render_prompt
+from reasonrl.data.stream import ProblemStream
+from reasonrl.errors import TrainingError
+from reasonrl.evaluation.suites import Suite
+from reasonrl.functional.randomness import derive_seed
+from reasonrl.model.export import iter_hf_weights, save_model
+from reasonrl.recipe.schema import Recipe
+from reasonrl.rewards.runner import RewardRunner
+from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.microbatch import local_prompt_indices
+from reasonrl.trainer.policy_eval import evaluate_policy
+from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.rollout_metrics import rollout_metrics
+from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.update import Updater
+
+MAX_UNSCORED_FRAC = 0.2
+MAX_REFILLS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerParts:
+    """What the loop works with, built by ``session``."""
+
+    recipe: Recipe
+    needs: Needs
+    stream: ProblemStream
+    rewards: RewardRunner
+    algorithm: Any
+    backend: Any
+    policy: Any
+    reference: Any | None
+    tokenizer: Any
+    optimizer: Any
+    updater: Updater
+    suites: Sequence[Suite]
+    ranks: Ranks
+    accelerator: Accelerator
+    logbook: Logbook
+
+
+@dataclass(slots=True)
+class Timer:
+    """Seconds by stage, from a monotonic clock."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+class Trainer:
+    """Runs the steps. Its state is the parameters, the optimizer and ``position``, the number of prompts taken."""
+
+    def __init__(self, parts: TrainerParts) -> None:
+        self._p = parts
+        self._sampling = sampling_params(parts.recipe)
+        self.position = 0
+
+    def run(self) -> None:
+        """All steps of the recipe, with evaluations and saved models."""
+        recipe = self._p.recipe
+        total = recipe.trainer.steps
+        self._sync_weights()
+        self.evaluate(0)
+        for step in range(1, total + 1):
+            last = step == total
+            record, groups = self.step(step)
+            timer = Timer()
+            with timer("evaluation_s"):
+                metrics = self.evaluate(step) if last or _due(step, recipe.evaluation.every) else {}
+            if last or _due(step, recipe.checkpoint.every):
+                with timer("checkpoint_s"):
+                    self.save(step)
+            timing = {**record.timing_s, **{f"time/{k}": v for k, v in timer.seconds.items() if v > 1e-3}}
+            self._p.logbook.record(
+                StepRecord(step=step, metrics={**record.metrics, **metrics}, timing_s=timing), groups
+            )
+
+    def step(self, step: int) -> tuple[StepRecord, list[ScoredGroup]]:
+        """One step: sample, score, update."""
+        p, timer = self._p, Timer()
+        self._set_learning_rate(step)
+        with timer("step_s"):
+            groups = self._collect(step, timer)
+            metrics = self._p.ranks.resolve([rollout_metrics(groups)])
+            self._check_scored(metrics)
+            with timer("collate_s"):
+                batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
+            update = self._learn(step, batch, timer)
+            with timer("sync_s"):
+                self._sync_weights()
+        metrics.update(update.metrics)
+        metrics["optim/skipped_updates"] = float(update.num_skipped)
+        metrics["optim/learning_rate"] = p.optimizer.param_groups[0]["lr"]
+        metrics["policy/version"] = float(update.policy_version)
+        metrics.update(self._throughput(groups, metrics, timer))
+        timing = {f"time/{stage}": seconds for stage, seconds in timer.seconds.items()}
+        return StepRecord(step=step, metrics=metrics, timing_s=timing), groups
+
+    def _collect(self, step: int, timer: Timer) -> list[ScoredGroup]:
+        """This rank's scored groups of the step; an algorithm's ``keep`` may ask for further prompts."""
+        p = self._p
+        keep = getattr(p.algorithm, "keep", None)
+        quota = p.recipe.trainer.prompts_per_step // p.ranks.size
+        kept: list[ScoredGroup] = []
+        for _ in range(MAX_REFILLS):
+            with timer("rollout_s"), p.accelerator.autocast():
+                groups = p.backend.generate(self._requests())
+            with timer("reward_s"):
+                scored = [p.rewards.score(group) for group in groups]
+            kept += [group for group in scored if keep is None or keep(group)]
+            self.position += p.recipe.trainer.prompts_per_step
+            if p.ranks.max(quota - len(kept)) <= 0:
+                return kept[:quota]
+        raise TrainingError(
+            f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the {quota} "
+            "groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
+        )
+
+    def _requests(self) -> list[RolloutRequest]:
+        p, trainer = self._p, self._p.recipe.trainer
+        local = local_prompt_indices(
+            trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank
+        )
+        return [self.request(self.position + index) for index in local]
+
+    def request(self, position: int) -> RolloutRequest:
+        """The rollout request of the prompt at ``position`` of the stream; its seed makes it repeatable."""
+        p = self._p
+        problem = p.stream.problem(position)
+        return RolloutRequest(
+            problem=problem,
+            prompt_ids=render_prompt(
+                problem, p.tokenizer, max_prompt_tokens=p.recipe.sampling.max_prompt_tokens
+            ),
+            group_size=p.recipe.sampling.group_size,
+            sampling=self._sampling,
+            seed=derive_seed(p.recipe.seed, "train", position),
+        )
+
+    def _learn(self, step: int, batch: TrainBatch, timer: Timer) -> UpdateOutput:
+        p, trainer = self._p, self._p.recipe.trainer
+        ctx = StepContext(
+            step=step,
+            total_steps=trainer.steps,
+            policy_version=p.updater.policy_version,
+            reduce=p.ranks.reduce,
+        )
+        with timer("policy_eval_s"):
+            evals = evaluate_policy(
+                p.policy,
+                p.reference,
+                batch,
+                needs=p.needs,
+                used_once=trainer.minibatches == 1 and trainer.update_epochs == 1,
+                temperature=self._sampling.logprob_temperature,
+                max_tokens=trainer.max_tokens_per_microbatch,
+                ranks=p.ranks,
+            )
+        with timer("advantage_s"):
+            advantages = p.algorithm.compute_advantages(batch, evals, ctx)
+        with timer("update_s"):
+            return p.updater.update(batch, evals, advantages, ctx)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Run every suite; returns ``eval/<suite>/...`` metrics."""
+        p = self._p
+        if not p.suites:
+            return {}
+        with p.accelerator.autocast():
+            results = evaluate_suites(p.suites, p.backend, p.tokenizer, p.ranks)
+        p.logbook.evaluated(step, results)
+        return suite_metrics(results)
+
+    def save(self, step: int) -> None:
+        """A Hugging Face model folder of the current policy."""
+        policy = self._p.accelerator.unwrap_model(self._p.policy)
+
+        def write(folder: Path) -> None:
+            save_model(policy, self._p.tokenizer, folder)
+
+        self._p.logbook.save_model(step, write, keep=self._p.recipe.checkpoint.keep)
+        self._p.accelerator.wait_for_everyone()
+
+    def _sync_weights(self) -> None:
+        policy = self._p.accelerator.unwrap_model(self._p.policy)
+        self._p.backend.sync_weights(iter_hf_weights(policy), policy_version=self._p.updater.policy_version)
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = learning_rate_factor(self._p.recipe.optimizer, step, self._p.recipe.trainer.steps)
+        for group in self._p.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _check_scored(self, metrics: dict[str, float]) -> None:
+        unscored = metrics.get("reward/unscored_frac", 1.0)
+        if unscored > MAX_UNSCORED_FRAC:
+            raise TrainingError(
+                f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}; "
+                "the log holds the first traceback of each reward"
+            )
+
+    def _throughput(
+        self, groups: Sequence[ScoredGroup], metrics: dict[str, float], timer: Timer
+    ) -> dict[str, float]:
+        tokens = sum(len(c.token_ids) for g in groups for c in g.group.completions)
+        sampled = self._p.ranks.sums([tokens])[0]
+        training_s = timer.seconds["policy_eval_s"] + timer.seconds["update_s"]
+        return {
+            "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
+            "throughput/train_tokens_per_s": metrics["batch/train_tokens"] / max(training_s, 1e-9),
+        }
+
+
+def sampling_params(recipe: Recipe) -> SamplingParams:
+    """The recipe's sampling section as the engines see it."""
+    return SamplingParams(
+        temperature=recipe.sampling.temperature,
+        max_completion_tokens=recipe.sampling.max_completion_tokens,
+        stop=tuple(recipe.sampling.stop),
+    )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+

@@ -1,0 +1,53 @@
+"""What the scored groups of a step say by themselves, before any tensor is made."""
+
+from collections.abc import Sequence
+
+from reasonrl.contracts.data import FinishReason, RewardOutput, ScoredGroup
+from reasonrl.contracts.metrics import Metric, mean
+
+ZERO_SPREAD = 1e-6  # below this, rounding noise would be blown up to advantages of +-1
+
+
+def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
+    """Reward, accuracy, length and group metrics of this rank's groups."""
+    pairs = [pair for g in groups for pair in zip(g.group.completions, g.rewards, strict=True)]
+    rewards = [reward for _, reward in pairs]
+    totals = [reward.total for reward in rewards if reward.total is not None]
+    lengths = [len(completion.token_ids) for completion, _ in pairs]
+    truncated = sum(completion.finish_reason == FinishReason.LENGTH for completion, _ in pairs)
+    judged = [reward.correct for reward in rewards if reward.total is not None and reward.correct is not None]
+    metrics = {
+        "reward/mean": mean(sum(totals), len(totals)),
+        "reward/unscored_frac": mean(len(rewards) - len(totals), len(rewards)),
+        "train/accuracy": mean(sum(judged), len(judged)),
+        "completion/length_tokens/mean": mean(sum(lengths), len(lengths)),
+        "completion/length_tokens/max": Metric(max(lengths, default=0), 1.0, "max"),
+        "completion/truncated_frac": mean(truncated, len(lengths)),
+        "group/zero_std_frac": mean(sum(map(is_flat, groups)), len(groups)),
+    }
+    return {**metrics, **_components(rewards), **_details(rewards)}
+
+
+def _components(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
+    """Each reward before its weight, over the completions that it scored."""
+    names = dict.fromkeys(name for reward in rewards for name in reward.components)
+    out = {}
+    for name in names:
+        values = [v for r in rewards if (v := r.components.get(name)) is not None]
+        out[f"reward/component/{name}"] = mean(sum(values), len(values))
+    return out
+
+
+def _details(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
+    names = dict.fromkeys(key for reward in rewards for key in reward.metrics)
+    out = {}
+    for key in names:
+        values = [reward.metrics[key] for reward in rewards if key in reward.metrics]
+        out[f"reward/detail/{key}"] = mean(sum(values), len(values))
+    return out
+
+
+def is_flat(group: ScoredGroup) -> bool:
+    """All scored completions earned the same: such a group teaches a group-relative algorithm nothing."""
+    totals = [reward.total for reward in group.rewards if reward.total is not None]
+    return not totals or max(totals) - min(totals) < ZERO_SPREAD

@@ -1,0 +1,242 @@
+"""Supervised fine-tuning: imitate completions, loss on completion tokens only."""
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasonrl.checkpoint.run_dir import RunDir
+from reasonrl.contracts.data import StepRecord
+from reasonrl.data.collate import pad_rows
+from reasonrl.data.demonstrations import Encoder, Example, file_examples, task_examples
+from reasonrl.errors import RecipeError, TrainingError
+from reasonrl.model.export import iter_hf_weights, save_model
+from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import ResolvedSft
+from reasonrl.recipe.schema import SftRecipe
+from reasonrl.trainer.bench import (
+    Bench,
+    build_backend,
+    build_optimizer,
+    build_suites,
+    build_task,
+    open_bench,
+    preflight,
+    quiet_libraries,
+)
+from reasonrl.trainer.describe import total_steps
+from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.loop import Timer
+from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.rl import carry_out, open_logbook, open_run_dir
+from reasonrl.trainer.run import RunResult
+from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+
+
+def run_sft(
+    resolved: ResolvedSft,
+    plugins: Plugins,
+    *,
+    run_dir: str | Path | None = None,
+    output: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """Carry out an SFT recipe; ``output`` receives a copy of the final model folder."""
+    quiet_libraries()
+    recipe = resolved.recipe
+    suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
+    bench = open_bench(
+        recipe.model,
+        resolved.model_path,
+        seed=recipe.seed,
+        trackers=recipe.logging.trackers,
+        logging_dir=str(recipe.output_dir),
+    )
+    examples = open_examples(resolved, plugins, bench)
+    preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
+    folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
+    logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
+    backend = build_backend(
+        resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
+    )
+
+    def work(engine: Any) -> None:
+        SftTrainer(resolved, bench, logbook, engine, suites, examples).run()
+        _copy_to(output, logbook.model_path, folder)
+
+    return carry_out(logbook, folder, backend, work)
+
+
+def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Bench) -> Iterator[Example]:
+    """The endless examples of this rank; the first one is drawn at once, so that bad data is refused early."""
+    recipe, ranks = resolved.recipe, bench.ranks
+    encode = Encoder(
+        bench.tokenizer,
+        max_prompt_tokens=recipe.sampling.max_prompt_tokens,
+        max_completion_tokens=recipe.sampling.max_completion_tokens,
+    )
+    if resolved.task is not None:
+        task = build_task(resolved.task, plugins, recipe.seed)
+        stream = task_examples(
+            task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size
+        )
+    else:
+        assert recipe.data is not None  # the schema has seen to it
+        stream = file_examples(
+            recipe.data.path, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size
+        )
+    first = next(stream)
+    return _chain(first, stream)
+
+
+def _chain(first: Example, rest: Iterator[Example]) -> Iterator[Example]:
+    yield first
+    yield from rest
+
+
+class SftTrainer:
+    """One optimizer step per ``tokens_per_batch`` tokens."""
+
+    def __init__(
+        self,
+        resolved: ResolvedSft,
+        bench: Bench,
+        logbook: Logbook,
+        engine: Any,
+        suites: Sequence[Any],
+        examples: Iterator[Example],
+    ) -> None:
+        self._recipe: SftRecipe = resolved.recipe
+        self._bench = bench
+        self._logbook = logbook
+        self._engine = engine
+        self._suites = suites
+        self._examples = examples
+        self._total = total_steps(resolved)
+        self._skips = 0
+        optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
+        self._policy, self._optimizer = bench.accelerator.prepare(bench.policy, optimizer)
+        self._policy.eval()
+
+    def run(self) -> None:
+        """All steps, with evaluations and saved models."""
+        self._evaluate(0)
+        for step in range(1, self._total + 1):
+            timer = Timer()
+            with timer("step_s"):
+                metrics = self._step(step)
+            timing = {f"time/{stage}": seconds for stage, seconds in timer.seconds.items()}
+            metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timing["time/step_s"]
+            if self._due(step, self._recipe.evaluation.every):
+                metrics.update(self._evaluate(step))
+            if self._due(step, self._recipe.checkpoint.every):
+                self._save(step)
+            self._logbook.record(StepRecord(step=step, metrics=metrics, timing_s=timing), [])
+
+    def _due(self, step: int, every: int) -> bool:
+        return step == self._total or (every > 0 and step % every == 0)
+
+    def _step(self, step: int) -> dict[str, float]:
+        batch = self._next_batch()
+        lengths = [example.num_tokens for example in batch]
+        plan = plan_microbatches(lengths, range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
+        ranks, accelerator = self._bench.ranks, self._bench.accelerator
+        count = ranks.sums([sum(len(example.completion_ids) for example in batch)])[0]
+        schedule = plan + [[]] * (ranks.max(len(plan)) - len(plan))
+        total = 0.0
+        for position, rows in enumerate(schedule):
+            last = position == len(schedule) - 1
+            with nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self._policy):
+                loss = self._loss([batch[row] for row in rows] or batch[:1], is_dummy=not rows) / count
+                accelerator.backward(loss * ranks.size)
+            total += float(loss.detach())
+        metrics = self._apply(step, ranks.sums([total])[0])
+        tokens = ranks.sums([sum(lengths), padded_tokens(lengths, plan)])
+        metrics["batch/train_tokens"] = tokens[0]
+        metrics["batch/padding_frac"] = 1.0 - tokens[0] / tokens[1]
+        return metrics
+
+    def _next_batch(self) -> list[Example]:
+        """This rank's examples of one optimizer step: at least one, about ``tokens_per_batch`` over all ranks."""
+        budget = self._recipe.sft.tokens_per_batch / self._bench.ranks.size
+        batch, tokens = [], 0
+        while tokens < budget:
+            example = next(self._examples)
+            batch.append(example)
+            tokens += example.num_tokens
+        return batch
+
+    def _loss(self, examples: Sequence[Example], *, is_dummy: bool) -> torch.Tensor:
+        """Sum of negative log-likelihoods over completion tokens (0 for a dummy)."""
+        device = self._bench.accelerator.device
+        width = max(example.num_tokens for example in examples)
+        rows = [[*e.prompt_ids, *e.completion_ids] for e in examples]
+        ids = torch.from_numpy(pad_rows(rows, self._bench.tokenizer.pad_token_id, int, width)).to(device)
+        columns = torch.arange(width, device=device)[None, :]
+        starts = torch.tensor([len(e.prompt_ids) for e in examples], device=device)[:, None]
+        ends = torch.tensor([e.num_tokens for e in examples], device=device)[:, None]
+        attention = columns < ends
+        response = attention & (columns >= starts) & (not is_dummy)
+        out = self._policy(ids, attention, response, temperature=1.0)
+        return -out.logprobs.sum()
+
+    def _apply(self, step: int, loss: float) -> dict[str, float]:
+        optimizer = self._recipe.optimizer
+        rate = optimizer.learning_rate * learning_rate_factor(optimizer, step, self._total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm))
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._skips = 0 if finite else self._skips + 1
+        if self._skips >= 3:
+            raise TrainingError(
+                "3 updates in a row had a non-finite loss or gradient; lower optimizer.learning_rate"
+            )
+        return {
+            "loss/sft": loss,
+            "optim/grad_norm": norm,
+            "optim/learning_rate": rate,
+            "optim/skipped_updates": float(not finite),
+        }
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        if not self._suites:
+            return {}
+        policy = self._bench.accelerator.unwrap_model(self._policy)
+        self._engine.sync_weights(iter_hf_weights(policy), policy_version=step)
+        with self._bench.accelerator.autocast():
+            results = evaluate_suites(
+                self._suites, self._engine, self._bench.tokenizer, self._bench.ranks
+            )
+        self._logbook.evaluated(step, results)
+        return suite_metrics(results)
+
+    def _save(self, step: int) -> None:
+        policy = self._bench.accelerator.unwrap_model(self._policy)
+
+        def write(folder: Path) -> None:
+            save_model(policy, self._bench.tokenizer, folder)
+
+        self._logbook.save_model(step, write, keep=self._recipe.checkpoint.keep)
+        self._bench.accelerator.wait_for_everyone()
+
+
+def _copy_to(output: str | Path | None, model_path: Path | None, folder: RunDir | None) -> None:
+    if output is None or model_path is None or folder is None:
+        return
+    try:
+        shutil.copytree(model_path, output, dirs_exist_ok=True)
+    except OSError as err:
+        raise RecipeError(
+            f"cannot copy the model to --output {output}: {err}; it lies in {model_path}"
+        ) from err
