@@ -1,0 +1,67 @@
+"""A resolved recipe as plain data, for run.json, observers and trackers. Secrets are left out."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
+from reasonrl.recipe.source import Keys
+
+REDACTED = "[redacted]"
+_SECRET = re.compile(r"(?i)(^|[_-])(api_?)?(key|token|secret|password)$")
+
+
+def render_plain(resolved: AnyResolved) -> dict[str, Any]:
+    """Every key of the recipe with its value, defaults included, JSON values only.
+
+    A value under a key that ends in key, token, secret or password is redacted; a value that came from the
+    environment is shown as ``set from the environment``.
+    """
+    data = _plain(asdict(resolved.recipe))
+    for slot, component in _slots(resolved).items():
+        data[slot] = _component(component)
+    data["rewards"] = {
+        name: {"weight": part.weight, **_plain(asdict(part.config))}
+        for name, part in resolved.rewards.items()
+    }
+    for name, suite in resolved.suites.items():
+        data["evaluation"]["suites"][name]["task"] = _component(suite.task)
+    return _redact(data, (), resolved.interpolated)
+
+
+def _slots(resolved: AnyResolved) -> dict[str, Component]:
+    slots = {"rollout": resolved.rollout}
+    if resolved.task is not None:
+        slots["task"] = resolved.task
+    if isinstance(resolved, ResolvedRecipe):
+        slots["algorithm"] = resolved.algorithm
+    return slots
+
+
+def _component(component: Component) -> dict[str, Any]:
+    return {"name": component.name, **_plain(asdict(component.config))}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _redact(value: Any, at: Keys, interpolated: frozenset[Keys]) -> Any:
+    if isinstance(value, dict):
+        return {key: _redact(entry, (*at, key), interpolated) for key, entry in value.items()}
+    if at in interpolated:
+        return "set from the environment"
+    if isinstance(value, list):
+        return [_redact(entry, at, interpolated) for entry in value]
+    return REDACTED if at and value is not None and _SECRET.search(at[-1]) else value

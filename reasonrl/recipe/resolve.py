@@ -1,0 +1,215 @@
+"""Source data to a resolved recipe: names looked up, configs typed, cross-checks. Torch-free."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from reasonrl.contracts.specs import ComponentSpec, Needs
+from reasonrl.errors import PluginContractError, PluginError
+from reasonrl.plugins import Kind, Plugins, describe
+from reasonrl.recipe.resolved import (
+    AnyResolved,
+    Component,
+    ResolvedRecipe,
+    ResolvedSft,
+    ResolvedSuite,
+    RewardComponent,
+)
+from reasonrl.recipe.schema import AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.source import SLOTS, Keys, Source, leaves, to_yaml
+from reasonrl.recipe.typed import build, show
+
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+
+
+def resolve(source: Source, plugins: Plugins, *, allow_unavailable: bool = False) -> AnyResolved:
+    """Type and check a recipe.
+
+    Args:
+        allow_unavailable: accept an engine whose modules are not installed here.
+    Raises: RecipeError, PluginNotFoundError, PluginConflictError.
+    """
+    return _Resolver(source, plugins, allow_unavailable).resolve()
+
+
+class _Resolver:
+    def __init__(self, source: Source, plugins: Plugins, allow_unavailable: bool) -> None:
+        self.source, self.plugins, self.allow_unavailable = source, plugins, allow_unavailable
+
+    def resolve(self) -> AnyResolved:
+        data = self._prepared()
+        recipe = self._recipe(data)
+        task = self._slot("task", ("task",)) if recipe.task is not None else None
+        rewards = self._rewards(task)
+        common: dict[str, Any] = {
+            "rewards": rewards,
+            "rollout": self._slot("rollout", ("rollout",), recipe.rollout),
+            "suites": self._suites(recipe, task, rewards),
+            "model_path": self._model_path(recipe.model),
+            "source_yaml": to_yaml(self.source.data),
+            "path": self.source.path,
+            "interpolated": frozenset(k for k, v in leaves(data) if "${" in str(v)),
+        }
+        if isinstance(recipe, SftRecipe):
+            self._check_data(recipe)
+            return ResolvedSft(recipe=recipe, task=task, **common)
+        assert task is not None
+        if not rewards:
+            raise self.source.error(("rewards",), f": task '{task.name}' names no rewards; list at least one")
+        algorithm = self._slot("algorithm", ("algorithm",))
+        needs = self._needs(algorithm)
+        self._check_needs(recipe, algorithm, needs)
+        return ResolvedRecipe(recipe=recipe, task=task, algorithm=algorithm, needs=needs, **common)
+
+    def _recipe(self, data: Mapping[str, Any]) -> AnyRecipe:
+        if "sft" in data:
+            self.source.hints = self._hints(SftRecipe, data)
+            return build(SftRecipe, data, self.source, ())
+        self.source.hints = self._hints(Recipe, data)
+        return build(Recipe, data, self.source, ())
+
+    def _prepared(self) -> dict[str, Any]:
+        """The data with ``rewards: null`` read as "the task's", which lets an override reset them."""
+        data = dict(self.source.data)
+        if "rewards" in data and data["rewards"] is None:
+            data["rewards"] = {}
+        return data
+
+    def _hints(self, cls: type, data: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Key name -> sections that have such a key: the schema's, then those of the recipe's slots."""
+        places: dict[str, list[str]] = {}
+        for name, section in _sections(cls, ""):
+            places.setdefault(name, []).append(section)
+        for slot in SLOTS:
+            value = data.get(slot)
+            spec = self._spec_or_none(slot, value.get("name")) if isinstance(value, Mapping) else None
+            for name, section in _sections(spec.config, slot) if spec else ():
+                places.setdefault(name, []).append(section)
+        return places
+
+    def _spec_or_none(self, kind: str, name: Any) -> ComponentSpec | None:
+        found = self.plugins.provided.get((kind, str(name)), ())
+        spec = found[0].spec if len(found) == 1 else None
+        return spec if isinstance(spec, ComponentSpec) else None
+
+    def _slot(self, kind: Kind, at: Keys, default: Mapping[str, Any] | None = None) -> Component:
+        value: Any = self.source.data
+        for key in at:
+            value = value.get(key, default)
+        if not isinstance(value, Mapping):
+            raise self.source.error(at, f" must be a mapping such as {{name: ...}}, got {show(value)}")
+        name = value.get("name")
+        if not isinstance(name, str):
+            raise self.source.error((*at, "name"), f" must name a {kind}, got {show(name)}")
+        config = {key: entry for key, entry in value.items() if key != "name"}
+        return self._component(kind, name, config, at, (*at, "name"))
+
+    def _component(
+        self, kind: Kind, name: str, config: Mapping[str, Any], at: Keys, name_at: Keys
+    ) -> Component:
+        spec = self._get(kind, name, name_at)
+        typed = build(spec.config, config, self.source, at, of=f"{kind} '{name}'")
+        return Component(spec=spec, config=typed)
+
+    def _get(self, kind: Kind, name: str, at: Keys) -> Any:
+        try:
+            return self.plugins.get(kind, name, allow_unavailable=self.allow_unavailable)
+        except PluginError as err:
+            raise type(err)(f"{self.source.where(at)}: {'.'.join(at)}: {err}") from None
+
+    def _rewards(self, task: Component | None) -> dict[str, RewardComponent]:
+        given = self._prepared().get("rewards", {})
+        if given:
+            return {name: self._reward(name, entry) for name, entry in given.items()}
+        return self._default_rewards(task)
+
+    def _reward(self, name: str, entry: Any) -> RewardComponent:
+        at = ("rewards", name)
+        if not isinstance(entry, Mapping):
+            raise self.source.error(at, f" must be a mapping such as {{weight: 1.0}}, got {show(entry)}")
+        weight = entry.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or abs(weight) == float("inf"):
+            raise self.source.error((*at, "weight"), f" must be a number, got {show(weight)}")
+        if weight != weight:
+            raise self.source.error((*at, "weight"), " must be a number, got nan")
+        config = {key: value for key, value in entry.items() if key != "weight"}
+        part = self._component("reward", name, config, at, at)
+        return RewardComponent(spec=part.spec, config=part.config, weight=float(weight))  # type: ignore[arg-type]
+
+    def _default_rewards(self, task: Component | None) -> dict[str, RewardComponent]:
+        names = getattr(task.spec, "default_rewards", ()) if task else ()
+        specs = {name: self.plugins.get("reward", name) for name in names}
+        return {
+            name: RewardComponent(spec=spec, config=build(spec.config, {}, self.source, ("rewards", name)))
+            for name, spec in specs.items()
+        }
+
+    def _suites(
+        self, recipe: AnyRecipe, task: Component | None, rewards: Mapping[str, RewardComponent]
+    ) -> dict[str, ResolvedSuite]:
+        return {
+            name: self._suite(name, suite, task, rewards) for name, suite in recipe.evaluation.suites.items()
+        }
+
+    def _suite(
+        self, name: str, suite: SuiteConfig, task: Component | None, rewards: Mapping[str, RewardComponent]
+    ) -> ResolvedSuite:
+        at = ("evaluation", "suites", name, "task")
+        own = self._slot("task", at) if suite.task is not None else task
+        if own is None:
+            raise self.source.error(at, " is missing: this recipe has no task that the suite could use")
+        is_other = task is None or own.name != task.name
+        chosen = self._default_rewards(own) if is_other else rewards
+        if not chosen:
+            raise self.source.error(at, f": task '{own.name}' names no rewards; list some under rewards")
+        return ResolvedSuite(config=suite, task=own, rewards=chosen)
+
+    def _model_path(self, model: ModelConfig) -> str:
+        if model.name:
+            path = Path(self._get("model", model.name, ("model", "name")).path)
+            if not path.is_dir():
+                raise self.source.error(("model", "name"), f": its folder is missing: {path}")
+            return str(path)
+        text = os.path.expanduser(model.path or "")
+        if not Path(text).is_dir() and not _HUB_NAME.match(text):
+            raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {text!r}")
+        return text
+
+    def _check_data(self, recipe: SftRecipe) -> None:
+        if recipe.data is not None and not Path(recipe.data.path).is_file():
+            raise self.source.error(("data", "path"), f": no such file: {recipe.data.path!r}")
+
+    def _needs(self, algorithm: Component) -> Needs:
+        spec: Any = algorithm.spec
+        label = self.plugins.provider("algorithm", spec.name).label
+        try:
+            needs = spec.needs(algorithm.config)
+        except Exception as err:  # a plugin may raise anything; the user learns which one it was
+            message = f"plugin {label}: needs of '{spec.name}' raised {describe(err)}"
+            raise PluginContractError(message) from err
+        if not isinstance(needs, Needs):
+            message = f"plugin {label}: needs of '{spec.name}' returned {show(needs)}, expected Needs"
+            raise PluginContractError(message)
+        return needs
+
+    def _check_needs(self, recipe: Recipe, algorithm: Component, needs: Needs) -> None:
+        size, name, critic = recipe.sampling.group_size, algorithm.name, ("critic",)
+        if size < needs.min_group_size:
+            message = f": {name} needs sampling.group_size >= {needs.min_group_size}, got {size}"
+            raise self.source.error(("sampling", "group_size"), message)
+        if needs.critic and recipe.critic is None:
+            raise self.source.error(critic, f": {name} needs one, such as critic: {{kind: shared}}")
+        if recipe.critic is not None and not needs.critic:
+            raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
+
+
+def _sections(cls: type, at: str) -> Iterator[tuple[str, str]]:
+    """(key, dotted section) of a config dataclass and of those nested in it."""
+    for name, declared in get_type_hints(cls).items():
+        yield name, at or "the top level"
+        for candidate in (declared, *get_args(declared)):
+            if isinstance(candidate, type) and is_dataclass(candidate):
+                yield from _sections(candidate, f"{at}.{name}" if at else name)

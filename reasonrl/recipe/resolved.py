@@ -1,0 +1,79 @@
+"""What ``load_recipe`` returns: the recipe with every name looked up and every config typed. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasonrl.contracts.specs import AlgorithmSpec, ComponentSpec, Needs, RewardSpec
+from reasonrl.recipe.schema import Recipe, SftRecipe, SuiteConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A slot: the spec it names and that spec's config, an instance of ``spec.config``."""
+
+    spec: ComponentSpec
+    config: Any
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardComponent:
+    """A reward and its weight in the total."""
+
+    spec: RewardSpec
+    config: Any
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSuite:
+    """A suite and its task. ``rewards``: the recipe's, or the defaults of the suite's own task."""
+
+    config: SuiteConfig
+    task: Component
+    rewards: Mapping[str, RewardComponent]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resolved:
+    rewards: Mapping[str, RewardComponent]
+    rollout: Component
+    suites: Mapping[str, ResolvedSuite]
+    model_path: str
+    """A folder, or a hub name."""
+    source_yaml: str
+    """The recipe after ``extends`` and overrides, interpolations unresolved: what a run folder keeps."""
+    path: Path
+    interpolated: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    """Keys whose values came from the environment; shown as they were written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRecipe(_Resolved):
+    """A checked recipe, ready to run."""
+
+    recipe: Recipe
+    task: Component
+    algorithm: Component
+    needs: Needs
+
+    @property
+    def algorithm_spec(self) -> AlgorithmSpec:
+        assert isinstance(self.algorithm.spec, AlgorithmSpec)
+        return self.algorithm.spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSft(_Resolved):
+    """A checked supervised recipe. ``task`` is None when the demonstrations come from a file."""
+
+    recipe: SftRecipe
+    task: Component | None
+
+
+AnyResolved = ResolvedRecipe | ResolvedSft

@@ -1,0 +1,252 @@
+"""Recipe text to plain data: YAML, ``extends`` and overrides, and for each key where it was written."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reasonrl.errors import RecipeError
+from reasonrl.plugins import one_line
+
+Keys = tuple[str, ...]
+
+SLOTS = ("task", "algorithm", "rollout")
+_ENV = re.compile(r"\$\{oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?\}")
+_SECRET = re.compile(r"(?i)(api_?key|secret|password|(access|auth|hf)_token)$")
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(kw_only=True)
+class Source:
+    """Plain recipe data and, for each key path, where its value was written."""
+
+    path: Path
+    data: dict[str, Any]
+    origins: dict[Keys, str] = field(default_factory=dict)
+    hints: dict[str, list[str]] = field(default_factory=dict)
+    """Key name -> the dotted places where a key of that name is valid."""
+
+    def where(self, keys: Keys) -> str:
+        """``recipes/x.yaml:12`` or ``override 'x=y'`` of the key, or of the closest one that contains it."""
+        for length in range(len(keys), 0, -1):
+            if origin := self.origins.get(keys[:length]):
+                return origin
+        return str(self.path)
+
+    def error(self, keys: Keys, message: str) -> RecipeError:
+        """An error about ``keys``; ``message`` follows the dotted key: `` must be ...`` or ``: ...``."""
+        return RecipeError(one_line(f"{self.where(keys)}: {'.'.join(keys)}{message}"))
+
+
+def read_source(path: Path, overrides: Sequence[str]) -> Source:
+    """Read a recipe, its ancestors and the overrides.
+
+    Raises: RecipeError with file and line for anything that is not a mapping of plain data.
+    """
+    source = _read_chain(path, ())
+    _apply_overrides(source, overrides)
+    _check_values(source)
+    return source
+
+
+def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
+    if path.resolve() in below:
+        raise RecipeError(f"{path}: extends itself, through {' -> '.join(str(p.name) for p in below)}")
+    source = _read_file(path)
+    parent = source.data.pop("extends", None)
+    if parent is None:
+        return source
+    if not isinstance(parent, str):
+        raise source.error(("extends",), f" must be the path of one recipe file, got {parent!r}")
+    target = path.parent / parent
+    if not target.is_file():
+        raise source.error(("extends",), f": no such file: {target}")
+    base = _read_chain(target, (*below, path.resolve()))
+    merge_into(base.data, source.data, base.origins, source.origins)
+    return Source(path=path, data=base.data, origins=base.origins)
+
+
+def _read_file(path: Path) -> Source:
+    text = _read_text(path)
+    origins: dict[Keys, str] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            raise RecipeError(f"{path}: is empty; see `reasonrl recipes list` for examples to copy")
+        _refuse_duplicates(path, node, set())
+        data = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except yaml.YAMLError as err:
+        raise RecipeError(_yaml_text(path, err)) from err
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as err:
+        if isinstance(err, RecipeError):
+            raise
+        raise RecipeError(f"{path}: {one_line(err)}") from err
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+        raise RecipeError(f"{path}:1: a recipe must be a mapping of keys, got {_kind(node)}")
+    _collect_lines(path, node, (), origins)
+    return Source(path=path, data=data, origins=origins)  # type: ignore[arg-type]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if len(raw) > _MAX_BYTES:
+            raise RecipeError(f"{path}: {len(raw)} bytes; a recipe has at most {_MAX_BYTES}")
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise RecipeError(f"{path}: not a text file (UTF-8 expected)") from err
+    except OSError as err:
+        raise RecipeError(f"{path}: cannot be read: {err.strerror}") from err
+
+
+def _yaml_text(path: Path, err: yaml.YAMLError) -> str:
+    mark = getattr(err, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark is not None else ""
+    problem = getattr(err, "problem", None) or str(err)
+    return one_line(f"{path}{line}: not valid YAML: {problem}")
+
+
+def _kind(node: yaml.Node) -> str:
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+
+
+def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(path, item, seen)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in first and key.value != "<<":
+            raise RecipeError(
+                f"{path}:{line}: key '{key.value}' is given twice, first in line {first[key.value]}"
+            )
+        if isinstance(key, yaml.ScalarNode):
+            first[key.value] = line
+        _refuse_duplicates(path, value, seen)
+
+
+def _collect_lines(path: Path, node: yaml.Node, at: Keys, origins: dict[Keys, str]) -> None:
+    # Only called after OmegaConf has refused recursive and exploding aliases.
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        keys = (*at, str(key.value))
+        origins[keys] = f"{path}:{key.start_mark.line + 1}"
+        _collect_lines(path, value, keys, origins)
+
+
+def merge_into(
+    base: dict[str, Any],
+    child: Mapping[str, Any],
+    base_origins: dict[Keys, str],
+    child_origins: Mapping[Keys, str],
+    at: Keys = (),
+) -> None:
+    """Merge ``child`` over ``base`` in place, key by key; lists and null replace.
+
+    A slot whose ``name`` changes replaces the whole slot, so that no field of another component is inherited;
+    ``model.path`` replaces ``model.name`` and the other way round.
+    """
+    if _replaces(base, child, at):
+        _forget(base, list(base), base_origins, at)
+    for key, value in child.items():
+        keys = (*at, key)
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge_into(base[key], value, base_origins, child_origins, keys)
+        else:
+            _forget(base, [key], base_origins, at)
+            base[key] = value
+        base_origins.update((k, v) for k, v in child_origins.items() if k[: len(keys)] == keys)
+    if at == ("model",) and (child.get("path") or child.get("name")):
+        _forget(base, [k for k in ("path", "name") if child.get(k) is None], base_origins, at)
+
+
+def _replaces(base: Mapping[str, Any], child: Mapping[str, Any], at: Keys) -> bool:
+    is_slot = (len(at) == 1 and at[0] in SLOTS) or (
+        at[:2] == ("evaluation", "suites") and at[3:] == ("task",)
+    )
+    return is_slot and "name" in child and child["name"] != base.get("name")
+
+
+def _forget(base: dict[str, Any], keys: Sequence[str], origins: dict[Keys, str], at: Keys) -> None:
+    for key in keys:
+        base.pop(key, None)
+        gone = (*at, key)
+        for known in [k for k in origins if k[: len(gone)] == gone]:
+            del origins[known]
+
+
+def _apply_overrides(source: Source, overrides: Sequence[str]) -> None:
+    # Names first: a changed name clears its slot, and must not clear what another override puts into it.
+    parsed = [_parse_override(text) for text in overrides]
+    for keys, value, origin in sorted(parsed, key=lambda p: p[0][-1] != "name"):
+        nested: Any = value
+        for key in reversed(keys):
+            nested = {key: nested}
+        origins = {keys[:length]: origin for length in range(1, len(keys) + 1)}
+        known = {k: v for k, v in source.origins.items() if k in origins and k != keys}
+        merge_into(source.data, nested, source.origins, origins)
+        source.origins.update(known)
+
+
+def _parse_override(text: str) -> tuple[Keys, Any, str]:
+    origin = f"override '{text}'"
+    dotted, equals, raw = text.partition("=")
+    keys = tuple(dotted.strip().split("."))
+    if not equals or not all(keys):
+        raise RecipeError(f"{origin}: expected section.key=value")
+    if not raw.strip():
+        raise RecipeError(f"{origin}: no value; write {dotted}=null or {dotted}=\"''\"")
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {raw}"), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as err:
+        problem = getattr(err, "problem", None) or one_line(err)
+        raise RecipeError(f"{origin}: the value is not valid YAML: {one_line(problem)}") from err
+    if not isinstance(value, dict) or set(value) != {"value"}:
+        raise RecipeError(f"{origin}: the value is not valid YAML")
+    return keys, value["value"], origin
+
+
+def _check_values(source: Source) -> None:
+    for keys, value in leaves(source.data):
+        if any(not isinstance(key, str) for key in keys):
+            text = tuple(str(key) for key in keys)
+            raise source.error(text, f": a key must be text, got {keys[-1]!r}; quote it")
+        if not isinstance(value, str):
+            continue
+        if value == "???":
+            raise source.error(keys, " has no value; give one here or as key=value on the command line")
+        if "${" in _ENV.sub("", value):
+            raise source.error(keys, f": only ${{oc.env:NAME}} can be interpolated, got {value!r}")
+        if _SECRET.search(keys[-1]) and value and "${" not in value:
+            raise source.error(keys, " must not be written into a recipe; use ${oc.env:NAME}")
+
+
+def leaves(data: Any, at: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Every scalar with its key path; items of a list have the path of the list."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if not isinstance(key, str):
+                yield (*at, key), None
+            yield from leaves(value, (*at, key))
+    elif isinstance(data, list):
+        for item in data:
+            yield from leaves(item, at)
+    else:
+        yield at, data
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """The data as YAML, in the order of the recipe."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)

@@ -1,0 +1,170 @@
+"""Plain data to config dataclasses, with the full key path in every error.
+
+The walk over nested dataclasses is ours, so that an error knows its whole path; each leaf is converted by
+OmegaConf against the declared type.
+"""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass, make_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from reasonrl.errors import RecipeError
+from reasonrl.plugins import nearest, one_line
+from reasonrl.recipe.source import Keys, Source
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") -> T:
+    """An instance of the dataclass ``cls`` from the mapping at ``at``.
+
+    Args:
+        of: what the keys belong to, for messages: ``"algorithm 'ppo'"``.
+    Raises: RecipeError for an unknown or missing key, a wrong type, or a value that ``cls`` itself refuses.
+    """
+    if not isinstance(data, Mapping):
+        raise source.error(at, f" must be a mapping of keys, got {show(data)}")
+    known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in data:
+        if key not in known:
+            raise unknown_key(source, (*at, key), sorted(known), of)
+    for name, spec in known.items():
+        if name not in data and spec.default is MISSING and spec.default_factory is MISSING:
+            raise source.error((*at, name), f" is missing{_help(spec)}")
+    values = {key: _value(hints[key], data[key], source, (*at, key)) for key in data}
+    try:
+        return cls(**values)
+    except ValueError as err:
+        raise _refused(source, at, one_line(err), known, data) from err
+    except TypeError as err:  # a __post_init__ that compares what a plain union let through
+        raise source.error(at, f": {one_line(err)}") from err
+
+
+def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
+    plain, optional = _strip_none(declared)
+    if value is None and not optional:
+        raise source.error(at, f" must be {type_text(declared)}, got null")
+    if value is not None and isinstance(plain, type) and is_dataclass(plain):
+        return build(plain, value, source, at)
+    if value is not None and _is_mapping_of_dataclass(plain):
+        if not isinstance(value, Mapping):
+            raise source.error(at, f" must be a mapping of names, got {show(value)}")
+        item = get_args(plain)[1]
+        return {name: build(item, entry, source, (*at, name)) for name, entry in value.items()}
+    return _leaf(declared, value, source, at)
+
+
+def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
+    if not _is_strictly(declared, value):
+        raise source.error(at, f" must be {type_text(declared)}, got {show(value)}")
+    try:
+        leaf = OmegaConf.structured(make_dataclass("Leaf", [("value", declared)]))
+        node: Any = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
+        return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+    except InterpolationResolutionError as err:
+        # The text of a resolved value stays out of the message: it may be a secret.
+        reason = "an environment variable is not set" if "not found" in str(err) else "its value does not fit"
+        raise source.error(at, f" must be {type_text(declared)}, got {show(value)}: {reason}") from None
+    except (OmegaConfBaseException, TypeError, ValueError) as err:
+        if isinstance(err, RecipeError):
+            raise
+        raise source.error(at, f" must be {type_text(declared)}, got {show(value)}") from err
+
+
+def _is_strictly(declared: Any, value: Any) -> bool:
+    """OmegaConf turns 3 into True and 010 into "8"; both are more likely mistakes than wishes."""
+    plain, _ = _strip_none(declared)
+    if value is None or (isinstance(value, str) and "${" in value):
+        return True
+    if plain is bool:
+        return isinstance(value, bool)
+    if plain is str:
+        return isinstance(value, str)
+    if plain in (int, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if get_origin(plain) is list and get_args(plain) and isinstance(value, list):
+        return all(item is not None and _is_strictly(get_args(plain)[0], item) for item in value)
+    return True
+
+
+def _strip_none(declared: Any) -> tuple[Any, bool]:
+    """``X | None`` -> (X, True); a union of several types is left as it is."""
+    if declared is Any:
+        return declared, True
+    if get_origin(declared) not in (Union, types.UnionType):
+        return declared, False
+    rest = [arg for arg in get_args(declared) if arg is not type(None)]
+    optional = len(rest) < len(get_args(declared))
+    return (rest[0] if len(rest) == 1 else declared), optional
+
+
+def _is_mapping_of_dataclass(declared: Any) -> bool:
+    args = get_args(declared)
+    return get_origin(declared) is dict and isinstance(args[1], type) and is_dataclass(args[1])
+
+
+_NOUNS = {
+    int: "an integer",
+    float: "a number",
+    str: "text (quote it)",
+    bool: "true or false",
+    dict: "a mapping",
+}
+
+
+def type_text(declared: Any) -> str:
+    """A type in words: ``an integer or null``."""
+    if get_origin(declared) in (Union, types.UnionType):
+        return " or ".join(type_text(arg) for arg in get_args(declared))
+    if declared is type(None):
+        return "null"
+    if get_origin(declared) is Literal:
+        return f"one of {', '.join(str(a) for a in get_args(declared))}"
+    if get_origin(declared) is list:
+        return f"a list, each item {type_text(get_args(declared)[0])}"
+    return _NOUNS.get(get_origin(declared) or declared, getattr(declared, "__name__", str(declared)))
+
+
+def show(value: Any) -> str:
+    """A value as the user wrote it, shortened."""
+    if isinstance(value, Mapping):
+        return f"a mapping with {len(value)} keys"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = one_line(repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def unknown_key(source: Source, keys: Keys, known: Sequence[str], of: str) -> RecipeError:
+    """Says what is wrong, the nearest valid key, and where a key of that name belongs."""
+    message = f": unknown key for {of}" if of else ": unknown key"
+    section = ".".join(keys[:-1])
+    places = [place for place in source.hints.get(keys[-1], []) if place != section]
+    if places:
+        message += f"; '{keys[-1]}' belongs in {' or '.join(places)}"
+    elif close := nearest(keys[-1], known):
+        message += f"; did you mean '{close}'?"
+    elif len(known) <= 16:
+        message += f"; known: {', '.join(known) or 'none'}"
+    return source.error(keys, message)
+
+
+def _refused(
+    source: Source, at: Keys, message: str, known: Mapping[str, Field[Any]], data: Mapping[str, Any]
+) -> RecipeError:
+    subject, _, rest = message.partition(" ")
+    field_name = subject.rpartition(".")[2]
+    if field_name in known:
+        return source.error((*at, field_name), f" {rest}")
+    return source.error(at, f": {message}" if at else message)
+
+
+def _help(spec: Field[Any]) -> str:
+    text = spec.metadata.get("help")
+    return f" ({text})" if text else ""
