@@ -44,7 +44,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
 
     Raises: RecipeError if there is no such model, no tokenizer, no EOS token, or an option does not fit.
     """
-    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    options: dict[str, Any] = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers():
         config = _load_config(model_path, options)
         tokenizer = load_tokenizer(model_path, **options)

@@ -28,9 +28,10 @@ def apply_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     except ImportError as error:
         raise RecipeError("model.lora needs the package peft: pip install 'reasonrl[lora]'") from error
     targets: Any = list(config.target_modules)
+    options: dict[str, Any] = {"lora_alpha": config.alpha}
     settings = peft.LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        **options,
         lora_dropout=config.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",

@@ -147,7 +147,7 @@ class PolicyModule(nn.Module):
 
 def _check_shapes(input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> None:
     if input_ids.ndim != 2 or not input_ids.shape == attention_mask.shape == response_mask.shape:
+        shapes = [list(t.shape) for t in (input_ids, attention_mask, response_mask)]
         raise ShapeError(
-            f"PolicyModule: input_ids {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)} and "
-            f"response_mask {list(response_mask.shape)} must have one shape [B, T]"
+            f"PolicyModule: input_ids, attention_mask, response_mask must have one shape [B, T], got {shapes}"
         )
