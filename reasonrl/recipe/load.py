@@ -6,7 +6,7 @@ from pathlib import Path
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import Plugins, nearest
 from reasonrl.recipe.resolve import resolve
-from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
+from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.recipe.source import read_source
 
 
@@ -24,24 +24,6 @@ def load_recipe(
     """
     source = read_source(find_recipe(path_or_name, plugins), overrides)
     return resolve(source, plugins, allow_unavailable=allow_unavailable)
-
-
-def load_training_recipe(
-    path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins
-) -> ResolvedRecipe:
-    """``load_recipe`` for commands that run reinforcement learning only."""
-    resolved = load_recipe(path_or_name, overrides, plugins)
-    if not isinstance(resolved, ResolvedRecipe):
-        raise RecipeError(f"{resolved.path}: is a supervised recipe (it has a key 'sft'); run `reasonrl sft`")
-    return resolved
-
-
-def load_sft_recipe(path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins) -> ResolvedSft:
-    """``load_recipe`` for ``reasonrl sft``."""
-    resolved = load_recipe(path_or_name, overrides, plugins)
-    if not isinstance(resolved, ResolvedSft):
-        raise RecipeError(f"{resolved.path}: has no key 'sft'; run `reasonrl train`")
-    return resolved
 
 
 def check_recipe(path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:

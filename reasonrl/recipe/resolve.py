@@ -35,6 +35,13 @@ def resolve(source: Source, plugins: Plugins, *, allow_unavailable: bool = False
     return _Resolver(source, plugins, allow_unavailable).resolve()
 
 
+def resolve_task(source: Source, plugins: Plugins) -> tuple[Component, dict[str, RewardComponent]]:
+    """The ``task`` slot of a source without a recipe around it, and the task's default rewards."""
+    resolver = _Resolver(source, plugins, False)
+    task = resolver._slot("task", ("task",))
+    return task, resolver._default_rewards(task)
+
+
 class _Resolver:
     def __init__(self, source: Source, plugins: Plugins, allow_unavailable: bool) -> None:
         self.source, self.plugins, self.allow_unavailable = source, plugins, allow_unavailable

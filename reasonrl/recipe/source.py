@@ -28,6 +28,8 @@ class Source:
     path: Path
     data: dict[str, Any]
     origins: dict[Keys, str] = field(default_factory=dict)
+    is_extended: bool = False
+    """It has a parent, which is merged into ``data``."""
     hints: dict[str, list[str]] = field(default_factory=dict)
     """Key name -> the dotted places where a key of that name is valid."""
 
@@ -54,6 +56,16 @@ def read_source(path: Path, overrides: Sequence[str]) -> Source:
     return source
 
 
+def command_line_source(slot: str, name: str, options: Sequence[str]) -> Source:
+    """A source that holds one slot, given as a component's name and ``key=value`` options."""
+    source = Source(path=Path("command line"), data={slot: {"name": name}})
+    for option in options:
+        keys, value, _ = _parse_override(option)
+        _insert(source, (slot, *keys), value, f"option '{option}'")
+    _check_values(source)
+    return source
+
+
 def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
     if path.resolve() in below:
         raise RecipeError(f"{path}: extends itself, through {' -> '.join(str(p.name) for p in below)}")
@@ -68,7 +80,7 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
         raise source.error(("extends",), f": no such file: {target}")
     base = _read_chain(target, (*below, path.resolve()))
     merge_into(base.data, source.data, base.origins, source.origins)
-    return Source(path=path, data=base.data, origins=base.origins)
+    return Source(path=path, data=base.data, origins=base.origins, is_extended=True)
 
 
 def _read_file(path: Path) -> Source:
@@ -191,13 +203,18 @@ def _apply_overrides(source: Source, overrides: Sequence[str]) -> None:
     # Names first: a changed name clears its slot, and must not clear what another override puts into it.
     parsed = [_parse_override(text) for text in overrides]
     for keys, value, origin in sorted(parsed, key=lambda p: p[0][-1] != "name"):
-        nested: Any = value
-        for key in reversed(keys):
-            nested = {key: nested}
-        origins = {keys[:length]: origin for length in range(1, len(keys) + 1)}
-        known = {k: v for k, v in source.origins.items() if k in origins and k != keys}
-        merge_into(source.data, nested, source.origins, origins)
-        source.origins.update(known)
+        _insert(source, keys, value, origin)
+
+
+def _insert(source: Source, keys: Keys, value: Any, origin: str) -> None:
+    nested: Any = value
+    for key in reversed(keys):
+        nested = {key: nested}
+    origins = {keys[:length]: origin for length in range(1, len(keys) + 1)}
+    # The sections around the key stay where they were written; only the key is new.
+    known = {k: v for k, v in source.origins.items() if k in origins and k != keys}
+    merge_into(source.data, nested, source.origins, origins)
+    source.origins.update(known)
 
 
 def _parse_override(text: str) -> tuple[Keys, Any, str]:

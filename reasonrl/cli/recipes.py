@@ -1,0 +1,98 @@
+"""``reasonrl recipes``: the packaged recipes, and a check that needs neither torch nor a GPU."""
+
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reasonrl.cli.table import table
+
+if TYPE_CHECKING:
+    from reasonrl.recipe.resolved import AnyResolved
+
+app = typer.Typer(no_args_is_help=True, help="Packaged recipes; check a recipe without running it.")
+
+Name = Annotated[str, typer.Argument(help="Name of a packaged recipe, or a file.")]
+Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
+
+
+@app.command(name="list")
+def list_recipes(plugin: Files = None) -> None:
+    """The packaged recipes. `reasonrl train NAME` runs one."""
+    from reasonrl.plugins import load_plugins
+
+    plugins = load_plugins(files=plugin or [])
+    for line in table(("NAME", "SUMMARY"), [(s.name, s.summary) for s in plugins.specs("recipe")]):
+        typer.echo(line)
+
+
+@app.command()
+def show(name: Name, plugin: Files = None) -> None:
+    """Print a recipe, with what it extends merged in."""
+    typer.echo(_text(name, plugin), nl=False)
+
+
+@app.command()
+def copy(
+    name: Name,
+    destination: Annotated[Path | None, typer.Argument(help="File to write; default: ./NAME.yaml")] = None,
+    plugin: Files = None,
+) -> None:
+    """Copy a recipe, to change it. What it extends is merged in, so that the copy stands alone."""
+    from reasonrl.errors import RecipeError
+
+    text = _text(name, plugin)
+    target = destination or Path(f"{Path(name).stem if name.endswith('.yaml') else name}.yaml")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as err:
+        raise RecipeError(f"{target}: exists already; give another name") from err
+    except OSError as err:
+        raise RecipeError(f"{target}: cannot be written: {err.strerror}") from err
+    typer.echo(f"wrote {target}")
+
+
+@app.command()
+def check(
+    recipe: Name,
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, over the recipe.")] = None,
+    plugin: Files = None,
+) -> None:
+    """Check a recipe: every key, type, range, name and combination. Loads no model."""
+    from reasonrl.plugins import load_plugins, unavailable_reason
+    from reasonrl.recipe.load import check_recipe
+
+    resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
+    typer.echo(f"{resolved.path}: ok, {_summary(resolved)}")
+    if reason := unavailable_reason(resolved.rollout.spec):
+        typer.echo(f"note: {reason}")
+
+
+def _text(name: str, files: list[str] | None) -> str:
+    from reasonrl.plugins import load_plugins
+    from reasonrl.recipe.load import find_recipe
+    from reasonrl.recipe.source import read_source, to_yaml
+
+    path = find_recipe(name, load_plugins(files=files or []))
+    source = read_source(path, [])
+    text = path.read_text(encoding="utf-8-sig")
+    if not source.is_extended:
+        return text
+    header = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    return header + to_yaml(source.data)
+
+
+def _summary(resolved: "AnyResolved") -> str:
+    from reasonrl.recipe.resolved import ResolvedRecipe
+
+    task = resolved.task.name if resolved.task else "a file of demonstrations"
+    if not isinstance(resolved, ResolvedRecipe):
+        return f"sft on {task}, model {resolved.model_path}"
+    trainer, group = resolved.recipe.trainer, resolved.recipe.sampling.group_size
+    return (
+        f"{resolved.algorithm.name} on {task} with {resolved.rollout.name}, {trainer.steps} steps of "
+        f"{trainer.prompts_per_step} prompts x {group} = {trainer.prompts_per_step * group} completions, "
+        f"model {resolved.model_path}"
+    )
