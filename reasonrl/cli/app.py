@@ -43,7 +43,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, 
 PluginFiles = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load a plugin from a file or module.")
 ]
-RunDir = Annotated[Path | None, typer.Option(help="Folder to create for this run. Default: runs/<name>-<n>.")]
+RunDir = Annotated[str | None, typer.Option(help="Folder to create for this run. Default: runs/<name>-<n>.")]
 RecipeName = Annotated[str, typer.Argument(help="Recipe file, or name of a packaged one.")]
 Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder or hub name.")]
 ForRecipe = Annotated[str | None, typer.Option("--recipe", help="Recipe to use; default: the run's own.")]
@@ -80,7 +80,7 @@ def sft(
     plugin: PluginFiles = None,
 ) -> None:
     """Fine-tune a model on demonstrations: how base models are made."""
-    from reasonrl.cli.sft import run_sft
+    from reasonrl.cli.train import run_sft
 
     run_sft(recipe, overrides or [], run_dir, output, plugin or [])
 
