@@ -36,14 +36,9 @@ class GRPOConfig:
             _check("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high > 0)
         _check("kl_coef", self.kl_coef, ">= 0", self.kl_coef >= 0)
         _check("entropy_coef", self.entropy_coef, ">= 0", self.entropy_coef >= 0)
-        _check(
-            "normalization",
-            self.normalization,
-            "token or sequence",
-            self.normalization in ("token", "sequence"),
-        )
-        _check("scale", self.scale, "std or none", self.scale in ("std", "none"))
-        _check("kl_estimator", self.kl_estimator, "k2 or k3", self.kl_estimator in ("k2", "k3"))
+        _check_choice("normalization", self.normalization, ("token", "sequence"))
+        _check_choice("scale", self.scale, ("std", "none"))
+        _check_choice("kl_estimator", self.kl_estimator, ("k2", "k3"))
 
     @property
     def eps_high(self) -> float:

@@ -1,0 +1,104 @@
+"""GRPO's options, what it asks for, and steps worked out by hand."""
+
+import subprocess
+import sys
+
+import pytest
+from reference.token_batches import random_rows, run
+
+from reasonrl import AlgorithmContext, Needs, SamplingParams
+from reasonrl_grpo.algorithm import GRPO
+from reasonrl_grpo.config import GRPOConfig, needs
+from reasonrl_grpo.plugin import reasonrl_algorithms
+
+
+def build(config: GRPOConfig) -> GRPO:
+    return GRPO(config, AlgorithmContext(sampling=SamplingParams(), group_size=2, total_steps=10))
+
+
+def hand_rows() -> dict:
+    """One group: a completion of one token with reward 1, one of two tokens with reward 0."""
+    per_token = [[9.0, -1.0, 9.0], [9.0, -1.0, -2.0]]
+    return {
+        "mask": [[False, True, False], [False, True, True]],
+        "scored": [True, True],
+        "rewards": [1.0, 0.0],
+        "groups": [3, 3],
+        "truncated": [False, False],
+        "logprobs": per_token,
+        "old_logprobs": per_token,
+        "ref_logprobs": [[9.0, -1.0, 9.0], [9.0, -1.0, -1.5]],
+        "values": per_token,
+        "old_values": per_token,
+        "entropy": [[9.0, 0.5, 9.0], [9.0, 1.0, 0.0]],
+        "token_rewards": [[9.0, 0.0, 9.0], [9.0, 0.0, 0.0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_eps": 0.0}, r"clip_eps must be in \(0, 1\), got 0.0"),
+        ({"clip_eps_high": -0.1}, "clip_eps_high must be > 0, got -0.1"),
+        ({"kl_coef": -1.0}, "kl_coef must be >= 0, got -1.0"),
+        ({"entropy_coef": -1.0}, "entropy_coef must be >= 0, got -1.0"),
+        ({"normalization": "row"}, "normalization must be token or sequence, got 'row'"),
+        ({"scale": "batch"}, "scale must be std or none, got 'batch'"),
+        ({"kl_estimator": "k1"}, "kl_estimator must be k2 or k3, got 'k1'"),
+    ],
+)
+def test_grpo_config_refuses(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GRPOConfig(**options)
+
+
+def test_grpo_needs_follow_the_config() -> None:
+    assert needs(GRPOConfig()) == Needs(min_group_size=2)
+    assert needs(GRPOConfig(kl_coef=0.1, entropy_coef=0.1)) == Needs(
+        reference=True, entropy="grad", min_group_size=2
+    )
+
+
+def test_grpo_registers_without_torch() -> None:
+    code = "import reasonrl_grpo.plugin as p, sys; p.reasonrl_algorithms(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_grpo_declares_every_metric_it_emits() -> None:
+    (spec,) = reasonrl_algorithms()
+    emitted = run(build(GRPOConfig(kl_coef=0.1)), random_rows(0)).metrics.keys()
+    assert emitted == {definition.key for definition in spec.metrics}
+
+
+def test_grpo_normalizations_by_hand() -> None:
+    # Advantages +1 and -1, ratio 1. Tokens: (-1 + 1 + 1) / 3. Completions: (-1 + (1 + 1) / 2) / 2 = 0.
+    token = run(build(GRPOConfig()), hand_rows())
+    sequence = run(build(GRPOConfig(normalization="sequence")), hand_rows())
+    assert token.loss == pytest.approx(1 / 3)
+    assert sequence.loss == pytest.approx(0.0)
+    assert token.gradients["logprobs"][1].tolist() == [0.0, pytest.approx(1 / 3), pytest.approx(1 / 3)]
+    assert sequence.gradients["logprobs"][1].tolist() == [0.0, 0.25, 0.25]
+    assert token.metrics["loss/policy"] == pytest.approx(token.loss)
+    assert sequence.metrics["loss/policy"] == pytest.approx(sequence.loss)
+
+
+def test_grpo_kl_and_entropy_by_hand() -> None:
+    # k2 of the last token: (-2 + 1.5)^2 / 2 = 0.125; entropies 0.5, 1, 0.
+    config = GRPOConfig(scale="none", kl_coef=0.4, kl_estimator="k2", entropy_coef=0.2)
+    got = run(build(config), hand_rows())
+    # Advantages +0.5, -0.5, -0.5.
+    assert got.loss == pytest.approx((0.5 + 0.4 * 0.125 - 0.2 * 1.5) / 3)
+    assert got.metrics["policy/entropy"] == pytest.approx(0.5)
+
+
+def test_grpo_token_rewards_count_to_the_completion() -> None:
+    rows = hand_rows() | {"rewards": [0.0, 0.0], "token_rewards": [[9.0, 0.0, 9.0], [9.0, 0.25, 0.75]]}
+    got = run(build(GRPOConfig()), rows)
+    assert got.advantages.tolist() == [[0.0, -1.0, 0.0], [0.0, 1.0, 1.0]]
+
+
+def test_grpo_flat_groups_are_dropped_only_when_nothing_else_pulls() -> None:
+    rows = hand_rows() | {"rewards": [1.0, 1.0]}
+    assert run(build(GRPOConfig()), rows).contributes.tolist() == [False, False]
+    assert run(build(GRPOConfig(kl_coef=0.1)), rows).contributes.tolist() == [True, True]
+    assert run(build(GRPOConfig(entropy_coef=0.1)), rows).contributes.tolist() == [True, True]
