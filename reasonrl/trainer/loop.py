@@ -19,7 +19,7 @@ from reasonrl.errors import TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights, save_model
-from reasonrl.recipe.schema import Recipe
+from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices
@@ -233,7 +233,7 @@ class Trainer:
         }
 
 
-def sampling_params(recipe: Recipe) -> SamplingParams:
+def sampling_params(recipe: AnyRecipe) -> SamplingParams:
     """The recipe's sampling section as the engines see it."""
     return SamplingParams(
         temperature=recipe.sampling.temperature,

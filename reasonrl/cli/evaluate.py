@@ -1,0 +1,25 @@
+"""``reasonrl eval``."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from reasonrl.errors import RecipeError
+from reasonrl.plugins import load_plugins
+from reasonrl.trainer.targets import find_target
+
+
+def run_eval(target: str, recipe: str | None, as_json: bool, plugin_files: Sequence[str]) -> None:
+    """Run the recipe's suites on a model and print the figures."""
+    plugins = load_plugins(files=plugin_files)
+    found = find_target(target, recipe, plugins)
+    if not found.resolved.suites:
+        raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one or give --recipe")
+    from reasonrl.cli.console import ConsoleReporter
+    from reasonrl.trainer.ask import evaluate_model
+
+    results = evaluate_model(found, plugins)
+    if as_json:
+        sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
+    else:
+        ConsoleReporter().evaluated_model(found.model_path, results)

@@ -1,0 +1,87 @@
+"""Asking a finished model: its recipe's suites, or one problem."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
+from reasonrl.data.render import render_prompt
+from reasonrl.errors import RecipeError
+from reasonrl.evaluation.suites import SuiteResult
+from reasonrl.functional.randomness import derive_seed
+from reasonrl.model.export import iter_hf_weights
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import ResolvedSft
+from reasonrl.trainer.bench import (
+    Bench,
+    build_backend,
+    build_rewards,
+    build_suites,
+    build_task,
+    open_bench,
+    preflight,
+    quiet_libraries,
+)
+from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.suite_runner import evaluate_suites
+from reasonrl.trainer.targets import Target
+
+
+def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
+    """Every suite of the target's recipe."""
+    recipe = target.resolved.recipe
+    suites = build_suites(
+        target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling
+    )
+    bench = _open(target)
+    preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
+    with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
+        engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+        return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks)
+
+
+def generate(
+    target: Target, plugins: Plugins, fields: Mapping[str, str], *, num: int, temperature: float | None
+) -> ScoredGroup:
+    """``num`` scored completions of one problem: the one that ``fields`` describe, or the first held-out one."""
+    resolved = target.resolved
+    if isinstance(resolved, ResolvedSft) and resolved.task is None:
+        raise RecipeError("this recipe has no task to make a problem from; give --recipe RECIPE")
+    recipe = resolved.recipe
+    assert resolved.task is not None
+    task = build_task(resolved.task, plugins, recipe.seed)
+    problem = _problem(task, resolved.task.name, fields)
+    bench = _open(target)
+    sampling = sampling_params(recipe)
+    if temperature is not None:
+        sampling = replace(sampling, temperature=temperature)
+    request = RolloutRequest(
+        problem=problem,
+        prompt_ids=render_prompt(
+            problem, bench.tokenizer, max_prompt_tokens=recipe.sampling.max_prompt_tokens
+        ),
+        group_size=num,
+        sampling=sampling,
+        seed=derive_seed(recipe.seed, "generate"),
+    )
+    rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
+    with build_backend(resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
+        engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+        return rewards.score(engine.generate([request])[0])
+
+
+def _open(target: Target) -> Bench:
+    quiet_libraries()
+    recipe = target.resolved.recipe
+    return open_bench(recipe.model, target.model_path, seed=recipe.seed)
+
+
+def _problem(task: object, name: str, fields: Mapping[str, str]) -> Problem:
+    if not fields:
+        return task.problem("eval", 0)  # type: ignore[attr-defined]
+    make = getattr(task, "problem_from_fields", None)
+    if make is None:
+        raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")
+    try:
+        return make(fields)
+    except ValueError as err:
+        raise RecipeError(f"task {name!r}: {err}") from err

@@ -1,0 +1,69 @@
+"""What `eval` and `generate` are pointed at: a run folder, a model folder, a named model or a hub name. Torch-free."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reasonrl.checkpoint.models import saved_steps, step_dir
+from reasonrl.errors import PluginNotFoundError, RecipeError
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.resolved import AnyResolved
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A model and the recipe that says how to ask it."""
+
+    model_path: str
+    resolved: AnyResolved
+
+
+def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
+    """Find model and recipe of ``target``.
+
+    A run brings its own recipe; a model inside a run folder too; a named model the one it was made for.
+    Raises: RecipeError saying what is missing.
+    """
+    model_path, own_recipe = _locate(target, plugins)
+    chosen = recipe or own_recipe
+    if chosen is None:
+        raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
+    resolved = load_recipe(chosen, [], plugins)
+    # The saved model stands alone: adapters are merged, and nothing is drawn afresh.
+    model = replace(resolved.recipe.model, path=model_path, name=None, init="pretrained", lora=None)
+    return Target(
+        model_path=model_path,
+        resolved=replace(
+            resolved, recipe=replace(resolved.recipe, model=model, critic=None), model_path=model_path
+        )
+        if hasattr(resolved.recipe, "critic")
+        else replace(resolved, recipe=replace(resolved.recipe, model=model), model_path=model_path),
+    )
+
+
+def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
+    folder = Path(target)
+    if (folder / "run.json").is_file():
+        return str(_newest_model(folder)), str(folder / "recipe.yaml")
+    if (folder / "config.json").is_file():
+        run = next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
+        return str(folder), str(run / "recipe.yaml") if run else None
+    if folder.exists():
+        raise RecipeError(f"{target} is neither a run folder (run.json) nor a model folder (config.json)")
+    try:
+        spec = plugins.get("model", target)
+    except PluginNotFoundError:
+        if target.startswith((".", "/", "~")) or target.count("/") != 1:
+            known = ", ".join(sorted(s.name for s in plugins.specs("model"))) or "none"
+            raise RecipeError(
+                f"no run folder, model folder or model {target!r}; models that plugins ship: {known}"
+            ) from None
+        return target, None
+    return str(spec.path), spec.recipe
+
+
+def _newest_model(run: Path) -> Path:
+    steps = saved_steps(run)
+    if not steps:
+        raise RecipeError(f"run {run} has saved no model yet")
+    return step_dir(run, steps[-1])
