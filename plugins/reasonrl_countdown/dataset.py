@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ class Dataset:
     def size(self, split: Split) -> int:
         return len(self._splits[split])
 
-    def instance(self, split: Split, index: int) -> Instance:
+    def instance(self, split: Split, position: int) -> Instance:
         """Raises: IndexError beyond the end of the split."""
         rows = self._splits[split]
-        if index >= len(rows):
-            raise IndexError(f"{self._name}: {split} has {len(rows)} problems, got index {index}")
-        return rows[index]
+        if position >= len(rows):
+            raise IndexError(f"{self._name}: {split} has {len(rows)} problems, got index {position}")
+        return rows[position]
 
 
 def _read_splits(config: CountdownConfig) -> dict[Split, list[Instance]]:
@@ -55,7 +56,7 @@ def _read_splits(config: CountdownConfig) -> dict[Split, list[Instance]]:
 def _instances(name: str) -> Iterator[Instance]:
     for number, row in enumerate(_rows(name)):
         try:
-            instance = Instance(tuple(int(n) for n in row["nums"]), int(row["target"]))
+            instance = Instance(tuple(map(index, row["nums"])), index(row["target"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name}: row {number} must have nums (a list of integers) and target (an integer), "
@@ -80,7 +81,11 @@ def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
         return rows
     text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines() if x]
+        return (
+            json.loads(text)
+            if path.suffix == ".json"
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
     except ValueError as error:
         raise ValueError(f"{path}: not valid {path.suffix[1:]}: {error}") from error
 

@@ -41,9 +41,9 @@ def find_answer(completion: str) -> Extraction:
 
 
 def extract_answer(completion: str) -> str | None:
-    """What stands inside the answer tags, without blanks around it; None without exactly one answer. See ``find_answer``.
+    """What stands inside the answer tags, without blanks around it; None without exactly one answer.
 
-    Give it the completion alone: a prompt may hold an example answer.
+    See ``find_answer``. Give it the completion alone: a prompt may hold an example answer.
     """
     return find_answer(completion).answer
 

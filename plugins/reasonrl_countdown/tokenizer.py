@@ -12,7 +12,7 @@ from typing import Any
 
 NUM_INTEGERS = 500
 VOCAB_SIZE = 768
-"""A multiple of 64. The last ids are reserved names that no text encodes to, so that every id can be decoded."""
+"""A multiple of 64. The last ids are reserved names that no text encodes to, so that every id decodes."""
 PAD = "<|pad|>"
 EOS = "<|eos|>"
 PIECES = (
