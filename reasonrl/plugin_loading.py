@@ -8,7 +8,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -263,6 +263,9 @@ def _check_spec(hook: str, spec: Any, expected: type) -> None:
         return
     if not (isinstance(spec.config, type) and is_dataclass(spec.config)):
         raise PluginContractError(f"{hook}: config of '{spec.name}' is {spec.config!r}, expected a dataclass")
+    for taken in ("name", "weight") if spec.kind == "reward" else ("name",):
+        if taken in {f.name for f in fields(spec.config)}:
+            raise PluginContractError(f"{hook}: option '{taken}' is reserved; rename it in '{spec.name}'")
     lazy = isinstance(spec.factory, str) and all(spec.factory.partition(":"))
     if not lazy and not callable(spec.factory):
         raise PluginContractError(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import ComponentSpec, Needs
 from reasonrl.errors import PluginContractError, PluginError
@@ -217,6 +217,8 @@ def _sections(cls: type, at: str) -> Iterator[tuple[str, str]]:
     """(key, dotted section) of a config dataclass and of those nested in it."""
     for name, declared in get_type_hints(cls).items():
         yield name, at or "the top level"
+        below = f"{at}.{name}" if at else name
+        below += ".<name>" if get_origin(declared) is dict else ""
         for candidate in (declared, *get_args(declared)):
             if isinstance(candidate, type) and is_dataclass(candidate):
-                yield from _sections(candidate, f"{at}.{name}" if at else name)
+                yield from _sections(candidate, below)
