@@ -12,6 +12,8 @@ EVAL_BUCKETS = 1
 BUCKETS = 10
 _MAX_DRAWS = 200_000
 """A draw succeeds every few dozen tries in a sensible range; this many failures mean it is used up."""
+_TRIES_PER_COUNT = 2000
+"""How long to try with one amount of numbers before choosing again: its problems may be used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,11 @@ class Generator:
     def _draw(self, split: Split, index: int) -> Instance:
         # A str seed goes through SHA-512, so it is the same in every process, unlike hash().
         rng = random.Random(f"countdown/{self._seed}/{split}/{index}")
-        for _ in range(_MAX_DRAWS):
-            drawn = _draw_instance(self._config, rng)
+        for tries in range(_MAX_DRAWS):
+            # Not at every try: few numbers reach a target more often and would crowd out many.
+            if tries % _TRIES_PER_COUNT == 0:
+                count = rng.randint(self._config.min_numbers, self._config.max_numbers)
+            drawn = _draw_instance(self._config, count, rng)
             if drawn is None or split_of(drawn.key) != split:
                 continue
             if split == "train" or drawn.key not in self._held_out_keys:
@@ -77,9 +82,8 @@ class Generator:
         )
 
 
-def _draw_instance(config: CountdownConfig, rng: random.Random) -> Instance | None:
+def _draw_instance(config: CountdownConfig, count: int, rng: random.Random) -> Instance | None:
     """One try: random numbers combined in a random order; None when it leads to no allowed target."""
-    count = rng.randint(config.min_numbers, config.max_numbers)
     numbers = [rng.randint(config.min_number, config.max_number) for _ in range(count)]
     target = _random_value(numbers, rng)
     if target is None or not config.min_target <= target <= config.max_target:

@@ -1,4 +1,4 @@
-"""Generated problems: in range, reproducible, held out by key, and an honest end when the range is used up."""
+"""Generated problems: in range, reproducible, held out by key, and an honest end when none are left."""
 
 import subprocess
 import sys
@@ -27,6 +27,12 @@ def test_problems_lie_in_the_configured_ranges_and_are_solvable() -> None:
     assert all(3 <= n <= 12 for d in drawn for n in d.numbers)
     assert {d.target for d in drawn} <= set(range(20, 31))
     assert all(solve(d.numbers, d.target, limit=1) for d in drawn)
+
+
+def test_amounts_of_numbers_are_equally_frequent() -> None:
+    generator = Generator(CountdownConfig(), 0)
+    num_three = sum(len(generator.instance("train", i).numbers) == 3 for i in range(1000))
+    assert 440 < num_three < 560
 
 
 def test_an_index_gives_the_same_problem_in_any_order() -> None:
@@ -68,8 +74,8 @@ def test_the_split_of_a_key_never_changes() -> None:
 
 
 def test_a_tenth_of_all_keys_is_held_out_and_seeds_do_not_matter() -> None:
-    drawn = [Generator(CountdownConfig(), seed).instance("eval", i) for seed in (0, 1) for i in range(50)]
-    assert all(split_of(d.key) == "eval" for d in drawn)
+    generators = [Generator(CountdownConfig(), seed) for seed in (0, 1)]
+    assert all(split_of(g.instance("eval", i).key) == "eval" for g in generators for i in range(50))
     share = sum(
         split_of(f"{a},{b},{c}=10") == "eval" for a in range(20) for b in range(20) for c in range(20)
     )

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,13 @@ from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, Rewar
 from reasonrl_countdown import extract_answer, verify
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.demonstration import MAX_RESULT, random_attempt
-from reasonrl_countdown.generator import split_of
+from reasonrl_countdown.generator import Instance, split_of
 from reasonrl_countdown.rewards import CountdownReward, TinyZeroReward
 from reasonrl_countdown.task import CountdownTask
 
 
-def _task(**options: object) -> CountdownTask:
-    return CountdownTask(CountdownConfig(**options), TaskContext(seed=0))  # type: ignore[arg-type]
+def _task(**options: Any) -> CountdownTask:
+    return CountdownTask(CountdownConfig(**options), TaskContext(seed=0))
 
 
 def _completion(text: str) -> Completion:
@@ -133,9 +134,9 @@ def test_a_negative_index_is_refused() -> None:
         ({"source": "dataset", "dataset": ""}, "dataset must name"),
     ],
 )
-def test_config_names_the_field_that_is_out_of_range(options: dict[str, object], message: str) -> None:
+def test_config_names_the_field_that_is_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CountdownConfig(**options)  # type: ignore[arg-type]
+        CountdownConfig(**options)
 
 
 def test_an_attempt_is_honest_arithmetic() -> None:
@@ -220,10 +221,14 @@ def test_a_huge_answer_is_recorded_shortened() -> None:
     assert len(score.answer or "") == 512
 
 
-ROWS = [{"nums": [n, 5, 12], "target": 28} for n in range(1, 60)]
+ROWS: list[dict[str, Any]] = [{"nums": [n, 5, 12], "target": 28} for n in range(1, 60)]
 
 
-def _write(path: Path, rows: list[dict[str, object]]) -> str:
+def _key(row: dict[str, Any]) -> str:
+    return Instance(tuple(row["nums"]), row["target"]).key
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> str:
     if path.suffix == ".parquet":
         import pyarrow
         from pyarrow import parquet
@@ -248,9 +253,9 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
         assert size
         for index in range(size):
             problem = task.problem(split, index)
-            numbers = sorted(problem.info["numbers"])
-            assert split_of(f"{','.join(map(str, numbers))}={problem.info['target']}") == split
-    assert task.problem("train", 0).info == ROWS[0]
+            assert split_of(_key({"nums": problem.info["numbers"], "target": 28})) == split
+    in_file_order = [row for row in ROWS if split_of(_key(row)) == "train"]
+    assert task.problem("train", 0).info == {"numbers": in_file_order[0]["nums"], "target": 28}
     with pytest.raises(IndexError, match=f"train has {sizes['train']} problems"):
         task.problem("train", sizes["train"] or 0)
 
@@ -266,7 +271,7 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
         ([{"nums": [1, 2, 3], "target": None}], "row 0 must have nums"),
     ],
 )
-def test_a_bad_data_set_is_refused(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+def test_a_bad_data_set_is_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _task(source="dataset", dataset=_write(tmp_path / "rows.jsonl", rows))
 
@@ -277,3 +282,16 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text('{"nums": [1, 2')
     with pytest.raises(ValueError, match="not valid jsonl"):
         _task(source="dataset", dataset=str(tmp_path / "broken.jsonl"))
+
+
+def test_a_data_set_folder_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same path that a hub name takes, without the network."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "rows").mkdir()
+    _write(tmp_path / "rows" / "train.jsonl", ROWS)
+    task = _task(source="dataset", dataset=str(tmp_path / "rows"))
+    assert (task.size("train") or 0) + (task.size("eval") or 0) == len(ROWS)
+    with pytest.raises(ValueError, match=r"cannot be loaded .*; give a local file or allow network access"):
+        _task(source="dataset", dataset=str(tmp_path / "nothing"))

@@ -11,7 +11,8 @@ import reasonrl_countdown
 from reasonrl_countdown.tokenizer import EOS, PAD, PIECES, VOCAB_SIZE, build_tokenizer, write_model_folder
 
 SHIPPED = Path(reasonrl_countdown.__file__).parent / "models" / "countdown-base"
-TRACE = "Numbers: 8 5 12. Target: 15.\n<think>\n8*5=40, 40-12=28 no\n12-5=7, 7+8=15 yes\n</think>\n<answer>(12-5)+8</answer>"
+TRACE = "Numbers: 8 5 12. Target: 15.\n<think>\n8*5=40, 40-12=28 no\n12-5=7, 7+8=15 yes\n</think>\n"
+TRACE += "<answer>(12-5)+8</answer>"
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,11 @@ def test_an_attempt_of_three_numbers_is_twelve_tokens(tokenizer: PreTrainedToken
     ]
 
 
-@pytest.mark.parametrize("piece", [*PIECES, EOS, PAD, *(str(n) for n in range(500))])
-def test_pieces_are_single_tokens(tokenizer: PreTrainedTokenizerFast, piece: str) -> None:
-    (token,) = tokenizer.encode(piece)
-    assert tokenizer.decode([token]) == piece
+def test_pieces_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    pieces = [*PIECES, EOS, PAD, *(str(n) for n in range(500))]
+    encoded = [tokenizer.encode(piece) for piece in pieces]
+    assert [len(ids) for ids in encoded] == [1] * len(pieces)
+    assert [tokenizer.decode(ids) for ids in encoded] == pieces
 
 
 def test_longest_match_and_no_leading_zeros(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,4 +1,4 @@
-"""What the verifier pays for and what it does not: every hole of the widely copied regex-and-eval judge, by name."""
+"""What the verifier accepts and what it does not: every hole of the common regex-and-eval judge, by name."""
 
 import pytest
 
