@@ -160,7 +160,7 @@ class Plugins:
         if close := nearest(name, names):
             parts.append(f"did you mean '{close}'?")
         if others := [k for k in KINDS if k != kind and (k, name) in self.provided]:
-            parts.append(f"'{name}' is a {others[0]}, not a {kind}")
+            parts.append(f"'{name}' is {_with_article(others[0])}, not {_with_article(kind)}")
         parts.append(f"installed: {', '.join(names) or 'none'}")
         parts.extend(
             f"plugin {r.label} is {r.status}: {r.error}"
@@ -222,6 +222,10 @@ def unavailable_reason(spec: AnySpec) -> str | None:
     """Why a known component cannot run here, with the cure; None if it can."""
     missing = missing_modules(spec)
     return _unavailable_text(spec, missing) if missing else None
+
+
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind.startswith("a") else f"a {kind}"
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:

@@ -51,6 +51,8 @@ class _Resolver:
         recipe = self._recipe(data)
         task = self._slot("task", ("task",)) if recipe.task is not None else None
         rewards = self._rewards(task)
+        if task is not None and not rewards and isinstance(recipe, Recipe):
+            raise self.source.error(("rewards",), f": task '{task.name}' names no rewards; list at least one")
         common: dict[str, Any] = {
             "rewards": rewards,
             "rollout": self._slot("rollout", ("rollout",), recipe.rollout),
@@ -64,8 +66,6 @@ class _Resolver:
             self._check_data(recipe)
             return ResolvedSft(recipe=recipe, task=task, **common)
         assert task is not None
-        if not rewards:
-            raise self.source.error(("rewards",), f": task '{task.name}' names no rewards; list at least one")
         algorithm = self._slot("algorithm", ("algorithm",))
         needs = self._needs(algorithm)
         self._check_needs(recipe, algorithm, needs)

@@ -61,7 +61,7 @@ def command_line_source(slot: str, name: str, options: Sequence[str]) -> Source:
     source = Source(path=Path("command line"), data={slot: {"name": name}})
     for option in options:
         keys, value, _ = _parse_override(option)
-        _insert(source, (slot, *keys), value, f"option '{option}'")
+        _insert(source, (slot, *keys), value, f"option '{one_line(option)}'")
     _check_values(source)
     return source
 
@@ -218,7 +218,7 @@ def _insert(source: Source, keys: Keys, value: Any, origin: str) -> None:
 
 
 def _parse_override(text: str) -> tuple[Keys, Any, str]:
-    origin = f"override '{text}'"
+    origin = f"override '{one_line(text)}'"
     dotted, equals, raw = text.partition("=")
     keys = tuple(dotted.strip().split("."))
     if not equals or not all(keys):

@@ -52,11 +52,11 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
         raise source.error(at, f" must be {type_text(declared)}, got null")
     if value is not None and isinstance(plain, type) and is_dataclass(plain):
         return build(plain, value, source, at)
-    if value is not None and _is_mapping_of_dataclass(plain):
+    if value is not None and _is_mapping_of_mappings(plain):
         if not isinstance(value, Mapping):
             raise source.error(at, f" must be a mapping of names, got {show(value)}")
         item = get_args(plain)[1]
-        return {name: build(item, entry, source, (*at, name)) for name, entry in value.items()}
+        return {name: _value(item, entry, source, (*at, name)) for name, entry in value.items()}
     return _leaf(declared, value, source, at)
 
 
@@ -104,9 +104,11 @@ def _strip_none(declared: Any) -> tuple[Any, bool]:
     return (rest[0] if len(rest) == 1 else declared), optional
 
 
-def _is_mapping_of_dataclass(declared: Any) -> bool:
-    args = get_args(declared)
-    return get_origin(declared) is dict and isinstance(args[1], type) and is_dataclass(args[1])
+def _is_mapping_of_mappings(declared: Any) -> bool:
+    if get_origin(declared) is not dict:
+        return False
+    item = get_args(declared)[1]
+    return get_origin(item) is dict or (isinstance(item, type) and is_dataclass(item))
 
 
 _NOUNS = {

@@ -7,7 +7,7 @@ from textwrap import dedent
 def write_distribution(
     folder: Path, name: str, code: str, *, entry: str = "", requires: str = "", version: str = "1.0"
 ) -> Path:
-    """Write distribution ``reasonrl-<name>`` with module ``fake_<name>`` into ``folder``, to be on sys.path."""
+    """Write distribution ``reasonrl-<name>`` with module ``fake_<name>`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     module = f"fake_{name}"
     (folder / f"{module}.py").write_text(dedent(code), encoding="utf-8")
