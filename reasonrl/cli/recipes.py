@@ -1,12 +1,13 @@
 """``reasonrl recipes``: the packaged recipes, and a check that needs neither torch nor a GPU."""
 
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reasonrl.cli.table import table
+from reasonrl.cli.table import table, wrapped
 
 if TYPE_CHECKING:
     from reasonrl.recipe.resolved import AnyResolved
@@ -65,9 +66,11 @@ def check(
     from reasonrl.recipe.load import check_recipe
 
     resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
-    typer.echo(f"{resolved.path}: ok, {_summary(resolved)}")
+    typer.echo(f"{resolved.path}: ok")
+    for line in _summary(resolved):
+        typer.echo(f"  {line}")
     if reason := unavailable_reason(resolved.rollout.spec):
-        typer.echo(f"note: {reason}")
+        typer.echo(wrapped(f"note: {reason}", indent="  "))
 
 
 def _text(name: str, files: list[str] | None) -> str:
@@ -84,15 +87,15 @@ def _text(name: str, files: list[str] | None) -> str:
     return header + to_yaml(source.data)
 
 
-def _summary(resolved: "AnyResolved") -> str:
+def _summary(resolved: "AnyResolved") -> Iterator[str]:
     from reasonrl.recipe.resolved import ResolvedRecipe
 
     task = resolved.task.name if resolved.task else "a file of demonstrations"
+    yield f"model {resolved.recipe.model.name or resolved.model_path}"
     if not isinstance(resolved, ResolvedRecipe):
-        return f"sft on {task}, model {resolved.model_path}"
+        yield f"sft on {task}, {resolved.recipe.sft.max_tokens:,} tokens"
+        return
     trainer, group = resolved.recipe.trainer, resolved.recipe.sampling.group_size
-    return (
-        f"{resolved.algorithm.name} on {task} with {resolved.rollout.name}, {trainer.steps} steps of "
-        f"{trainer.prompts_per_step} prompts x {group} = {trainer.prompts_per_step * group} completions, "
-        f"model {resolved.model_path}"
-    )
+    yield f"{resolved.algorithm.name} on {task}, sampled with {resolved.rollout.name}"
+    completions = trainer.prompts_per_step * group
+    yield f"{trainer.steps} steps of {trainer.prompts_per_step} prompts x {group} = {completions} completions"

@@ -44,7 +44,8 @@ def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
         packaged = Path(plugins.get("recipe", name).path)
         if not packaged.is_file():
             raise RecipeError(f"recipe '{name}': its file is missing: {packaged}; reinstall the plugin")
-        return packaged
+        # Messages name the file; inside the repository a relative path is the one that the user knows.
+        return packaged.relative_to(Path.cwd()) if packaged.is_relative_to(Path.cwd()) else packaged
     close = nearest(path.stem, names)
     hint = f"did you mean '{close}'? " if close else ""
     raise RecipeError(f"{name}: no such recipe file; {hint}packaged recipes: {', '.join(names) or 'none'}")
