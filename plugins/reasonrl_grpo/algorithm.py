@@ -62,9 +62,8 @@ class GRPO:
             ref = required(inputs.evals.ref_logprobs, "ref_logprobs")
             per_token = per_token + config.kl_coef * kl_loss(inputs.logprobs, ref, mask, config.kl_estimator)
         if config.entropy_coef > 0:
-            per_token = per_token - config.entropy_coef * zero_outside(
-                required(inputs.entropy, "entropy"), mask
-            )
+            entropy = zero_outside(required(inputs.entropy, "entropy"), mask)
+            per_token = per_token - config.entropy_coef * entropy
         return LossOutput(
             loss=self._share(per_token, mask, normalizer),
             metrics={"loss/policy": self._loss_metric(surrogate, mask), **policy_metrics(inputs, surrogate)},

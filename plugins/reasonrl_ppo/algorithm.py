@@ -47,7 +47,7 @@ class PPO:
         return AdvantageOutput(
             advantages=advantages,
             returns=returns,
-            contributes=mask.any(dim=1),  # every other row trains the critic at least
+            contributes=mask.any(dim=1),  # whatever its advantage, a row with tokens trains the critic
             metrics=metrics,
         )
 
@@ -65,9 +65,8 @@ class PPO:
         value_loss, value_metrics = self._value_loss(inputs)
         per_token = surrogate.loss + config.value_coef * value_loss
         if config.entropy_coef > 0:
-            per_token = per_token - config.entropy_coef * zero_outside(
-                required(inputs.entropy, "entropy"), mask
-            )
+            entropy = zero_outside(required(inputs.entropy, "entropy"), mask)
+            per_token = per_token - config.entropy_coef * entropy
         if config.kl.coef > 0 and config.kl.placement == "loss":
             per_token = per_token + config.kl.coef * self._kl_loss(inputs)
         metrics = {

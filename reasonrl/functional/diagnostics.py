@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from reasonrl.contracts.batch import LossInput, PolicyEval, TrainBatch
+from reasonrl.contracts.batch import LossInput
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.functional.kl import kl_estimate
 from reasonrl.functional.masked import masked_sum, zero_outside
@@ -27,16 +27,6 @@ def policy_metrics(inputs: LossInput, surrogate: Surrogate) -> dict[str, Metric]
         kl = kl_estimate(inputs.logprobs, inputs.evals.ref_logprobs, mask, "k3")
         metrics["policy/kl_ref_k3"] = mean(kl.sum(), tokens)
     return metrics
-
-
-@torch.no_grad()
-def rollout_mismatch_metrics(batch: TrainBatch, evals: PolicyEval) -> dict[str, Metric]:
-    """``policy/kl_rollout_k3``: KL(sampler || trainer at the step's start) per token; {} without both."""
-    if batch.rollout_logprobs is None or evals.old_logprobs is None:
-        return {}
-    mask = batch.response_mask
-    kl = kl_estimate(batch.rollout_logprobs, evals.old_logprobs, mask, "k3")
-    return {"policy/kl_rollout_k3": mean(kl.sum(), mask.sum())}
 
 
 def required(tensor: Tensor | None, name: str) -> Tensor:

@@ -15,6 +15,7 @@ from reference.token_batches import (
     Layout,
     Outcome,
     assert_same,
+    loss_input,
     on_first_pass,
     random_rows,
     run,
@@ -23,6 +24,7 @@ from reference.token_batches import (
 
 from reasonrl import AlgorithmContext, SamplingParams
 from reasonrl.contracts.batch import LossInput, LossNormalizer, Reduce, StepContext
+from reasonrl.functional.logprobs import logprobs_and_entropy
 from reasonrl_ppo.algorithm import PPO
 from reasonrl_ppo.config import KLConfig, PPOConfig
 
@@ -230,3 +232,49 @@ def test_ppo_kl_has_the_reverse_gradient(kl: KLConfig) -> None:
         np.testing.assert_allclose(
             paid.value / paid.weight, divergence([0.5, 0.25, 0.25], reference), rtol=1e-12
         )
+
+
+@EXAMPLES
+@given(SEEDS, st.sampled_from([(6,), (1,) * 6, (2, 4)]), st.sampled_from([math.nan, math.inf]))
+def test_ppo_gradients_by_logits(seed: int, splits: tuple[int, ...], junk: float) -> None:
+    """Chunked, split and with junk outside the response: the same as plain autograd in one piece."""
+    rows = random_rows(seed)
+    mask = torch.tensor(rows["mask"])
+    clean = torch.randn(*mask.shape, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(5, mask.shape, generator=torch.Generator().manual_seed(seed + 1))
+    whole = clean.clone().requires_grad_()
+    everything = torch.log_softmax(whole / 0.8, -1)
+    entropy = -(everything.exp() * everything).sum(-1)
+    _loss_of(rows, everything.gather(-1, ids[..., None]).squeeze(-1), entropy, (6,)).backward()
+
+    leaf = clean.masked_fill(~mask[..., None], junk).requires_grad_()
+    flat, flat_entropy = logprobs_and_entropy(
+        leaf[mask], ids[mask], temperature=0.8, entropy="grad", chunk_size=2
+    )
+    empty = torch.zeros(mask.shape, dtype=torch.float64)
+    _loss_of(
+        rows, empty.masked_scatter(mask, flat), empty.masked_scatter(mask, flat_entropy), splits
+    ).backward()
+    torch.testing.assert_close(leaf.grad, whole.grad, rtol=1e-9, atol=1e-12)
+
+
+def _loss_of(
+    rows: dict, logprobs: torch.Tensor, entropy: torch.Tensor, splits: tuple[int, ...]
+) -> torch.Tensor:
+    """The summed shares, first pass with a perturbed old policy."""
+    old = logprobs.detach() + torch.tensor(rows["old_logprobs"], dtype=torch.float64).clamp(min=-1) / 3
+    rows = {**rows, "old_logprobs": old.nan_to_num(0.0).tolist()}
+    kl = KLConfig(coef=0.2, estimator="k3", placement="loss")
+    algorithm = build(PPOConfig(entropy_coef=0.1, kl=kl))
+    batch, evals, leaves = tensors(rows, Layout(), range(6))
+    output = algorithm.compute_advantages(batch, evals, CONTEXT)
+    leaves |= {"logprobs": logprobs, "entropy": entropy}
+    mask = batch.response_mask
+    normalizer = LossNormalizer(num_response_tokens=float(mask.sum()), num_sequences=1.0)
+    shares, start = [], 0
+    for size in splits:
+        picked = torch.arange(start, start + size)
+        inputs = loss_input(batch, evals, leaves, output, picked, mask.shape[1])
+        shares.append(algorithm.compute_loss(inputs, normalizer, CONTEXT).loss)
+        start += size
+    return torch.stack(shares).sum()
