@@ -38,9 +38,6 @@ WITHIN_LEVEL = {
     ("plugins", "plugin_loading"),
     ("plugin_loading", "plugins"),
     ("model", "recipe"),
-    ("rewards", "recipe"),
-    ("data", "recipe"),
-    ("model", "data"),
     ("observability", "evaluation"),
 }
 ANYWHERE = {"testing", "analysis"}

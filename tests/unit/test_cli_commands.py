@@ -1,0 +1,226 @@
+"""The commands that need no model: what they print, and how they end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.distributions import write_distribution
+from typer.testing import CliRunner
+
+from reasonrl.cli.app import app, parse_fields
+from reasonrl.cli.table import table
+from reasonrl.errors import RecipeError
+
+TOY = ["--plugin", "support.toy_plugin"]
+RECIPE = """\
+name: mine
+model: {name: toy-base}
+task: {name: toy}
+algorithm: {name: plain}
+rollout: {name: engine}
+trainer: {steps: 3, prompts_per_step: 4}
+"""
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    """Standard output of a command that ends with ``code``."""
+    result = CliRunner().invoke(app, arguments, prog_name="reasonrl", env={"COLUMNS": "80"})
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def run_process(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "COLUMNS": "80"}
+    if path is not None:
+        environ["PYTHONPATH"] = str(path)
+    command = [sys.executable, "-m", "reasonrl", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
+
+
+def test_plugins_list_json_has_the_agreed_keys() -> None:
+    records = json.loads(run("plugins", "list", "--json"))
+    assert set(records[0]) == {"name", "distribution", "version", "status", "provides", "error"}
+    by_name = {r["name"]: r for r in records if r["distribution"] == "reasonrl"}
+    assert by_name["ppo"]["status"] == "active"
+    assert by_name["ppo"]["provides"] == ["algorithm ppo"]
+    assert by_name["ppo"]["error"] is None
+
+
+def test_plugins_list_shows_an_unavailable_engine_with_its_cure() -> None:
+    text = run("plugins", "list", *TOY)
+    assert "unavailable" in text
+    assert "pip install no-such-engine" in " ".join(text.split())
+
+
+def test_plugins_show_has_every_option_with_default_and_help() -> None:
+    text = run("plugins", "show", "support.toy_plugin", *TOY)
+    assert "task toy" in text
+    assert "default rewards: toy_reward" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["high", "9", "largest", "number"] in lines
+    assert ["nested.coef", "0.0", "a", "nested", "option"] in lines
+    assert ["words", "[]"] in lines
+
+
+def test_plugins_show_unknown() -> None:
+    assert "error: no plugin 'pppo'; did you mean 'ppo'?" in run("plugins", "show", "pppo", code=2)
+
+
+def test_recipes_check(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    text = run("recipes", "check", str(tmp_path / "r.yaml"), "sampling.group_size=2", *TOY)
+    assert "r.yaml: ok" in text
+    assert "plain on toy, sampled with engine" in text
+    assert "3 steps of 4 prompts x 2 = 8 completions" in text
+
+
+def test_recipes_check_of_an_engine_that_is_missing_here(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    text = run("recipes", "check", str(tmp_path / "r.yaml"), "rollout.name=absent", *TOY)
+    assert "note: rollout 'absent' is unavailable here" in text
+
+
+def test_recipes_check_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE + "optimizer: {learning_rat: 1}\n")
+    text = run("recipes", "check", str(tmp_path / "r.yaml"), *TOY, code=2)
+    assert text.count("\n") == 1
+    assert text.startswith("error: ")
+    assert "r.yaml:7: optimizer.learning_rat: unknown key; did you mean 'learning_rate'?" in text
+
+
+def test_recipes_list_show_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "countdown_ppo" in run("recipes", "list")
+    assert run("recipes", "show", "countdown_ppo").startswith("# PPO")
+    run("recipes", "copy", "countdown_grpo")
+    copied = (tmp_path / "countdown_grpo.yaml").read_text()
+    assert copied.startswith("# GRPO")
+    assert "extends" not in copied
+    assert "prompts_per_step" in copied
+    assert "countdown_grpo.yaml: ok" in run("recipes", "check", "countdown_grpo.yaml")
+    assert "exists already; give another name" in run("recipes", "copy", "countdown_grpo", code=2)
+    assert "cannot be written" in run("recipes", "copy", "countdown_grpo", "no/folder.yaml", code=2)
+
+
+def test_tasks_preview_json() -> None:
+    arguments = ("tasks", "preview", "toy", "--split", "eval", "-n", "9", "--json", "low=3", "high=3", *TOY)
+    entries = json.loads(run(*arguments))
+    assert len(entries) == 5, "the split ends there"
+    assert entries[0] == {
+        "id": "toy/eval/0",
+        "prompt": "Say 3.>",
+        "info": {"n": 3},
+        "reference": "3",
+        "reference_reward": 1.0,
+    }
+
+
+def test_tasks_preview_of_countdown() -> None:
+    entries = json.loads(run("tasks", "preview", "countdown", "-n", "20", "--json", "template=chat"))
+    assert [e["reference_reward"] for e in entries] == [1.0] * 20
+    assert set(entries[0]["info"]) == {"numbers", "target"}
+    assert {turn["role"] for turn in entries[0]["prompt"]} <= {"system", "user", "assistant"}
+
+
+def test_tasks_preview_for_people() -> None:
+    text = run("tasks", "preview", "toy", "-n", "1", "low=3", "high=3", *TOY)
+    assert "  | Say 3.>" in text
+    assert "reward of the reference: 1.0" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tyo"], "error: command line: task.name: no task 'tyo'; did you mean 'toy'?"),
+        (["toy", "hihg=3"], "option 'hihg=3': task.hihg: unknown key for task 'toy'; did you mean 'high'?"),
+        (["toy", "high=x"], "option 'high=x': task.high must be an integer, got 'x'"),
+        (["toy", "low=9", "high=3"], "task.low must be <= high, got 9 and 3"),
+        (["toy", "high"], "expected section.key=value"),
+    ],
+)
+def test_tasks_preview_of_nonsense(arguments: list[str], expected: str) -> None:
+    text = run("tasks", "preview", *arguments, *TOY, code=2)
+    assert expected in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["plugins", "nonsense"], ["train"], ["tasks", "preview", "toy", "-n", "0"]]
+)
+def test_usage_errors_end_with_2(arguments: list[str]) -> None:
+    assert "Usage:" in run(*arguments, code=2)
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help")
+    for command in ("train", "sft", "eval", "generate", "plugins", "recipes", "tasks"):
+        assert command in text
+    assert "reasonrl 0.1" in run("--version")
+
+
+def test_bad_recipe_ends_training_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("plain", "grouped"))
+    assert "grouped needs sampling.group_size >= 2, got 1" in run("train", "r.yaml", *TOY, code=2)
+    assert "no such recipe file" in run("train", "nowhere.yaml", code=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
+
+
+def test_generate_fields() -> None:
+    assert parse_fields(["--numbers", "3,5,8", "--target=16"]) == {"numbers": "3,5,8", "target": "16"}
+    assert parse_fields(["--target", "-3"]) == {"target": "-3"}
+    assert parse_fields(["--min-value", "1"]) == {"min_value": "1"}
+    for wrong in (["stray"], ["--target"], ["--", "x"], ["-t", "3"]):
+        with pytest.raises(RecipeError):
+            parse_fields(wrong)
+
+
+def test_table_wraps_its_last_column() -> None:
+    lines = list(table(("A", "B"), [("x", "word " * 40)], width=40))
+    assert lines[0] == "A  B"
+    assert max(map(len, lines)) <= 40
+    assert all(line.startswith("   word") for line in lines[2:])
+
+
+def test_broken_plugin_leaves_every_other_command_working(tmp_path: Path) -> None:
+    write_distribution(tmp_path, "raises", "raise RuntimeError('no luck today')")
+    write_distribution(tmp_path, "exits", "import sys; sys.exit(7)")
+    assert run_process("--help", path=tmp_path).returncode == 0
+    listed = run_process("plugins", "list", "--json", path=tmp_path)
+    assert listed.returncode == 0
+    broken = {r["name"]: r for r in json.loads(listed.stdout) if r["status"] == "broken"}
+    assert broken["raises"]["error"] == "RuntimeError: no luck today"
+    assert broken["exits"]["error"] == "SystemExit: 7"
+    assert run_process("recipes", "check", "countdown_ppo", path=tmp_path).returncode == 0
+    used = run_process("recipes", "check", "countdown_ppo", "task.name=lucky", path=tmp_path)
+    assert used.returncode == 2
+    assert "plugin raises (reasonrl-raises 1.0) is broken: RuntimeError: no luck today" in used.stderr
+
+
+def test_a_bug_in_a_command_shows_its_traceback_and_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "buggy_task.py").write_text(
+        "from reasonrl import TaskSpec, hookimpl\n\n"
+        "class Task:\n    def size(self, split):\n        raise ZeroDivisionError('a bug')\n\n"
+        "@hookimpl\ndef reasonrl_tasks():\n"
+        "    yield TaskSpec(name='buggy', summary='', factory=lambda config, context: Task())\n"
+    )
+    done = run_process("tasks", "preview", "buggy", "--plugin", str(tmp_path / "buggy_task.py"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+def test_keyboard_interrupt_ends_with_130(tmp_path: Path) -> None:
+    (tmp_path / "stopped_task.py").write_text(
+        "from reasonrl import TaskSpec, hookimpl\n\n"
+        "def build(config, context):\n    raise KeyboardInterrupt\n\n"
+        "@hookimpl\ndef reasonrl_tasks():\n    yield TaskSpec(name='stopped', summary='', factory=build)\n"
+    )
+    done = run_process("tasks", "preview", "stopped", "--plugin", str(tmp_path / "stopped_task.py"))
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
