@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import permutations
 
 import pytest
 
@@ -27,6 +28,26 @@ def test_problems_lie_in_the_configured_ranges_and_are_solvable() -> None:
     assert all(3 <= n <= 12 for d in drawn for n in d.numbers)
     assert {d.target for d in drawn} <= set(range(20, 31))
     assert all(solve(d.numbers, d.target, limit=1) for d in drawn)
+
+
+def test_problems_have_a_solution_in_positive_whole_numbers() -> None:
+    """A stronger promise than solvable: no fraction, no negative number and no zero is needed on the way."""
+    generator = Generator(CountdownConfig(max_number=8, min_target=1), 0)
+    drawn = [generator.instance("train", i) for i in range(500)]
+    assert [d for d in drawn if d.target not in _positive_whole_results(d.numbers)] == []
+
+
+def _positive_whole_results(values: tuple[int, ...]) -> set[int]:
+    if len(values) == 1:
+        return {values[0]}
+    found: set[int] = set()
+    for i, j in permutations(range(len(values)), 2):
+        rest = tuple(v for k, v in enumerate(values) if k not in (i, j))
+        a, b = values[i], values[j]
+        results = {a + b, a * b, *({a - b} if a > b else ()), *({a // b} if a % b == 0 else ())}
+        for result in results:
+            found |= _positive_whole_results((*rest, result))
+    return found
 
 
 def test_amounts_of_numbers_are_equally_frequent() -> None:

@@ -56,7 +56,7 @@ def test_every_reachable_target_is_solved_and_no_other(numbers: tuple[int, ...])
 
 
 def test_every_way_to_write_a_three_number_solution_is_covered() -> None:
-    """Each right string over all orders, operators and groupings has a solution with the same operators."""
+    """Each right string over all orders, operators and groupings has a solution with its operators."""
     numbers, target = [2, 3, 6], 12
     written = {
         text.format(a, f, b, g, c)
@@ -70,6 +70,12 @@ def test_every_way_to_write_a_three_number_solution_is_covered() -> None:
 
 def _signs(text: str) -> str:
     return "".join(sorted(c for c in text if c in "+-*/"))
+
+
+def test_differences_of_either_sign_are_solutions_of_their_own() -> None:
+    """Negative values on the way count; without a unary minus the two are different expressions."""
+    solutions = solve([3, 4, 5, 9], 4)
+    assert {"(3-4)*(5-9)", "(4-3)*(9-5)"} <= set(solutions)
 
 
 def test_limit_and_order() -> None:
