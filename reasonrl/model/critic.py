@@ -29,24 +29,17 @@ class Critic(nn.Module):
             return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
 
 
-def build_critic(
-    model: Any, kind: Literal["shared", "separate"], *, gradient_checkpointing: bool = False
-) -> Critic:
-    """A critic for the causal LM ``model`` (adapters are ignored by a separate one, which trains in full).
+def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
+    """A critic for the causal LM ``model``, on its device.
 
     ``shared`` reads the policy's last hidden state and sends gradients into it; ``separate`` starts as a
-    copy of the policy's trunk, as in TinyZero.
+    copy of the policy's trunk, as in TinyZero, without adapters and trained in full. The copy recomputes
+    activations where ``model`` does.
     """
     base = base_model(model)
-    embeddings = base.get_input_embeddings()
-    hidden_size = base.config.get_text_config().hidden_size
-    if kind == "shared":
-        critic = Critic(hidden_size)
-    else:
-        critic = Critic(hidden_size, _trainable_copy(model))
-        if gradient_checkpointing and critic.decoder is not None:
-            enable_gradient_checkpointing(critic.decoder)
-    return critic.to(embeddings.weight.device)
+    decoder = _trainable_copy(model) if kind == "separate" else None
+    critic = Critic(base.config.get_text_config().hidden_size, decoder)
+    return critic.to(base.get_input_embeddings().weight.device)
 
 
 def enable_gradient_checkpointing(model: Any) -> None:

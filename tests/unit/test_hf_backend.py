@@ -1,0 +1,221 @@
+"""The contract of the rollout backend: ends, limits, text, order, and what it leaves untouched."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_policies import backend_for, load_tiny, mixed_requests, request
+
+from reasonrl import FinishReason, RolloutBackend, SamplingParams
+from reasonrl.errors import RolloutError
+from reasonrl.model.load import LoadedModel
+from reasonrl.testing.models import tiny_model_folder
+from reasonrl_hf.config import HFConfig
+
+EOS = 256
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model_folder(tmp_path_factory.mktemp("hf") / "model")
+
+
+@pytest.fixture
+def loaded(folder: Path) -> LoadedModel:
+    return load_tiny(folder)
+
+
+def favour(loaded: LoadedModel, *tokens: int, by: float = 100.0) -> None:
+    """Replace the model's head by one that always prefers ``tokens``."""
+    bias = torch.zeros(loaded.model.config.vocab_size)
+    bias[list(tokens)] = by
+    loaded.model.lm_head.register_forward_hook(lambda _m, _a, logits: logits * 0.0 + bias)
+
+
+def test_it_is_a_rollout_backend(loaded: LoadedModel) -> None:
+    assert isinstance(backend_for(loaded, SamplingParams()), RolloutBackend)
+
+
+def test_groups_come_in_order_with_their_requests(loaded: LoadedModel) -> None:
+    sampling = SamplingParams(max_completion_tokens=3)
+    requests = mixed_requests(sampling, group_size=2)[::-1]
+    with backend_for(loaded, sampling, max_batch_rows=3) as backend:
+        groups = backend.generate(requests)
+    assert [group.request for group in groups] == requests
+    assert [len(group.completions) for group in groups] == [2] * len(requests)
+
+
+def test_no_requests_give_no_groups(loaded: LoadedModel) -> None:
+    with backend_for(loaded, SamplingParams()) as backend:
+        assert backend.generate([]) == []
+
+
+def test_samples_of_a_group_and_equal_prompts_of_other_seeds_differ(loaded: LoadedModel) -> None:
+    sampling = SamplingParams(max_completion_tokens=8)
+    requests = [request((5, 6), sampling, group_size=3, seed=seed) for seed in (1, 2)]
+    with backend_for(loaded, sampling) as backend:
+        groups = backend.generate(requests)
+    assert len({c.token_ids for g in groups for c in g.completions}) == 6
+
+
+def test_eos_is_kept_in_the_tokens_and_left_out_of_the_text(loaded: LoadedModel) -> None:
+    favour(loaded, EOS)
+    sampling = SamplingParams(max_completion_tokens=8)
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert completion.token_ids == (EOS,)
+    assert completion.text == ""
+    assert completion.finish_reason is FinishReason.EOS
+    assert completion.logprobs == pytest.approx((0.0,), abs=1e-6)
+
+
+def test_an_eos_of_the_generation_config_ends_too(loaded: LoadedModel) -> None:
+    favour(loaded, 7)
+    loaded.model.generation_config.eos_token_id = [EOS, 7]
+    sampling = SamplingParams(max_completion_tokens=8)
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert (completion.token_ids, completion.finish_reason) == ((7,), FinishReason.EOS)
+
+
+def test_eos_on_the_last_allowed_token_is_eos_not_length(loaded: LoadedModel) -> None:
+    favour(loaded, EOS)
+    sampling = SamplingParams(max_completion_tokens=1)
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert completion.finish_reason is FinishReason.EOS
+
+
+def test_the_token_limit_cuts(loaded: LoadedModel) -> None:
+    favour(loaded, 35, 36)
+    sampling = SamplingParams(max_completion_tokens=5)
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert len(completion.token_ids) == 5
+    assert completion.finish_reason is FinishReason.LENGTH
+    assert completion.logprobs == pytest.approx([math.log(0.5)] * 5, abs=1e-5)
+
+
+def test_a_stop_string_over_several_tokens_ends_and_stays_in_the_text(loaded: LoadedModel) -> None:
+    sampling = SamplingParams(max_completion_tokens=400, stop=("aba", "never"))
+    a, b = loaded.tokenizer.encode("ab")
+    favour(loaded, a, b)
+    with backend_for(loaded, sampling) as backend:
+        completions = backend.generate([request((5, 6), sampling, group_size=20, seed=4)])[0].completions
+    for completion in completions:
+        assert completion.finish_reason is FinishReason.STOP_STRING
+        assert completion.text.endswith("aba")
+        assert completion.text.count("aba") == 1
+        assert len(completion.token_ids) == len(completion.text) == len(completion.logprobs or ())
+    assert len({c.text for c in completions}) > 3
+
+
+def test_stop_strings_work_beyond_ascii(loaded: LoadedModel) -> None:
+    tokens = loaded.tokenizer.encode("é")
+    assert len(tokens) == 2
+    favour(loaded, *tokens)
+    sampling = SamplingParams(max_completion_tokens=200, stop=("éé",))
+    with backend_for(loaded, sampling) as backend:
+        completions = backend.generate([request((5, 6), sampling, group_size=4)])[0].completions
+    assert all(c.text.endswith("éé") and c.text.count("éé") == 1 for c in completions)
+
+
+def test_a_stop_string_of_the_prompt_does_not_end_the_completion(loaded: LoadedModel) -> None:
+    favour(loaded, *loaded.tokenizer.encode("b"))
+    sampling = SamplingParams(max_completion_tokens=3, stop=("ab",))
+    prompt = tuple(loaded.tokenizer.encode("xa"))
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request(prompt, sampling)])[0].completions[0]
+    assert (completion.text, completion.finish_reason) == ("bbb", FinishReason.LENGTH)
+
+
+def test_settings_may_differ_between_requests(loaded: LoadedModel) -> None:
+    short = SamplingParams(max_completion_tokens=2)
+    greedy = SamplingParams(temperature=0.0, max_completion_tokens=4)
+    requests = [request((5, 6), s, group_size=2, seed=i) for i, s in enumerate((short, greedy, short))]
+    with backend_for(loaded, short) as backend:
+        groups = backend.generate(requests)
+    assert [max(len(c.token_ids) for c in g.completions) for g in groups] == [2, 4, 2]
+    assert groups[1].completions[0].token_ids == groups[1].completions[1].token_ids
+
+
+def test_the_policy_version_is_the_last_synced_and_the_weights_are_not_read(loaded: LoadedModel) -> None:
+    def weights():
+        raise AssertionError("hf shares the module")
+        yield
+
+    sampling = SamplingParams(max_completion_tokens=1)
+    with backend_for(loaded, sampling) as backend:
+        backend.sync_weights(weights(), policy_version=17)
+        completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert completion.policy_version == 17
+
+
+def test_new_weights_are_used_at_once(loaded: LoadedModel) -> None:
+    sampling = SamplingParams(temperature=0.0, max_completion_tokens=6)
+    with backend_for(loaded, sampling) as backend:
+        before = backend.generate([request((5, 6), sampling)])[0].completions[0]
+        with torch.no_grad():
+            loaded.model.get_input_embeddings().weight.copy_(
+                loaded.model.get_input_embeddings().weight.flip(0).clone()
+            )
+        after = backend.generate([request((5, 6), sampling)])[0].completions[0]
+    assert before.token_ids != after.token_ids
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_gradients_and_global_generators_are_left_alone(loaded: LoadedModel, training: bool) -> None:
+    loaded.model.train(training)
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    sampling = SamplingParams(max_completion_tokens=6)
+    with backend_for(loaded, sampling) as backend:
+        backend.generate(mixed_requests(sampling))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training is training for module in loaded.model.modules())
+    assert all(p.requires_grad and p.grad is None for p in loaded.model.parameters())
+    loaded.model(torch.tensor([[1, 2]])).logits.sum().backward()
+
+
+def test_a_failure_restores_the_mode_too(loaded: LoadedModel) -> None:
+    loaded.model.train()
+    favour(loaded, 3, by=float("nan"))
+    sampling = SamplingParams(max_completion_tokens=2)
+    with backend_for(loaded, sampling) as backend, pytest.raises(RolloutError, match="non-finite"):
+        backend.generate([request((5, 6), sampling)])
+    assert loaded.model.training
+
+
+def test_context_overflow_is_refused_before_sampling(loaded: LoadedModel) -> None:
+    sampling = SamplingParams(max_completion_tokens=2047)
+    refused = pytest.raises(RolloutError, match="context of 2048")
+    with backend_for(loaded, sampling) as backend, refused as error:
+        backend.generate([request((5, 6), sampling)])
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_prompt_is_refused(loaded: LoadedModel) -> None:
+    sampling = SamplingParams()
+    with backend_for(loaded, sampling) as backend, pytest.raises(RolloutError, match="no tokens"):
+        backend.generate([request((), sampling)])
+
+
+def test_gradient_checkpointing_does_not_disturb_sampling(folder: Path) -> None:
+    sampling = SamplingParams(max_completion_tokens=6)
+    sampled = []
+    for checkpointing in (False, True):
+        loaded = load_tiny(folder, gradient_checkpointing=checkpointing)
+        loaded.model.train()
+        with backend_for(loaded, sampling) as backend:
+            sampled.append([g.completions for g in backend.generate(mixed_requests(sampling))])
+    assert sampled[0] == sampled[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"max_batch_rows": 0}, "max_batch_rows"), ({"compact_fraction": 0.0}, "compact_fraction")],
+)
+def test_config_is_checked(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HFConfig(**options)
