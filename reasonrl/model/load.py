@@ -49,6 +49,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
         config = _load_config(model_path, options)
         tokenizer = load_tokenizer(model_path, **options)
         network = _build(model, model_path, config, seed, resolve_dtype(model.dtype, device), options)
+    _check_token_ids(model_path, network, tokenizer)
     network = network.to(device)
     _disable_module_dropout(network)
     if model.gradient_checkpointing:
@@ -77,6 +78,12 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise RecipeError(_load_message("tokenizer", model_path, error)) from error
+    probe = tokenizer.encode("1 + 2", add_special_tokens=False)
+    if not set(probe) - set(tokenizer.all_special_ids):
+        # transformers makes an empty tokenizer of the model's type where it finds no files.
+        raise RecipeError(
+            f"model {model_path!r}: found no tokenizer files; add tokenizer.json and its config"
+        )
     if tokenizer.eos_token_id is None:
         raise RecipeError(
             f"model {model_path!r}: its tokenizer has no EOS token, so completions could never end; set one"
@@ -130,20 +137,41 @@ def _load_config(model_path: str, options: dict[str, Any]) -> Any:
 def _build(
     model: ModelConfig, model_path: str, config: Any, seed: int, dtype: torch.dtype, options: dict[str, Any]
 ) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    attention = {} if model.attention == "auto" else {"attn_implementation": model.attention}
+    common = {"config": config, "dtype": dtype}
+    if model.attention != "auto":
+        common["attn_implementation"] = model.attention
     try:
         if model.init == "random":
             with _seeded(seed, torch.device("cpu")):
-                return AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, trust_remote_code=model.trust_remote_code, **attention
-                )
-        return AutoModelForCausalLM.from_pretrained(
-            model_path, config=config, dtype=dtype, **options, **attention
+                return AutoModelForCausalLM.from_config(**common, trust_remote_code=model.trust_remote_code)
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            model_path, **common, **options, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise RecipeError(_load_message("model", model_path, error)) from error
+        network, report = found
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(_load_message("weights", model_path, error)) from error
+    if report["missing_keys"]:
+        # transformers would fill these with random numbers and go on.
+        missing = sorted(report["missing_keys"])
+        raise RecipeError(
+            f"model {model_path!r}: its files lack {len(missing)} weights that its config asks for, "
+            f"such as {missing[0]}; get the whole model again"
+        )
+    return network
+
+
+def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
+    rows = network.get_input_embeddings().weight.shape[0]
+    for name in ("eos_token_id", "pad_token_id"):
+        token = getattr(tokenizer, name)
+        if token >= rows:
+            raise RecipeError(
+                f"model {model_path!r}: the tokenizer's {name} is {token}, but the model has {rows} embeddings; "
+                "tokenizer and model do not belong together"
+            )
 
 
 def _load_message(what: str, model_path: str, error: BaseException) -> str:
