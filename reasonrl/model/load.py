@@ -76,7 +76,7 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
             tokenizer = AutoTokenizer.from_pretrained(
                 model_path, revision=revision, trust_remote_code=trust_remote_code
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except _load_errors() as error:
             raise RecipeError(_load_message("tokenizer", model_path, error)) from error
     probe = tokenizer.encode("1 + 2", add_special_tokens=False)
     if not set(probe) - set(tokenizer.all_special_ids):
@@ -127,7 +127,7 @@ def _load_config(model_path: str, options: dict[str, Any]) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(model_path, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _load_errors() as error:
         raise RecipeError(_load_message("config", model_path, error)) from error
     for section in {id(c): c for c in (config, config.get_text_config())}.values():
         _disable_config_dropout(section)
@@ -137,7 +137,6 @@ def _load_config(model_path: str, options: dict[str, Any]) -> Any:
 def _build(
     model: ModelConfig, model_path: str, config: Any, seed: int, dtype: torch.dtype, options: dict[str, Any]
 ) -> Any:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     common = {"config": config, "dtype": dtype}
@@ -151,7 +150,7 @@ def _build(
             model_path, **common, **options, output_loading_info=True
         )
         network, report = found
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except _load_errors() as error:
         raise RecipeError(_load_message("weights", model_path, error)) from error
     if report["missing_keys"]:
         # transformers would fill these with random numbers and go on.
@@ -169,9 +168,17 @@ def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
         token = getattr(tokenizer, name)
         if token >= rows:
             raise RecipeError(
-                f"model {model_path!r}: the tokenizer's {name} is {token}, but the model has {rows} embeddings; "
-                "tokenizer and model do not belong together"
+                f"model {model_path!r}: the tokenizer's {name} is {token}, but the model has {rows} "
+                "embeddings; tokenizer and model do not belong together"
             )
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What transformers raises for files that are missing, torn, unknown or contradict themselves."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError
 
 
 def _load_message(what: str, model_path: str, error: BaseException) -> str:

@@ -110,12 +110,15 @@ def broken(folder: Path, tmp_path: Path, kind: str) -> Path:
         (target / "model.safetensors").unlink()
     elif kind == "torn weights":
         (target / "model.safetensors").write_bytes(b"\x10" * 40)
+    elif kind == "inconsistent config":
+        path = target / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 33}))
     elif kind == "too few layers":
         path = target / "config.json"
         deeper = {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
         path.write_text(json.dumps(json.loads(path.read_text()) | deeper))
     elif kind == "fewer embeddings":
-        tiny = AutoConfig.for_model("llama", vocab_size=200, hidden_size=8, intermediate_size=8)
+        tiny = AutoConfig.for_model("llama", vocab_size=200, hidden_size=32, intermediate_size=8)
         AutoModelForCausalLM.from_config(tiny).save_pretrained(target)
     elif kind == "no tokenizer":
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -132,6 +135,7 @@ def broken(folder: Path, tmp_path: Path, kind: str) -> Path:
         "no config",
         "bad config",
         "unknown architecture",
+        "inconsistent config",
         "no weights",
         "torn weights",
         "too few layers",
