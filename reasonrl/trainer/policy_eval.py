@@ -52,8 +52,9 @@ def _forward_all(
     for rows in plan:
         index = torch.tensor(rows, device=batch.input_ids.device)
         part = batch.select(index, max(lengths[row] for row in rows))
+        asked = {"values": True} if values else {}  # a reference has no critic to ask
         out = module(
-            part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, values=values
+            part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked
         )
         width = part.input_ids.shape[1]
         logprobs[index, :width] = out.logprobs.to(logprobs.dtype)
