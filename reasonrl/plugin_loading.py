@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from pluggy import HookImpl, PluginManager
 
@@ -263,6 +263,7 @@ def _check_spec(hook: str, spec: Any, expected: type) -> None:
         return
     if not (isinstance(spec.config, type) and is_dataclass(spec.config)):
         raise PluginContractError(f"{hook}: config of '{spec.name}' is {spec.config!r}, expected a dataclass")
+    get_type_hints(spec.config)  # raises for a type that the plugin forgot to import
     for taken in ("name", "weight") if spec.kind == "reward" else ("name",):
         if taken in {f.name for f in fields(spec.config)}:
             raise PluginContractError(f"{hook}: option '{taken}' is reserved; rename it in '{spec.name}'")

@@ -148,7 +148,7 @@ class _Resolver:
 
     def _default_rewards(self, task: Component | None) -> dict[str, RewardComponent]:
         names = getattr(task.spec, "default_rewards", ()) if task else ()
-        specs = {name: self.plugins.get("reward", name) for name in names}
+        specs = {name: self._get("reward", name, ("task", "name")) for name in names}
         return {
             name: RewardComponent(spec=spec, config=build(spec.config, {}, self.source, ("rewards", name)))
             for name, spec in specs.items()

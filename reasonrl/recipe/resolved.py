@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasonrl.contracts.specs import AlgorithmSpec, ComponentSpec, Needs, RewardSpec
+from reasonrl.contracts.specs import ComponentSpec, Needs, RewardSpec
 from reasonrl.recipe.schema import Recipe, SftRecipe, SuiteConfig
 
 
@@ -61,11 +61,6 @@ class ResolvedRecipe(_Resolved):
     task: Component
     algorithm: Component
     needs: Needs
-
-    @property
-    def algorithm_spec(self) -> AlgorithmSpec:
-        assert isinstance(self.algorithm.spec, AlgorithmSpec)
-        return self.algorithm.spec
 
 
 @dataclass(frozen=True, kw_only=True)
