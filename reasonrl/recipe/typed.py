@@ -63,6 +63,9 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
 def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     if not _is_strictly(declared, value):
         raise source.error(at, f" must be {type_text(declared)}, got {show(value)}")
+    plain, _ = _strip_none(declared)
+    if value is None or (plain is type(value) and "${" not in str(value) and plain in _SCALARS):
+        return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
     try:
         leaf = OmegaConf.structured(make_dataclass("Leaf", [("value", declared)]))
         node: Any = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
@@ -111,6 +114,7 @@ def _is_mapping_of_mappings(declared: Any) -> bool:
     return get_origin(item) is dict or (isinstance(item, type) and is_dataclass(item))
 
 
+_SCALARS = (bool, int, float, str)
 _NOUNS = {
     int: "an integer",
     float: "a number",
