@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -40,12 +41,10 @@ class HFBackend:
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """Sample every request's group; groups in order of the requests, completions in order of their
-        samples.
+        """Sample every request's group: groups in order of the requests, completions of their samples.
 
-        Raises: RolloutError if a prompt is empty, prompt and limit exceed the model's context, or logits
-        are not
-            finite.
+        Raises: RolloutError if the model has no key-value cache, a prompt is empty, prompt and limit exceed
+            the model's context, or logits are not finite.
         """
         model = self._model()
         for request in requests:
@@ -68,7 +67,13 @@ class HFBackend:
     def _model(self) -> Any:
         """The transformers model: adapters live inside its layers, so their wrapper is not needed."""
         model = self._policy.model
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise RolloutError(
+                f"hf: {type(model).__name__} keeps its state in no past_key_values cache, which this engine "
+                "needs; choose an attention model or another rollout engine"
+            )
+        return model
 
     def _check(self, request: RolloutRequest, model: Any) -> None:
         where = f"hf: problem {request.problem.id!r}"

@@ -51,6 +51,12 @@ def mixed_requests(sampling: SamplingParams, *, group_size: int = 3, count: int 
     return [request(p, sampling, group_size=group_size, seed=101 * i) for i, p in enumerate(prompts)]
 
 
+def end_often(loaded: LoadedModel) -> LoadedModel:
+    """Let 24 of the 258 tokens end a completion, so that rows finish at many different steps."""
+    loaded.model.generation_config.eos_token_id = list(range(24))
+    return loaded
+
+
 def teacher_forced(
     model: nn.Module, prompt: tuple[int, ...], completion: tuple[int, ...], temperature: float
 ) -> Tensor:

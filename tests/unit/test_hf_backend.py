@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_policies import backend_for, load_tiny, mixed_requests, request
+from support.tiny_policies import backend_for, load_tiny, mixed_requests, request, teacher_forced
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from reasonrl import FinishReason, RolloutBackend, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.model.load import LoadedModel
+from reasonrl.recipe.schema import LoraConfig
 from reasonrl.testing.models import tiny_model_folder
 from reasonrl_hf.config import HFConfig
 
@@ -210,6 +212,32 @@ def test_gradient_checkpointing_does_not_disturb_sampling(folder: Path) -> None:
         with backend_for(loaded, sampling) as backend:
             sampled.append([g.completions for g in backend.generate(mixed_requests(sampling))])
     assert sampled[0] == sampled[1]
+
+
+def test_adapters_are_sampled_with(folder: Path) -> None:
+    loaded = load_tiny(folder, lora=LoraConfig(rank=4))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    sampling = SamplingParams(max_completion_tokens=8)
+    with backend_for(loaded, sampling) as backend:
+        completion = backend.generate([request((5, 6, 7), sampling)])[0].completions[0]
+    expected = teacher_forced(loaded.model, (5, 6, 7), completion.token_ids, 1.0)
+    torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=1e-5, rtol=0)
+    with loaded.model.disable_adapter():
+        base = teacher_forced(loaded.model, (5, 6, 7), completion.token_ids, 1.0)
+    assert (base - expected).abs().max() > 1e-2
+
+
+def test_a_model_without_a_key_value_cache_is_refused(loaded: LoadedModel) -> None:
+    shape = {"vocab_size": 258, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    recurrent = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **shape))
+    sampling = SamplingParams()
+    backend = backend_for(LoadedModel(model=recurrent, tokenizer=loaded.tokenizer), sampling)
+    with backend, pytest.raises(RolloutError, match="past_key_values"):
+        backend.generate([request((5, 6), sampling)])
 
 
 @pytest.mark.parametrize(
