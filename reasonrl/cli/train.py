@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from reasonrl.cli.ranks import start_missing_ranks
 from reasonrl.trainer import run
 
 
@@ -9,6 +10,7 @@ def run_train(
     recipe: str, overrides: Sequence[str], run_dir: str | None, plugin_files: Sequence[str]
 ) -> None:
     """Train by reinforcement learning and show it."""
+    start_missing_ranks()
     from reasonrl.cli.console import ConsoleReporter
 
     run.train(
@@ -24,6 +26,7 @@ def run_sft(
     plugin_files: Sequence[str],
 ) -> None:
     """Train by imitation and show it."""
+    start_missing_ranks()
     from reasonrl.cli.console import ConsoleReporter
 
     run.sft(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
 
 from reasonrl.contracts.data import SamplingParams
 from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
@@ -57,12 +56,14 @@ def open_bench(
     updates are not rounded away.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    dtype = resolve_dtype(model.dtype, PartialState().device)
+    # Without cpu=True accelerate takes several ranks on a machine without a GPU for GPU ranks.
+    on_cpu = not torch.accelerator.is_available()
+    dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
     accelerator = Accelerator(
+        cpu=on_cpu,
         mixed_precision=AUTOCAST[dtype],
         log_with=list(trackers) or None,
         project_dir=logging_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     master = replace(model, dtype="float32")
     loaded = load_model(master, model_path, seed=seed, device=accelerator.device)
