@@ -130,7 +130,8 @@ def load(files: Sequence[str], allowed: str | None) -> Plugins:
     manager.add_hookspecs(ReasonRLSpecs)
     loader = _Loader(manager=manager)
     allow = None if allowed is None else {name.strip() for name in allowed.split(",") if name.strip()}
-    sources = _installed()
+    sources, damaged = _installed()
+    loader.records.extend(damaged)
     _warn_unknown(allow, sources)
     for source in sources:
         _load_installed(loader, source, allow)
@@ -139,20 +140,39 @@ def load(files: Sequence[str], allowed: str | None) -> Plugins:
     return loader.finish()
 
 
-def _installed() -> list[_Source]:
-    """Every entry point of the group, each (name, value) once, sorted."""
+def _installed() -> tuple[list[_Source], list[PluginRecord]]:
+    """Every entry point of the group, sorted, and a broken record for each distribution that cannot be read.
+
+    Distributions are read one by one: ``importlib.metadata.entry_points`` fails as a whole when one of them
+    has a damaged file.
+    """
     found: dict[tuple[str, str], _Source] = {}
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        dist = entry.dist
-        source = _Source(
-            name=entry.name,
-            value=entry.value,
-            distribution=dist.name if dist else "unknown",
-            version=dist.version if dist else "",
-            requires=tuple(dist.requires or ()) if dist else (),
-        )
-        found.setdefault((entry.name, entry.value), source)
-    return [found[key] for key in sorted(found)]
+    broken: list[PluginRecord] = []
+    seen: set[str] = set()
+    for dist in importlib.metadata.distributions():
+        name = "unknown"
+        try:
+            if f"[{ENTRY_POINT_GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
+                continue
+            name = dist.name or name
+            if name.lower() in seen:  # an older copy, further down sys.path
+                continue
+            seen.add(name.lower())
+            for source in _sources(dist, name):
+                found.setdefault((source.name, source.value), source)
+        except Exception as err:  # noqa: BLE001 - damaged metadata of one distribution, whatever it is
+            source = _Source(name=name, value="entry_points.txt", distribution=name, version="")
+            broken.append(source.record("broken", describe(err), traceback.format_exc()))
+    return [found[key] for key in sorted(found)], broken
+
+
+def _sources(dist: importlib.metadata.Distribution, name: str) -> list[_Source]:
+    version, requires = dist.version or "", tuple(dist.requires or ())
+    return [
+        _Source(name=entry.name, value=entry.value, distribution=name, version=version, requires=requires)
+        for entry in dist.entry_points
+        if entry.group == ENTRY_POINT_GROUP
+    ]
 
 
 def _warn_unknown(allow: set[str] | None, sources: Sequence[_Source]) -> None:
@@ -174,7 +194,7 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
         loader.add(source, _import_value(source.value))
     except KeyboardInterrupt:
         raise
-    except BaseException as err:  # noqa: BLE001 - a plugin may raise anything, SystemExit included; it is listed as broken
+    except BaseException as err:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
         loader.records.append(source.record("broken", describe(err), traceback.format_exc()))
 
 

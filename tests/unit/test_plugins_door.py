@@ -136,6 +136,31 @@ def test_two_distributions_may_share_an_entry_point_name(
     assert plugins.provider("reward", "b").distribution == "reasonrl-two"
 
 
+def test_damaged_metadata_is_listed_and_harms_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_distribution(tmp_path, "good", GOOD.format(reward="fine"))
+    write_distribution(tmp_path, "line", "")
+    (tmp_path / "reasonrl_line-1.0.dist-info" / "entry_points.txt").write_text("[reasonrl]\nnot a pair\n")
+    write_distribution(tmp_path, "bytes", "")
+    (tmp_path / "reasonrl_bytes-1.0.dist-info" / "METADATA").write_bytes(b"Name: \xff\xfe\nVersion: 1\n")
+    write_distribution(tmp_path, "nameless", GOOD.format(reward="anonymous"))
+    (tmp_path / "reasonrl_nameless-1.0.dist-info" / "METADATA").unlink()
+    plugins = load(monkeypatch, tmp_path, "good", "nameless", "reasonrl-line")
+    status = {r.name: r.status for r in plugins.records}
+    assert status["good"] == "active"
+    assert status["reasonrl-line"] == "broken"
+    assert status.get("nameless", status.get("unknown")) in ("active", "broken")
+    assert plugins.get("reward", "fine").name == "fine"
+
+
+def test_older_copy_further_down_the_path_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_distribution(tmp_path / "old", "twice", GOOD.format(reward="old"), version="1.0")
+    write_distribution(tmp_path / "new", "twice", GOOD.format(reward="new"), version="2.0")
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    plugins = load(monkeypatch, tmp_path / "new", "twice")
+    assert [s.name for s in plugins.specs("reward")] == ["new"]
+    assert plugins.provider("reward", "new").version == "2.0"
+
+
 @pytest.mark.parametrize(
     ("value", "active"), [(None, 2), ("", 0), ("one", 1), ("reasonrl-two, one", 2), ("nobody", 0)]
 )
