@@ -1,5 +1,6 @@
 """GRPO's options, what it asks for, and steps worked out by hand."""
 
+import math
 import subprocess
 import sys
 
@@ -102,3 +103,15 @@ def test_grpo_flat_groups_are_dropped_only_when_nothing_else_pulls() -> None:
     assert run(build(GRPOConfig()), rows).contributes.tolist() == [False, False]
     assert run(build(GRPOConfig(kl_coef=0.1)), rows).contributes.tolist() == [True, True]
     assert run(build(GRPOConfig(entropy_coef=0.1)), rows).contributes.tolist() == [True, True]
+
+
+def test_grpo_metrics_by_hand() -> None:
+    # One token of three moved: new -1.5, old -1.0, reference -1.0; its ratio exp(-0.5) = 0.61 is below 0.8 and its
+    # advantage is -1, so it is clipped. KL(old || new): x = 0.5. KL(new || reference): x = -0.5.
+    rows = hand_rows()
+    rows |= {"ref_logprobs": rows["logprobs"], "logprobs": [[9.0, -1.0, 9.0], [9.0, -1.5, -2.0]]}
+    got = run(build(GRPOConfig(kl_coef=0.1)), rows).metrics
+    assert got["policy/clip_frac"] == pytest.approx(1 / 3)
+    assert got["policy/ratio_max"] == pytest.approx(1.0)
+    assert got["policy/kl_old_k3"] == pytest.approx((math.exp(-0.5) - 1 + 0.5) / 3)
+    assert got["policy/kl_ref_k3"] == pytest.approx((math.exp(0.5) - 1 - 0.5) / 3)
