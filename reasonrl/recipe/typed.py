@@ -52,7 +52,7 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
         raise source.error(at, f" must be {type_text(declared)}, got null")
     if value is not None and isinstance(plain, type) and is_dataclass(plain):
         return build(plain, value, source, at)
-    if value is not None and _is_mapping_of_mappings(plain):
+    if value is not None and _is_typed_mapping(plain):
         if not isinstance(value, Mapping):
             raise source.error(at, f" must be a mapping of names, got {show(value)}")
         item = get_args(plain)[1]
@@ -107,11 +107,8 @@ def _strip_none(declared: Any) -> tuple[Any, bool]:
     return (rest[0] if len(rest) == 1 else declared), optional
 
 
-def _is_mapping_of_mappings(declared: Any) -> bool:
-    if get_origin(declared) is not dict:
-        return False
-    item = get_args(declared)[1]
-    return get_origin(item) is dict or (isinstance(item, type) and is_dataclass(item))
+def _is_typed_mapping(declared: Any) -> bool:
+    return get_origin(declared) is dict and get_args(declared)[1] is not Any
 
 
 _SCALARS = (bool, int, float, str)
