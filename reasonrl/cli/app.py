@@ -20,7 +20,7 @@ class _OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:
-            typer.echo(f"error: {' '.join(str(err).split())}", err=True)
+            typer.echo(f"error: {one_line(err)}", err=True)
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)

@@ -58,7 +58,9 @@ class ConsoleReporter:
         """The figures of ``reasonrl eval``."""
         self._console.print(Text(f"model: {model}"))
         for result in results:
-            table = Table(title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left")
+            table = Table(
+                title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left"
+            )
             table.add_column("figure")
             table.add_column("value", justify="right")
             table.add_row("accuracy", _with_interval(result.to_json()))
@@ -76,7 +78,9 @@ class ConsoleReporter:
             verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
             reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
             end = f"{len(completion.token_ids)} tokens, ended by {completion.finish_reason.value}"
-            self._console.print(Text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold"))
+            self._console.print(
+                Text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold")
+            )
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
         self._console.print()
@@ -90,7 +94,9 @@ class ConsoleReporter:
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
     """Every suite at the first and the last evaluation."""
-    table = Table(title=f"before (step {first['step']}) and after (step {last['step']})", title_justify="left")
+    table = Table(
+        title=f"before (step {first['step']}) and after (step {last['step']})", title_justify="left"
+    )
     table.add_column("suite")
     for heading in ("figure", "before", "after"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")

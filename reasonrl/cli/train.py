@@ -13,9 +13,7 @@ def run_train(
     start_missing_ranks()
     from reasonrl.cli.console import ConsoleReporter
 
-    run.train(
-        recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=ConsoleReporter()
-    )
+    run.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=ConsoleReporter())
 
 
 def run_sft(

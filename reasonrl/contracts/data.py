@@ -61,7 +61,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutRequest:
-    """Sample ``group_size`` completions of one prompt. ``seed`` (64 bit) and the sample's index fix every random draw."""
+    """Sample ``group_size`` completions of one prompt. ``seed`` (64 bit) and sample index fix every random draw."""
 
     problem: Problem
     prompt_ids: tuple[int, ...]

@@ -1,5 +1,7 @@
 """Metric keys that more than one algorithm emits, declared once. Torch-free."""
 
+from collections.abc import Iterable
+
 from reasonrl.contracts.metrics import MetricDef
 
 POLICY_METRICS: tuple[MetricDef, ...] = (
@@ -34,3 +36,109 @@ POLICY_METRICS: tuple[MetricDef, ...] = (
         meaning="KL(policy || reference), k3 estimate; only when a reference is in use.",
     ),
 )
+
+CORE_METRICS: tuple[MetricDef, ...] = tuple(
+    MetricDef(key=key, unit=unit, meaning=meaning)
+    for key, unit, meaning in (
+        ("reward/mean", "reward", "Weighted total reward, over scored completions."),
+        (
+            "reward/component/<reward>",
+            "reward",
+            "One reward before its weight, over the completions it scored.",
+        ),
+        ("reward/detail/<reward>/<detail>", "1", "A figure that a reward reports about its completions."),
+        (
+            "reward/unscored_frac",
+            "fraction",
+            "Completions that no reward could be had for; over 0.2 stops the run.",
+        ),
+        ("train/accuracy", "fraction", "Scored completions that are correct."),
+        ("completion/length_tokens/mean", "tokens", "Sampled tokens of a completion, EOS included."),
+        ("completion/length_tokens/max", "tokens", "Longest completion of the step."),
+        ("completion/truncated_frac", "fraction", "Completions cut at the token limit."),
+        (
+            "group/zero_std_frac",
+            "fraction",
+            "Prompts whose completions all earned the same; 1 when group_size is 1.",
+        ),
+        (
+            "policy/kl_rollout_k3",
+            "nats/token",
+            "KL(sampler || trainer) before the update, k3; far from 0 = stale weights.",
+        ),
+        ("policy/version", "count", "Optimizer steps that the policy has finished."),
+        ("rollout/logprob_gap/mean", "nats", "Mean |trainer - sampler| log-probability of sampled tokens."),
+        (
+            "rollout/logprob_gap/max",
+            "nats",
+            "Largest |trainer - sampler| log-probability of a sampled token.",
+        ),
+        ("loss/total", "1", "The loss that was differentiated, mean over the optimizer steps."),
+        ("loss/sft", "nats/token", "Negative log-likelihood of the imitated completion tokens."),
+        ("optim/grad_norm", "1", "L2 norm of the policy's gradient before clipping, finite updates only."),
+        ("critic/grad_norm", "1", "L2 norm of the critic's own parameters' gradient before clipping."),
+        ("optim/learning_rate", "1", "The policy's learning rate in this step."),
+        ("optim/skipped_updates", "count", "Updates left out because loss or gradient was not finite."),
+        ("batch/padding_frac", "fraction", "Computed tokens of training forward passes that were padding."),
+        (
+            "batch/dropped_frac",
+            "fraction",
+            "Rows left out of training forward passes: their gradient is exactly zero.",
+        ),
+        (
+            "batch/train_tokens",
+            "tokens",
+            "Prompt and completion tokens that went through training forward passes.",
+        ),
+        ("throughput/rollout_tokens_per_s", "tokens/s", "Sampled tokens over the time of sampling."),
+        (
+            "throughput/train_tokens_per_s",
+            "tokens/s",
+            "Trained tokens over the time of policy evaluation and update.",
+        ),
+        ("time/step_s", "s", "One step: sampling to update, without evaluation and saving."),
+        ("time/rollout_s", "s", "Sampling."),
+        ("time/reward_s", "s", "Scoring."),
+        ("time/collate_s", "s", "Making tensors."),
+        ("time/policy_eval_s", "s", "Old and reference log-probabilities and values before the update."),
+        ("time/advantage_s", "s", "Advantages."),
+        ("time/update_s", "s", "Forward, backward and optimizer."),
+        ("time/sync_s", "s", "Handing the new weights to the engine."),
+        ("time/evaluation_s", "s", "Evaluation suites after the step."),
+        ("time/checkpoint_s", "s", "Saving the model after the step."),
+        ("eval/<suite>/accuracy", "fraction", "Correct completions; an unscored one counts as not correct."),
+        ("eval/<suite>/accuracy_ci95_low", "fraction", "Lower end of the accuracy's 95% interval."),
+        ("eval/<suite>/accuracy_ci95_high", "fraction", "Upper end of the accuracy's 95% interval."),
+        ("eval/<suite>/format", "fraction", "Completions in which an answer was found."),
+        ("eval/<suite>/reward", "reward", "Mean reward; an unscored completion counts as 0."),
+        ("eval/<suite>/length_tokens", "tokens", "Mean sampled tokens of a completion."),
+        ("eval/<suite>/truncated_frac", "fraction", "Completions cut at the token limit."),
+        ("eval/<suite>/unscored_frac", "fraction", "Completions that could not be scored."),
+        (
+            "eval/<suite>/pass_at_k",
+            "fraction",
+            "At least one of the k = samples completions of a problem is right.",
+        ),
+        (
+            "eval/<suite>/maj_at_k",
+            "fraction",
+            "The most frequent answer of the k = samples completions is right.",
+        ),
+    )
+)
+
+
+def find_metric(key: str, declared: Iterable[MetricDef]) -> MetricDef | None:
+    """The declaration of ``key``; ``<word>`` in a declared key stands for one part between slashes.
+
+    Example: ``eval/held_out/accuracy`` is declared by ``eval/<suite>/accuracy``.
+    """
+    parts = key.split("/")
+    for definition in declared:
+        pattern = definition.key.split("/")
+        if len(pattern) == len(parts) and all(
+            p == part or (p.startswith("<") and p.endswith(">"))
+            for p, part in zip(pattern, parts, strict=True)
+        ):
+            return definition
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -94,7 +94,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Judges one completion. A plain float is a Score; None is unscored. Raising also means unscored, and is counted."""
+    """Judges one completion. A plain float is a Score; None is unscored. Raising means unscored too, and is counted."""
 
     def score(self, problem: Problem, completion: Completion) -> Score | float | None: ...
 
@@ -113,10 +113,11 @@ class Algorithm(Protocol):
     Optional methods, found by name:
         ``counts(batch, advantages) -> dict[str, float]``: summed over ranks into ``normalizer.extra``.
         ``keep(group: ScoredGroup) -> bool``: False = sample further prompts until the batch is full.
-        ``after_step(metrics)``, ``state_dict()``, ``load_state_dict(state)``: JSON state of controllers.
     """
 
-    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput: ...
+    def compute_advantages(
+        self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext
+    ) -> AdvantageOutput: ...
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         """This micro-batch's share; the shares of an optimizer step sum to the full-batch loss."""
@@ -138,6 +139,3 @@ class RolloutBackend(Protocol):
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Take over Hugging Face named weights. An engine that shares the module may ignore the lazy iterator."""
         ...
-
-
-FieldMap = Mapping[str, str]

@@ -12,7 +12,7 @@ from reasonrl.contracts.data import Completion, FinishReason, RewardOutput, Scor
 
 def pad_rows(rows: Sequence[Sequence[float]], fill: float, dtype: type, width: int) -> np.ndarray:
     """Right-pad ragged rows to ``[len(rows), width]``."""
-    out = np.full((len(rows), width), fill, dtype=dtype)
+    out: np.ndarray = np.full((len(rows), width), fill, dtype=dtype)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out

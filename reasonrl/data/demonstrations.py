@@ -108,5 +108,7 @@ def _read_pair(path: str | Path, number: int, line: str) -> tuple[Problem, str]:
         raise RecipeError(f"{path}:{number}: not JSON ({err.msg})") from err
     for key in ("prompt", "completion"):
         if not isinstance(record, dict) or not isinstance(record.get(key), str):
-            raise RecipeError(f'{path}:{number}: expected {{"prompt": text, "completion": text}}; {key!r} is not text')
+            raise RecipeError(
+                f'{path}:{number}: expected {{"prompt": text, "completion": text}}; {key!r} is not text'
+            )
     return Problem(id=f"{Path(path).name}:{number}", prompt=record["prompt"]), record["completion"]

@@ -20,7 +20,9 @@ class ProblemStream:
         self._epoch = -1
         self._order: Sequence[int] = ()
         if self._size is not None and self._size <= 0:
-            raise RecipeError(f"task {task_name!r} has no problems in its {split!r} split: its data set is empty")
+            raise RecipeError(
+                f"task {task_name!r} has no problems in its {split!r} split: its data set is empty"
+            )
 
     def problem(self, position: int) -> Problem:
         """The problem at ``position`` >= 0 of the endless stream."""

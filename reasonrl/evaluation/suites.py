@@ -63,7 +63,9 @@ class SuiteResult:
         }
 
 
-def run_suite(suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]) -> list[ScoredGroup]:
+def run_suite(
+    suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]
+) -> list[ScoredGroup]:
     """Sample and judge the problems ``indices`` (this rank's share), in order."""
     groups = backend.generate(suite.requests(tokenizer, indices))
     return [suite.rewards.score(group) for group in groups]

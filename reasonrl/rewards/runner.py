@@ -65,9 +65,7 @@ class RewardRunner:
         cls, rewards: Mapping[str, RewardSlot], plugins: Builder, context: RewardContext
     ) -> "RewardRunner":
         """Build every reward of ``rewards`` (name -> spec, config, weight)."""
-        return cls(
-            [_build_judge(name, slot, plugins, context) for name, slot in rewards.items()]
-        )
+        return cls([_build_judge(name, slot, plugins, context) for name, slot in rewards.items()])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,7 +100,7 @@ class RewardRunner:
     def _guard(self, judge: _Judge, call: Any) -> Any:
         try:
             return call()
-        except Exception as err:  # noqa: BLE001 - plugin boundary: any failure means "unscored"
+        except Exception as err:
             if judge.name not in self._logged:
                 self._logged.add(judge.name)
                 log.warning("reward %r raised; the completion stays unscored", judge.name, exc_info=True)

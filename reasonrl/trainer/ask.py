@@ -29,9 +29,7 @@ from reasonrl.trainer.targets import Target
 def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
     """Every suite of the target's recipe."""
     recipe = target.resolved.recipe
-    suites = build_suites(
-        target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling
-    )
+    suites = build_suites(target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
     bench = _open(target)
     preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
     with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling, None) as engine:

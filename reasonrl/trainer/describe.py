@@ -6,13 +6,13 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 import reasonrl
 from reasonrl.observability.reporter import Plan
-from reasonrl.plugins import Plugins
+from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe, ResolvedSft
 from reasonrl.trainer.bench import Bench
 
@@ -30,7 +30,9 @@ def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Bench, run_dir:
         ("plugins", ", ".join(used_plugins(resolved, plugins))),
         ("run folder", str(run_dir)),
     ]
-    return Plan(title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}", total_steps=total, lines=lines)
+    return Plan(
+        title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}", total_steps=total, lines=lines
+    )
 
 
 def total_steps(resolved: AnyResolved) -> int:
@@ -63,8 +65,10 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     trainer, sampling = recipe.trainer, recipe.sampling
     completions = trainer.prompts_per_step * sampling.group_size
     updates = trainer.minibatches * trainer.update_epochs
-    yield "task", f"{resolved.task.name}, rewards " + ", ".join(
-        f"{name} x {reward.weight:g}" for name, reward in resolved.rewards.items()
+    yield (
+        "task",
+        f"{resolved.task.name}, rewards "
+        + ", ".join(f"{name} x {reward.weight:g}" for name, reward in resolved.rewards.items()),
     )
     yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout.name}"
     yield (
@@ -78,7 +82,9 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
 
 def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
-    source = f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
+    source = (
+        f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
+    )
     yield "imitates", source
     yield (
         "steps",
@@ -107,7 +113,7 @@ def components(resolved: AnyResolved) -> list[Component]:
 
 def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
     """``name version`` of the plugins behind those components."""
-    records = [plugins.provider(c.spec.kind, c.spec.name) for c in components(resolved)]
+    records = [plugins.provider(cast(Kind, c.spec.kind), c.spec.name) for c in components(resolved)]
     return sorted({f"{record.name} {record.version}" for record in records})
 
 

@@ -64,8 +64,10 @@ class Logbook:
         assert self._track is not None
         try:
             self._track({**record.metrics, **record.timing_s}, record.step)
-        except Exception:  # noqa: BLE001 - a third party's tracker must never end a run
-            log.warning("tracker failed and is switched off for this run; metrics.jsonl is complete", exc_info=True)
+        except Exception:
+            log.warning(
+                "tracker failed and is switched off for this run; metrics.jsonl is complete", exc_info=True
+            )
             self._track = None
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:

@@ -244,5 +244,3 @@ def sampling_params(recipe: AnyRecipe) -> SamplingParams:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-

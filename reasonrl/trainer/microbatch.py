@@ -39,6 +39,4 @@ def local_prompt_indices(prompts_per_step: int, minibatches: int, world_size: in
     """
     per_minibatch = prompts_per_step // minibatches
     share = per_minibatch // world_size
-    return [
-        m * per_minibatch + rank * share + i for m in range(minibatches) for i in range(share)
-    ]
+    return [m * per_minibatch + rank * share + i for m in range(minibatches) for i in range(share)]

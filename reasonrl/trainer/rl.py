@@ -49,9 +49,7 @@ def run_rl(
     suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
     task = build_task(resolved.task, plugins, recipe.seed)
     stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-    rewards = build_rewards(
-        resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens
-    )
+    rewards = build_rewards(resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens)
     bench = open_bench(
         recipe.model,
         resolved.model_path,
@@ -77,7 +75,8 @@ def run_rl(
 
 def carry_out(logbook: Logbook, folder: RunDir | None, backend: Any, work: Any) -> RunResult:
     """Run ``work(engine)`` and leave a truthful summary however it ends."""
-    outcome, error = "failed", None
+    outcome = "failed"
+    error: BaseException | None = None
     try:
         with backend as engine:
             work(engine)
@@ -98,7 +97,7 @@ def carry_out(logbook: Logbook, folder: RunDir | None, backend: Any, work: Any) 
     )
 
 
-def _assemble(  # noqa: PLR0913 - the one place where the parts meet
+def _assemble(
     resolved: ResolvedRecipe,
     plugins: Plugins,
     bench: Bench,
@@ -172,9 +171,7 @@ def check_divisible(resolved: ResolvedRecipe, ranks: Ranks) -> None:
         )
 
 
-def open_run_dir(
-    ranks: Ranks, output_dir: str, name: str, explicit: str | Path | None
-) -> RunDir | None:
+def open_run_dir(ranks: Ranks, output_dir: str, name: str, explicit: str | Path | None) -> RunDir | None:
     """Rank 0 creates and holds the folder; the others write nothing."""
     return RunDir.create(output_dir=output_dir, name=name, explicit=explicit) if ranks.is_main else None
 

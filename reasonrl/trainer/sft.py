@@ -88,9 +88,7 @@ def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Bench) -> Iter
         )
     else:
         assert recipe.data is not None  # the schema has seen to it
-        stream = file_examples(
-            recipe.data.path, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size
-        )
+        stream = file_examples(recipe.data.path, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     first = next(stream)
     return _chain(first, stream)
 
@@ -215,9 +213,7 @@ class SftTrainer:
         policy = self._bench.accelerator.unwrap_model(self._policy)
         self._engine.sync_weights(iter_hf_weights(policy), policy_version=step)
         with self._bench.accelerator.autocast():
-            results = evaluate_suites(
-                self._suites, self._engine, self._bench.tokenizer, self._bench.ranks
-            )
+            results = evaluate_suites(self._suites, self._engine, self._bench.tokenizer, self._bench.ranks)
         self._logbook.evaluated(step, results)
         return suite_metrics(results)
 

@@ -1,4 +1,4 @@
-"""What `eval` and `generate` are pointed at: a run folder, a model folder, a named model or a hub name. Torch-free."""
+"""What `eval` and `generate` are pointed at: a run, a model folder, a named model, a hub name. Torch-free."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.errors import PluginNotFoundError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +29,16 @@ def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
     if chosen is None:
         raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
     resolved = load_recipe(chosen, [], plugins)
-    # The saved model stands alone: adapters are merged, and nothing is drawn afresh.
+    return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
+
+
+def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
+    """A saved model stands alone: adapters are merged, nothing is drawn afresh, no critic is needed."""
     model = replace(resolved.recipe.model, path=model_path, name=None, init="pretrained", lora=None)
-    return Target(
-        model_path=model_path,
-        resolved=replace(
-            resolved, recipe=replace(resolved.recipe, model=model, critic=None), model_path=model_path
-        )
-        if hasattr(resolved.recipe, "critic")
-        else replace(resolved, recipe=replace(resolved.recipe, model=model), model_path=model_path),
-    )
+    if isinstance(resolved, ResolvedRecipe):
+        recipe = replace(resolved.recipe, model=model, critic=None)
+        return replace(resolved, recipe=recipe, model_path=model_path)
+    return replace(resolved, recipe=replace(resolved.recipe, model=model), model_path=model_path)
 
 
 def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:

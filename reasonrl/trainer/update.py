@@ -54,7 +54,9 @@ class _Inputs:
 
     def select(self, rows: Tensor, length: int) -> "_Inputs":
         return _Inputs(
-            self.batch.select(rows, length), self.evals.select(rows, length), self.advantages.select(rows, length)
+            self.batch.select(rows, length),
+            self.evals.select(rows, length),
+            self.advantages.select(rows, length),
         )
 
 
@@ -121,7 +123,9 @@ class Updater:
         norms, was_skipped = self._apply(ctx, loss)
         return [*metrics, {"loss/total": mean(loss, 1.0)}, norms], was_skipped
 
-    def _part(self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool) -> _Inputs:
+    def _part(
+        self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool
+    ) -> _Inputs:
         index = torch.tensor(list(rows), device=inputs.batch.input_ids.device)
         part = inputs.select(index, max(lengths[row] for row in rows))
         if not is_dummy:
@@ -176,7 +180,9 @@ class Updater:
             [float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)]
         )
         return LossNormalizer(
-            num_response_tokens=total[0], num_sequences=total[1], extra=dict(zip(keys, total[2:], strict=True))
+            num_response_tokens=total[0],
+            num_sequences=total[1],
+            extra=dict(zip(keys, total[2:], strict=True)),
         )
 
     def _apply(self, ctx: StepContext, loss: float) -> tuple[Mapping[str, Metric], int]:
@@ -205,8 +211,8 @@ class Updater:
         self._consecutive_skips += 1
         if self._consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
             raise TrainingError(
-                f"{MAX_CONSECUTIVE_SKIPS} updates in a row had a non-finite loss or gradient; the parameters are those of the "
-                "last finite update. Lower optimizer.learning_rate or optimizer.max_grad_norm, or look for NaN in the "
+                f"{MAX_CONSECUTIVE_SKIPS} updates in a row had a non-finite loss or gradient; the parameters are "
+                "those of the last finite update. Lower optimizer.learning_rate, or look for NaN in the "
                 "rewards and log-probabilities of the last transcripts"
             )
         # A NaN in the mean would hide the finite norms of the other minibatches; the skip has a metric of its own.
