@@ -106,7 +106,7 @@ def test_grpo_flat_groups_are_dropped_only_when_nothing_else_pulls() -> None:
 
 
 def test_grpo_metrics_by_hand() -> None:
-    # One token of three moved: new -1.5, old and reference -1.0. Its ratio exp(-0.5) = 0.61 is below 0.8 and its
+    # One token of three moved: new -1.5, old and reference -1.0. Its ratio exp(-0.5) = 0.61 is below 0.8, its
     # advantage is -1, so it is clipped. KL(old || new): x = 0.5. KL(new || reference): x = -0.5.
     rows = hand_rows()
     rows |= {"ref_logprobs": rows["logprobs"], "logprobs": [[9.0, -1.0, 9.0], [9.0, -1.5, -2.0]]}
