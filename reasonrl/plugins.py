@@ -235,8 +235,9 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
 
 
 def one_line(error: object) -> str:
-    """Text of an error without line breaks."""
-    return " ".join(str(error).split())
+    """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def describe(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.errors import ReasonRLError, RecipeError
+from reasonrl.plugins import one_line
 
 EXIT_INTERRUPTED = 130
 

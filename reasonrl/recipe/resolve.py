@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import ComponentSpec, Needs
 from reasonrl.errors import PluginContractError, PluginError
-from reasonrl.plugins import Kind, Plugins, describe
+from reasonrl.plugins import Kind, Plugins, describe, one_line
 from reasonrl.recipe.resolved import (
     AnyResolved,
     Component,
@@ -125,7 +125,7 @@ class _Resolver:
         try:
             return self.plugins.get(kind, name, allow_unavailable=self.allow_unavailable)
         except PluginError as err:
-            raise type(err)(f"{self.source.where(at)}: {'.'.join(at)}: {err}") from None
+            raise type(err)(one_line(f"{self.source.where(at)}: {'.'.join(at)}: {err}")) from None
 
     def _rewards(self, task: Component | None) -> dict[str, RewardComponent]:
         given = self._prepared().get("rewards", {})

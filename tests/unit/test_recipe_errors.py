@@ -117,6 +117,7 @@ WRONG_LINES = [
     ("algorithm: {name: critical}\ncritic: {learning_rate: 0}", "critic.learning_rate must be > 0, got 0"),
     ("algorithm: {name: grouped}\nseed: &a [*a]", "r.yaml"),
     ("rollout: {name: nothing}", "rollout.name: no rollout 'nothing'; installed: absent, engine"),
+    ('task: {name: "a\\u2028b\\e[31m"}', "task.name: no task 'a b\\x1b[31m'; installed: bare, toy"),
     ("rollout: {name: absent}", "r.yaml:6: rollout.name: rollout 'absent' is unavailable here"),
     ("rollout: {name: engine, temperature: 1}", "'temperature' belongs in sampling"),
     ("trainer: {prompts_per_step: 4}", "r.yaml:7: trainer.steps is missing (rollout-and-update rounds)"),
