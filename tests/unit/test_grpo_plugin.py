@@ -115,3 +115,7 @@ def test_grpo_metrics_by_hand() -> None:
     assert got["policy/ratio_max"] == pytest.approx(1.0)
     assert got["policy/kl_old_k3"] == pytest.approx((math.exp(-0.5) - 1 + 0.5) / 3)
     assert got["policy/kl_ref_k3"] == pytest.approx((math.exp(0.5) - 1 - 0.5) / 3)
+    # Completions: -1 and the mean of a clipped 0.8 and 1: (-1 + 0.9) / 2.
+    sequence = run(build(GRPOConfig(normalization="sequence")), rows)
+    assert sequence.metrics["loss/policy"] == pytest.approx(-0.05)
+    assert sequence.loss == pytest.approx(-0.05)
