@@ -47,8 +47,8 @@ def _forward_all(
     lengths = batch.attention_mask.sum(dim=1).tolist()
     plan = plan_microbatches(lengths, range(batch.num_rows), max_tokens)
     plan += [[0]] * (ranks.max(len(plan)) - len(plan))  # every rank enters the module equally often
-    logprobs = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
-    all_values = torch.zeros_like(logprobs) if values else None
+    logprobs: Tensor | None = None
+    all_values: Tensor | None = None
     for rows in plan:
         index = torch.tensor(rows, device=batch.input_ids.device)
         part = batch.select(index, max(lengths[row] for row in rows))
@@ -56,8 +56,15 @@ def _forward_all(
         out = module(
             part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked
         )
-        width = part.input_ids.shape[1]
-        logprobs[index, :width] = out.logprobs.to(logprobs.dtype)
-        if all_values is not None:
-            all_values[index, :width] = out.values.to(all_values.dtype)
+        logprobs = _place(logprobs, out.logprobs, index, batch)
+        all_values = _place(all_values, out.values, index, batch) if values else None
+    assert logprobs is not None  # a rank has at least one row
     return logprobs, all_values
+
+
+def _place(whole: Tensor | None, part: Tensor, index: Tensor, batch: TrainBatch) -> Tensor:
+    """Put the rows ``index`` into a ``[B, T]`` tensor of the model's own precision."""
+    if whole is None:
+        whole = part.new_zeros(batch.input_ids.shape)
+    whole[index, : part.shape[1]] = part
+    return whole

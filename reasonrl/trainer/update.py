@@ -225,12 +225,16 @@ def _minibatch_rows(num_rows: int, minibatches: int) -> list[range]:
 
 
 def _rows_with_gradient(inputs: _Inputs, rows: range) -> list[int]:
-    """Rows with at least one response token, less those whose gradient is exactly zero."""
+    """Rows with at least one response token, less those whose gradient is exactly zero.
+
+    If that leaves none, one row stays: it changes nothing, and entropy and the gap to the sampler stay known.
+    """
     alive = inputs.batch.response_mask.any(dim=1)
+    with_tokens = alive.tolist()
     if inputs.advantages.contributes is not None:
         alive = alive & inputs.advantages.contributes
     flags = alive.tolist()
-    return [row for row in rows if flags[row]]
+    return [row for row in rows if flags[row]] or [row for row in rows if with_tokens[row]][:1]
 
 
 def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: range) -> dict[str, Metric]:

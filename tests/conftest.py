@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests. No test needs network or GPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Qwen2 with a byte tokenizer, as a model folder."""
+    from reasonrl.testing.models import tiny_model_folder
+
+    return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny")

@@ -1,0 +1,44 @@
+"""Two processes learn exactly what one learns."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.ranks_worker import update_share
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def on_two_ranks(name: str, minibatches: int, path: Path) -> dict:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [
+        *launcher,
+        "--nproc-per-node=2",
+        str(TESTS / "support" / "ranks_worker.py"),
+        name,
+        str(minibatches),
+        str(path),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(("name", "minibatches"), [("ppo_kl_reward", 2), ("grpo", 1)])
+def test_one_and_two_processes_take_the_same_steps(name: str, minibatches: int, tmp_path: Path) -> None:
+    one = update_share(name, minibatches)
+    two = on_two_ranks(name, minibatches, tmp_path / "two.pt")
+    for key, value in one.parameters.items():
+        torch.testing.assert_close(value, two["parameters"][key], rtol=0.0, atol=1e-9, msg=key)
+    for key, number in one.metrics.items():
+        if not key.startswith("batch/"):
+            assert number == pytest.approx(two["metrics"][key], rel=1e-6, abs=1e-9), key

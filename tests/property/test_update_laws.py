@@ -1,0 +1,177 @@
+"""Loss and gradient of a whole update do not depend on padding, row order, micro-batch size or number of ranks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.scripted import CASES, PAD, Case, Outcome, run_update, scripted_groups, tiny_policy
+
+from reasonrl.contracts.batch import TrainBatch
+from reasonrl.contracts.data import ScoredGroup
+from reasonrl.data.collate import collate
+
+PROMPTS, GROUP_SIZE = 4, 3
+DTYPES = {torch.float64: {"rtol": 0.0, "atol": 1e-9}, torch.float32: {"rtol": 1e-4, "atol": 1e-6}}
+ANY_CASE = pytest.mark.parametrize("name", CASES)
+ANY_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+
+
+def as_batch(groups: list[ScoredGroup]) -> TrainBatch:
+    return collate(groups, pad_id=PAD, device=torch.device("cpu"))
+
+
+def update(case: Case, dtype: torch.dtype, groups: list[ScoredGroup], **options: object) -> Outcome:
+    return run_update(case, tiny_policy(case, dtype=dtype), groups, group_size=GROUP_SIZE, **options)
+
+
+def assert_same(a: Outcome, b: Outcome, dtype: torch.dtype) -> None:
+    for name, value in a.parameters.items():
+        torch.testing.assert_close(value, b.parameters[name], **DTYPES[dtype], msg=name)
+    # How the work was cut up may be told; what was learnt may not differ.
+    for key in a.metrics:
+        if not key.startswith("batch/"):
+            assert a.metrics[key] == pytest.approx(b.metrics[key], rel=1e-4, abs=1e-6), key
+
+
+@ANY_CASE
+@ANY_DTYPE
+def test_an_update_moves_every_kind_of_parameter(name: str, dtype: torch.dtype) -> None:
+    case = CASES[name]
+    before = dict(tiny_policy(case, dtype=dtype).named_parameters())
+    after = update(case, dtype, scripted_groups(PROMPTS, GROUP_SIZE)).parameters
+    still = [key for key, value in before.items() if torch.equal(value, after[key])]
+    assert not still
+
+
+@ANY_CASE
+@ANY_DTYPE
+def test_micro_batch_size_does_not_matter(name: str, dtype: torch.dtype) -> None:
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    whole = update(CASES[name], dtype, groups)
+    for max_tokens in (1, 20, 45):
+        assert_same(whole, update(CASES[name], dtype, groups, max_tokens=max_tokens), dtype)
+
+
+@ANY_CASE
+@ANY_DTYPE
+def test_padding_does_not_matter(name: str, dtype: torch.dtype) -> None:
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    batch = as_batch(groups)
+    extra = batch.num_rows, 5
+
+    def widen(tensor: torch.Tensor, fill: float) -> torch.Tensor:
+        return torch.cat([tensor, torch.full(extra, fill, dtype=tensor.dtype)], dim=1)
+
+    assert batch.rollout_logprobs is not None
+    wide = replace(
+        batch,
+        input_ids=widen(batch.input_ids, 7),
+        attention_mask=widen(batch.attention_mask, False),
+        response_mask=widen(batch.response_mask, False),
+        rollout_logprobs=widen(batch.rollout_logprobs, float("nan")),
+    )
+    assert_same(update(CASES[name], dtype, groups), update(CASES[name], dtype, groups, batch=wide), dtype)
+
+
+@ANY_CASE
+@ANY_DTYPE
+def test_order_of_groups_and_rows_does_not_matter(name: str, dtype: torch.dtype) -> None:
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    turned = [
+        replace(
+            scored,
+            group=replace(scored.group, completions=scored.group.completions[::-1]),
+            rewards=scored.rewards[::-1],
+        )
+        for scored in reversed(groups)
+    ]
+    assert_same(update(CASES[name], dtype, groups), update(CASES[name], dtype, turned), dtype)
+
+
+@ANY_CASE
+def test_what_stands_outside_the_masks_does_not_matter(name: str) -> None:
+    """NaN and infinity at masked positions, and any reward of an unscored row, change nothing."""
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    batch = as_batch(groups)
+    assert batch.rollout_logprobs is not None
+    outside = ~batch.response_mask
+    dirty = replace(
+        batch,
+        rollout_logprobs=batch.rollout_logprobs.masked_fill(outside, float("inf")),
+        rewards=batch.rewards.masked_fill(~batch.scored, float("nan")),
+    )
+    assert bool((~batch.scored).any())
+    assert_same(
+        update(CASES[name], torch.float64, groups),
+        update(CASES[name], torch.float64, groups, batch=dirty),
+        torch.float64,
+    )
+
+
+@ANY_CASE
+def test_an_unscored_completion_is_as_good_as_absent(name: str) -> None:
+    """What an unscored completion says is never learnt from: other tokens in it change nothing."""
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    gone = groups[0].group.completions[0]
+    other = replace(gone, token_ids=tuple((t + 1) % 256 for t in gone.token_ids))
+    changed = replace(
+        groups[0],
+        group=replace(groups[0].group, completions=(other, *groups[0].group.completions[1:])),
+    )
+    assert_same(
+        update(CASES[name], torch.float64, groups),
+        update(CASES[name], torch.float64, [changed, *groups[1:]]),
+        torch.float64,
+    )
+
+
+@ANY_CASE
+def test_the_first_pass_is_on_policy(name: str) -> None:
+    outcome = update(CASES[name], torch.float64, scripted_groups(PROMPTS, GROUP_SIZE))
+    assert outcome.metrics["policy/clip_frac"] == 0.0
+    assert outcome.metrics["policy/ratio_max"] == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_old_logprobs_from_the_update_itself_are_the_evaluated_ones(name: str) -> None:
+    """The shortcut for a batch that is used once takes the same step as an evaluation beforehand."""
+    groups = scripted_groups(PROMPTS, GROUP_SIZE)
+    once = update(CASES[name], torch.float64, groups)
+    case = CASES[name]
+    evaluated = replace(case.needs, old_for_advantages=True)
+
+    class Evaluated(Case):
+        @property
+        def needs(self):  # type: ignore[no-untyped-def]
+            return evaluated
+
+    assert_same(once, update(Evaluated(case.name, case.config), torch.float64, groups), torch.float64)
+
+
+def test_rows_without_gradient_are_dropped_and_nothing_changes() -> None:
+    """GRPO leaves flat groups out of the forward pass; the others are still divided by the full count."""
+    groups = scripted_groups(PROMPTS, GROUP_SIZE, unscored=False)
+    flat = replace(groups[1], rewards=(groups[1].rewards[0],) * GROUP_SIZE)
+    groups = [groups[0], flat, *groups[2:]]
+    dropped = update(CASES["grpo"], torch.float64, groups)
+    assert dropped.metrics["batch/dropped_frac"] > 0
+
+    class KeepsAll(Case):
+        def algorithm(self, group_size):  # type: ignore[no-untyped-def]
+            inner = super().algorithm(group_size)
+            compute = inner.compute_advantages
+            inner.compute_advantages = lambda *a: replace(compute(*a), contributes=None)
+            return inner
+
+    kept = update(KeepsAll("grpo", CASES["grpo"].config), torch.float64, groups)
+    assert kept.metrics["batch/dropped_frac"] == 0
+    for key, value in dropped.parameters.items():
+        torch.testing.assert_close(value, kept.parameters[key], rtol=0, atol=1e-12)
+
+
+def test_minibatches_and_epochs_take_that_many_steps() -> None:
+    outcome = update(
+        CASES["ppo"], torch.float64, scripted_groups(4, GROUP_SIZE), minibatches=2, update_epochs=3
+    )
+    assert outcome.output.policy_version == 6
+    assert outcome.metrics["policy/ratio_max"] > 1.0
