@@ -114,7 +114,7 @@ def tiny_policy(
         torch.manual_seed(seed)
         config = tiny_config("qwen2", hidden=16, heads=2, kv_heads=1, vocab_size=258)
         model = AutoModelForCausalLM.from_config(config).to(torch.float64)
-        module = build_critic(critic, model).to(torch.float64) if case.needs.critic else None  # type: ignore[arg-type]
+        module = build_critic("shared", model).to(torch.float64) if case.needs.critic else None
         policy = PolicyModule(model, module)
         with torch.no_grad():
             for parameter in policy.parameters():
