@@ -1,0 +1,305 @@
+"""Writes ``docs/reference/`` from the code: command line, recipe keys, metrics, hooks.
+
+python scripts/gen_docs.py            rewrite what has changed
+python scripts/gen_docs.py --check    write nothing; exit status 1 if a page is out of date
+"""
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from reasonrl.contracts.hookspecs import ReasonRLSpecs
+from reasonrl.contracts.metric_keys import CORE_METRICS
+from reasonrl.contracts.metrics import MetricDef
+from reasonrl.plugins import Kind, Plugins, load_plugins
+from reasonrl.recipe.schema import Recipe, SftRecipe
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
+COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout")
+
+
+def pages() -> dict[str, str]:
+    """File name -> text of every generated page. Only the bundled plugins are described."""
+    plugins = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
+    bodies = {
+        "cli.md": cli(),
+        "config.md": config(plugins),
+        "metrics.md": metrics(plugins),
+        "hooks.md": hooks(),
+    }
+    return {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite, or check, every page."""
+    is_check = "--check" in arguments
+    stale = [name for name, text in pages().items() if _read(FOLDER / name) != text]
+    if is_check:
+        for name in stale:
+            sys.stderr.write(f"docs/reference/{name} is out of date; run python scripts/gen_docs.py\n")
+        return 1 if stale else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (FOLDER / name).write_text(pages()[name], encoding="utf-8")
+        sys.stdout.write(f"wrote docs/reference/{name}\n")
+    return 0
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+# Markdown
+
+
+def text(value: object) -> str:
+    """Plain text as Markdown that shows it literally, also inside a table; ``code`` stays code."""
+    parts = " ".join(str(value).split()).replace("``", "`").split("`")
+    return "`".join(part if index % 2 else _literal(part) for index, part in enumerate(parts))
+
+
+def _literal(words: str) -> str:
+    for char, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("*", "&#42;")):
+        words = words.replace(char, escaped)
+    return words
+
+
+def code(value: object) -> str:
+    """A code span that a bar inside does not break out of a table cell."""
+    return f"<code>{_literal(str(value))}</code>" if "|" in str(value) else f"`{value}`"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table, or nothing without rows."""
+    body = ["| " + " | ".join(row) + " |" for row in rows]
+    if body:
+        yield "| " + " | ".join(header) + " |"
+        yield "|" + "---|" * len(header)
+        yield from body
+        yield ""
+
+
+# Command line
+
+
+def cli() -> Iterator[str]:
+    """Every command, in the order of ``--help``."""
+    from reasonrl.cli.app import app
+
+    yield from ("# Command line", "", "`reasonrl COMMAND --help` shows the same in the terminal.", "")
+    yield "`python -m reasonrl` is the same command; the launchers of several processes need it."
+    yield from (
+        "",
+        "Exit status: 0 done, 1 the run failed, 2 wrong input, 3 the run folder is in use, 130 interrupted.",
+        "",
+    )
+    yield from _group(app, "reasonrl")
+
+
+def _group(app: Any, name: str) -> Iterator[str]:
+    for info in app.registered_commands:
+        yield from _command(info.callback, f"{name} {info.name or info.callback.__name__}")
+    for group in app.registered_groups:
+        yield from _group(group.typer_instance, f"{name} {group.name}")
+
+
+def _command(function: Callable[..., Any], name: str) -> Iterator[str]:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = [
+        (parameter, *_annotated(hints[key]))
+        for key, parameter in inspect.signature(function).parameters.items()
+        if hasattr(hints[key], "__metadata__")
+    ]
+    arguments = [p for p in parameters if type(p[2]).__name__ == "ArgumentInfo"]
+    options = [p for p in parameters if type(p[2]).__name__ == "OptionInfo"]
+    shown = [_argument_name(p, hint, info, brackets=True) for p, hint, info in arguments]
+    yield from (f"## {name}", "", inspect.getdoc(function) or "", "")
+    yield from ("```", " ".join([name, *(["[OPTIONS]"] if options else []), *shown]), "```", "")
+    yield from table(
+        ("argument", "meaning"),
+        [(code(_argument_name(p, hint, info)), text(info.help)) for p, hint, info in arguments],
+    )
+    yield from table(
+        ("option", "default", "meaning"),
+        [
+            (code(_option_name(p, hint, info)), _default_of(p.default), text(info.help))
+            for p, hint, info in options
+        ],
+    )
+
+
+def _annotated(hint: Any) -> tuple[Any, Any]:
+    return hint.__origin__, hint.__metadata__[0]
+
+
+def _argument_name(parameter: inspect.Parameter, hint: Any, info: Any, *, brackets: bool = False) -> str:
+    name = info.metavar or parameter.name.upper()
+    name = name if parameter.default is inspect.Parameter.empty or not brackets else f"[{name}]"
+    return name + ("..." if brackets and "list" in str(hint) else "")
+
+
+def _option_name(parameter: inspect.Parameter, hint: Any, info: Any) -> str:
+    # Inside Annotated, typer keeps the first declared name where the default would stand.
+    declared = [name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("-")]
+    names = ", ".join(declared or ["--" + parameter.name.replace("_", "-")])
+    value = info.metavar or type_name(hint).removesuffix(" or null").replace(" or ", "|").upper()
+    return names if hint is bool else f"{names} {value}"
+
+
+def _default_of(value: Any) -> str:
+    return "" if value is None or value is False else code(value)
+
+
+# Recipes
+
+
+def config(plugins: Plugins) -> Iterator[str]:
+    """Every key of a recipe: the core's sections, then the options of each component."""
+    yield from ("# Recipe keys", "", "What a recipe is: [Recipes](../concepts/recipes.md).", "")
+    yield from _sections(Recipe, "A training recipe")
+    yield from _sections(SftRecipe, "An SFT recipe", known=set(_nested(Recipe)))
+    for kind in COMPONENT_KINDS:
+        for spec in plugins.specs(kind):
+            yield from (f"## {kind.capitalize()} `{spec.name}`", "", text(spec.summary), "")
+            rows = list(_rows(spec.config, ""))
+            yield from table(("key", "type", "default", "meaning"), rows)
+            if not rows:
+                yield from ("No options.", "")
+
+
+def _sections(cls: type, title: str, known: set[type] = frozenset()) -> Iterator[str]:  # type: ignore[assignment]
+    """A recipe class, then each section that is not ``known`` from another recipe class."""
+    yield from (f"## {title}", "", text(inspect.getdoc(cls)), "")
+    yield from table(("key", "type", "default", "meaning"), _rows(cls, "", is_flat=True))
+    for section, where in _nested(cls).items():
+        if section not in known:
+            yield from (f"### {code(where)}", "", text(inspect.getdoc(section)), "")
+            yield from table(("key", "type", "default", "meaning"), _rows(section, "", is_flat=True))
+
+
+def _nested(cls: type, prefix: str = "") -> dict[type, str]:
+    """Section class -> where it stands in the recipe, depth first."""
+    found: dict[type, str] = {}
+    for field in fields(cls):
+        for inner in _dataclasses(get_type_hints(cls)[field.name]):
+            is_mapping = get_origin(get_type_hints(cls)[field.name]) is dict
+            where = f"{prefix}{field.name}" + (".<name>" if is_mapping else "")
+            found |= {inner: where, **_nested(inner, where + ".")}
+    return found
+
+
+def _dataclasses(hint: Any) -> list[type]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return [hint]
+    return [cls for part in get_args(hint) for cls in _dataclasses(part)]
+
+
+def _rows(cls: type, prefix: str, *, is_flat: bool = False) -> Iterator[tuple[str, str, str, str]]:
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        hint, help_text = hints[field.name], text(field.metadata.get("help", ""))
+        if isinstance(hint, type) and is_dataclass(hint) and not is_flat:
+            yield from _rows(hint, f"{prefix}{field.name}.")
+        else:
+            name = code(prefix + field.name)
+            yield name, text(type_name(hint)), _field_default(field), help_text
+
+
+def type_name(hint: Any) -> str:
+    """A type as a reader of YAML says it."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(part) for part in parts)
+    if origin is dict or (isinstance(hint, type) and is_dataclass(hint)):
+        return "mapping"
+    if origin is list:
+        return f"list of {type_name(parts[0])}"
+    names = {str: "text", int: "int", float: "number", bool: "true or false", type(None): "null"}
+    return names.get(hint, str(hint))
+
+
+def _field_default(field: "Field[Any]") -> str:
+    if field.default_factory is not MISSING:
+        made = field.default_factory()
+        return "its defaults" if is_dataclass(made) else code(_flow(made))
+    return "required" if field.default is MISSING else code(_flow(field.default))
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value) or '""'
+
+
+# Metrics
+
+
+def metrics(plugins: Plugins) -> Iterator[str]:
+    """Every key that a run can write, with unit and meaning."""
+    yield from (
+        "# Metrics",
+        "",
+        "The keys of `metrics.jsonl`. A word in angle brackets stands for a name from the recipe.",
+    )
+    yield from ("A key without a value in a step is left out of that step's line.", "", "## Every run", "")
+    yield from _metric_table(CORE_METRICS)
+    for kind in COMPONENT_KINDS:
+        for spec in plugins.specs(kind):
+            if spec.metrics:
+                yield from (f"## {kind.capitalize()} `{spec.name}`", "")
+                yield from _metric_table(spec.metrics)
+
+
+def _metric_table(definitions: Iterable[MetricDef]) -> Iterator[str]:
+    yield from table(
+        ("key", "unit", "meaning"), [(code(d.key), text(d.unit), text(d.meaning)) for d in definitions]
+    )
+
+
+# Hooks
+
+
+def hooks() -> Iterator[str]:
+    """Every hook with its exact signature and documentation."""
+    yield from ("# Hooks", "", text(inspect.getdoc(ReasonRLSpecs)), "")
+    yield from (
+        "Implement a hook as a plain function marked with `@hookimpl`; leave out arguments that you do not need.",
+        "",
+    )
+    for name, function in vars(ReasonRLSpecs).items():
+        if name.startswith("reasonrl_"):
+            yield from (f"## {name}", "", "```python", signature(name, function), "```", "")
+            yield from (*_prose_and_example(inspect.getdoc(function) or ""), "")
+
+
+def signature(name: str, function: Callable[..., Any]) -> str:
+    """``def name(arguments) -> type`` as a plugin writes it: without ``self``, with short type names."""
+    full = inspect.signature(function)
+    own = full.replace(parameters=[p for key, p in full.parameters.items() if key != "self"])
+    shown = str(own)
+    for module in ("collections.abc.", "reasonrl.contracts.data.", "reasonrl.contracts.specs."):
+        shown = shown.replace(module, "")
+    return f"def {name}{shown}"
+
+
+def _prose_and_example(doc: str) -> Iterator[str]:
+    prose, _, example = doc.partition("Example::")
+    yield text(prose)
+    if example:
+        yield from ("", "```python", inspect.cleandoc(example), "```")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
