@@ -1,18 +1,23 @@
 """Plain terminal output of a run: what will happen, a line a step, the table at the end."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reasonrl.contracts.data import ScoredGroup, StepRecord
-from reasonrl.evaluation.suites import SuiteResult
-from reasonrl.observability.reporter import Plan
 from reasonrl.observability.transcripts import plain_prompt
+
+if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
+    from pathlib import Path
+
+    from reasonrl.contracts.data import ScoredGroup, StepRecord
+    from reasonrl.evaluation.suites import SuiteResult
+    from reasonrl.observability.reporter import Plan
 
 COLUMNS = (  # metric, heading, format
     ("reward/mean", "reward", "{:.3f}"),
