@@ -59,7 +59,7 @@ class AlgorithmContext:
 class RolloutContext:
     """What an engine gets.
 
-    ``policy`` is the trainer's ``PolicyModule`` (an engine in the same process may share ``policy.trunk``);
+    ``policy`` is the trainer's ``PolicyModule`` (an engine in the same process may share ``policy.model``);
     ``model_path`` the folder or hub name of the starting model; ``device`` a torch device.
     """
 
