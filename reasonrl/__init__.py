@@ -48,7 +48,7 @@ from reasonrl.contracts.specs import (
 )
 
 if TYPE_CHECKING:
-    from reasonrl.trainer.run import RunResult
+    from reasonrl.trainer.result import RunResult
 
 __version__ = "0.1.0"
 API_VERSION = 1

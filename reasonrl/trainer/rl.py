@@ -30,7 +30,7 @@ from reasonrl.trainer.describe import describe_run, run_manifest
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.run import RunResult
+from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.update import Updater, UpdateSettings
 
 log = logging.getLogger(__name__)

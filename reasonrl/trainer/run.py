@@ -1,28 +1,18 @@
 """Entry points of training, torch-free until the recipe has been accepted."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reasonrl.checkpoint.run_dir import refuse_taken
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import ResolvedRecipe, ResolvedSft
+from reasonrl.trainer.result import RunResult
 
 if TYPE_CHECKING:
     from reasonrl.observability.reporter import Reporter
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunResult:
-    """How a run ended. ``summary`` is what ``summary.json`` holds; paths are None on ranks other than 0."""
-
-    outcome: str
-    run_dir: Path | None
-    model_path: Path | None
-    summary: Mapping[str, Any]
 
 
 def train(

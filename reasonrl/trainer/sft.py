@@ -33,8 +33,8 @@ from reasonrl.trainer.describe import total_steps
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.loop import Timer
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.rl import carry_out, open_logbook, open_run_dir
-from reasonrl.trainer.run import RunResult
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 

@@ -1,0 +1,16 @@
+"""How a run ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """How a run ended. ``summary`` is what ``summary.json`` holds; paths are None on ranks other than 0."""
+
+    outcome: str
+    run_dir: Path | None
+    model_path: Path | None
+    summary: Mapping[str, Any]
