@@ -6,7 +6,8 @@ statistics, counted; never a silent 0. The first traceback of each reward goes t
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from reasonrl.contracts.data import (
     Completion,
     FinishReason,
+    Problem,
     RewardOutput,
     RolloutGroup,
     Score,
@@ -58,7 +60,7 @@ class RewardRunner:
 
     def __init__(self, judges: Sequence[_Judge]) -> None:
         self._judges = tuple(judges)
-        self._logged: set[str] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     @classmethod
     def build(
@@ -81,7 +83,8 @@ class RewardRunner:
 
     def _judge_group(self, judge: _Judge, group: RolloutGroup) -> list[Score]:
         if isinstance(judge.reward, GroupReward):
-            raw = self._guard(judge, lambda: list(judge.reward.score_group(group)))
+            own = replace(group, request=replace(group.request, problem=_own_copy(group.request.problem)))
+            raw = self._guard(judge, lambda: list(judge.reward.score_group(own)))
             if isinstance(raw, Score):
                 return [raw] * len(group.completions)
             if len(raw) != len(group.completions):
@@ -95,35 +98,31 @@ class RewardRunner:
     def _score_one(self, judge: _Judge, group: RolloutGroup, completion: Completion) -> Any:
         if completion.finish_reason in UNSCORABLE:
             return Score(value=None, reason=completion.finish_reason.value)
-        return self._guard(judge, lambda: judge.reward.score(group.request.problem, completion))
+        problem = _own_copy(group.request.problem)
+        return self._guard(judge, lambda: judge.reward.score(problem, completion))
 
     def _guard(self, judge: _Judge, call: Any) -> Any:
         try:
             return call()
-        except Exception as err:
-            if judge.name not in self._logged:
-                self._logged.add(judge.name)
+        except Exception as err:  # a reward may raise anything; the completion stays unscored
+            if (judge.name, "raised") not in self._logged:
+                self._logged.add((judge.name, "raised"))
                 log.warning("reward %r raised; the completion stays unscored", judge.name, exc_info=True)
             return Score(value=None, reason=f"raised {type(err).__name__}")
 
     def _checked(self, judge: _Judge, raw: Any, completion: Completion) -> Score:
         if completion.finish_reason in UNSCORABLE:
             return Score(value=None, reason=completion.finish_reason.value)
-        score = _as_score(raw)
-        if score is None:
-            return self._refuse(judge, f"returned {type(raw).__name__}, expected a Score, a number or None")
-        if score.value is None:
-            return score
-        problem = _what_is_wrong(score, judge.spec, completion)
-        if problem:
-            return self._refuse(judge, problem)
-        if score.correct is None:
-            return replace(score, correct=score.value >= judge.spec.range[1])
+        try:
+            score = _as_score(raw)
+            _check_fit(score, judge.spec, completion)
+        except ValueError as err:
+            return self._refuse(judge, str(err))
         return score
 
     def _refuse(self, judge: _Judge, problem: str) -> Score:
-        if judge.name not in self._logged:
-            self._logged.add(judge.name)
+        if (judge.name, "refused") not in self._logged:
+            self._logged.add((judge.name, "refused"))
             log.warning("reward %r %s; the completion stays unscored", judge.name, problem)
         return Score(value=None, reason=problem)
 
@@ -135,7 +134,7 @@ class RewardRunner:
         return RewardOutput(
             total=total,
             components={judge.name: score.value for judge, score in named},
-            correct=next((s.correct for s in scores if s.correct is not None), None),
+            correct=None if unscored else _verdict(named),
             answer=next((s.answer for s in scores if s.answer is not None), None),
             token_values=() if unscored else _add_token_values(named),
             metrics={f"{j.name}/{key}": value for j, s in named for key, value in s.metrics.items()},
@@ -157,29 +156,73 @@ def _build_judge(name: str, slot: RewardSlot, plugins: Builder, context: RewardC
     return _Judge(name, slot.spec, reward, slot.weight)
 
 
-def _as_score(raw: Any) -> Score | None:
+def _own_copy(problem: Problem) -> Problem:
+    """``info`` holds lists that a reward could sort or empty, for itself and for every later epoch."""
+    return replace(problem, info=deepcopy(dict(problem.info)))
+
+
+def _as_score(raw: Any) -> Score:
+    """``raw`` as a Score of plain Python values: numbers of other libraries would not go into JSON.
+
+    Raises: ValueError saying what is wrong with it.
+    """
     if raw is None:
         return Score(value=None, reason="unscored")
-    if isinstance(raw, Score):
-        is_number = raw.value is None or isinstance(raw.value, Real)
-        return raw if is_number else None
-    return Score(value=float(raw)) if isinstance(raw, Real) else None
+    if not isinstance(raw, Score):
+        if not isinstance(raw, Real):
+            raise ValueError(f"returned {type(raw).__name__}, expected a Score, a number or None")
+        raw = Score(value=_number(raw, "a value"))
+    _expect(raw, "correct", bool, optional=True)
+    _expect(raw, "answer", str, optional=True)
+    _expect(raw, "reason", str)
+    _expect(raw, "metrics", Mapping)
+    _expect(raw, "token_values", Iterable)
+    return replace(
+        raw,
+        value=None if raw.value is None else _number(raw.value, "a value"),
+        token_values=tuple(_number(value, "a token value") for value in raw.token_values),
+        metrics={str(key): _number(value, f"metric {key!r}") for key, value in raw.metrics.items()},
+    )
 
 
-def _what_is_wrong(score: Score, spec: RewardSpec, completion: Completion) -> str | None:
-    value = score.value
-    assert value is not None
-    if not math.isfinite(value):
-        return f"returned {value}, expected a finite number"
+def _expect(score: Score, field: str, kind: type, *, optional: bool = False) -> None:
+    value = getattr(score, field)
+    if not isinstance(value, kind) and not (optional and value is None):
+        or_none = " or None" if optional else ""
+        raise ValueError(
+            f"returned a Score with {field} of type {type(value).__name__}, expected {kind.__name__}{or_none}"
+        )
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, Real):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise ValueError(f"returned {what} of {str(value)[:40]}, expected a finite number")
+
+
+def _check_fit(score: Score, spec: RewardSpec, completion: Completion) -> None:
+    """Raises ValueError if the score does not fit the reward's range or the completion's tokens."""
     low, high = spec.range
-    if not low <= value <= high:
-        return f"returned {value}, outside its declared range [{low}, {high}]"
-    if score.token_values:
-        if len(score.token_values) != len(completion.token_ids):
-            return f"returned {len(score.token_values)} token values for {len(completion.token_ids)} tokens"
-        if not all(math.isfinite(v) for v in score.token_values):
-            return "returned a non-finite token value"
-    return None
+    if score.value is not None and not low <= score.value <= high:
+        raise ValueError(f"returned {score.value}, outside its declared range [{low}, {high}]")
+    if score.token_values and len(score.token_values) != len(completion.token_ids):
+        raise ValueError(
+            f"returned {len(score.token_values)} token values for {len(completion.token_ids)} tokens"
+        )
+
+
+def _verdict(named: Sequence[tuple[_Judge, Score]]) -> bool | None:
+    """The first reward that states whether the completion is correct; if none does, the first one's range."""
+    stated = next((score.correct for _, score in named if score.correct is not None), None)
+    if stated is not None or not named:
+        return stated
+    judge, score = named[0]
+    return score.value is not None and score.value >= judge.spec.range[1]
 
 
 def _add_token_values(named: Sequence[tuple[_Judge, Score]]) -> tuple[float, ...]:
