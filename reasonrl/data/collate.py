@@ -22,7 +22,7 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
     """One row per completion, group after group.
 
     An unscored completion keeps its row but takes part in nothing: its ``response_mask`` is all False.
-    ``rollout_logprobs`` is None if any completion comes without them.
+    ``rollout_logprobs`` is None if any scored completion comes without them.
     """
     rows = [
         (index, group.group.request.prompt_ids, completion, reward)
@@ -45,7 +45,7 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
         input_ids=on_device(ids),
         attention_mask=on_device(attention),
         response_mask=on_device(response),
-        rollout_logprobs=_per_token([(p, c.logprobs) for _, p, c, _ in rows], width, device),
+        rollout_logprobs=_rollout_logprobs([(p, c, r) for _, p, c, r in rows], width, device),
         rewards=on_device(np.array([r.total or 0.0 for *_, r in rows], dtype=np.float32)),
         token_rewards=_token_rewards([(p, c, r) for _, p, c, r in rows], width, device),
         scored=on_device(scored),
@@ -56,12 +56,19 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
 
 
 def _per_token(
-    rows: Sequence[tuple[tuple[int, ...], tuple[float, ...] | None]], width: int, device: torch.device
-) -> Tensor | None:
-    if any(values is None for _, values in rows):
-        return None
-    aligned = [[0.0] * len(prompt) + list(values or ()) for prompt, values in rows]
+    rows: Sequence[tuple[tuple[int, ...], Sequence[float]]], width: int, device: torch.device
+) -> Tensor:
+    aligned = [[0.0] * len(prompt) + list(values) for prompt, values in rows]
     return torch.from_numpy(pad_rows(aligned, 0.0, np.float32, width)).to(device)
+
+
+def _rollout_logprobs(
+    rows: Sequence[tuple[tuple[int, ...], Completion, RewardOutput]], width: int, device: torch.device
+) -> Tensor | None:
+    # An aborted completion often has none; it takes part in nothing, so the others keep theirs.
+    if any(c.logprobs is None and reward.total is not None for _, c, reward in rows):
+        return None
+    return _per_token([(prompt, c.logprobs or ()) for prompt, c, _ in rows], width, device)
 
 
 def _token_rewards(
