@@ -92,7 +92,8 @@ def file_examples(
 def read_pairs(path: str | Path) -> list[tuple[Problem, str]]:
     """Lines ``{"prompt": text, "completion": text}`` of a JSONL file."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): U+2028 or U+0085 inside a text end no record.
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as err:
         raise RecipeError(f"data.path: cannot read {path}: {err}") from err
     pairs = [_read_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -27,14 +27,14 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file; a last line that was cut off by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                return
-            raise
+    # Not splitlines(): a model may write U+2028 or U+0085, which end no record.
+    *lines, rest = path.read_bytes().split(b"\n")
+    yield from (json.loads(line) for line in lines)
+    try:
+        last = json.loads(rest)
+    except ValueError:  # empty, as it should be, or cut off, perhaps inside a character
+        return
+    yield last
 
 
 def _finite(value: Any) -> Any:
