@@ -1,11 +1,12 @@
 """The order of training problems. Its whole state is one integer: how many prompts were taken."""
 
+import json
 import random
 from collections.abc import Sequence
 
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import PluginContractError, RecipeError
+from reasonrl.errors import PluginContractError, ReasonRLError, RecipeError
 
 
 class ProblemStream:
@@ -43,7 +44,9 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
     """``task.problem(split, index)``, checked: a plugin's mistake is named, not met deep in the trainer."""
     try:
         problem = task.problem(split, index)
-    except Exception as err:
+    except ReasonRLError:
+        raise
+    except Exception as err:  # a plugin may raise anything; the user learns which one it was
         raise PluginContractError(
             f"task {task_name!r} failed at problem({split!r}, {index}): {type(err).__name__}: {err}"
         ) from err
@@ -51,4 +54,10 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
         raise PluginContractError(
             f"task {task_name!r}: problem({split!r}, {index}) returned {type(problem).__name__}, expected a Problem"
         )
+    try:
+        json.dumps(dict(problem.info))
+    except (TypeError, ValueError) as err:
+        raise PluginContractError(
+            f"task {task_name!r}: info of problem({split!r}, {index}) must hold JSON values only: {err}"
+        ) from err
     return problem

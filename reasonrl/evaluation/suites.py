@@ -7,6 +7,7 @@ from typing import Any
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend, Task
 from reasonrl.data.render import render_prompt
+from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k
 from reasonrl.functional.randomness import derive_seed
@@ -67,7 +68,7 @@ def run_suite(
     suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]
 ) -> list[ScoredGroup]:
     """Sample and judge the problems ``indices`` (this rank's share), in order."""
-    groups = backend.generate(suite.requests(tokenizer, indices))
+    groups = sample(backend, suite.requests(tokenizer, indices))
     return [suite.rewards.score(group) for group in groups]
 
 

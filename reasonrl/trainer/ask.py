@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
+from reasonrl.contracts.protocols import Task
 from reasonrl.data.render import render_prompt
+from reasonrl.data.rollouts import sample
+from reasonrl.data.stream import fetch_problem
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
@@ -64,7 +67,7 @@ def generate(
     rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
     with build_backend(resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
-        return rewards.score(engine.generate([request])[0])
+        return rewards.score(sample(engine, [request])[0])
 
 
 def _open(target: Target) -> Bench:
@@ -73,9 +76,9 @@ def _open(target: Target) -> Bench:
     return open_bench(recipe.model, target.model_path, seed=recipe.seed)
 
 
-def _problem(task: object, name: str, fields: Mapping[str, str]) -> Problem:
+def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
     if not fields:
-        return task.problem("eval", 0)  # type: ignore[attr-defined]
+        return fetch_problem(task, name, "eval", 0)
     make = getattr(task, "problem_from_fields", None)
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")

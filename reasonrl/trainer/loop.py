@@ -14,6 +14,7 @@ from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup,
 from reasonrl.contracts.specs import Needs
 from reasonrl.data.collate import collate
 from reasonrl.data.render import render_prompt
+from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import TrainingError
 from reasonrl.evaluation.suites import Suite
@@ -127,7 +128,7 @@ class Trainer:
         kept: list[ScoredGroup] = []
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast():
-                groups = p.backend.generate(self._requests())
+                groups = sample(p.backend, self._requests())
             with timer("reward_s"):
                 scored = [p.rewards.score(group) for group in groups]
             kept += [group for group in scored if keep is None or keep(group)]
