@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from reasonrl.errors import CheckpointError
 
 STEP_DIR = re.compile(r"step_(\d{6,})")
@@ -35,11 +37,13 @@ def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: 
         write(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
-    except OSError as err:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, SafetensorError) as err:  # a full disk reaches us as either
+        reason = getattr(err, "strerror", None) or err
         raise CheckpointError(
-            f"cannot save checkpoint {final}: {err.strerror or err}; earlier checkpoints are kept"
+            f"cannot save checkpoint {final}: {reason}; earlier checkpoints are kept"
         ) from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # also when interrupted; moved away if all went well
     for old in saved_steps(run_dir)[:-keep]:
         shutil.rmtree(step_dir(run_dir, old), ignore_errors=True)
     return final

@@ -72,7 +72,10 @@ def _refuse_existing(path: Path, lock: FileLock) -> None:
             lock.acquire(timeout=0)
         except Timeout as err:
             raise RunDirInUseError(f"run folder {path} is in use by another run") from err
-        lock.release()
+        except OSError:
+            pass  # another user's lock: whether it is held cannot be known, that the folder exists can
+        else:
+            lock.release()
     raise RecipeError(f"run folder {path} exists already; choose another --run-dir or remove it")
 
 
