@@ -41,7 +41,8 @@ class Logbook:
         self._transcripts_per_step = transcripts_per_step
         self._track = track
         self._started = time.monotonic()
-        self._evaluations: list[tuple[int, Sequence[SuiteResult]]] = []
+        self._first_evaluation: dict[str, Any] = {}
+        self._last_evaluation: dict[str, Any] = {}
         self._steps_done = 0
         self.model_path: Path | None = None
 
@@ -72,8 +73,12 @@ class Logbook:
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         """The suites at ``step``; every completion is kept in ``evals/``."""
-        self._evaluations.append((step, results))
-        if self._run_dir is None or not results:
+        if not results:
+            return
+        # Figures only: the completions of every evaluation would pile up in memory.
+        self._last_evaluation = _headline(step, results)
+        self._first_evaluation = self._first_evaluation or self._last_evaluation
+        if self._run_dir is None:
             return
         for result in results:
             path = self._run_dir.path / "evals" / f"step_{step:06d}" / f"{result.name}.jsonl"
@@ -94,24 +99,20 @@ class Logbook:
             "outcome": outcome,
             "steps": self._steps_done,
             "wall_s": round(time.monotonic() - self._started, 3),
-            "eval": {
-                "first": _headline(self._evaluations[0] if self._evaluations else None),
-                "last": _headline(self._evaluations[-1] if self._evaluations else None),
-            },
+            "eval": {"first": self._first_evaluation, "last": self._last_evaluation},
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
         if self._run_dir is not None:
-            self._run_dir.write_json("summary.json", summary)
-            self._reporter.finished(outcome, summary, self.model_path)
-            self._run_dir.close()
+            try:
+                self._run_dir.write_json("summary.json", summary)
+                self._reporter.finished(outcome, summary, self.model_path)
+            finally:
+                self._run_dir.close()
         return summary
 
 
-def _headline(evaluation: tuple[int, Sequence[SuiteResult]] | None) -> dict[str, Any]:
+def _headline(step: int, results: Sequence[SuiteResult]) -> dict[str, Any]:
     """The first suite's figures, with all suites below ``suites``."""
-    if evaluation is None or not evaluation[1]:
-        return {}
-    step, results = evaluation
     first = results[0].to_json()
     return {
         "step": step,

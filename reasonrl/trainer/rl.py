@@ -1,7 +1,7 @@
 """Builds a reinforcement-learning run from a resolved recipe and carries it out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +62,30 @@ def run_rl(
     preflight(suites, bench.tokenizer, [stream], recipe.sampling.max_prompt_tokens)
     folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
     logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
-    backend = build_backend(
-        resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
-    )
+
+    def start_engine() -> Any:
+        return build_backend(
+            resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
+        )
 
     def work(entered: Any) -> None:
         parts = _assemble(resolved, plugins, bench, logbook, entered, stream, rewards, suites)
         Trainer(parts).run()
 
-    return carry_out(logbook, folder, backend, work)
+    return carry_out(logbook, folder, start_engine, work)
 
 
-def carry_out(logbook: Logbook, folder: RunDir | None, backend: Any, work: Any) -> RunResult:
-    """Run ``work(engine)`` and leave a truthful summary however it ends."""
+def carry_out(
+    logbook: Logbook,
+    folder: RunDir | None,
+    start_engine: Callable[[], Any],
+    work: Callable[[Any], None],
+) -> RunResult:
+    """Run ``work(engine)`` and leave a truthful summary however it ends, also if the engine does not start."""
     outcome = "failed"
     error: BaseException | None = None
     try:
-        with backend as engine:
+        with start_engine() as engine:
             work(engine)
         outcome = "completed"
     except KeyboardInterrupt as err:

@@ -62,15 +62,17 @@ def run_sft(
     preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
     folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
     logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
-    backend = build_backend(
-        resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
-    )
+
+    def start_engine() -> Any:
+        return build_backend(
+            resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
+        )
 
     def work(engine: Any) -> None:
         SftTrainer(resolved, bench, logbook, engine, suites, examples).run()
         _copy_to(output, logbook.model_path, folder)
 
-    return carry_out(logbook, folder, backend, work)
+    return carry_out(logbook, folder, start_engine, work)
 
 
 def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Bench) -> Iterator[Example]:
