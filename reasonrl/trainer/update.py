@@ -121,7 +121,9 @@ class Updater:
             metrics.append(of_part)
         loss = self._ranks.sums([local_loss])[0]
         norms, was_skipped = self._apply(ctx, loss)
-        return [*metrics, {"loss/total": mean(loss, 1.0)}, norms], was_skipped
+        # A NaN in a mean would hide the finite minibatches; a skip has a metric of its own.
+        total = {"loss/total": mean(loss, 1.0)} if math.isfinite(loss) else {}
+        return [*metrics, total, norms], was_skipped
 
     def _part(
         self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool
@@ -215,7 +217,6 @@ class Updater:
                 "those of the last finite update. Lower optimizer.learning_rate, or look for NaN in the "
                 "rewards and log-probabilities of the last transcripts"
             )
-        # A NaN in the mean would hide the finite norms of the other minibatches; the skip has a metric of its own.
         return {}, 1
 
 
