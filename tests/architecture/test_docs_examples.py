@@ -1,0 +1,125 @@
+"""What the documentation shows works as it stands there."""
+
+import doctest
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import reasonrl
+from reasonrl.plugins import load_plugins
+from reasonrl.recipe.load import check_recipe
+from reasonrl.testing.models import tiny_model_folder
+from reasonrl.trainer.run import RunResult, train
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = ROOT / "docs" / "write-a-plugin.md"
+SHRINK = (
+    "model.name=null",
+    "trainer.steps=2",
+    "trainer.prompts_per_step=4",
+    "logging.transcripts_per_step=2",
+)
+NAMES = ("reasonrl_reverse.py", "reverse.yaml", "pyproject.toml", "test_reverse.py")
+
+
+def blocks(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(language, title, text) of every code block."""
+    for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
+        yield match[1], match[2] or "", match[3]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of the tutorial in a folder of their own, which is the working folder."""
+    titled = {title: text for _, title, text in blocks(PAGE) if title}
+    assert sorted(titled) == sorted(NAMES)
+    for title, text in titled.items():
+        (tmp_path / title).write_text(text, encoding="utf-8")
+    tiny_model_folder(tmp_path / "tiny", hidden=16, layers=1, heads=2, kv_heads=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for module in ("reasonrl_reverse", "test_reverse"):  # not the copy of another test
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+def check_result(result: RunResult) -> None:
+    assert result.outcome == "completed"
+    assert result.summary["steps"] == 2
+    assert result.summary["eval"]["last"]["suite"] == "held_out"
+    assert result.run_dir is not None
+    assert len((result.run_dir / "metrics.jsonl").read_text().splitlines()) == 2
+    assert result.model_path is not None
+    assert (result.model_path / "model.safetensors").is_file()
+
+
+def test_the_tutorial_trains_as_a_file(files: Path) -> None:
+    overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
+    result = train("reverse.yaml", overrides, plugin_files=["reasonrl_reverse.py"])
+    check_result(result)
+
+
+def test_the_tutorial_trains_as_a_package(files: Path) -> None:
+    """Installed by hand: what pip would make of the page's pyproject.toml, without pip."""
+    project = tomllib.loads((files / "pyproject.toml").read_text())["project"]
+    info = files / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    requires = "".join(f"Requires-Dist: {text}\n" for text in project["dependencies"])
+    header = f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(header + requires)
+    points = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["reasonrl"].items())
+    (info / "entry_points.txt").write_text(f"[reasonrl]\n{points}")
+
+    record = next(r for r in load_plugins().records if r.distribution == "reasonrl-reverse")
+    assert (record.status, record.provides) == ("active", ("task reverse", "reward reverse"))
+    overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
+    check_result(reasonrl.run("reverse.yaml", overrides))
+
+
+def test_the_tutorials_own_tests_pass(files: Path) -> None:
+    module = importlib.import_module("test_reverse")
+    found = [getattr(module, name) for name in vars(module) if name.startswith("test_")]
+    assert len(found) == 2
+    for function in found:
+        function()
+
+
+def test_the_tutorial_fits_in_forty_lines() -> None:
+    code = next(text for _, title, text in blocks(PAGE) if title == "reasonrl_reverse.py")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
+def test_the_readme_shows_the_same_plugin() -> None:
+    titled = {title: text for _, title, text in blocks(PAGE)}
+    shown = [text for language, _, text in blocks(ROOT / "README.md") if language in ("python", "yaml")]
+    assert shown == [titled["reasonrl_reverse.py"], titled["reverse.yaml"]]
+
+
+def test_countdown_examples_hold() -> None:
+    sessions = [
+        text for language, _, text in blocks(ROOT / "docs/concepts/countdown.md") if language == "pycon"
+    ]
+    assert sessions
+    for number, session in enumerate(sessions):
+        test = doctest.DocTestParser().get_doctest(session, {}, f"countdown-{number}", None, 0)
+        assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+def test_the_recipe_of_the_recipes_page_is_accepted(tmp_path: Path) -> None:
+    page = ROOT / "docs/concepts/recipes.md"
+    first, second = (text for language, _, text in blocks(page) if language == "yaml")
+    plugins = load_plugins()
+    (tmp_path / "first.yaml").write_text(first)
+    assert check_recipe(tmp_path / "first.yaml", [], plugins).recipe.name == "my_run"
+    parent = yaml.safe_load(second)["extends"]
+    (tmp_path / parent).write_text(first)
+    (tmp_path / "second.yaml").write_text(second)
+    assert check_recipe(tmp_path / "second.yaml", [], plugins).recipe.name == "mine"

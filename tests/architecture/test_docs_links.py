@@ -1,0 +1,69 @@
+"""Links, files and tests that the documentation names exist. The strict build checks more, but needs its tools."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"`((?:tests|plugins|reasonrl|recipes|scripts|docs)/[\w./-]+)`")
+
+
+def slug(heading: str) -> str:
+    """As the documentation's table of contents makes anchors."""
+    words = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
+    return re.sub(r"[\s-]+", "-", words)
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {slug(match) for match in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_paths_in_the_repository_exist(page: Path) -> None:
+    for path in PATH.findall(page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = re.findall(r": ([\w/.-]+\.md)$", navigation, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "algorithms.md").read_text(encoding="utf-8")))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 10
+    assert not {name for name in named if f"def {name}(" not in sources}
+
+
+def test_every_function_that_is_named_exists() -> None:
+    named = re.findall(r"`functional\.(\w+)\.(\w+)`", (DOCS / "algorithms.md").read_text(encoding="utf-8"))
+    assert len(named) > 5
+    for module, function in named:
+        source = (ROOT / "reasonrl" / "functional" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"def {function}(" in source
+
+
+def test_every_reason_code_of_countdown_is_explained() -> None:
+    from reasonrl_countdown.expression import REASONS
+
+    page = (DOCS / "concepts" / "countdown.md").read_text(encoding="utf-8")
+    for reason in (*REASONS, "no_answer", "several_answers"):
+        assert f"`{reason}`" in page, reason

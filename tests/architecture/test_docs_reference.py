@@ -1,0 +1,88 @@
+"""The generated reference is that of this code, and complete."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from reasonrl.contracts.hookspecs import ReasonRLSpecs
+from reasonrl.contracts.metric_keys import CORE_METRICS
+from reasonrl.plugins import load_plugins
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+@pytest.fixture(scope="module")
+def gen_docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gen_docs", ROOT / "scripts" / "gen_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gen_docs"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def test_the_reference_is_up_to_date(gen_docs: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    status = gen_docs.main(["--check"])
+    assert status == 0, capsys.readouterr().err
+
+
+def test_a_stale_page_is_noticed_and_rewritten(
+    gen_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gen_docs, "FOLDER", tmp_path / "reference")
+    assert gen_docs.main(["--check"]) == 1
+    assert "docs/reference/cli.md is out of date" in capsys.readouterr().err
+    assert gen_docs.main([]) == 0
+    assert gen_docs.main(["--check"]) == 0
+    (tmp_path / "reference" / "hooks.md").write_text("old", encoding="utf-8")
+    assert gen_docs.main(["--check"]) == 1
+
+
+def test_every_hook_stands_there_with_its_exact_arguments() -> None:
+    text = page("hooks.md")
+    hooks = [name for name in vars(ReasonRLSpecs) if name.startswith("reasonrl_")]
+    assert len(hooks) == 9
+    for name in hooks:
+        arguments = list(inspect.signature(getattr(ReasonRLSpecs, name)).parameters)[1:]
+        line = next(line for line in text.splitlines() if line.startswith(f"def {name}("))
+        inside = line.partition("(")[2].rpartition(") -> ")[0]
+        written = [part.partition(":")[0].strip() for part in inside.split(", ") if ":" in part]
+        assert written == arguments, line
+        example = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        assert f"@hookimpl\ndef {name}(" in example
+
+
+def test_every_metric_and_every_option_stands_there() -> None:
+    plugins = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
+    metrics, config = page("metrics.md"), page("config.md")
+    for definition in CORE_METRICS:
+        assert f"| `{definition.key}` | " in metrics
+    for kind in ("task", "reward", "algorithm", "rollout"):
+        for spec in plugins.specs(kind):
+            assert f"## {kind.capitalize()} `{spec.name}`" in config
+            for definition in spec.metrics:
+                assert f"| `{definition.key}` | " in metrics
+
+
+def test_no_option_is_without_help() -> None:
+    for line in page("config.md").splitlines():
+        if line.startswith("| `"):
+            assert line.split(" | ")[-1].removesuffix(" |").strip(), line
+
+
+def test_defaults_are_shown_as_yaml_has_them() -> None:
+    config = page("config.md")
+    assert "| `seed` | int | `0` | " in config
+    assert "| `minibatches` | int | `1` | " in config
+    assert "| `gradient_checkpointing` | true or false | `false` | " in config
+    assert "| `learning_rate` | number or null | `null` | " in config
