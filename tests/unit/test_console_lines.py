@@ -1,0 +1,135 @@
+"""What a run says while it runs, and how missing ranks are found."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+from support.builders import completion, group, output
+
+from reasonrl import FinishReason, ScoredGroup, StepRecord
+from reasonrl.cli.console import ConsoleReporter
+from reasonrl.cli.ranks import (
+    asked_for,
+    ranks_environment,
+    start_missing_ranks,
+    torchrun_command,
+    was_left_alone,
+)
+from reasonrl.errors import RecipeError
+from reasonrl.observability.reporter import Plan
+
+
+def reporter() -> tuple[ConsoleReporter, io.StringIO]:
+    out = io.StringIO()
+    return ConsoleReporter(Console(file=out, width=100, highlight=False, soft_wrap=True)), out
+
+
+def line(**metrics: float) -> str:
+    shown, out = reporter()
+    values = {key.replace("__", "/"): value for key, value in metrics.items()}
+    shown.stepped(StepRecord(step=7, metrics=values, timing_s={"time/step_s": 1.25}), 100, [])
+    return out.getvalue()
+
+
+def test_a_step_is_one_line_of_what_is_known() -> None:
+    assert line(reward__mean=0.5, train__accuracy=0.25) == "step   7/100  reward 0.500  acc 25.0%  s 1.2\n"
+
+
+def test_skipped_updates_and_unscored_completions_are_shown() -> None:
+    text = line(reward__mean=0.5, optim__skipped_updates=2.0, reward__unscored_frac=0.125)
+    assert text.endswith("[2 non-finite updates skipped]  [12.5% unscored]\n")
+    assert "[" not in line(reward__mean=0.5, optim__skipped_updates=0.0, reward__unscored_frac=0.0)
+
+
+def test_a_metric_that_is_nan_is_shown_as_it_is() -> None:
+    assert "reward nan" in line(reward__mean=float("nan"))
+
+
+def test_text_of_a_model_is_never_markup() -> None:
+    shown, out = reporter()
+    done = completion((1, 2), text="[bold]3+5[/nonsense]", reason=FinishReason.LENGTH)
+    rewards = (output(None, reasons={"r": "raised ValueError"}), output(1.0, correct=True), output(0.0))
+    shown.generated(ScoredGroup(group=group([done] * 3), rewards=rewards))
+    text = out.getvalue()
+    assert text.count("[bold]3+5[/nonsense]") == 3
+    assert "[unscored - r: raised ValueError; 2 tokens, ended by length]" in text
+    assert "[correct; 2 tokens" in text
+    assert "[wrong; 2 tokens" in text
+
+
+def test_plan_and_end() -> None:
+    shown, out = reporter()
+    shown.planned(Plan(title="run [x]", total_steps=3, lines=[("model", "tiny [y]")]))
+    figures = {"accuracy": 0.1, "ci95": [0.05, 0.2], "format": 0.5, "length_tokens": 20.0, "problems": 9}
+    point = {"step": 0, "suite": "held_out", **figures, "suites": {"held_out": figures}}
+    after = {**point, "step": 3, "suites": {"held_out": {**figures, "accuracy": 0.4}}}
+    summary = {"steps": 3, "wall_s": 61.4, "eval": {"first": point, "last": after}}
+    shown.finished("completed", summary, None)
+    shown.finished("failed", {**summary, "steps": 1}, None)
+    text = out.getvalue()
+    assert "run [x]\n  model       tiny [y]\n" in text
+    assert "before (step 0) and after (step 3)" in text
+    assert "10.0% (5.0% to 20.0%)" in text
+    assert "40.0%" in text
+    assert "completed after 3 steps in 61 s" in text
+    assert text.count("before (step") == 1
+    assert "failed after 1 steps" in text
+
+
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "alone"),
+    [
+        (LAUNCHED, True),
+        ({}, False),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, False),
+        ({"MASTER_ADDR": "127.0.0.1"}, False),
+        ({**LAUNCHED, "LOCAL_RANK": "0"}, False),
+        ({**LAUNCHED, "RANK": "0", "WORLD_SIZE": "2"}, False),
+        ({**LAUNCHED, "OMPI_COMM_WORLD_SIZE": "2"}, False),
+        ({**LAUNCHED, "PMI_SIZE": "2"}, False),
+    ],
+)
+def test_a_process_that_was_left_alone_is_recognised(environ: dict[str, str], alone: bool) -> None:
+    assert was_left_alone(environ) is alone
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [
+        ("accelerate launch --num_processes 2 -m reasonrl train x", 2),
+        ("accelerate launch --num-processes=4 -m reasonrl train x", 4),
+        ("accelerate launch --num_processes two -m reasonrl", None),
+        ("accelerate launch --num_processes", None),
+        ("accelerate launch --num_machines 2 -m reasonrl", None),
+        ("", None),
+    ],
+)
+def test_the_number_of_processes_is_read_from_the_launchers_command(command: str, count: int | None) -> None:
+    assert asked_for(command.split()) == count
+
+
+def test_the_replacement_command_and_its_environment() -> None:
+    command = torchrun_command(3, ["train", "r.yaml", "a=b c"])
+    assert command[0] == sys.executable
+    assert command[-5:] == ["-m", "reasonrl", "train", "r.yaml", "a=b c"]
+    assert command[command.index("--nproc-per-node") + 1] == "3"
+    assert ranks_environment({**LAUNCHED, "HOME": "/h"}) == {
+        "ACCELERATE_MIXED_PRECISION": "no",
+        "HOME": "/h",
+        "OMP_NUM_THREADS": "1",
+    }
+    assert ranks_environment({"OMP_NUM_THREADS": "4"}) == {"OMP_NUM_THREADS": "4"}
+
+
+def test_nothing_happens_in_a_process_of_its_own() -> None:
+    start_missing_ranks({})
+
+
+def test_an_unknown_number_of_processes_is_refused() -> None:
+    """The parent of this test names no number of processes."""
+    with pytest.raises(RecipeError, match="use `torchrun --nproc-per-node N"):
+        start_missing_ranks(LAUNCHED)

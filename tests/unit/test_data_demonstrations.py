@@ -1,0 +1,144 @@
+"""What SFT imitates: a task's demonstrations or a JSONL file."""
+
+import json
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from support.builders import Numbers
+
+from reasonrl import Problem
+from reasonrl.data.demonstrations import Encoder, file_examples, read_pairs, task_examples
+from reasonrl.errors import PluginContractError, RecipeError
+from reasonrl.testing.models import byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+EOS = TOKENIZER.eos_token_id
+
+
+def encoder(prompt: int = 50, completion: int = 50) -> Encoder:
+    return Encoder(TOKENIZER, max_prompt_tokens=prompt, max_completion_tokens=completion)
+
+
+class Teacher(Numbers):
+    """Demonstrates every problem but those divisible by three."""
+
+    def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
+        return None if problem.info["n"] % 3 == 0 else f"{rng.random():.6f}"
+
+
+class Silent(Numbers):
+    def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
+        return None
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def pair(prompt: str, completion: str = "yes") -> str:
+    return json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False)
+
+
+def prompts(examples: object, count: int) -> list[str]:
+    return [TOKENIZER.decode(e.prompt_ids) for e in islice(examples, count)]  # type: ignore[call-overload]
+
+
+def test_an_example_ends_with_eos() -> None:
+    example = encoder()(Problem(id="p", prompt="ab", assistant_prefix=":"), "yes")
+    assert TOKENIZER.decode(example.prompt_ids) == "ab:"
+    assert TOKENIZER.decode(example.completion_ids[:-1]) == "yes"
+    assert example.completion_ids[-1] == EOS
+    assert example.num_tokens == 7
+
+
+@pytest.mark.parametrize(("limit", "text"), [(4, "yes<|endoftext|>"), (3, "yes"), (2, "ye")])
+def test_a_completion_over_its_limit_loses_its_end_and_its_eos(limit: int, text: str) -> None:
+    example = encoder(completion=limit)(Problem(id="p", prompt="ab"), "yes")
+    assert TOKENIZER.decode(example.completion_ids) == text
+
+
+def test_a_tasks_demonstrations_leave_out_what_it_cannot_show() -> None:
+    examples = task_examples(Teacher(), "teacher", encoder(), seed=0)
+    assert prompts(examples, 4) == ["1", "2", "4", "5"]
+
+
+def test_a_demonstration_depends_on_seed_and_position_alone() -> None:
+    def drawn(seed: int, rank: int, ranks: int, count: int) -> list[tuple[tuple[int, ...], ...]]:
+        stream = task_examples(Teacher(), "teacher", encoder(), seed=seed, rank=rank, ranks=ranks)
+        return [(e.prompt_ids, e.completion_ids) for e in islice(stream, count)]
+
+    alone = drawn(0, 0, 1, 8)
+    assert drawn(0, 0, 1, 8) == alone
+    assert drawn(1, 0, 1, 8) != alone
+    shares = [drawn(0, rank, 2, 4) for rank in range(2)]
+    assert not set(shares[0]) & set(shares[1])
+    assert set(shares[0]) | set(shares[1]) == set(alone)
+
+
+def test_a_task_without_demonstrations_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"'numbers' has no demonstrations.*data.path"):
+        next(task_examples(Numbers(), "numbers", encoder(), seed=0))
+    with pytest.raises(PluginContractError, match="'silent' gave no demonstration for 1000 problems"):
+        next(task_examples(Silent(), "silent", encoder(), seed=0))
+
+
+def test_a_file_is_reshuffled_every_epoch_and_covered(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", *(pair(str(n)) for n in range(6)))
+    taken = prompts(file_examples(path, encoder(), seed=0), 18)
+    epochs = [taken[i : i + 6] for i in (0, 6, 12)]
+    assert all(sorted(epoch) == list("012345") for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_ranks_share_a_file_without_overlap(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", *(pair(str(n)) for n in range(6)))
+    shares = [prompts(file_examples(path, encoder(), seed=0, rank=r, ranks=2), 3) for r in range(2)]
+    assert sorted(shares[0] + shares[1]) == list("012345")
+
+
+def test_a_file_shorter_than_the_ranks_still_feeds_each(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pair("a"))
+    assert prompts(file_examples(path, encoder(), seed=0, rank=1, ranks=2), 2) == ["a", "a"]
+
+
+def test_line_separators_inside_a_text_end_no_record(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three\x0cfour"
+    path = write(tmp_path / "d.jsonl", "", pair("q", text), "  ", pair("r"))
+    pairs = read_pairs(path)
+    assert [(problem.prompt, completion) for problem, completion in pairs] == [("q", text), ("r", "yes")]
+    assert [problem.id for problem, _ in pairs] == ["d.jsonl:2", "d.jsonl:4"]
+
+
+def test_windows_files_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + pair("a").encode() + b"\r\n" + pair("b").encode() + b"\r\n")
+    assert [problem.prompt for problem, _ in read_pairs(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "'prompt' is not text"),
+        ('"text"', "'prompt' is not text"),
+        ('{"prompt": "a"}', "'completion' is not text"),
+        ('{"prompt": 3, "completion": "a"}', "'prompt' is not text"),
+    ],
+)
+def test_a_bad_record_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "d.jsonl", pair("a"), line)
+    with pytest.raises(RecipeError, match=rf"d\.jsonl:2: .*{message}"):
+        read_pairs(path)
+
+
+def test_unreadable_and_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data.path: cannot read .*nowhere"):
+        read_pairs(tmp_path / "nowhere.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match=r"data.path: cannot read"):
+        read_pairs(tmp_path / "binary.jsonl")
+    with pytest.raises(RecipeError, match="holds no examples"):
+        read_pairs(write(tmp_path / "empty.jsonl", "", " "))

@@ -1,0 +1,79 @@
+"""Order of problems, and what a task may get wrong."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.builders import Numbers
+
+from reasonrl import Problem
+from reasonrl.data.stream import ProblemStream, fetch_problem
+from reasonrl.errors import PluginContractError, RecipeError
+
+
+def indices(stream: ProblemStream, positions: range) -> list[int]:
+    return [stream.problem(position).info["n"] for position in positions]
+
+
+def test_an_unbounded_split_is_taken_in_order() -> None:
+    assert indices(ProblemStream(Numbers(), "numbers", "train", seed=3), range(5, 9)) == [5, 6, 7, 8]
+
+
+def test_every_epoch_covers_a_finite_split_in_another_order() -> None:
+    stream = ProblemStream(Numbers(10), "numbers", "train", seed=0)
+    epochs = [indices(stream, range(e * 10, e * 10 + 10)) for e in range(3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert list(range(10)) not in epochs
+
+
+def test_a_position_says_it_all() -> None:
+    """Jumping about, as resuming and ranks do, gives what reading in order gives."""
+    in_order = indices(ProblemStream(Numbers(7), "numbers", "train", seed=1), range(21))
+    jumping = ProblemStream(Numbers(7), "numbers", "train", seed=1)
+    positions = [20, 0, 13, 7, 6, 14, 1]
+    assert [jumping.problem(p).info["n"] for p in positions] == [in_order[p] for p in positions]
+
+
+def test_seed_and_split_change_the_order() -> None:
+    streams = [
+        indices(ProblemStream(Numbers(20), "numbers", split, seed=seed), range(20))
+        for split, seed in (("train", 0), ("train", 1), ("eval", 0))
+    ]
+    assert len({tuple(s) for s in streams}) == 3
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_empty_split_is_the_users_error(size: int) -> None:
+    with pytest.raises(RecipeError, match=r"'numbers' has no problems in its 'eval' split"):
+        ProblemStream(Numbers(size), "numbers", "eval", seed=0)
+
+
+class Failing(Numbers):
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def problem(self, split: Any, index: int) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (KeyError("nums"), r"task 'bad' failed at problem\('train', 4\): KeyError"),
+        ("2 + 2", "returned str, expected a Problem"),
+        (Problem(id="p", prompt="x", info={"n": np.int64(3)}), "JSON values only"),
+        (Problem(id="p", prompt="x", info={"n": {1, 2}}), "JSON values only"),
+    ],
+)
+def test_a_tasks_mistake_is_named(result: Any, message: str) -> None:
+    with pytest.raises(PluginContractError, match=message):
+        fetch_problem(Failing(result), "bad", "train", 4)
+
+
+def test_a_tasks_own_words_pass() -> None:
+    with pytest.raises(RecipeError, match="^give another range$"):
+        fetch_problem(Failing(RecipeError("give another range")), "bad", "train", 0)

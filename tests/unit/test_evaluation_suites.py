@@ -1,0 +1,181 @@
+"""A suite asks the same thing every time, and an unscored completion is not a right one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.builders import Judge, Numbers, completion, output, runner, scored
+
+from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
+from reasonrl.data.rollouts import sample
+from reasonrl.errors import PluginContractError
+from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
+from reasonrl.testing.models import byte_tokenizer
+from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+
+TOKENIZER = byte_tokenizer()
+
+
+def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int = 0) -> Suite:
+    return Suite(
+        name=name,
+        task=Numbers(),
+        task_name="numbers",
+        rewards=runner(Judge(lambda problem, c: float(c.token_ids[0] % 2))),
+        problems=problems,
+        samples=samples,
+        sampling=SamplingParams(temperature=0.7, max_completion_tokens=3),
+        max_prompt_tokens=9,
+        seed=seed,
+    )
+
+
+class Engine:
+    """Answers with numbers that depend on the request's seed alone."""
+
+    def __init__(self, spoil: Any = lambda groups: groups) -> None:
+        self.seen: list[RolloutRequest] = []
+        self._spoil = spoil
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        self.seen += requests
+        groups = [
+            RolloutGroup(
+                request=r,
+                completions=tuple(
+                    completion(((r.seed >> n) % 256,), logprobs=(-1.0,)) for n in range(r.group_size)
+                ),
+            )
+            for r in requests
+        ]
+        return self._spoil(groups)
+
+
+class Rank:
+    """One of several processes; ``others`` is what the others would send to a gather."""
+
+    def __init__(self, rank: int = 0, size: int = 1, others: Sequence[Any] = ()) -> None:
+        self.rank, self.size, self.others, self.sent = rank, size, others, []
+
+    def gather(self, items: Sequence[Any]) -> list[Any]:
+        self.sent = list(items)
+        return [*items, *self.others]
+
+
+def evaluate(asked: Suite, engine: Engine, ranks: Any) -> SuiteResult:
+    return evaluate_suites([asked], engine, TOKENIZER, ranks)[0]  # type: ignore[arg-type]
+
+
+def test_requests_carry_the_suites_own_sampling() -> None:
+    requests = suite(samples=3).requests(TOKENIZER, [4, 2])
+    assert [r.problem.id for r in requests] == ["eval/4", "eval/2"]
+    assert {(r.group_size, r.sampling.temperature, r.sampling.max_completion_tokens) for r in requests} == {
+        (3, 0.7, 3)
+    }
+    assert TOKENIZER.decode(requests[0].prompt_ids) == "4"
+
+
+def test_every_evaluation_draws_alike() -> None:
+    engine = Engine()
+    first, second = (evaluate(suite(samples=2), engine, Rank()) for _ in range(2))
+    assert first == second
+    assert [r.seed for r in engine.seen[:5]] == [r.seed for r in engine.seen[5:]]
+
+
+def test_problems_suites_and_seeds_draw_differently() -> None:
+    seeds = {
+        r.seed for s in (suite(), suite(name="other"), suite(seed=1)) for r in s.requests(TOKENIZER, range(5))
+    }
+    assert len(seeds) == 15
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_the_number_of_ranks_does_not_matter(size: int) -> None:
+    alone = evaluate(suite(samples=2), Engine(), Rank())
+    shares = []
+    for rank in range(size):
+        one = Rank(rank, size)
+        evaluate(suite(samples=2), Engine(), one)
+        shares.append(one.sent)
+    together = Rank(0, size, [item for share in shares[1:] for item in share])
+    assert evaluate(suite(samples=2), Engine(), together) == alone
+    assert sorted(index for share in shares for index, _ in share) == [0, 1, 2, 3, 4]
+
+
+def test_figures_by_hand() -> None:
+    groups = [scored([1.0, 0.0], lengths=[4, 2]), scored([None, 0.5], lengths=[1, 1])]
+    result = summarise(suite(samples=2), groups)
+    assert dict(result.metrics) == pytest.approx(
+        {
+            "accuracy": 0.25,
+            "format": 0.75,
+            "reward": 1.5 / 4,
+            "length_tokens": 2.0,
+            "truncated_frac": 0.0,
+            "unscored_frac": 0.25,
+            "pass_at_k": 0.5,
+            "maj_at_k": 0.25,
+        }
+    )
+    assert result.problems == 2
+    assert result.groups == tuple(groups)
+
+
+def test_an_unscored_completion_is_not_correct_whatever_one_reward_thought() -> None:
+    right, lost = Judge(lambda p, c: 1.0), Judge(lambda p, c: None)
+    asked = suite()
+    group = scored([0.0]).group
+    result = summarise(asked, [runner(right, lost).score(group)])
+    assert result.metrics["accuracy"] == 0.0
+    assert result.metrics["unscored_frac"] == 1.0
+
+
+def test_one_sample_has_no_votes() -> None:
+    result = summarise(suite(), [scored([1.0]), scored([0.0])])
+    assert "pass_at_k" not in result.metrics
+    assert "maj_at_k" not in result.metrics
+    assert result.to_json()["ci95"] == list(result.ci95)
+    assert list(result.to_json())[:4] == ["accuracy", "ci95", "problems", "samples"]
+
+
+def test_metric_keys_of_a_suite() -> None:
+    metrics = suite_metrics([summarise(suite(), [scored([1.0]), scored([0.0])])])
+    assert metrics["eval/held_out/accuracy"] == 0.5
+    low, high = metrics["eval/held_out/accuracy_ci95_low"], metrics["eval/held_out/accuracy_ci95_high"]
+    assert 0 < low < 0.5 < high < 1
+
+
+def drop_one_completion(groups: list[RolloutGroup]) -> list[RolloutGroup]:
+    return [RolloutGroup(request=g.request, completions=g.completions[1:]) for g in groups]
+
+
+def lose_logprobs(groups: list[RolloutGroup]) -> list[RolloutGroup]:
+    short = completion((1, 2), logprobs=(-1.0,))
+    return [RolloutGroup(request=g.request, completions=(short,) * len(g.completions)) for g in groups]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda groups: groups[:-1], "returned 4 groups for 5 requests"),
+        (drop_one_completion, "returned 0 completions, expected 1, for problem 'eval/0'"),
+        (lose_logprobs, "returned 1 log-probabilities for 2 tokens for problem 'eval/0'"),
+    ],
+)
+def test_an_engine_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
+    with pytest.raises(PluginContractError, match=f"engine Engine: generate {message}"):
+        run_suite(suite(), Engine(spoil), TOKENIZER, range(5))  # type: ignore[arg-type]
+
+
+def test_an_engine_need_not_know_logprobs() -> None:
+    def forget(groups: list[RolloutGroup]) -> list[RolloutGroup]:
+        return [RolloutGroup(request=g.request, completions=(completion((1, 2)),)) for g in groups]
+
+    requests = suite().requests(TOKENIZER, [0])
+    assert sample(Engine(forget), requests)[0].completions[0].logprobs is None  # type: ignore[arg-type]
+
+
+def test_the_reward_of_nothing_scored_is_zero() -> None:
+    group = scored([1.0]).group
+    result = summarise(suite(), [ScoredGroup(group=group, rewards=(output(None),))])
+    assert result.metrics["reward"] == 0.0

@@ -1,0 +1,176 @@
+"""Run folders: created once, numbered, locked; models in them whole or not at all."""
+
+import errno
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from reasonrl.checkpoint.models import save_step, saved_steps, step_dir
+from reasonrl.checkpoint.run_dir import RunDir, refuse_taken, write_atomic
+from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
+
+
+def make(path: Path) -> RunDir:
+    return RunDir.create(output_dir="unused", name="unused", explicit=path)
+
+
+def test_runs_number_themselves_after_the_highest(tmp_path: Path) -> None:
+    for taken in ("r-2", "r-10", "r-x", "other-99", "r-3.old", "xr-50"):
+        (tmp_path / "runs" / taken).mkdir(parents=True)
+    runs = [RunDir.create(output_dir=tmp_path / "runs", name="r") for _ in range(2)]
+    assert [run.path.name for run in runs] == ["r-11", "r-12"]
+    for run in runs:
+        run.close()
+
+
+def test_an_explicit_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    run = make(tmp_path / "a" / "b" / "run")
+    assert run.path.is_dir()
+    run.close()
+    run.close()
+
+
+def test_an_existing_folder_is_refused_early_and_late(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for refuse in (refuse_taken, make):
+        with pytest.raises(RecipeError, match=r"run exists already; choose another --run-dir"):
+            refuse(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    refuse_taken(tmp_path / "free")
+    refuse_taken(None)
+
+
+def test_a_folder_in_use_is_told_from_a_finished_one(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    for refuse in (refuse_taken, make):
+        with pytest.raises(RunDirInUseError, match="in use by another run"):
+            refuse(tmp_path / "run")
+    run.close()
+    for refuse in (refuse_taken, make):
+        with pytest.raises(RecipeError, match="exists already"):
+            refuse(tmp_path / "run")
+
+
+def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> None:
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="exists already"):
+        refuse_taken(tmp_path / "run")
+
+
+def test_a_parent_that_is_no_folder_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RecipeError, match=r"cannot create a run folder in .*file: "):
+        make(tmp_path / "file" / "run")
+    with pytest.raises(RecipeError, match="cannot create a run folder"):
+        RunDir.create(output_dir=tmp_path / "file", name="r")
+
+
+def _race(path: Path, barrier: object, results: object, rounds: int) -> None:
+    for n in range(rounds):
+        barrier.wait(30)  # type: ignore[attr-defined]
+        try:
+            run = make(path / f"run-{n}")
+            results.put((n, "won"))  # type: ignore[attr-defined]
+            barrier.wait(30)  # type: ignore[attr-defined]
+            run.close()
+        except RunDirInUseError:
+            results.put((n, "in use"))  # type: ignore[attr-defined]
+            barrier.wait(30)  # type: ignore[attr-defined]
+        except RecipeError as err:
+            results.put((n, str(err)))  # type: ignore[attr-defined]
+            barrier.wait(30)  # type: ignore[attr-defined]
+
+
+def test_of_two_racing_processes_exactly_one_wins(tmp_path: Path) -> None:
+    context, rounds = multiprocessing.get_context("spawn"), 20
+    barrier, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_race, args=(tmp_path, barrier, results, rounds)) for _ in range(2)]
+    for racer in racers:
+        racer.start()
+    seen = [results.get(timeout=60) for _ in range(2 * rounds)]
+    for racer in racers:
+        racer.join(60)
+    for n in range(rounds):
+        assert sorted(what for m, what in seen if m == n) == ["in use", "won"]
+
+
+def test_writing_replaces_or_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "half\ud800")
+    assert path.read_text() == "old"
+    write_atomic(path, "néw\n")
+    assert path.read_bytes() == "néw\n".encode()
+
+
+def test_json_in_a_run_folder(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.write_json("a.json", {"é": 1})
+    run.write_text("recipe.yaml", "x: 1\n")
+    assert json.loads((run.path / "a.json").read_text(encoding="utf-8")) == {"é": 1}
+    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "a.json", "recipe.yaml"]
+    run.close()
+
+
+def write_model(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+def test_only_the_last_models_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 1000000):
+        final = save_step(tmp_path, step, write_model, keep=2)
+        assert (final / "config.json").is_file()
+    assert saved_steps(tmp_path) == [10, 1000000]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_000010", "step_1000000"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    save_step(tmp_path, 1, lambda folder: (folder / "old").mkdir(), keep=1)
+    save_step(tmp_path, 1, write_model, keep=1)
+    assert [p.name for p in step_dir(tmp_path, 1).iterdir()] == ["config.json"]
+
+
+def test_there_is_nothing_in_a_folder_without_checkpoints(tmp_path: Path) -> None:
+    assert saved_steps(tmp_path) == []
+    for odd in (".tmp-step_000003", "step_3", "step_000004.old"):
+        (tmp_path / "checkpoints" / odd).mkdir(parents=True)
+    assert saved_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), CheckpointError),
+        (SafetensorError("Error while serializing: I/O error"), CheckpointError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (RuntimeError("bug"), RuntimeError),
+    ],
+)
+def test_a_failed_save_leaves_no_trace_and_the_earlier_ones(
+    error: BaseException, raised: type[BaseException], tmp_path: Path
+) -> None:
+    def fail(folder: Path) -> None:
+        write_model(folder)
+        raise error
+
+    save_step(tmp_path, 1, write_model, keep=1)
+    with pytest.raises(raised) as caught:
+        save_step(tmp_path, 2, fail, keep=1)
+    if raised is CheckpointError:
+        assert "step_000002" in str(caught.value)
+        assert "earlier checkpoints are kept" in str(caught.value)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000001"]
+    assert (step_dir(tmp_path, 1) / "config.json").is_file()
+
+
+def test_a_leftover_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
+    leftover = tmp_path / "checkpoints" / ".tmp-step_000001"
+    leftover.mkdir(parents=True)
+    (leftover / "junk").write_text("x")
+    final = save_step(tmp_path, 1, write_model, keep=1)
+    assert [p.name for p in final.iterdir()] == ["config.json"]
+    assert not leftover.exists()

@@ -1,0 +1,248 @@
+"""The trainer's small pure parts: micro-batches, schedules, metrics of rollouts, the logbook."""
+
+import json
+import logging
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.builders import completion, group, output, scored
+
+from reasonrl import FinishReason, RunInfo, ScoredGroup, StepRecord
+from reasonrl.checkpoint.run_dir import RunDir
+from reasonrl.contracts.metrics import resolve
+from reasonrl.data.collate import collate
+from reasonrl.observability.jsonl import read_jsonl
+from reasonrl.observability.reporter import SilentReporter
+from reasonrl.plugins import load_plugins
+from reasonrl.recipe.schema import OptimizerConfig
+from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
+from reasonrl.trainer.rollout_metrics import is_flat, rollout_metrics
+from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.update import rollout_gap
+
+
+def test_micro_batches_hold_the_budget_and_every_row_once() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        lengths = [rng.randint(1, 30) for _ in range(rng.randint(1, 20))]
+        rows = rng.sample(range(len(lengths)), rng.randint(0, len(lengths)))
+        budget = rng.randint(1, 90)
+        plan = plan_microbatches(lengths, rows, budget)
+        assert sorted(row for part in plan for row in part) == sorted(rows)
+        for part in plan:
+            assert len(part) == 1 or len(part) * max(lengths[row] for row in part) <= budget
+        order = [lengths[row] for part in plan for row in part]
+        assert order == sorted(order, reverse=True)
+
+
+def test_the_budget_is_filled_to_the_last_token() -> None:
+    assert plan_microbatches([5, 2, 4], [0, 1, 2], 10) == [[0, 2], [1]]
+    assert plan_microbatches([5, 2, 4], [0, 1, 2], 9) == [[0], [2, 1]]
+    assert plan_microbatches([5, 5, 5], [2, 0, 1], 15) == [[0, 1, 2]]
+    assert padded_tokens([5, 2, 4], [[0, 2], [1]]) == 12
+    assert padded_tokens([5], [[]]) == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 6])
+def test_a_minibatch_holds_the_same_prompts_however_many_ranks(ranks: int) -> None:
+    shares = [local_prompt_indices(12, 2, ranks, rank) for rank in range(ranks)]
+    assert sorted(i for share in shares for i in share) == list(range(12))
+    for minibatch in range(2):
+        size = 6 // ranks
+        members = {i for share in shares for i in share[minibatch * size : (minibatch + 1) * size]}
+        assert members == set(range(minibatch * 6, minibatch * 6 + 6))
+
+
+def factors(total: int = 8, **options: Any) -> list[float]:
+    config = OptimizerConfig(**options)
+    return [learning_rate_factor(config, step, total) for step in range(1, total + 1)]
+
+
+def test_schedules_by_hand() -> None:
+    assert factors(4) == [1.0] * 4
+    assert factors(4, schedule="linear") == [1.0, 0.75, 0.5, 0.25]
+    assert factors(4, schedule="cosine") == pytest.approx(
+        [1.0, 0.5 + 0.25 * math.sqrt(2), 0.5, 0.5 - 0.25 * math.sqrt(2)]
+    )
+    assert factors(6, schedule="linear", warmup_steps=2) == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert factors(3, warmup_steps=4, schedule="cosine") == [0.25, 0.5, 0.75]
+    assert factors(2, warmup_steps=2, schedule="linear") == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_a_factor_is_never_zero_or_above_one(schedule: Any) -> None:
+    assert all(0 < f <= 1 for f in factors(50, schedule=schedule, warmup_steps=7))
+
+
+def test_rollout_metrics_by_hand() -> None:
+    first = ScoredGroup(
+        group=group(
+            [completion(range(4), reason=FinishReason.LENGTH), completion(range(2)), completion(range(3))]
+        ),
+        rewards=(
+            output(1.0, correct=True, metrics={"r/depth": 2.0}),
+            output(0.0, correct=False),
+            output(None, metrics={"r/depth": 4.0}),
+        ),
+    )
+    metrics = resolve(rollout_metrics([first, scored([0.5, 0.5])]))
+    assert metrics == pytest.approx(
+        {
+            "reward/mean": 2.0 / 4,
+            "reward/unscored_frac": 1 / 5,
+            "train/accuracy": 1 / 4,
+            "completion/length_tokens/mean": 13 / 5,
+            "completion/length_tokens/max": 4.0,
+            "completion/truncated_frac": 1 / 5,
+            "group/zero_std_frac": 1 / 2,
+            "reward/component/r": 2.0 / 4,
+            "reward/detail/r/depth": 3.0,
+        }
+    )
+
+
+def test_nothing_scored_has_no_mean_reward() -> None:
+    metrics = resolve(rollout_metrics([scored([None, None])]))
+    assert metrics["reward/unscored_frac"] == 1.0
+    assert not {"reward/mean", "train/accuracy", "reward/component/r"} & metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("totals", "flat"),
+    [
+        ([1.0, 1.0], True),
+        ([1.0, 0.0], False),
+        ([None, 1.0], True),
+        ([None, None], True),
+        ([0.1 + 0.2, 0.3], True),
+        ([0.0, 2e-6], False),
+    ],
+)
+def test_a_flat_group_teaches_nothing(totals: list[float | None], flat: bool) -> None:
+    assert is_flat(scored(totals)) is flat
+
+
+def test_the_gap_to_the_sampler_by_hand() -> None:
+    rows = ScoredGroup(
+        group=group(
+            [completion((1, 2, 3), logprobs=(-1.0, -2.0, -math.inf)), completion((4,), logprobs=(-9.0,))]
+        ),
+        rewards=(output(1.0), output(None)),
+    )
+    batch = collate([rows], pad_id=0, device=torch.device("cpu"))
+    old = torch.tensor([[5.0, -1.5, -2.0, -3.0], [5.0, -1.0, 0.0, 0.0]])
+    metrics = resolve(rollout_gap(old, batch))
+    assert metrics == pytest.approx(
+        {
+            "policy/kl_rollout_k3": (math.exp(-0.5) - 1 + 0.5) / 2,
+            "rollout/logprob_gap/mean": 0.25,
+            "rollout/logprob_gap/max": 0.5,
+        }
+    )
+    assert rollout_gap(None, batch) == {}
+    silent = collate([scored([1.0])], pad_id=0, device=torch.device("cpu"))
+    assert rollout_gap(old, silent) == {}
+
+
+class Recorder(SilentReporter):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.ends: list[str] = []
+
+    def stepped(self, record: StepRecord, total_steps: int, groups: Any) -> None:
+        self.steps.append(record.step)
+
+    def finished(self, outcome: str, summary: Mapping[str, object], model_path: Path | None) -> None:
+        self.ends.append(outcome)
+
+
+def logbook(folder: RunDir | None, reporter: Any = None, **options: Any) -> Logbook:
+    path = folder.path if folder else Path("nowhere")
+    return Logbook(
+        run_dir=folder,
+        info=RunInfo(name="r", run_dir=path, seed=0, total_steps=3, recipe={}),
+        reporter=reporter or Recorder(),
+        plugins=load_plugins(environ={"REASONRL_PLUGINS": ""}),
+        total_steps=3,
+        transcripts_per_step=options.pop("transcripts", 2),
+        **options,
+    )
+
+
+def record(step: int, value: float = 1.0) -> StepRecord:
+    return StepRecord(step=step, metrics={"reward/mean": value}, timing_s={"time/step_s": 0.5})
+
+
+def open_folder(tmp_path: Path) -> RunDir:
+    return RunDir.create(output_dir=tmp_path, name="r")
+
+
+def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
+    reporter = Recorder()
+    book = logbook(open_folder(tmp_path), reporter)
+    book.record(record(1), [scored([1.0, 0.0, 0.5])])
+    book.record(record(2, float("nan")), [])
+    folder = tmp_path / "r-1"
+    assert list(read_jsonl(folder / "metrics.jsonl")) == [
+        {"step": 1, "reward/mean": 1.0, "time/step_s": 0.5},
+        {"step": 2, "reward/mean": None, "time/step_s": 0.5},
+    ]
+    assert len(list(read_jsonl(folder / "transcripts" / "step_000001.jsonl"))) == 2
+    assert not (folder / "transcripts" / "step_000002.jsonl").exists()
+    summary = book.finish("completed")
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert (summary["outcome"], summary["steps"]) == ("completed", 2)
+    assert summary["eval"] == {"first": {}, "last": {}}
+    assert (reporter.steps, reporter.ends) == ([1, 2], ["completed"])
+
+
+def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
+    reporter = Recorder()
+    book = logbook(None, reporter)
+    book.record(record(1), [scored([1.0])])
+    book.save_model(1, lambda folder: None, keep=1)
+    assert book.finish("completed")["steps"] == 1
+    assert (reporter.steps, reporter.ends) == ([], [])
+    assert book.model_path is None
+
+
+def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def track(values: Mapping[str, float], step: int) -> None:
+        calls.append((dict(values), step))
+        if step == 2:
+            raise ConnectionError("no network")
+
+    book = logbook(open_folder(tmp_path), track=track)
+    with caplog.at_level(logging.WARNING):
+        for step in (1, 2, 3):
+            book.record(record(step), [])
+    assert [step for _, step in calls] == [1, 2]
+    assert calls[0][0] == {"reward/mean": 1.0, "time/step_s": 0.5}
+    assert caplog.text.count("tracker failed and is switched off") == 1
+    assert len(list(read_jsonl(tmp_path / "r-1" / "metrics.jsonl"))) == 3
+    book.finish("completed")
+
+
+def test_a_reporter_that_breaks_at_the_end_leaves_summary_and_free_folder(tmp_path: Path) -> None:
+    class Broken(Recorder):
+        def finished(self, *args: Any) -> None:
+            raise BrokenPipeError
+
+    book = logbook(open_folder(tmp_path), Broken())
+    with pytest.raises(BrokenPipeError):
+        book.finish("failed")
+    assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["outcome"] == "failed"
+    from filelock import FileLock
+
+    with FileLock(tmp_path / "r-1" / ".lock", timeout=0):
+        pass
