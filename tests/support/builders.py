@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl import (
@@ -73,7 +73,7 @@ class Slot:
 
     spec: RewardSpec
     weight: float = 1.0
-    config: Any = NoConfig()
+    config: Any = field(default_factory=NoConfig)
 
 
 class Direct:

@@ -75,5 +75,5 @@ def test_a_tasks_mistake_is_named(result: Any, message: str) -> None:
 
 
 def test_a_tasks_own_words_pass() -> None:
-    with pytest.raises(RecipeError, match="^give another range$"):
+    with pytest.raises(RecipeError, match=r"^give another range$"):
         fetch_problem(Failing(RecipeError("give another range")), "bad", "train", 0)
