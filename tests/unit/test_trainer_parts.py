@@ -5,23 +5,29 @@ import logging
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.builders import completion, group, output, scored
+from support.small_recipes import PLUGIN, recipe
 
 from reasonrl import FinishReason, RunInfo, ScoredGroup, StepRecord
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
+from reasonrl.errors import RecipeError
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.plugins import load_plugins
+from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.recipe.schema import OptimizerConfig
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
+from reasonrl.trainer.rl import check_divisible
 from reasonrl.trainer.rollout_metrics import is_flat, rollout_metrics
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.update import rollout_gap
@@ -246,3 +252,18 @@ def test_a_reporter_that_breaks_at_the_end_leaves_summary_and_free_folder(tmp_pa
 
     with FileLock(tmp_path / "r-1" / ".lock", timeout=0):
         pass
+
+
+def test_prompts_must_divide_over_minibatches_and_processes(tmp_path: Path) -> None:
+    path = recipe(tmp_path, tmp_path, trainer={"steps": 1, "prompts_per_step": 12, "minibatches": 2})
+    resolved = load_recipe(path, [], load_plugins(files=[PLUGIN]))
+    assert isinstance(resolved, ResolvedRecipe)
+    for size in (1, 2, 3, 6):
+        check_divisible(resolved, Processes(size))  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"prompts_per_step=12 must be divisible .* = 2 x 4 = 8"):
+        check_divisible(resolved, Processes(4))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Processes:
+    size: int

@@ -1,0 +1,140 @@
+"""`eval` and `generate` on everything they can be pointed at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.small_recipes import cli, recipe, summary_of
+
+FIGURES = {"accuracy", "ci95", "problems", "samples", "format", "reward", "length_tokens", "truncated_frac"}
+SUITES = {"held_out": {"problems": 3}, "votes": {"problems": 2, "samples": 4, "temperature": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("asked")
+    path = recipe(folder, tiny_model, evaluation={"every": 0, "suites": SUITES})
+    done = cli("train", path, "trainer.steps=1", "--run-dir", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder / "run"
+
+
+def figures(*arguments: object) -> dict[str, dict[str, object]]:
+    done = cli("eval", *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_a_run_is_measured_as_it_measured_itself(run: Path) -> None:
+    out = figures(run)
+    assert list(out) == ["held_out", "votes"]
+    assert out == summary_of(run)["eval"]["last"]["suites"]
+    assert out["held_out"].keys() >= FIGURES
+    assert out["votes"].keys() >= FIGURES | {"pass_at_k", "maj_at_k"}
+    low, high = out["held_out"]["ci95"]  # type: ignore[misc]
+    assert 0 <= low <= out["held_out"]["accuracy"] <= high <= 1
+    assert (out["held_out"]["problems"], out["votes"]["samples"]) == (3, 4)
+
+
+def test_a_model_in_a_run_brings_the_runs_recipe(run: Path) -> None:
+    assert figures(run / "checkpoints" / "step_000001") == figures(run)
+
+
+def test_a_model_folder_needs_a_recipe(run: Path, tiny_model: Path) -> None:
+    done = cli("eval", tiny_model)
+    assert done.exit_code == 2
+    assert "does not say which problems to ask; add --recipe RECIPE" in done.output
+    out = figures(tiny_model, "--recipe", run / "recipe.yaml")
+    assert out == summary_of(run)["eval"]["first"]["suites"]
+
+
+def test_a_named_model_brings_the_recipe_it_was_made_for(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "named_model_plugin.py"
+    plugin.write_text(
+        "from pathlib import Path\nfrom reasonrl import ModelSpec, hookimpl\n"
+        "@hookimpl\ndef reasonrl_models():\n"
+        f"    yield ModelSpec(name='tiny-one', summary='', path=Path({str(tiny_model)!r}),\n"
+        f"                    recipe={str(run / 'recipe.yaml')!r})\n"
+    )
+    assert figures("tiny-one", "--plugin", plugin) == summary_of(run)["eval"]["first"]["suites"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nonsense", "no run folder, model folder or model 'nonsense'; models that plugins ship:"),
+        ("./nowhere/at-all", "no run folder, model folder or model"),
+        (".", "is neither a run folder (run.json) nor a model folder (config.json)"),
+    ],
+)
+def test_an_unknown_target_is_refused(
+    target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("eval", "generate"):
+        done = cli(command, target)
+        assert done.exit_code == 2
+        assert message in done.output
+        assert len(done.output.strip().splitlines()) == 1
+
+
+def test_a_run_without_a_model_says_so(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints")
+    done = cli("eval", copy)
+    assert done.exit_code == 2
+    assert "has saved no model yet" in done.output
+
+
+def test_a_recipe_without_suites_has_nothing_to_measure(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, evaluation={"every": 0})
+    done = cli("eval", tiny_model, "--recipe", path)
+    assert done.exit_code == 2
+    assert "has no evaluation.suites" in done.output
+
+
+def test_figures_for_people(run: Path) -> None:
+    done = cli("eval", run)
+    assert done.exit_code == 0, done.output
+    assert "held_out: 3 problems x 1" in done.output
+    assert "votes: 2 problems x 4" in done.output
+    assert "maj_at_k" in done.output
+
+
+def test_generate_shows_the_first_held_out_problem(run: Path) -> None:
+    first, second = (cli("generate", run, "-n", 3) for _ in range(2))
+    assert first.exit_code == 0, first.output
+    assert first.output == second.output
+    assert first.output.startswith("0+1=\n")
+    assert first.output.count("tokens, ended by") == 3
+
+
+def test_greedy_completions_are_alike(run: Path) -> None:
+    done = cli("generate", run, "-n", 2, "--temperature", 0)
+    assert done.exit_code == 0, done.output
+    verdicts = [line for line in done.output.splitlines() if "tokens, ended by" in line]
+    assert len(verdicts) == 2
+    assert verdicts[0] == verdicts[1]
+
+
+def test_fields_make_a_problem_if_the_task_can(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = cli("generate", run, "--numbers", "3,5")
+    assert done.exit_code == 2
+    assert "task 'counting' cannot make a problem from --numbers" in done.output
+    countdown = recipe(
+        tmp_path,
+        tiny_model,
+        task={"name": "countdown", "template": "compact"},
+        sampling={"max_prompt_tokens": 64, "max_completion_tokens": 4},
+    )
+    done = cli("generate", tiny_model, "--recipe", countdown, "--numbers", "3,5,8", "--target", "16")
+    assert done.exit_code == 0, done.output
+    assert "3" in done.output.splitlines()[0]
+    assert "16" in done.output.splitlines()[0]
+    done = cli("generate", tiny_model, "--recipe", countdown, "--numbers", "3,x", "--target", "16")
+    assert done.exit_code == 2
+    assert "task 'countdown': numbers must be whole numbers" in done.output

@@ -1,0 +1,211 @@
+"""Imitation: the right loss, the right gradient, and a model that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.small_recipes import cli, sft_recipe, summary_of
+from support.tiny_runs import metrics_of
+
+PAIRS = [
+    ("1+1=", "2"),
+    ("the longest of all prompts: ", "short"),
+    ("a", "a rather long completion."),
+    ("?", ""),
+]
+RATE = 0.1
+# AdamW whose epsilon outweighs every gradient is gradient descent with rate learning_rate / eps.
+DESCENT = {"learning_rate": RATE * 1e8, "eps": 1e8, "max_grad_norm": 1e9}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS))
+    return path
+
+
+def total_tokens() -> int:
+    """One byte is one token; every completion ends with EOS."""
+    return sum(len(p) + len(c) + 1 for p, c in PAIRS)
+
+
+def from_file(folder: Path, model: Path, file: Path, **sections: Any) -> Path:
+    """One step on the whole file."""
+    defaults: dict[str, Any] = {
+        "task": None,
+        "data": {"path": str(file)},
+        "sft": {"max_tokens": total_tokens(), "tokens_per_batch": total_tokens()},
+        "sampling": {"max_prompt_tokens": 40, "max_completion_tokens": 40},
+        "evaluation": {"every": 0},
+        "optimizer": DESCENT,
+    }
+    return sft_recipe(folder, model, **{**defaults, **sections})
+
+
+def sft(path: Path, run_dir: Path, *more: object, code: int = 0) -> Any:
+    done = cli("sft", path, "--run-dir", run_dir, *more)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from transformers import AutoModelForCausalLM
+
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).named_parameters())
+
+
+def plain_cross_entropy(model_folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
+    """Token-mean loss over all examples and its gradient: one unpadded row at a time, by transformers alone."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float64).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    count, total = 0, 0.0
+    for prompt, completion in PAIRS:
+        start = tokenizer(prompt)["input_ids"]
+        end = [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
+        labels = torch.tensor([[-100] * len(start) + end])
+        # transformers gives the mean over this row's labels
+        loss = model(input_ids=torch.tensor([start + end]), labels=labels).loss * len(end)
+        loss.backward()
+        count, total = count + len(end), total + loss.item()
+    return total / count, {name: p.grad / count for name, p in model.named_parameters()}
+
+
+def test_loss_and_gradient_are_the_plain_token_mean_cross_entropy(
+    tiny_model: Path, tmp_path: Path, file: Path
+) -> None:
+    sft(from_file(tmp_path, tiny_model, file), tmp_path / "run")
+    (line,) = metrics_of(tmp_path / "run")
+    loss, gradient = plain_cross_entropy(tiny_model)
+    assert line["loss/sft"] == pytest.approx(loss, rel=1e-5)
+    norm = torch.stack([g.norm() for g in gradient.values()]).norm().item()
+    assert line["optim/grad_norm"] == pytest.approx(norm, rel=1e-4)
+    before, after = weights(tiny_model), weights(tmp_path / "run" / "checkpoints" / "step_000001")
+    for name, value in gradient.items():
+        moved = (before[name] - after[name]).double() / RATE
+        torch.testing.assert_close(moved, value, rtol=1e-3, atol=2e-5, msg=name)
+    assert line["batch/train_tokens"] == total_tokens()
+
+
+def test_micro_batches_do_not_matter(tiny_model: Path, tmp_path: Path, file: Path) -> None:
+    lines, trained = [], []
+    for budget in (1, 60, 10_000):
+        sections = {"sft": {"max_tokens": 1, "tokens_per_batch": total_tokens()}}
+        sections["sft"]["max_tokens_per_microbatch"] = budget
+        sft(from_file(tmp_path, tiny_model, file, **sections), tmp_path / str(budget))
+        lines += metrics_of(tmp_path / str(budget))
+        trained.append(weights(tmp_path / str(budget) / "checkpoints" / "step_000001"))
+    for line, parameters in zip(lines[1:], trained[1:], strict=True):
+        assert line["loss/sft"] == pytest.approx(lines[0]["loss/sft"], rel=1e-5)
+        for name, value in parameters.items():
+            torch.testing.assert_close(value, trained[0][name], rtol=0, atol=1e-6, msg=name)
+    assert [line["batch/padding_frac"] > 0 for line in lines] == [False, True, True]
+
+
+def test_imitating_a_task_brings_the_loss_down(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = sft_recipe(tmp_path, tiny_model, sft={"max_tokens": 4000, "tokens_per_batch": 200})
+    done = sft(path, tmp_path / "run", "--output", tmp_path / "copy")
+    losses = [line["loss/sft"] for line in metrics_of(tmp_path / "run")]
+    assert len(losses) == 20
+    assert losses[-1] < 0.7 * losses[0]
+    assert "loss " in done.output
+    summary = summary_of(tmp_path / "run")
+    assert (summary["outcome"], summary["steps"]) == ("completed", 20)
+    assert summary["eval"]["first"]["step"] == 0
+    assert summary["eval"]["last"]["step"] == 20
+    saved = weights(tmp_path / "run" / "checkpoints" / "step_000020")
+    copied = weights(tmp_path / "copy")
+    assert all(torch.equal(saved[name], copied[name]) for name in saved)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    ids = torch.tensor([tokenizer("7+1=")["input_ids"]])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "copy")(ids).logits.isfinite().all()
+
+
+def test_the_same_recipe_learns_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        sft(sft_recipe(tmp_path, tiny_model), tmp_path / name)
+        runs.append([line["loss/sft"] for line in metrics_of(tmp_path / name)])
+    assert runs[0] == runs[1]
+
+
+def test_a_prompt_teaches_nothing(tiny_model: Path, tmp_path: Path, file: Path) -> None:
+    """The loss counts completion tokens only: the first example's loss is that of its completion alone."""
+    one = tmp_path / "one.jsonl"
+    one.write_text(json.dumps({"prompt": PAIRS[0][0], "completion": PAIRS[0][1]}) + "\n")
+    sections = {"sft": {"max_tokens": 6, "tokens_per_batch": 6}}
+    sft(from_file(tmp_path, tiny_model, one, **sections), tmp_path / "run")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ids = torch.tensor([[*tokenizer("1+1=2")["input_ids"], tokenizer.eos_token_id]])
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(tiny_model)(ids).logits.log_softmax(-1)
+    expected = -(logits[0, 3, ids[0, 4]] + logits[0, 4, ids[0, 5]]) / 2
+    assert metrics_of(tmp_path / "run")[0]["loss/sft"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "data.path: no such file"),
+        ("", "holds no examples"),
+        ("{}\n", "'prompt' is not text"),
+        (json.dumps({"prompt": "x" * 99, "completion": "y"}) + "\n", "over sampling.max_prompt_tokens=40"),
+    ],
+    ids=["missing", "empty", "no prompt", "long prompt"],
+)
+def test_bad_demonstrations_end_with_one_line_and_write_nothing(
+    text: str | None, message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "bad.jsonl"
+    if text is not None:
+        file.write_text(text)
+    path = from_file(tmp_path, tiny_model, file)
+    done = sft(path, tmp_path / "run", code=2)
+    assert message in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_that_cannot_demonstrate_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "mute_plugin.py"
+    plugin.write_text(
+        "from reasonrl import TaskSpec, hookimpl\n"
+        "class Mute:\n"
+        "    def __init__(self, config, context): ...\n"
+        "    def size(self, split): return None\n"
+        "    def problem(self, split, index): raise AssertionError\n"
+        "@hookimpl\ndef reasonrl_tasks():\n    yield TaskSpec(name='mute', summary='', factory=Mute)\n"
+    )
+    path = sft_recipe(
+        tmp_path, tiny_model, task={"name": "mute"}, rewards={"flaky": {}}, evaluation={"every": 0}
+    )
+    done = sft(path, tmp_path / "run", "--plugin", plugin, code=2)
+    assert "'mute' has no demonstrations to imitate; give data.path instead" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    done = sft(sft_recipe(tmp_path, tiny_model), tmp_path / "run", "--output", tmp_path / "file", code=2)
+    assert "--output" in done.output
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_train_and_sft_tell_their_recipes_apart(tiny_model: Path, tmp_path: Path) -> None:
+    done = cli("train", sft_recipe(tmp_path, tiny_model))
+    assert done.exit_code == 2
+    assert "is an SFT recipe; run it with `reasonrl sft" in done.output
