@@ -49,6 +49,7 @@ def run_sft(
 ) -> RunResult:
     """Carry out an SFT recipe; ``output`` receives a copy of the final model folder."""
     quiet_libraries()
+    _refuse_output(output)
     recipe = resolved.recipe
     suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
     bench = open_bench(
@@ -227,6 +228,12 @@ class SftTrainer:
 
         self._logbook.save_model(step, write, keep=self._recipe.checkpoint.keep)
         self._bench.accelerator.wait_for_everyone()
+
+
+def _refuse_output(output: str | Path | None) -> None:
+    """Hours of training are a bad time to learn that the copy has no place."""
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
 
 
 def _copy_to(output: str | Path | None, model_path: Path | None, folder: RunDir | None) -> None:
