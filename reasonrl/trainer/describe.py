@@ -114,7 +114,7 @@ def components(resolved: AnyResolved) -> list[Component]:
 def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
     """``name version`` of the plugins behind those components."""
     records = [plugins.provider(cast(Kind, c.spec.kind), c.spec.name) for c in components(resolved)]
-    return sorted({f"{record.name} {record.version}" for record in records})
+    return sorted({f"{record.name} {record.version}".strip() for record in records})
 
 
 def run_manifest(
