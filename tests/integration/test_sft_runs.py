@@ -209,3 +209,46 @@ def test_train_and_sft_tell_their_recipes_apart(tiny_model: Path, tmp_path: Path
     done = cli("train", sft_recipe(tmp_path, tiny_model))
     assert done.exit_code == 2
     assert "is an SFT recipe; run it with `reasonrl sft" in done.output
+
+
+def poisoned_model(folder: Path) -> Path:
+    """A model to which the letter Z is NaN."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from reasonrl.testing.models import tiny_model_folder
+
+    tiny_model_folder(folder, tie=False)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (letter,) = AutoTokenizer.from_pretrained(folder)("Z")["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[letter] = float("nan")
+    model.save_pretrained(folder)
+    return folder
+
+
+def poisoned_run(tmp_path: Path, prompts: str, code: int) -> Any:
+    """One optimizer step for each letter."""
+    file = tmp_path / "letters.jsonl"
+    file.write_text("".join(json.dumps({"prompt": p, "completion": "yes"}) + "\n" for p in prompts))
+    model = poisoned_model(tmp_path / "model")
+    sizes = {"max_tokens": 5 * len(prompts), "tokens_per_batch": 5}
+    path = from_file(tmp_path, model, file, sft=sizes, optimizer={"learning_rate": 0.01})
+    return sft(path, tmp_path / "run", code=code)
+
+
+def test_a_bad_batch_is_left_out_and_counted(tmp_path: Path) -> None:
+    done = poisoned_run(tmp_path, "abZcd", 0)
+    lines = metrics_of(tmp_path / "run")
+    assert sorted(line["optim/skipped_updates"] for line in lines) == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert done.output.count("[1 non-finite updates skipped]") == 1
+    trained = weights(tmp_path / "run" / "checkpoints" / "step_000005")
+    spoilt = {name for name, value in trained.items() if not value.isfinite().all()}
+    assert spoilt == {"model.embed_tokens.weight"}
+    assert (~trained["model.embed_tokens.weight"].isfinite()).any(dim=1).sum() == 1
+
+
+@pytest.mark.parametrize(("prompts", "code"), [("ZZZ", 1), ("ZZ", 0)])
+def test_three_bad_batches_in_a_row_stop_the_run(prompts: str, code: int, tmp_path: Path) -> None:
+    done = poisoned_run(tmp_path, prompts, code)
+    assert ("3 updates in a row had a non-finite loss or gradient" in done.output) is (code == 1)
+    assert summary_of(tmp_path / "run")["outcome"] == ("failed" if code else "completed")

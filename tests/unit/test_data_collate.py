@@ -104,3 +104,10 @@ def test_a_reward_of_zero_is_scored() -> None:
 
 def test_pad_rows_pads_on_the_right() -> None:
     assert pad_rows([[1, 2], [], [3]], 9, int, 3).tolist() == [[1, 2, 9], [9, 9, 9], [3, 9, 9]]
+
+
+@pytest.mark.parametrize("reason", list(FinishReason))
+def test_truncated_means_cut_at_the_limit_and_nothing_else(reason: FinishReason) -> None:
+    rows = ScoredGroup(group=group([completion(reason=reason)]), rewards=(output(0.0),))
+    truncated = collate([rows], pad_id=PAD, device=CPU).truncated
+    assert truncated.tolist() == [reason is FinishReason.LENGTH]

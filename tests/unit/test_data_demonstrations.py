@@ -142,3 +142,15 @@ def test_unreadable_and_empty_files_are_refused(tmp_path: Path) -> None:
         read_pairs(tmp_path / "binary.jsonl")
     with pytest.raises(RecipeError, match="holds no examples"):
         read_pairs(write(tmp_path / "empty.jsonl", "", " "))
+
+
+class Rare(Numbers):
+    """Demonstrates one problem of 600."""
+
+    def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
+        return "yes" if problem.info["n"] % 600 == 599 else None
+
+
+def test_rare_demonstrations_are_waited_for() -> None:
+    """The limit is on problems in a row, not on all of them."""
+    assert prompts(task_examples(Rare(), "rare", encoder(), seed=0), 3) == ["599", "1199", "1799"]

@@ -93,3 +93,8 @@ def test_pass_at_k_refuses_a_k_it_cannot_estimate(k: int) -> None:
 )
 def test_the_majority_vote(answers: list[str | None], correct: list[bool], expected: float) -> None:
     assert maj_at_n(answers, correct) == pytest.approx(expected)
+
+
+def test_the_effective_number_of_trials_by_hand() -> None:
+    """Means 1, 0, 1/2: variance of their mean (0.25 + 0.25 + 0) / 2 / 3 = 1/12; p(1-p) / that = 3 trials."""
+    assert accuracy_interval([[True, True], [False, False], [True, False]]) == wilson_interval(1.5, 3)

@@ -97,6 +97,29 @@ def test_of_two_racing_processes_exactly_one_wins(tmp_path: Path) -> None:
         assert sorted(what for m, what in seen if m == n) == ["in use", "won"]
 
 
+def _number(path: Path, barrier: object, results: object, rounds: int) -> None:
+    for _ in range(rounds):
+        barrier.wait(30)  # type: ignore[attr-defined]
+        try:
+            run = RunDir.create(output_dir=path, name="r")
+            results.put(run.path.name)  # type: ignore[attr-defined]
+            run.close()
+        except RecipeError as err:
+            results.put(str(err))  # type: ignore[attr-defined]
+
+
+def test_racing_runs_get_numbers_of_their_own(tmp_path: Path) -> None:
+    context, rounds = multiprocessing.get_context("spawn"), 50
+    barrier, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_number, args=(tmp_path, barrier, results, rounds)) for _ in range(2)]
+    for racer in racers:
+        racer.start()
+    seen = [results.get(timeout=60) for _ in range(2 * rounds)]
+    for racer in racers:
+        racer.join(60)
+    assert sorted(seen) == sorted(f"r-{n}" for n in range(1, 2 * rounds + 1))
+
+
 def test_writing_replaces_or_leaves(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_atomic(path, "old")

@@ -94,7 +94,7 @@ def test_rollout_metrics_by_hand() -> None:
         rewards=(
             output(1.0, correct=True, metrics={"r/depth": 2.0}),
             output(0.0, correct=False),
-            output(None, metrics={"r/depth": 4.0}),
+            output(None, correct=True, metrics={"r/depth": 4.0}),
         ),
     )
     metrics = resolve(rollout_metrics([first, scored([0.5, 0.5])]))
