@@ -12,6 +12,7 @@ from reasonrl import (
     Problem,
     RewardSpec,
     RolloutBackendSpec,
+    ScoredGroup,
     Split,
     TaskContext,
     TaskSpec,
@@ -79,6 +80,7 @@ class SabotageConfig:
     pattern: list[str] = field(
         default_factory=list, metadata={"help": "ok, nan, inf_loss or bad_grad, a call"}
     )
+    keep_every: int = field(default=1, metadata={"help": "keeps the groups of every so many problems"})
 
 
 class Sabotage:
@@ -86,6 +88,11 @@ class Sabotage:
 
     def __init__(self, config: SabotageConfig, context: Any = None) -> None:
         self._pattern = list(config.pattern)
+        self._keep_every = config.keep_every
+
+    def keep(self, group: ScoredGroup) -> bool:
+        number = group.group.request.problem.info["n"]
+        return self._keep_every > 0 and number % self._keep_every == 0
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask)

@@ -1,0 +1,84 @@
+"""What holds in every run: the schedule, the order of problems, and that trainer and sampler speak of one policy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.small_recipes import cli, recipe, summary_of
+from support.tiny_runs import metrics_of
+
+from reasonrl.observability.jsonl import read_jsonl
+
+
+def train(tmp_path: Path, model: Path, *overrides: str, **sections: Any) -> Path:
+    done = cli("train", recipe(tmp_path, model, **sections), *overrides, "--run-dir", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    return tmp_path / "run"
+
+
+def test_the_learning_rate_follows_its_schedule(tiny_model: Path, tmp_path: Path) -> None:
+    optimizer = {"learning_rate": 0.01, "schedule": "linear", "warmup_steps": 1}
+    run = train(tmp_path, tiny_model, "trainer.steps=3", optimizer=optimizer)
+    assert [line["optim/learning_rate"] for line in metrics_of(run)] == pytest.approx([0.01, 0.01, 0.005])
+
+
+def test_every_step_takes_the_next_problems(tiny_model: Path, tmp_path: Path) -> None:
+    run = train(tmp_path, tiny_model, logging={"transcripts_per_step": 100})
+    taken = [
+        [record["info"]["n"] for record in read_jsonl(run / "transcripts" / f"step_{step:06d}.jsonl")]
+        for step in (1, 2)
+    ]
+    assert taken == [[n for n in numbers for _ in range(8)] for numbers in (range(4), range(4, 8))]
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_trainer_and_sampler_agree_at_any_temperature(
+    minibatches: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = train(tmp_path, tiny_model, f"trainer.minibatches={minibatches}", "sampling.temperature=0.6")
+    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in metrics_of(run))
+
+
+def test_an_algorithm_may_ask_for_further_prompts(tiny_model: Path, tmp_path: Path) -> None:
+    run = train(
+        tmp_path,
+        tiny_model,
+        algorithm={"name": "sabotage", "keep_every": 3},
+        logging={"transcripts_per_step": 100},
+    )
+    taken = [
+        sorted({r["info"]["n"] for r in read_jsonl(run / "transcripts" / f"step_{step:06d}.jsonl")})
+        for step in (1, 2)
+    ]
+    # Three rounds of four problems hold the four that are kept; the next step goes on after them.
+    assert taken == [[0, 3, 6, 9], [12, 15, 18, 21]]
+
+
+def test_an_algorithm_that_keeps_nothing_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, algorithm={"name": "sabotage", "keep_every": 0})
+    done = cli("train", path, "--run-dir", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "after 20 rounds of sampling the algorithm kept only 0 of the 4 groups it needs" in done.output
+
+
+def test_a_suite_is_no_larger_than_its_split(tiny_model: Path, tmp_path: Path) -> None:
+    suites = {"held_out": {"problems": 50}}
+    run = train(
+        tmp_path,
+        tiny_model,
+        task={"name": "counting", "problems": 3},
+        evaluation={"every": 1, "suites": suites},
+    )
+    assert summary_of(run)["eval"]["last"]["problems"] == 3
+    folders = sorted(p.name for p in (run / "evals").iterdir())
+    assert folders == ["step_000000", "step_000001", "step_000002"]
+    asked = [record["info"]["n"] for record in read_jsonl(run / "evals" / folders[0] / "held_out.jsonl")]
+    assert asked == [0, 1, 2]
+    written = json.loads((run / "evals" / folders[-1] / "summary.json").read_text())
+    assert written == summary_of(run)["eval"]["last"]["suites"]
+
+
+def test_models_are_saved_when_due_and_at_the_end(tiny_model: Path, tmp_path: Path) -> None:
+    run = train(tmp_path, tiny_model, "trainer.steps=5", checkpoint={"every": 2, "keep": 2})
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_000004", "step_000005"]
