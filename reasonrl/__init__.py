@@ -55,7 +55,11 @@ API_VERSION = 1
 
 
 def run(
-    recipe: str | Path, overrides: Sequence[str] = (), *, run_dir: str | Path | None = None
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: str | Path | None = None,
+    plugins: Sequence[str] = (),
 ) -> "RunResult":
     """Train as ``reasonrl train RECIPE key=value ...`` does.
 
@@ -63,12 +67,13 @@ def run(
         recipe: path of a recipe file, or the name of a packaged recipe.
         overrides: ``"section.key=value"`` strings, applied over the recipe.
         run_dir: folder to create for this run; default ``runs/<name>-<n>``.
+        plugins: files or modules to load beside the installed plugins, as ``--plugin`` does.
     Returns: outcome, folder, summary and path of the trained model.
     Raises: RecipeError for wrong input, RunDirInUseError, PluginError, TrainingError.
     """
     from reasonrl.trainer.run import train
 
-    return train(recipe, overrides, run_dir=run_dir)
+    return train(recipe, overrides, run_dir=run_dir, plugin_files=plugins)
 
 
 __all__ = [

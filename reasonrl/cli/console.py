@@ -71,7 +71,8 @@ class ConsoleReporter:
             table.add_row("accuracy", _with_interval(result.to_json()))
             for key, value in result.metrics.items():
                 if key != "accuracy":
-                    table.add_row(key, f"{value:.1f}" if key.endswith("_tokens") else f"{value:.1%}")
+                    is_share = key.endswith(("_frac", "_at_k")) or key == "format"
+                    table.add_row(key, f"{value:.1%}" if is_share else f"{value:.2f}")
             self._console.print(table)
 
     def generated(self, scored: ScoredGroup) -> None:

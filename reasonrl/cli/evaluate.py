@@ -15,10 +15,14 @@ def run_eval(target: str, recipe: str | None, as_json: bool, plugin_files: Seque
     found = find_target(target, recipe, plugins)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one or give --recipe")
+    from accelerate import PartialState
+
     from reasonrl.cli.console import ConsoleReporter
     from reasonrl.trainer.ask import evaluate_model
 
     results = evaluate_model(found, plugins)
+    if not PartialState().is_main_process:
+        return
     if as_json:
         sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
     else:

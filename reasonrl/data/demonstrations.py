@@ -74,18 +74,18 @@ def task_examples(
 def file_examples(
     path: str | Path, encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[Example]:
-    """Endless examples of a JSONL file, reshuffled each epoch. Encodes on first use.
+    """Endless examples of a JSONL file, reshuffled each epoch. All are encoded on first use.
 
     Raises: RecipeError naming file and line of the first bad record.
     """
-    records = read_pairs(path)
+    # All at once, so that a prompt over its limit is refused before the training and not in the middle of it.
+    examples = [encode(problem, completion) for problem, completion in read_pairs(path)]
     epoch = 0
     while True:
-        order = list(range(len(records)))
+        order = list(range(len(examples)))
         random.Random(f"{seed}/sft/{epoch}").shuffle(order)
         for index in order[rank::ranks] or order:
-            problem, completion = records[index]
-            yield encode(problem, completion)
+            yield examples[index]
         epoch += 1
 
 

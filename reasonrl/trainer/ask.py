@@ -14,19 +14,19 @@ from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
-from reasonrl.trainer.bench import (
-    Bench,
+from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.suite_runner import evaluate_suites
+from reasonrl.trainer.targets import Target
+from reasonrl.trainer.workbench import (
+    Workbench,
     build_backend,
     build_rewards,
     build_suites,
     build_task,
-    open_bench,
+    open_workbench,
     preflight,
     quiet_libraries,
 )
-from reasonrl.trainer.loop import sampling_params
-from reasonrl.trainer.suite_runner import evaluate_suites
-from reasonrl.trainer.targets import Target
 
 
 def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
@@ -34,7 +34,7 @@ def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
     recipe = target.resolved.recipe
     suites = build_suites(target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
     bench = _open(target)
-    preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
+    preflight(bench, recipe.sampling, suites)
     with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
         return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks)
@@ -70,10 +70,10 @@ def generate(
         return rewards.score(sample(engine, [request])[0])
 
 
-def _open(target: Target) -> Bench:
+def _open(target: Target) -> Workbench:
     quiet_libraries()
     recipe = target.resolved.recipe
-    return open_bench(recipe.model, target.model_path, seed=recipe.seed)
+    return open_workbench(recipe.model, target.model_path, seed=recipe.seed)
 
 
 def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:

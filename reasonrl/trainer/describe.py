@@ -14,12 +14,12 @@ import reasonrl
 from reasonrl.observability.reporter import Plan
 from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe, ResolvedSft
-from reasonrl.trainer.bench import Bench
+from reasonrl.trainer.workbench import Workbench
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
 
-def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Bench, run_dir: Path | None) -> Plan:
+def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, run_dir: Path | None) -> Plan:
     """The plan shown at the start: model, batch arithmetic, plugins with versions, evaluation, folder."""
     total = total_steps(resolved)
     lines = [
@@ -43,7 +43,7 @@ def total_steps(resolved: AnyResolved) -> int:
     return -(-sft.max_tokens // sft.tokens_per_batch)
 
 
-def _model_line(resolved: AnyResolved, bench: Bench) -> str:
+def _model_line(resolved: AnyResolved, bench: Workbench) -> str:
     model = resolved.recipe.model
     policy, critic = bench.policy.parameter_groups()
     count = sum(p.numel() for p in bench.policy.model.parameters())
@@ -54,7 +54,7 @@ def _model_line(resolved: AnyResolved, bench: Bench) -> str:
     return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
 
 
-def _device_line(bench: Bench) -> str:
+def _device_line(bench: Workbench) -> str:
     ranks = f"{bench.ranks.size} process{'es' if bench.ranks.size > 1 else ''}"
     threads = f" x {torch.get_num_threads()} threads" if bench.accelerator.device.type == "cpu" else ""
     return f"{bench.accelerator.device}, {bench.precision}, {ranks}{threads}"
@@ -118,7 +118,7 @@ def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
 
 
 def run_manifest(
-    resolved: AnyResolved, plugins: Plugins, bench: Bench, plain: Mapping[str, Any]
+    resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
     return {

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.jsonl import append_jsonl, write_jsonl
 from reasonrl.observability.reporter import Reporter
+from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 
 log = logging.getLogger(__name__)
-
-Track = Callable[[Mapping[str, float], int], None]
 
 
 class Logbook:
@@ -31,7 +30,7 @@ class Logbook:
         plugins: Any,
         total_steps: int,
         transcripts_per_step: int,
-        track: Track | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._info = info
@@ -39,7 +38,7 @@ class Logbook:
         self._plugins = plugins
         self._total_steps = total_steps
         self._transcripts_per_step = transcripts_per_step
-        self._track = track
+        self._trackers = trackers
         self._started = time.monotonic()
         self._first_evaluation: dict[str, Any] = {}
         self._last_evaluation: dict[str, Any] = {}
@@ -57,19 +56,9 @@ class Logbook:
         if self._transcripts_per_step and groups:
             path = self._run_dir.path / "transcripts" / f"step_{record.step:06d}.jsonl"
             write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
-        if self._track is not None:
-            self._forward_to_trackers(record)
+        if self._trackers is not None:
+            self._trackers.log({**record.metrics, **record.timing_s}, record.step)
         self._reporter.stepped(record, self._total_steps, groups)
-
-    def _forward_to_trackers(self, record: StepRecord) -> None:
-        assert self._track is not None
-        try:
-            self._track({**record.metrics, **record.timing_s}, record.step)
-        except Exception:
-            log.warning(
-                "tracker failed and is switched off for this run; metrics.jsonl is complete", exc_info=True
-            )
-            self._track = None
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         """The suites at ``step``; every completion is kept in ``evals/``."""
@@ -102,6 +91,8 @@ class Logbook:
             "eval": {"first": self._first_evaluation, "last": self._last_evaluation},
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
+        if self._trackers is not None:
+            self._trackers.close()
         if self._run_dir is not None:
             try:
                 self._run_dir.write_json("summary.json", summary)

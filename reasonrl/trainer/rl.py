@@ -1,7 +1,7 @@
 """Builds a reinforcement-learning run from a resolved recipe and carries it out."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,27 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
 from reasonrl.model.reference import build_reference
 from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedRecipe
-from reasonrl.trainer.bench import (
-    Bench,
-    build_backend,
-    build_optimizer,
-    build_rewards,
-    build_suites,
-    build_task,
-    open_bench,
-    preflight,
-    quiet_libraries,
-)
 from reasonrl.trainer.describe import describe_run, run_manifest
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.update import Updater, UpdateSettings
+from reasonrl.trainer.workbench import (
+    Workbench,
+    build_backend,
+    build_optimizer,
+    build_rewards,
+    build_suites,
+    build_task,
+    open_workbench,
+    preflight,
+    quiet_libraries,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def run_rl(
     task = build_task(resolved.task, plugins, recipe.seed)
     stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
     rewards = build_rewards(resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens)
-    bench = open_bench(
+    bench = open_workbench(
         recipe.model,
         resolved.model_path,
         seed=recipe.seed,
@@ -59,7 +60,7 @@ def run_rl(
         logging_dir=str(recipe.output_dir),
     )
     check_divisible(resolved, bench.ranks)
-    preflight(suites, bench.tokenizer, [stream], recipe.sampling.max_prompt_tokens)
+    preflight(bench, recipe.sampling, suites, [stream])
     folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
     logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
 
@@ -107,7 +108,7 @@ def carry_out(
 def _assemble(
     resolved: ResolvedRecipe,
     plugins: Plugins,
-    bench: Bench,
+    bench: Workbench,
     logbook: Logbook,
     backend: Any,
     stream: ProblemStream,
@@ -184,7 +185,7 @@ def open_run_dir(ranks: Ranks, output_dir: str, name: str, explicit: str | Path 
 
 
 def open_logbook(
-    resolved: Any, plugins: Plugins, bench: Bench, folder: RunDir | None, reporter: Reporter
+    resolved: Any, plugins: Plugins, bench: Workbench, folder: RunDir | None, reporter: Reporter
 ) -> Logbook:
     """Write what is known at the start, say it, and tell observers."""
     recipe = resolved.recipe
@@ -202,7 +203,8 @@ def open_logbook(
         folder.write_json("run.json", run_manifest(resolved, plugins, bench, plain))
         reporter.planned(plan)
     plugins.observe("reasonrl_run_started", run=info)
-    track = _start_trackers(recipe.name, recipe.logging.trackers, bench, plain)
+    trackers = Trackers(bench.accelerator, recipe.logging.trackers)
+    trackers.start(recipe.name)
     return Logbook(
         run_dir=folder,
         info=info,
@@ -210,12 +212,5 @@ def open_logbook(
         plugins=plugins,
         total_steps=plan.total_steps,
         transcripts_per_step=recipe.logging.transcripts_per_step,
-        track=track,
+        trackers=trackers,
     )
-
-
-def _start_trackers(name: str, trackers: Any, bench: Bench, plain: Mapping[str, Any]) -> Any:
-    if not trackers:
-        return None
-    bench.accelerator.init_trackers(name)
-    return lambda values, step: bench.accelerator.log(dict(values), step=step)

@@ -19,16 +19,6 @@ from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SftRecipe
-from reasonrl.trainer.bench import (
-    Bench,
-    build_backend,
-    build_optimizer,
-    build_suites,
-    build_task,
-    open_bench,
-    preflight,
-    quiet_libraries,
-)
 from reasonrl.trainer.describe import total_steps
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.loop import Timer
@@ -37,6 +27,16 @@ from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.rl import carry_out, open_logbook, open_run_dir
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.workbench import (
+    Workbench,
+    build_backend,
+    build_optimizer,
+    build_suites,
+    build_task,
+    open_workbench,
+    preflight,
+    quiet_libraries,
+)
 
 
 def run_sft(
@@ -52,7 +52,7 @@ def run_sft(
     _refuse_output(output)
     recipe = resolved.recipe
     suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
-    bench = open_bench(
+    bench = open_workbench(
         recipe.model,
         resolved.model_path,
         seed=recipe.seed,
@@ -60,7 +60,7 @@ def run_sft(
         logging_dir=str(recipe.output_dir),
     )
     examples = open_examples(resolved, plugins, bench)
-    preflight(suites, bench.tokenizer, [], recipe.sampling.max_prompt_tokens)
+    preflight(bench, recipe.sampling, suites)
     folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
     logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
 
@@ -76,7 +76,7 @@ def run_sft(
     return carry_out(logbook, folder, start_engine, work)
 
 
-def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Bench) -> Iterator[Example]:
+def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> Iterator[Example]:
     """The endless examples of this rank; the first one is drawn at once, so that bad data is refused early."""
     recipe, ranks = resolved.recipe, bench.ranks
     encode = Encoder(
@@ -107,7 +107,7 @@ class SftTrainer:
     def __init__(
         self,
         resolved: ResolvedSft,
-        bench: Bench,
+        bench: Workbench,
         logbook: Logbook,
         engine: Any,
         suites: Sequence[Any],

@@ -229,10 +229,12 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["faulty.yaml"]
 
 
-def test_what_only_the_engine_can_refuse_still_ends_with_one_line(tiny_model: Path, tmp_path: Path) -> None:
-    done = train(tmp_path, tiny_model, "sampling.max_completion_tokens=100000", code=1)
+def test_completions_beyond_the_models_context_are_refused_before_anything_is_written(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    done = train(tmp_path, tiny_model, "sampling.max_completion_tokens=100000", code=2)
     assert [line for line in done.output.splitlines() if "exceed the model's context of 2048" in line]
-    assert summary_of(tmp_path / "run")["outcome"] == "failed"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import reasonrl
 from reasonrl.contracts.metric_keys import CORE_METRICS, find_metric
 from reasonrl.plugins import load_plugins
 
-
 LAST_STEP_KEYS = [
     "step",
     "reward/mean",

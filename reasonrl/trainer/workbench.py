@@ -5,16 +5,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
 
-from reasonrl.contracts.data import SamplingParams
+from reasonrl.contracts.data import Problem, SamplingParams
 from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
 from reasonrl.data.render import render_prompt
 from reasonrl.data.stream import ProblemStream, fetch_problem
-from reasonrl.errors import PluginContractError
+from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import load_model, resolve_dtype
@@ -26,11 +26,11 @@ from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
 
 PREFLIGHT_PROBLEMS = 32
-AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
+AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
+class Workbench:
     """A loaded model on this process's device. ``policy`` is not wrapped yet."""
 
     accelerator: Accelerator
@@ -41,7 +41,7 @@ class Bench:
     precision: str
 
 
-def open_bench(
+def open_workbench(
     model: ModelConfig,
     model_path: str,
     *,
@@ -49,7 +49,7 @@ def open_bench(
     critic: CriticConfig | None = None,
     trackers: Sequence[str] = (),
     logging_dir: str | None = None,
-) -> Bench:
+) -> Workbench:
     """Start (or join) the processes and load the model.
 
     Weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that small
@@ -59,6 +59,10 @@ def open_bench(
     # Without cpu=True accelerate takes several ranks on a machine without a GPU for GPU ranks.
     on_cpu = not torch.accelerator.is_available()
     dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
+    if dtype not in AUTOCAST:
+        raise RecipeError(
+            f"model.dtype: {model.dtype} would need loss scaling, which reasonrl does not do; use bfloat16 or float32"
+        )
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=AUTOCAST[dtype],
@@ -68,7 +72,7 @@ def open_bench(
     master = replace(model, dtype="float32")
     loaded = load_model(master, model_path, seed=seed, device=accelerator.device)
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
-    return Bench(
+    return Workbench(
         accelerator=accelerator,
         ranks=Ranks(accelerator),
         policy=PolicyModule(loaded.model, critic_module),
@@ -146,7 +150,7 @@ def build_rewards(
 
 
 def build_backend(
-    component: Component, plugins: Plugins, bench: Bench, sampling: SamplingConfig, run_dir: Path | None
+    component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig, run_dir: Path | None
 ) -> Any:
     """The rollout engine, not entered yet."""
     context = RolloutContext(
@@ -165,15 +169,34 @@ def build_backend(
     return plugins.build(component.spec, component.config, context)
 
 
-def preflight(suites: Sequence[Suite], tokenizer: Any, streams: Sequence[ProblemStream], limit: int) -> None:
-    """Render the first prompts before anything is written, so that a prompt over its limit costs nothing."""
+def preflight(
+    bench: Workbench, sampling: SamplingConfig, suites: Sequence[Suite], streams: Sequence[ProblemStream] = ()
+) -> None:
+    """Render the first prompts before anything is written, so that one over a limit costs nothing.
+
+    Raises: RecipeError if a prompt is over its limit, or leaves no room for a completion in the model's context.
+    """
     for stream in streams:
-        for position in range(PREFLIGHT_PROBLEMS):
-            render_prompt(stream.problem(position), tokenizer, max_prompt_tokens=limit)
+        problems = [stream.problem(position) for position in range(PREFLIGHT_PROBLEMS)]
+        _check_prompts(bench, sampling, problems, sampling.max_completion_tokens)
     for suite in suites:
-        for index in range(min(suite.problems, PREFLIGHT_PROBLEMS)):
-            problem = fetch_problem(suite.task, suite.task_name, "eval", index)
-            render_prompt(problem, tokenizer, max_prompt_tokens=limit)
+        indices = range(min(suite.problems, PREFLIGHT_PROBLEMS))
+        problems = [fetch_problem(suite.task, suite.task_name, "eval", index) for index in indices]
+        _check_prompts(bench, sampling, problems, suite.sampling.max_completion_tokens)
+
+
+def _check_prompts(
+    bench: Workbench, sampling: SamplingConfig, problems: Sequence[Problem], completion_tokens: int
+) -> None:
+    config: Any = cast(Any, bench.policy.model).config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    for problem in problems:
+        ids = render_prompt(problem, bench.tokenizer, max_prompt_tokens=sampling.max_prompt_tokens)
+        if context is not None and len(ids) + completion_tokens > context:
+            raise RecipeError(
+                f"the prompt of problem {problem.id!r} ({len(ids)} tokens) and {completion_tokens} completion tokens "
+                f"exceed the model's context of {context}; lower max_completion_tokens"
+            )
 
 
 def quiet_libraries() -> None:
