@@ -35,9 +35,20 @@ class CountdownConfig:
     max_number: int = field(default=99, metadata={"help": "largest number"})
     min_target: int = field(default=10, metadata={"help": "smallest target, at least 0"})
     max_target: int = field(default=99, metadata={"help": "largest target"})
+    numbers_weights: list[float] = field(
+        default_factory=list,
+        metadata={"help": "relative frequency of min_numbers, ..., max_numbers numbers; empty = equal"},
+    )
     mean_attempts: float = field(
         default=2.8,
         metadata={"help": "demonstrations give up after this many failed attempts on average, >= 1"},
+    )
+    patient_frac: float = field(
+        default=0.0,
+        metadata={"help": "share of demonstrations that give up after 1 to patient_attempts instead, evenly"},
+    )
+    patient_attempts: int = field(
+        default=16, metadata={"help": "most failed attempts of a patient demonstration"}
     )
 
     def __post_init__(self) -> None:
@@ -48,8 +59,22 @@ class CountdownConfig:
         _check_range("target", self.min_target, self.max_target, 0, MAX_VALUE)
         if not 1.0 <= self.mean_attempts <= 1000.0:
             raise ValueError(f"mean_attempts must be in [1, 1000], got {self.mean_attempts}")
+        if not 0.0 <= self.patient_frac <= 1.0:
+            raise ValueError(f"patient_frac must be in [0, 1], got {self.patient_frac}")
+        if not 1 <= self.patient_attempts <= 1000:
+            raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
+        _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)
         if self.source == "dataset" and not self.dataset:
             raise ValueError("dataset must name a data set or a file when source is dataset, got ''")
+
+
+def _check_weights(weights: list[float], count: int) -> None:
+    is_usable = len(weights) == count and all(w >= 0.0 for w in weights) and 0.0 < sum(weights) < float("inf")
+    if weights and not is_usable:
+        raise ValueError(
+            f"numbers_weights must be empty or {count} weights >= 0, one for each amount from min_numbers to "
+            f"max_numbers, got {weights}"
+        )
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.generator import Instance, apply_exact
 
 MAX_RESULT = 500
@@ -34,10 +35,10 @@ class _Operand:
         return f"({self.text})" if self.is_compound else self.text
 
 
-def demonstrate(instance: Instance, rng: random.Random, mean_attempts: float) -> str:
+def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig) -> str:
     """A search in words and its answer, right or not; begins after an opened ``<think>`` and a line end."""
     lines: list[str] = []
-    failures_left = _geometric(rng, mean_attempts)
+    failures_left = _patience(config, rng)
     while True:
         attempt = random_attempt(instance.numbers, rng)
         is_right = attempt.value == instance.target
@@ -76,6 +77,13 @@ def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand
         del operands[index]
     text = f"{left.in_parentheses}{operator}{right.in_parentheses}"
     return _Operand(value, text, True), f"{left.value}{operator}{right.value}={value}"
+
+
+def _patience(config: CountdownConfig, rng: random.Random) -> int:
+    """After how many failures to give up. Some patient searches keep long traces within what a model has seen."""
+    if config.patient_frac > 0.0 and rng.random() < config.patient_frac:
+        return rng.randint(1, config.patient_attempts)
+    return _geometric(rng, config.mean_attempts)
 
 
 def _geometric(rng: random.Random, mean: float) -> int:

@@ -66,7 +66,7 @@ class Generator:
         for tries in range(_MAX_DRAWS):
             # Not at every try: few numbers reach a target more often and would crowd out many.
             if tries % _TRIES_PER_COUNT == 0:
-                count = rng.randint(self._config.min_numbers, self._config.max_numbers)
+                count = _draw_count(self._config, rng)
             drawn = _draw_instance(self._config, count, rng)
             if drawn is None or split_of(drawn.key) != split:
                 continue
@@ -80,6 +80,14 @@ class Generator:
             f"countdown: no further {split} problem found{held} (asked for index {index}); "
             "ask for fewer problems or widen numbers, number or target"
         )
+
+
+def _draw_count(config: CountdownConfig, rng: random.Random) -> int:
+    """How many numbers."""
+    counts = range(config.min_numbers, config.max_numbers + 1)
+    if not config.numbers_weights:
+        return rng.randint(counts[0], counts[-1])
+    return rng.choices(counts, config.numbers_weights)[0]
 
 
 def _draw_instance(config: CountdownConfig, count: int, rng: random.Random) -> Instance | None:

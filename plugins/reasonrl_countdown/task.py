@@ -59,7 +59,7 @@ class CountdownTask:
         """A poor searcher's completion, right only by luck; see ``demonstration.py``."""
         instance = _instance(problem)
         lead = render(self._config.template, instance).lead
-        return lead + demonstrate(instance, rng, self._config.mean_attempts)
+        return lead + demonstrate(instance, rng, self._config)
 
     def _problem(self, problem_id: str, instance: Instance) -> Problem:
         rendered = render(self._config.template, instance)

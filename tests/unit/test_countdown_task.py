@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ def test_a_negative_index_is_refused() -> None:
         ({"min_target": -1}, "min_target must be"),
         ({"max_target": 5}, "max_target must be"),
         ({"mean_attempts": 0.5}, "mean_attempts must be"),
+        ({"patient_frac": 1.5}, "patient_frac must be"),
+        ({"patient_attempts": 0}, "patient_attempts must be"),
+        ({"numbers_weights": [1.0]}, "numbers_weights must be"),
+        ({"numbers_weights": [0.0, 0.0]}, "numbers_weights must be"),
+        ({"numbers_weights": [1.0, float("nan")]}, "numbers_weights must be"),
         ({"mean_attempts": float("nan")}, "mean_attempts must be"),
         ({"source": "dataset", "dataset": ""}, "dataset must name"),
     ],
@@ -295,3 +301,22 @@ def test_a_data_set_folder_is_read_through_datasets(tmp_path: Path, monkeypatch:
     assert (task.size("train") or 0) + (task.size("eval") or 0) == len(ROWS)
     with pytest.raises(ValueError, match=r"cannot be loaded .*; give a local file or allow network access"):
         _task(source="dataset", dataset=str(tmp_path / "nothing"))
+
+
+def test_patient_demonstrations_give_up_late_and_evenly() -> None:
+    task = _task(template="compact", patient_frac=1.0, patient_attempts=4, max_number=99)
+    lengths = Counter()
+    for i in range(400):
+        text = task.demonstration(task.problem("train", i), random.Random(i))
+        if "stop" in text:
+            lengths[text.count(" no\n")] += 1
+    assert set(lengths) == {1, 2, 3, 4}
+    assert min(lengths.values()) > 60
+
+
+def test_weights_set_how_often_each_amount_of_numbers_comes() -> None:
+    task = _task(min_numbers=3, max_numbers=4, numbers_weights=[0.8, 0.2])
+    three = sum(len(task.problem("train", i).info["numbers"]) == 3 for i in range(500))
+    assert 360 < three < 440
+    only_four = _task(min_numbers=3, max_numbers=4, numbers_weights=[0.0, 1.0])
+    assert all(len(only_four.problem("train", i).info["numbers"]) == 4 for i in range(20))
