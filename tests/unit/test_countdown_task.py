@@ -304,14 +304,11 @@ def test_a_data_set_folder_is_read_through_datasets(tmp_path: Path, monkeypatch:
 
 
 def test_patient_demonstrations_give_up_late_and_evenly() -> None:
-    task = _task(template="compact", patient_frac=1.0, patient_attempts=4, max_number=99)
-    lengths = Counter()
-    for i in range(400):
-        text = task.demonstration(task.problem("train", i), random.Random(i))
-        if "stop" in text:
-            lengths[text.count(" no\n")] += 1
-    assert set(lengths) == {1, 2, 3, 4}
-    assert min(lengths.values()) > 60
+    task = _task(template="compact", patient_frac=1.0, patient_attempts=4)
+    problem = _fixed_problem(task, "1,1,1", "99")  # cannot be solved, so every search ends by giving up
+    counts = Counter(task.demonstration(problem, random.Random(i)).count(" no\n") for i in range(2000))
+    assert set(counts) == {1, 2, 3, 4}
+    assert all(430 < count < 570 for count in counts.values())
 
 
 def test_weights_set_how_often_each_amount_of_numbers_comes() -> None:
