@@ -58,16 +58,24 @@ class _Judge:
 class RewardRunner:
     """All rewards of one recipe, in its order."""
 
-    def __init__(self, judges: Sequence[_Judge]) -> None:
+    def __init__(self, judges: Sequence[_Judge], logged: set[tuple[str, str]]) -> None:
         self._judges = tuple(judges)
-        self._logged: set[tuple[str, str]] = set()
+        self._logged = logged
 
     @classmethod
     def build(
-        cls, rewards: Mapping[str, RewardSlot], plugins: Builder, context: RewardContext
+        cls,
+        rewards: Mapping[str, RewardSlot],
+        plugins: Builder,
+        context: RewardContext,
+        logged: set[tuple[str, str]] | None = None,
     ) -> "RewardRunner":
-        """Build every reward of ``rewards`` (name -> spec, config, weight)."""
-        return cls([_build_judge(name, slot, plugins, context) for name, slot in rewards.items()])
+        """Build every reward of ``rewards`` (name -> spec, config, weight).
+
+        ``logged`` remembers what was complained of; runners that share it complain once between them.
+        """
+        judges = [_build_judge(name, slot, plugins, context) for name, slot in rewards.items()]
+        return cls(judges, set() if logged is None else logged)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ from reasonrl.trainer.workbench import (
 def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
     """Every suite of the target's recipe."""
     recipe = target.resolved.recipe
-    suites = build_suites(target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
+    suites = build_suites(
+        target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
+    )
     bench = _open(target)
     preflight(bench, recipe.sampling, suites)
     with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling, None) as engine:

@@ -47,10 +47,15 @@ def run_rl(
     """Everything that can be refused is refused before the run folder exists."""
     quiet_libraries()
     recipe = resolved.recipe
-    suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
+    logged: set[tuple[str, str]] = set()
+    suites = build_suites(
+        resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=logged
+    )
     task = build_task(resolved.task, plugins, recipe.seed)
     stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-    rewards = build_rewards(resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens)
+    rewards = build_rewards(
+        resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged
+    )
     bench = open_workbench(
         recipe.model,
         resolved.model_path,

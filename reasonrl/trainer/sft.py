@@ -51,7 +51,9 @@ def run_sft(
     quiet_libraries()
     _refuse_output(output)
     recipe = resolved.recipe
-    suites = build_suites(resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling)
+    suites = build_suites(
+        resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
+    )
     bench = open_workbench(
         recipe.model,
         resolved.model_path,

@@ -115,13 +115,19 @@ def build_suites(
     plugins: Plugins,
     seed: int,
     sampling: SamplingConfig,
+    logged: set[tuple[str, str]],
 ) -> list[Suite]:
     """Every suite of a recipe, bounded by the size of its task's eval split."""
-    return [_build_suite(name, suite, plugins, seed, sampling) for name, suite in suites.items()]
+    return [_build_suite(name, suite, plugins, seed, sampling, logged) for name, suite in suites.items()]
 
 
 def _build_suite(
-    name: str, suite: ResolvedSuite, plugins: Plugins, seed: int, sampling: SamplingConfig
+    name: str,
+    suite: ResolvedSuite,
+    plugins: Plugins,
+    seed: int,
+    sampling: SamplingConfig,
+    logged: set[tuple[str, str]],
 ) -> Suite:
     task = build_task(suite.task, plugins, seed)
     ProblemStream(task, suite.task.spec.name, "eval", seed=seed)  # refuses an empty split
@@ -131,7 +137,7 @@ def _build_suite(
         name=name,
         task=task,
         task_name=suite.task.spec.name,
-        rewards=build_rewards(suite.rewards, plugins, seed, limit),
+        rewards=build_rewards(suite.rewards, plugins, seed, limit, logged),
         problems=suite.config.problems if size is None else min(size, suite.config.problems),
         samples=suite.config.samples,
         sampling=SamplingParams(
@@ -143,10 +149,14 @@ def _build_suite(
 
 
 def build_rewards(
-    rewards: Mapping[str, RewardSlot], plugins: Plugins, seed: int, max_completion_tokens: int
+    rewards: Mapping[str, RewardSlot],
+    plugins: Plugins,
+    seed: int,
+    max_completion_tokens: int,
+    logged: set[tuple[str, str]] | None = None,
 ) -> RewardRunner:
     context = RewardContext(seed=seed, max_completion_tokens=max_completion_tokens)
-    return RewardRunner.build(rewards, plugins, context)
+    return RewardRunner.build(rewards, plugins, context, logged)
 
 
 def build_backend(
