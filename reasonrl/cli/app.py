@@ -48,6 +48,7 @@ RunDir = Annotated[str | None, typer.Option(help="Folder to create for this run.
 RecipeName = Annotated[str, typer.Argument(help="Recipe file, or name of a packaged one.")]
 Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder or hub name.")]
 ForRecipe = Annotated[str | None, typer.Option("--recipe", help="Recipe to use; default: the run's own.")]
+Plain = Annotated[bool, typer.Option("--plain", help="A line a step, also in a terminal.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -64,12 +65,13 @@ def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     run_dir: RunDir = None,
+    plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Run a recipe: reinforcement learning from a base model to a better one."""
     from reasonrl.cli.train import run_train
 
-    run_train(recipe, overrides or [], run_dir, plugin or [])
+    run_train(recipe, overrides or [], run_dir, plugin or [], plain)
 
 
 @app.command()
@@ -78,12 +80,13 @@ def sft(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     output: Annotated[str | None, typer.Option(help="Also copy the finished model to this folder.")] = None,
+    plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Fine-tune a model on demonstrations: how base models are made."""
     from reasonrl.cli.train import run_sft
 
-    run_sft(recipe, overrides or [], run_dir, output, plugin or [])
+    run_sft(recipe, overrides or [], run_dir, output, plugin or [], plain)
 
 
 @app.command(name="eval")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
-    from reasonrl.observability.reporter import Plan
+    from reasonrl.observability.reporter import Phase, Plan
 
 COLUMNS = (  # metric, heading, format
     ("reward/mean", "reward", "{:.3f}"),
@@ -41,6 +41,9 @@ class ConsoleReporter:
         for label, text in plan.lines:
             self._console.print(Text(f"  {label:<12}{text}"))
         self._console.print()
+
+    def phase(self, phase: Phase) -> None:
+        """Lines are for what is done, not for what begins."""
 
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
         values = {**record.metrics, **record.timing_s}

@@ -7,13 +7,14 @@ from reasonrl.trainer import run
 
 
 def run_train(
-    recipe: str, overrides: Sequence[str], run_dir: str | None, plugin_files: Sequence[str]
+    recipe: str, overrides: Sequence[str], run_dir: str | None, plugin_files: Sequence[str], plain: bool
 ) -> None:
     """Train by reinforcement learning and show it."""
     start_missing_ranks()
-    from reasonrl.cli.console import ConsoleReporter
+    from reasonrl.cli.live import open_reporter
 
-    run.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=ConsoleReporter())
+    with open_reporter(plain) as reporter:
+        run.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter)
 
 
 def run_sft(
@@ -22,16 +23,18 @@ def run_sft(
     run_dir: str | None,
     output: str | None,
     plugin_files: Sequence[str],
+    plain: bool,
 ) -> None:
     """Train by imitation and show it."""
     start_missing_ranks()
-    from reasonrl.cli.console import ConsoleReporter
+    from reasonrl.cli.live import open_reporter
 
-    run.sft(
-        recipe,
-        overrides,
-        run_dir=run_dir,
-        output=output,
-        plugin_files=plugin_files,
-        reporter=ConsoleReporter(),
-    )
+    with open_reporter(plain) as reporter:
+        run.sft(
+            recipe,
+            overrides,
+            run_dir=run_dir,
+            output=output,
+            plugin_files=plugin_files,
+            reporter=reporter,
+        )

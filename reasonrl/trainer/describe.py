@@ -31,7 +31,10 @@ def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, run_
         ("run folder", str(run_dir)),
     ]
     return Plan(
-        title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}", total_steps=total, lines=lines
+        title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}",
+        total_steps=total,
+        lines=lines,
+        evaluation_every=resolved.recipe.evaluation.every,
     )
 
 

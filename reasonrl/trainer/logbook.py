@@ -11,7 +11,7 @@ from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.jsonl import append_jsonl, write_jsonl
-from reasonrl.observability.reporter import Reporter
+from reasonrl.observability.reporter import Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 
@@ -44,6 +44,11 @@ class Logbook:
         self._last_evaluation: dict[str, Any] = {}
         self._steps_done = 0
         self.model_path: Path | None = None
+
+    def phase(self, phase: Phase) -> None:
+        """What begins now, for whoever watches."""
+        if self._run_dir is not None:
+            self._reporter.phase(phase)
 
     def record(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """One finished step."""

@@ -123,6 +123,7 @@ class Trainer:
     def _collect(self, step: int, timer: Timer) -> list[ScoredGroup]:
         """This rank's scored groups of the step; an algorithm's ``keep`` may ask for further prompts."""
         p = self._p
+        p.logbook.phase("sampling")
         keep = getattr(p.algorithm, "keep", None)
         quota = p.recipe.trainer.prompts_per_step // p.ranks.size
         kept: list[ScoredGroup] = []
@@ -163,6 +164,7 @@ class Trainer:
 
     def _learn(self, step: int, batch: TrainBatch, timer: Timer) -> UpdateOutput:
         p, trainer = self._p, self._p.recipe.trainer
+        p.logbook.phase("updating")
         ctx = StepContext(
             step=step,
             total_steps=trainer.steps,
@@ -190,6 +192,7 @@ class Trainer:
         p = self._p
         if not p.suites:
             return {}
+        p.logbook.phase("evaluating")
         with p.accelerator.autocast():
             results = evaluate_suites(p.suites, p.backend, p.tokenizer, p.ranks)
         p.logbook.evaluated(step, results)
@@ -197,6 +200,7 @@ class Trainer:
 
     def save(self, step: int) -> None:
         """A Hugging Face model folder of the current policy."""
+        self._p.logbook.phase("saving")
         policy = self._p.accelerator.unwrap_model(self._p.policy)
 
         def write(folder: Path) -> None:

@@ -146,6 +146,7 @@ class SftTrainer:
         return step == self._total or (every > 0 and step % every == 0)
 
     def _step(self, step: int) -> dict[str, float]:
+        self._logbook.phase("updating")
         batch = self._next_batch()
         lengths = [example.num_tokens for example in batch]
         plan = plan_microbatches(lengths, range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
@@ -215,6 +216,7 @@ class SftTrainer:
     def _evaluate(self, step: int) -> dict[str, float]:
         if not self._suites:
             return {}
+        self._logbook.phase("evaluating")
         policy = self._bench.accelerator.unwrap_model(self._policy)
         self._engine.sync_weights(iter_hf_weights(policy), policy_version=step)
         with self._bench.accelerator.autocast():
@@ -223,6 +225,7 @@ class SftTrainer:
         return suite_metrics(results)
 
     def _save(self, step: int) -> None:
+        self._logbook.phase("saving")
         policy = self._bench.accelerator.unwrap_model(self._policy)
 
         def write(folder: Path) -> None:

@@ -1,0 +1,188 @@
+"""The live view of a run, in a terminal; everywhere else plain lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+
+from reasonrl.cli.console import ConsoleReporter
+from reasonrl.cli.live_pace import Pace
+from reasonrl.cli.live_view import LiveView, suite_figures
+from reasonrl.observability.transcripts import transcript_records
+
+if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
+    from pathlib import Path
+
+    from reasonrl.contracts.data import ScoredGroup, StepRecord
+    from reasonrl.evaluation.suites import SuiteResult
+    from reasonrl.observability.reporter import Phase, Plan, Reporter
+
+log = logging.getLogger(__name__)
+SMALLEST = (50, 12)  # columns, rows
+REFRESH_S = 1.0
+
+
+@contextmanager
+def open_reporter(plain: bool, environ: Mapping[str, str] = os.environ) -> Iterator[Reporter]:
+    """The live view where it can be shown, plain lines otherwise. However the run ends, the terminal is restored."""
+    console = Console(highlight=False)
+    if plain or not can_show(console, environ):
+        yield ConsoleReporter()
+        return
+    reporter = LiveReporter(console)
+    try:
+        yield reporter
+    finally:
+        reporter.close()
+
+
+def can_show(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
+    """A real terminal of some size, that no automatic build has pretended to be."""
+    if not console.is_terminal or not sys.stdout.isatty() or environ.get("CI"):
+        return False
+    if environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+        return False
+    return console.width >= SMALLEST[0] and console.height >= SMALLEST[1]
+
+
+class LiveReporter:
+    """Draws a ``LiveView`` below whatever else is printed. What it cannot draw it says in plain lines instead.
+
+    The order of locks is this one's, then rich's, so a log record may come at any time.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        refresh_s: float = REFRESH_S,
+        clock: Callable[[], float] = time.monotonic,
+        plain: ConsoleReporter | None = None,
+    ) -> None:
+        self._console = console
+        self._plain = plain or ConsoleReporter()
+        self._refresh_s = refresh_s
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._live: Live | None = None
+        self._view: LiveView | None = None
+        self._plan: Plan | None = None
+        self._size = console.size
+
+    def planned(self, plan: Plan) -> None:
+        self._guarded(lambda: self._plain.planned(plan))
+        ascii_only = not self._console.encoding.lower().startswith("utf")
+        with self._lock:
+            self._plan = plan
+            pace = Pace(plan.total_steps, plan.evaluation_every, self._clock())
+            self._view = LiveView(plan.title, pace, ascii_only=ascii_only)
+            self._guarded(self._start)
+        if self._refresh_s > 0:
+            threading.Thread(target=self._keep_fresh, name="live-view", daemon=True).start()
+
+    def phase(self, phase: Phase) -> None:
+        self._tell(lambda view: view.begin(phase, self._clock()))
+
+    def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
+        sample = pick_sample(record.step, groups)
+        is_shown = self._tell(lambda view: view.stepped(record.step, record.metrics, sample, self._clock()))
+        if not is_shown:
+            self._guarded(lambda: self._plain.stepped(record, total_steps, groups))
+
+    def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
+        if not self._tell(lambda view: view.evaluated(step, suite_figures(results), self._clock())):
+            self._guarded(lambda: self._plain.evaluated(step, results))
+
+    def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
+        """The curves stay on the screen, with what plain output says at the end."""
+        view, was_shown = self._view, self._live is not None
+        self.close()
+        if view is not None and was_shown:
+            self._guarded(lambda: self._console.print(Group(*view.curves(self._console.width))))
+        self._guarded(lambda: self._plain.finished(outcome, summary, model_path))
+
+    def close(self) -> None:
+        """Give the terminal back: cursor, standard streams. Can be called at any time, more than once."""
+        self._ended.set()
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                self._guarded(live.stop)
+                self._guarded(lambda: self._console.show_cursor(True))
+
+    def _tell(self, change: Callable[[LiveView], None]) -> bool:
+        """Change the view and draw it; False if there is no live view (any more)."""
+        with self._lock:
+            if self._view is None or self._live is None:
+                return False
+            change(self._view)
+            self._guarded(self._draw)
+            return self._live is not None
+
+    def _start(self) -> None:
+        # Standard error may be a file; then it stays one.
+        stderr_too = sys.stderr.isatty()
+        self._size = self._console.size
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stderr=stderr_too
+        )
+        self._live.start()
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._live is None or self._view is None:
+            return
+        if self._console.size != self._size:
+            self._redraw_all()
+            return
+        lines = self._view.lines(self._size.width, self._size.height - 1, self._clock())
+        self._live.update(Group(*lines), refresh=True)
+
+    def _redraw_all(self) -> None:
+        """After a change of size the terminal has folded old lines anew: start from an empty screen."""
+        assert self._live is not None
+        assert self._plan is not None
+        self._live.stop()
+        self._console.clear()
+        self._plain.planned(self._plan)
+        self._start()
+
+    def _keep_fresh(self) -> None:
+        while not self._ended.wait(self._refresh_s):
+            with self._lock:
+                self._guarded(self._draw)
+
+    def _guarded(self, draw: Callable[[], object]) -> None:
+        """A terminal that fails must not end a run: the live view is given up, plain lines follow."""
+        try:
+            draw()
+        except Exception:
+            live, self._live = self._live, None
+            self._ended.set()
+            if live is not None:
+                self._release(live)
+            log.warning("the live view failed; plain lines from here on", exc_info=True)
+
+    def _release(self, live: Live) -> None:
+        try:
+            live.stop()
+        except Exception:
+            log.debug("the live view could not be stopped cleanly", exc_info=True)
+
+
+def pick_sample(step: int, groups: Sequence[ScoredGroup]) -> Mapping[str, Any] | None:
+    """One completion of the step, another prompt and another place in its group each time."""
+    if not groups:
+        return None
+    records = list(transcript_records([groups[step % len(groups)]]))
+    return records[step % len(records)] if records else None

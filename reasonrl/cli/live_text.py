@@ -1,0 +1,80 @@
+"""Small pieces of terminal text: sparklines, durations, and other people's text made harmless."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rich.cells import cell_len, chop_cells
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII_LEVELS = "_.-~=+*#"
+NOT_FINITE = "?"
+# Terminals disagree about the width of these, and a line that is wider than thought tears the picture.
+_UNSURE = re.compile(r"[\ufe00-\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
+
+
+def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
+    """The last ``width`` values, one character each, lowest to highest between their minimum and maximum.
+
+    A constant series is drawn at the bottom; what is not finite as ``?``.
+    """
+    levels = ASCII_LEVELS if ascii_only else BLOCKS
+    shown = list(values)[-width:] if width > 0 else []
+    finite = [value for value in shown if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+
+    def level(value: float) -> str:
+        if not math.isfinite(value):
+            return NOT_FINITE
+        share = (value - low) / (high - low) if high > low else 0.0
+        return levels[min(len(levels) - 1, int(share * len(levels)))]
+
+    return "".join(map(level, shown))
+
+
+def duration(seconds: float) -> str:
+    """``0:07``, ``12:34``, ``1:02:03``."""
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def harmless(text: str, *, ascii_only: bool = False) -> str:
+    """``text`` with everything that could move a cursor, recolour or reorder a terminal written out as an escape.
+
+    Line breaks stay; a tab becomes two spaces.
+    """
+    shown, marks = [], 0
+    for char in text:
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
+        if char == "\t":
+            shown.append("  ")
+        elif char != "\n" and (marks > 2 or _is_risky(char) or (ascii_only and not char.isascii())):
+            shown.append(char.encode("unicode_escape").decode("ascii"))
+        else:
+            shown.append(char)
+    return "".join(shown)
+
+
+def _is_risky(char: str) -> bool:
+    """Control, format, surrogate, private and unassigned characters, foreign line ends, unsure widths."""
+    category = unicodedata.category(char)
+    return category.startswith("C") or category in ("Zl", "Zp") or _UNSURE.match(char) is not None
+
+
+def last_lines(text: str, width: int, count: int) -> list[str]:
+    """The last ``count`` lines of ``text`` (already harmless), folded at ``width`` cells; blank lines are dropped."""
+    if count <= 0:
+        return []
+    kept = [line.rstrip() for line in text.split("\n") if line.strip()][-count:]
+    folded = [part for line in kept for part in chop_cells(line, max(2, width))]
+    return folded[-count:]
+
+
+def fit(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` cells, cut with ``...``."""
+    line = " ".join(text.split("\n"))
+    if cell_len(line) <= width:
+        return line
+    return (chop_cells(line, max(1, width - 3))[0] + "...")[: max(0, width)]

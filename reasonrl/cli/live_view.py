@@ -1,0 +1,204 @@
+"""The picture of a running training run: its state, and the lines that show it in so many columns and rows."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from reasonrl.cli.live_pace import Pace
+from reasonrl.cli.live_text import duration, fit, harmless, last_lines, sparkline
+
+HISTORY = 40  # steps in a sparkline
+METRICS = (  # metric, label, format of its figures
+    ("reward/mean", "reward", "{:.3f}"),
+    ("train/accuracy", "accuracy", "{:.1%}"),
+    ("completion/length_tokens/mean", "tokens", "{:.0f}"),
+    ("policy/entropy", "entropy", "{:.3f}"),
+    ("policy/kl_old_k3", "KL", "{:.1e}"),
+    ("policy/clip_frac", "clipped", "{:.1%}"),
+    ("loss/sft", "loss", "{:.4f}"),
+    ("optim/learning_rate", "rate", "{:.1e}"),
+    ("throughput/rollout_tokens_per_s", "sample t/s", "{:,.0f}"),
+    ("throughput/train_tokens_per_s", "train t/s", "{:,.0f}"),
+)
+ONLY_SFT = ("optim/learning_rate",)
+LABEL, FIGURE, RANGE = 10, 8, 19  # columns
+MAX_SUITES = 4
+MAX_TEXT = 4000  # characters of a prompt or completion that are looked at
+
+
+@dataclass
+class LiveView:
+    """What is shown. ``lines`` draws it; nothing here touches a terminal."""
+
+    title: str
+    pace: Pace
+    ascii_only: bool = False
+    phase: str = "starting"
+    history: dict[str, deque[float]] = field(default_factory=dict)
+    step: int = 0
+    first: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    last: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    first_at: int = 0
+    last_at: int = 0
+    sample: Mapping[str, Any] | None = None
+    sample_at: int = 0
+    skipped: int = 0
+    skipped_at: int = 0
+    unscored: float = 0.0
+    unscored_at: int = 0
+
+    def begin(self, phase: str, now: float) -> None:
+        self.phase = phase
+        if phase == "evaluating":
+            self.pace.evaluation_begins(now)
+
+    def stepped(
+        self, step: int, metrics: Mapping[str, float], sample: Mapping[str, Any] | None, now: float
+    ) -> None:
+        """``sample`` is a transcript record."""
+        self.step = step
+        self.pace.stepped(step, now)
+        for key, _, _ in METRICS:
+            if key in metrics and (key not in ONLY_SFT or "loss/sft" in metrics):
+                value = metrics[key]
+                figure = math.nan if value is None else float(value)
+                self.history.setdefault(key, deque(maxlen=HISTORY)).append(figure)
+        if sample is not None:
+            self.sample, self.sample_at = sample, step
+        if metrics.get("optim/skipped_updates"):
+            self.skipped, self.skipped_at = self.skipped + int(metrics["optim/skipped_updates"]), step
+        if metrics.get("reward/unscored_frac"):
+            self.unscored, self.unscored_at = metrics["reward/unscored_frac"], step
+
+    def evaluated(self, step: int, suites: Mapping[str, Mapping[str, Any]], now: float) -> None:
+        """``suites`` as in ``summary.json`` of an evaluation."""
+        self.pace.evaluated(step, now)
+        if not self.first:
+            self.first, self.first_at = dict(suites), step
+        self.last, self.last_at = dict(suites), step
+
+    def lines(self, width: int, height: int, now: float) -> list[Text]:
+        """At most ``height`` lines of at most ``width`` cells; what matters least is cut first."""
+        drawn = [self._title(width), self._progress(width, now), *self._warnings(width)]
+        sections = [self.curves(width), self._evaluations(width)]
+        roomy = height - len(drawn) - sum(map(len, sections)) >= 10
+        for section in sections:
+            drawn += [Text(), *section] if roomy and section else section
+        drawn += [Text()] if roomy and self.sample else []
+        drawn += self._sample(width, height - len(drawn))
+        return drawn[:height]
+
+    def curves(self, width: int) -> list[Text]:
+        """A line a metric: its last steps, where it stands, and in what range the picture lies."""
+        shown = min(HISTORY, width - LABEL - FIGURE - 2)
+        ranged = width >= LABEL + HISTORY + FIGURE + RANGE + 2
+        drawn = []
+        for key, label, form in METRICS:
+            values = self.history.get(key)
+            if not values:
+                continue
+            recent = list(values)[-shown:]
+            line = Text(f"{label:<{LABEL}} ", no_wrap=True)
+            line.append(f"{sparkline(recent, shown, ascii_only=self.ascii_only):<{shown}}")
+            line.append(f" {_figure(form, recent[-1]):>{FIGURE}}", style="bold")
+            finite = [value for value in recent if math.isfinite(value)]
+            if ranged and finite:
+                span = f"{_figure(form, min(finite))} to {_figure(form, max(finite))}"
+                line.append(f"  {span:>{RANGE - 1}}"[: RANGE + 1], style="dim")
+            drawn.append(line)
+        return drawn
+
+    def _title(self, width: int) -> Text:
+        title = fit(self._harmless(self.title), width - len(self.phase) - 2)
+        gap = " " * (width - cell_len(title) - len(self.phase))
+        return Text.assemble((title, "bold"), gap, self.phase, no_wrap=True)
+
+    def _progress(self, width: int, now: float) -> Text:
+        total = self.pace.total_steps
+        left = self.pace.left_s(now)
+        times = f" {duration(now - self.pace.started)} gone, "
+        times += "time left: measuring" if left is None else f"about {duration(left)} left"
+        head = f"step {self.step}/{total} "
+        room = max(0, width - len(head) - len(times))
+        done = min(room, room * self.step // max(1, total))
+        full, empty = ("#", "-") if self.ascii_only else ("█", "░")
+        return Text(fit(head + full * done + empty * (room - done) + times, width), no_wrap=True)
+
+    def _warnings(self, width: int) -> list[Text]:
+        said = []
+        if self.skipped:
+            said.append(f"! {self.skipped} updates skipped (not finite), the last in step {self.skipped_at}")
+        if self.unscored:
+            said.append(f"! {self.unscored:.1%} of completions unscored in step {self.unscored_at}")
+        return [Text(fit(text, width), style="bold red", no_wrap=True) for text in said]
+
+    def _evaluations(self, width: int) -> list[Text]:
+        if not self.last:
+            return []
+        is_first = self.first_at == self.last_at
+        first = "" if is_first else f"at step {self.first_at}"
+        drawn = [
+            Text(fit(f"{'accuracy':<12}{f'at step {self.last_at} (95%)':<24}{first}", width), style="dim")
+        ]
+        for name, figures in list(self.last.items())[:MAX_SUITES]:
+            line = Text(f"{fit(self._harmless(name), 11):<12}", no_wrap=True)
+            line.append(f"{_interval(figures):<24}", style="bold")
+            line.append(_interval(self.first[name]) if name in self.first and not is_first else "")
+            line.truncate(width)
+            drawn.append(line)
+        more = len(self.last) - MAX_SUITES
+        return [*drawn, Text(f"and {more} more", style="dim")] if more > 0 else drawn
+
+    def _sample(self, width: int, room: int) -> list[Text]:
+        if self.sample is None or room < 3:
+            return []
+        record = self.sample
+        written = last_lines(self._harmless(record["completion"]), width - 4, room - 2)
+        verdict, style = _verdict(record)
+        reasons = ", ".join(f"{name}: {reason}" for name, reason in record["reasons"].items() if reason)
+        rest = f"{f' ({reasons})' if reasons else ''}, {record['completion_tokens']} tokens"
+        rest += f", ended by {record['finish_reason']}"
+        head = f"sample of step {self.sample_at}: "
+        rest = fit(self._harmless(rest), width - len(head) - len(verdict))
+        drawn = [Text.assemble(head, (verdict, style), rest, no_wrap=True)]
+        drawn.append(Text(f"> {self._prompt_end(record['prompt'], width - 4)}", style="dim", no_wrap=True))
+        return drawn + [Text(f"  {line}", no_wrap=True) for line in written or ["(nothing)"]]
+
+    def _prompt_end(self, prompt: Any, width: int) -> str:
+        """The end of the prompt on one line; of a chat, its last message that is not empty."""
+        if not isinstance(prompt, str):
+            prompt = next((m["content"] for m in reversed(prompt) if m["content"].strip()), "")
+        line = " ".join(self._harmless(prompt).split())
+        return line if cell_len(line) <= width else "..." + last_lines(line[3 - width :], width - 3, 1)[0]
+
+    def _harmless(self, text: str) -> str:
+        return harmless(text[-MAX_TEXT:], ascii_only=self.ascii_only)
+
+
+def suite_figures(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
+    """``SuiteResult``s as ``evaluated`` wants them."""
+    return {result.name: result.to_json() for result in results}
+
+
+def _verdict(record: Mapping[str, Any]) -> tuple[str, str]:
+    if record["reward"] is None:
+        return "unscored", "bold"
+    return ("correct", "bold green") if record["correct"] else ("wrong", "bold red")
+
+
+def _figure(form: str, value: float) -> str:
+    if value == 0 and "e" in form:
+        return "0"
+    return form.format(value) if math.isfinite(value) else f"{value}"
+
+
+def _interval(figures: Mapping[str, Any]) -> str:
+    low, high = figures["ci95"]
+    return f"{figures['accuracy']:.1%} ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,0 +1,355 @@
+"""The live view: what it draws in how many columns, what it makes of hostile text, when it stands back."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from support.builders import completion, group, output
+
+from reasonrl import ScoredGroup, StepRecord
+from reasonrl.cli.console import ConsoleReporter
+from reasonrl.cli.live import LiveReporter, can_show, open_reporter, pick_sample
+from reasonrl.cli.live_pace import Pace, evaluations_left
+from reasonrl.cli.live_text import duration, fit, harmless, last_lines, sparkline
+from reasonrl.cli.live_view import LiveView
+from reasonrl.evaluation.suites import SuiteResult
+from reasonrl.observability.reporter import Plan
+
+HOSTILE = "\x1b[2J\x1b[31mred\x07\r[bold]no markup[/bold]\n\n" + (
+    "\u202eevil\u200d 漢字漢字 👩\u200d👩 e\u0301\u0302\u0303\u0304 end"
+)
+PLAN = Plan(title="reasonrl 0: tiny", total_steps=10, lines=[("model", "tiny")], evaluation_every=4)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    return {
+        "prompt": "Numbers: 1 11 3. Target: 15.\n<think>\n",
+        "completion": "1*3=3, 3+11=14 no\n1+11=12, 12+3=15 yes",
+        "reward": 1.0,
+        "correct": True,
+        "reasons": {"countdown": "ok"},
+        "completion_tokens": 36,
+        "finish_reason": "eos",
+        **fields,
+    }
+
+
+def metrics(step: int) -> dict[str, float]:
+    return {
+        "reward/mean": step / 100,
+        "train/accuracy": step / 100,
+        "completion/length_tokens/mean": 40.0 + step,
+        "policy/entropy": 0.3,
+        "policy/kl_old_k3": 2e-4,
+        "policy/clip_frac": 0.01,
+        "optim/learning_rate": 5e-4,
+        "throughput/rollout_tokens_per_s": 12345.6,
+        "throughput/train_tokens_per_s": 6543.2,
+    }
+
+
+def figures(accuracy: float) -> Mapping[str, Any]:
+    return {"accuracy": accuracy, "ci95": [accuracy - 0.02, accuracy + 0.02]}
+
+
+def watched(steps: int = 45, **sample: Any) -> LiveView:
+    view = LiveView("reasonrl 0.1.0: countdown_grpo", Pace(100, 50, 0.0))
+    view.begin("evaluating", 1.0)
+    view.evaluated(0, {"held_out": figures(0.163), "a_suite_of_a_long_name": figures(0.05)}, 5.0)
+    for step in range(1, steps + 1):
+        view.begin("sampling", 5.0 + 2.0 * (step - 1))
+        extra = {"optim/skipped_updates": 2.0, "reward/unscored_frac": 0.125} if step == 3 else {}
+        view.stepped(step, {**metrics(step), **extra}, record(**sample), 5.0 + 2.0 * step)
+    view.begin("evaluating", 95.0)
+    view.evaluated(50, {"held_out": figures(0.308), "a_suite_of_a_long_name": figures(0.07)}, 99.0)
+    return view
+
+
+def text_of(view: LiveView, width: int, height: int, now: float = 99.0) -> list[str]:
+    return [line.plain for line in view.lines(width, height, now)]
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 23), (120, 39)])
+def test_the_view_fits_and_shows_the_figures(width: int, height: int) -> None:
+    lines = text_of(watched(), width, height)
+    text = "\n".join(lines)
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    assert "step 45/100" in text
+    assert "1:39 gone" in text
+    for shown in ("45.0%", "0.450", "85", "0.300", "2.0e-04", "1.0%", "12,346", "6,543"):
+        assert shown in text
+    assert "held_out    30.8% (28.8 to 32.8)    16.3% (14.3 to 18.3)" in text
+    assert "a_suite_..." in text
+    assert "! 2 updates skipped (not finite), the last in step 3" in text
+    assert "! 12.5% of completions unscored in step 3" in text
+    assert "sample of step 45: correct (countdown: ok)" in text
+    assert "rate" not in text  # the learning rate belongs to imitation
+
+
+def test_a_sparkline_holds_the_last_forty_steps_and_its_range() -> None:
+    line = next(line for line in text_of(watched(), 80, 23) if line.startswith("tokens"))
+    assert line.split()[1] == sparkline(range(46, 86), 40)
+    assert line.endswith("85            46 to 85")
+
+
+def test_in_few_rows_the_important_stays() -> None:
+    lines = text_of(watched(), 80, 8)
+    assert len(lines) == 8
+    assert lines[0].startswith("reasonrl 0.1.0")
+    assert lines[1].startswith("step 45/100")
+    assert lines[2].startswith("! 2 updates")
+
+
+def test_imitation_shows_its_own_figures() -> None:
+    view = LiveView("sft", Pace(4, 0, 0.0))
+    sft = {"loss/sft": 1.25, "optim/learning_rate": 3e-3, "throughput/train_tokens_per_s": 900.0}
+    view.stepped(1, sft, None, 2.0)
+    text = "\n".join(text_of(view, 80, 23, now=3.0))
+    assert [line.split()[0] for line in text.splitlines() if "▁" in line] == ["loss", "rate", "train"]
+    assert "1.2500" in text
+    assert "3.0e-03" in text
+
+
+def test_figures_that_are_not_finite_are_drawn() -> None:
+    view = LiveView("x", Pace(4, 0, 0.0))
+    for step, value in enumerate((1.0, float("nan"), float("inf")), start=1):
+        view.stepped(step, {"reward/mean": value}, None, 1.0 * step)
+    line = next(line for line in text_of(view, 80, 23) if line.startswith("reward"))
+    assert line.split()[1] == "▁??"
+    assert line.split()[2] == "inf"
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_hostile_text_is_shown_and_does_nothing(width: int) -> None:
+    view = watched(2, completion=HOSTILE * 3, prompt=HOSTILE, reasons={"r": HOSTILE})
+    view.title = HOSTILE
+    lines = text_of(view, width, 39)
+    assert max(map(cell_len, lines)) <= width
+    assert not [char for line in lines for char in line if not char.isprintable()]
+    text = "".join(lines)
+    assert "[bold]no markup[/bold]" in text
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=40, force_terminal=True, color_system=None)
+    for line in view.lines(width, 39, 99.0):
+        console.print(line)
+    assert len(out.getvalue().splitlines()) == len(lines)  # nothing is wrapped, nothing is markup
+    assert "\x1b[2J" not in out.getvalue()
+
+
+def test_harmless_text() -> None:
+    assert harmless("a\tb\nc") == "a  b\nc"
+    assert harmless("\x1b[31m\x9b\r\x00") == "\\x1b[31m\\x9b\\r\\x00"
+    assert harmless("\u202e\u2028\ud800\ufe0f") == "\\u202e\\u2028\\ud800\\ufe0f"
+    assert harmless("漢é👩") == "漢é👩"
+    assert harmless("漢é", ascii_only=True) == "\\u6f22\\xe9"
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "drawn"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 3, "▁▅█"),
+        ([5, 5, 5], 8, "▁▁▁"),
+        ([1, float("nan"), 2], 8, "▁?█"),
+        ([-1.0, 1.0, 0.0], 8, "▁█▅"),
+        ([float("nan")], 8, "?"),
+        ([], 8, ""),
+        ([1, 2], 0, ""),
+    ],
+)
+def test_sparkline(values: list[float], width: int, drawn: str) -> None:
+    assert sparkline(values, width) == drawn
+
+
+def test_sparkline_of_a_terminal_without_unicode() -> None:
+    assert sparkline(range(8), 8, ascii_only=True) == "_.-~=+*#"
+    view = watched(5, completion="漢")
+    view.ascii_only = True
+    assert all(line.isascii() for line in text_of(view, 80, 23))
+
+
+def test_lines_are_folded_and_cut() -> None:
+    assert last_lines("a\n\nbcdef\n", 3, 5) == ["a", "bcd", "ef"]
+    assert last_lines("a\nb\nc", 3, 2) == ["b", "c"]
+    assert last_lines("漢字漢", 4, 5) == ["漢字", "漢"]
+    assert last_lines("a", 3, 0) == []
+    assert fit("漢字漢字", 7) == "漢字..."
+    assert fit("a\nb", 7) == "a b"
+    assert duration(59.9) == "0:59"
+    assert duration(3723) == "1:02:03"
+    assert duration(-1) == "0:00"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "every", "left"),
+    [(0, 10, 4, 3), (4, 10, 4, 2), (8, 10, 4, 1), (10, 10, 4, 0), (0, 8, 4, 2), (0, 10, 0, 1), (9, 10, 0, 1)],
+)
+def test_evaluations_left(done: int, total: int, every: int, left: int) -> None:
+    assert evaluations_left(done, total, every) == left
+
+
+def test_time_left_counts_steps_and_evaluations() -> None:
+    pace = Pace(total_steps=10, evaluation_every=4, started=0.0)
+    assert pace.left_s(3.0) is None
+    pace.evaluation_begins(5.0)
+    pace.evaluated(0, 11.0)  # 6 s; the 5 s before are loading and belong to no step
+    pace.stepped(1, 13.0)
+    pace.stepped(2, 15.0)
+    assert pace.left_s(15.0) == 8 * 2 + 3 * 6
+    assert pace.left_s(16.0) == 8 * 2 + 3 * 6 - 1
+    pace.stepped(3, 17.0)
+    pace.evaluation_begins(19.0)  # of step 4, which takes 2 s as well
+    assert pace.left_s(20.0) == 7 * 2 + 3 * 6 - 3
+    pace.evaluated(4, 25.0)
+    assert pace.left_s(25.0) == 7 * 2 + 2 * 6 - 2
+    pace.stepped(4, 25.0)
+    assert pace.left_s(25.0) == 6 * 2 + 2 * 6
+    assert pace.left_s(1000.0) == 0.0
+
+
+# The reporter
+
+
+def scored(step: int) -> list[ScoredGroup]:
+    groups = []
+    for prompt in range(3):
+        done = [completion(text=f"{prompt}-{sample}") for sample in range(2)]
+        groups.append(ScoredGroup(group=group(done), rewards=(output(1.0, correct=True), output(0.0))))
+    return groups
+
+
+def run_through(reporter: Any) -> None:
+    reporter.planned(PLAN)
+    reporter.phase("evaluating")
+    reporter.evaluated(
+        0, [SuiteResult(name="s", problems=4, samples=1, ci95=(0.1, 0.3), groups=(), metrics=FIGURES)]
+    )
+    for step in (1, 2):
+        reporter.phase("sampling")
+        reporter.stepped(StepRecord(step=step, metrics=metrics(step), timing_s={}), 10, scored(step))
+
+
+FIGURES = {"accuracy": 0.2, "format": 1.0, "length_tokens": 9.0}
+SUMMARY = {"steps": 2, "wall_s": 3.0, "eval": {"first": {}, "last": {}}}
+
+
+def terminal(out: io.StringIO) -> tuple[LiveReporter, Console]:
+    console = Console(file=out, width=80, height=24, force_terminal=True, _environ={"TERM": "xterm"})
+    plain = ConsoleReporter(Console(file=out, width=80, highlight=False, soft_wrap=True))
+    return LiveReporter(console, refresh_s=0.0, clock=Clock(), plain=plain), console
+
+
+def test_a_run_in_a_terminal_hides_the_cursor_and_gives_it_back() -> None:
+    out = io.StringIO()
+    reporter, _ = terminal(out)
+    run_through(reporter)
+    assert "step 2/10" in out.getvalue()
+    assert "sample of step 2" in out.getvalue()
+    assert out.getvalue().rfind("\x1b[?25l") > out.getvalue().rfind("\x1b[?25h")
+    reporter.finished("completed", SUMMARY, None)
+    reporter.close()
+    assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
+    end = out.getvalue().rpartition("\x1b[?25h")[2]
+    assert "completed after 2 steps in 3 s" in end
+    assert "reward" in end  # the curves stay
+
+
+def test_a_log_record_is_printed_above_the_view(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = io.StringIO()
+    reporter, _ = terminal(out)
+    before = sys.stderr
+    run_through(reporter)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.emit(logging.makeLogRecord({"msg": "a reward failed [bold]", "levelno": logging.WARNING}))
+    reporter.close()
+    assert sys.stderr is before
+    position = out.getvalue().index("a reward failed [bold]")
+    assert "step 2/10" in out.getvalue()[position:]  # the view was drawn again below it
+    assert capsys.readouterr().err == ""
+
+
+class Broken(io.StringIO):
+    """A terminal that goes away after some writes."""
+
+    left = 12
+
+    def write(self, text: str) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("terminal is gone")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("writes", [0, 2, 5])
+def test_a_terminal_that_fails_does_not_end_the_run(writes: int, caplog: pytest.LogCaptureFixture) -> None:
+    out = Broken()
+    out.left = writes
+    reporter, console = terminal(io.StringIO())
+    console.file = out
+    run_through(reporter)
+    reporter.finished("completed", SUMMARY, None)
+    reporter.close()
+    assert "the live view failed" in caplog.text
+    assert "step  2/10  reward 0.020" in reporter._plain._console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_change_of_size_starts_from_an_empty_screen() -> None:
+    out = io.StringIO()
+    reporter, console = terminal(out)
+    run_through(reporter)
+    console.width, console.height = 60, 20
+    seen = len(out.getvalue())
+    reporter.phase("updating")
+    again = out.getvalue()[seen:]
+    reporter.close()
+    assert "\x1b[2J" in again
+    assert again.index("\x1b[2J") < again.index("model       tiny") < again.rindex("step 2/10")
+
+
+@pytest.mark.parametrize(
+    ("environ", "size", "tty", "shown"),
+    [
+        ({"TERM": "xterm"}, (80, 24), True, True),
+        ({"TERM": "xterm"}, (80, 24), False, False),
+        ({"TERM": "dumb"}, (80, 24), True, False),
+        ({}, (80, 24), True, False),
+        ({"TERM": "xterm", "CI": "true"}, (80, 24), True, False),
+        ({"TERM": "xterm"}, (40, 24), True, False),
+        ({"TERM": "xterm"}, (80, 8), True, False),
+    ],
+)
+def test_only_a_real_terminal_gets_the_live_view(
+    environ: dict[str, str], size: tuple[int, int], tty: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
+    console = Console(width=size[0], height=size[1], force_terminal=True)
+    assert can_show(console, environ) is shown
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    with open_reporter(False, {"TERM": "xterm"}) as reporter:
+        assert isinstance(reporter, ConsoleReporter)
+    with open_reporter(True, {"TERM": "xterm"}) as reporter:
+        assert isinstance(reporter, ConsoleReporter)
+
+
+def test_the_sample_changes_with_the_step() -> None:
+    picked = [pick_sample(step, scored(step)) for step in range(6)]
+    assert [p["completion"] for p in picked if p] == ["0-0", "1-1", "2-0", "0-1", "1-0", "2-1"]
+    assert pick_sample(1, []) is None
