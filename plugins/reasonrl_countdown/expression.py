@@ -68,6 +68,23 @@ def verify(answer: str, numbers: Sequence[int], target: int) -> Verdict:
     return Verdict(reason == "ok", reason)
 
 
+def parse_postfix(text: str) -> list[str | int] | None:
+    """Operands and operators of an expression in postfix order; None for anything else. Same limits as ``verify``."""
+    try:
+        return _Parser(_tokenize(text)).parse()
+    except _Refused:
+        return None
+
+
+def evaluate_postfix(postfix: list[str | int]) -> int | Fraction | None:
+    """Exact value of what ``parse_postfix`` returned; None when it divides by zero."""
+    try:
+        value = _evaluate(postfix)
+    except _Refused:
+        return None
+    return value.numerator if value.denominator == 1 else value
+
+
 def _judge(answer: str, numbers: Sequence[int], target: int) -> str:
     postfix = _Parser(_tokenize(answer)).parse()
     if sorted(item for item in postfix if isinstance(item, int)) != sorted(numbers):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from reasonrl import ModelSpec, RecipeSpec, RewardSpec, TaskSpec, hookimpl
+from reasonrl import MetricDef, ModelSpec, RecipeSpec, RewardSpec, TaskSpec, hookimpl
 from reasonrl_countdown.config import CountdownConfig
 
 _HERE = Path(__file__).resolve().parent
@@ -19,6 +19,31 @@ _RECIPES = (
     ),
 )
 
+_BEHAVIOURS = (
+    ("attempts", "count", "Attempts of a completion: steps that belong together."),
+    ("repeated_attempts", "count", "Attempts that an earlier one of the same completion had tried already."),
+    ("true_arithmetic", "fraction", "Steps whose two sides are equal, exactly."),
+    (
+        "verification",
+        "fraction",
+        "Attempts followed by a verdict that is yes exactly if their value is the target.",
+    ),
+    ("backtracking", "fraction", "Attempts that miss the target and are followed by another attempt."),
+    ("distinct_strategies", "fraction", "Different attempts, up to the order of operands of + and *."),
+    (
+        "number_use_legal",
+        "fraction",
+        "Attempts that use each given number exactly once and combine them all.",
+    ),
+    ("false_yes", "fraction", "Attempts called right that miss the target or hold a false step."),
+    ("answer_checked", "fraction", "Answers whose expression an attempt had tried and called right."),
+    (
+        "gave_up",
+        "fraction",
+        "Searches that end after an attempt that misses the target and was not called right.",
+    ),
+)
+
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
@@ -30,6 +55,10 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
             config=CountdownConfig,
             factory="reasonrl_countdown.task:CountdownTask",
             default_rewards=("countdown",),
+            metrics=tuple(
+                MetricDef(key=f"behaviour/<suite>/{name}", unit=unit, meaning=meaning)
+                for name, unit, meaning in _BEHAVIOURS
+            ),
         )
     ]
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping
 
 from reasonrl import Problem, Split, TaskContext
+from reasonrl_countdown.behaviours import behaviours
 from reasonrl_countdown.config import MAX_NUMBERS, MAX_VALUE, CountdownConfig
 from reasonrl_countdown.dataset import Dataset
 from reasonrl_countdown.demonstration import demonstrate
@@ -60,6 +61,11 @@ class CountdownTask:
         instance = _instance(problem)
         lead = render(self._config.template, instance).lead
         return lead + demonstrate(instance, rng, self._config)
+
+    def behaviours(self, problem: Problem, completion_text: str) -> dict[str, float]:
+        """What the trace of a completion shows: attempts, verdicts, fresh starts; see ``behaviours.py``."""
+        instance = _instance(problem)
+        return behaviours(completion_text, instance.numbers, instance.target)
 
     def _problem(self, problem_id: str, instance: Instance) -> Problem:
         rendered = render(self._config.template, instance)

@@ -102,6 +102,18 @@ def evaluate(
     run_eval(target, recipe, as_json, plugin or [])
 
 
+@app.command()
+def behaviours(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder; the run may still be going on.")],
+    suite: Annotated[str | None, typer.Option(help="Show this suite only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every evaluation.")] = False,
+) -> None:
+    """Show what a run's completions do, from the base model to the last evaluation."""
+    from reasonrl.cli.behaviours import run_behaviours
+
+    run_behaviours(run, suite, as_json)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def generate(
     ctx: typer.Context,

@@ -124,6 +124,27 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "fraction",
             "The most frequent answer of the k = samples completions is right.",
         ),
+        ("behaviour/<suite>/length_tokens_correct", "tokens", "Mean sampled tokens of right completions."),
+        ("behaviour/<suite>/length_tokens_wrong", "tokens", "Mean sampled tokens of wrong completions."),
+        (
+            "behaviour/<suite>/failed_frac",
+            "fraction",
+            "Completions whose behaviours the task failed to describe; left out of its figures.",
+        ),
+        *(
+            (f"behaviour/<suite>/keyword_{name}{suffix}", unit, f"{meaning} {title}.")
+            for name, title in (
+                ("r1_zero", "DeepSeek-R1-Zero"),
+                ("oat_zero", "oat-zero"),
+                ("understand_r1_zero", "understand-r1-zero"),
+                ("open_reasoner_zero", "Open-Reasoner-Zero"),
+                ("simplerl_zoo", "SimpleRL-Zoo"),
+            )
+            for suffix, unit, meaning in (
+                ("", "fraction", "Completions with a hit in the list of words that was published with"),
+                ("_hits", "count", "Mean hits of a completion in the list of words that was published with"),
+            )
+        ),
     )
 )
 

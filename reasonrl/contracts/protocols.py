@@ -79,6 +79,9 @@ class Task(Protocol):
     Optional methods, found by name:
         ``reference(problem) -> str | None``: a completion that must earn the maximum.
         ``demonstration(problem, rng: random.Random) -> str | None``: a completion to imitate, not necessarily right.
+        ``behaviours(problem, completion_text: str) -> Mapping[str, float]``: figures of one completion, called for
+        every completion of every suite and averaged as ``behaviour/<suite>/<name>``. A name that is absent, or NaN,
+        does not apply to the completion: it is left out of that mean. Names are lower-case words with underscores.
         ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
         ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
     """

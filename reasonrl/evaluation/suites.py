@@ -1,7 +1,7 @@
 """A suite: the first problems of a task's eval split, sampled and judged, always the same ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
@@ -9,6 +9,7 @@ from reasonrl.contracts.protocols import RolloutBackend, Task
 from reasonrl.data.render import render_prompt
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
+from reasonrl.evaluation.behaviours import BehaviourMeter
 from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.rewards.runner import RewardRunner
@@ -27,6 +28,7 @@ class Suite:
     sampling: SamplingParams
     max_prompt_tokens: int
     seed: int
+    meter: BehaviourMeter = field(default_factory=BehaviourMeter, compare=False, repr=False)
 
     def requests(self, tokenizer: Any, indices: Sequence[int]) -> list[RolloutRequest]:
         """Requests for the given problems. Seeds depend on the problem alone, so every evaluation draws alike."""
@@ -45,7 +47,10 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuiteResult:
-    """``metrics`` has ``accuracy``, ``format``, ``length_tokens``, ... ; ``ci95`` belongs to accuracy."""
+    """``metrics`` has ``accuracy``, ``format``, ``length_tokens``, ... ; ``ci95`` belongs to accuracy.
+
+    ``behaviour`` says what the completions do, by name.
+    """
 
     name: str
     problems: int
@@ -53,6 +58,7 @@ class SuiteResult:
     metrics: Mapping[str, float]
     ci95: tuple[float, float]
     groups: tuple[ScoredGroup, ...]
+    behaviour: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +67,7 @@ class SuiteResult:
             "problems": self.problems,
             "samples": self.samples,
             **{key: value for key, value in self.metrics.items() if key != "accuracy"},
+            "behaviour": dict(self.behaviour),
         }
 
 
@@ -102,4 +109,5 @@ def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         metrics=metrics,
         ci95=accuracy_interval(correct),
         groups=tuple(groups),
+        behaviour=suite.meter.measure(suite.task, suite.task_name, groups),
     )

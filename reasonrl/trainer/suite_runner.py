@@ -24,10 +24,11 @@ def _evaluate(suite: Suite, backend: RolloutBackend, tokenizer: Any, ranks: Rank
 
 
 def suite_metrics(results: Sequence[SuiteResult]) -> dict[str, float]:
-    """``eval/<suite>/accuracy`` and the like."""
+    """``eval/<suite>/accuracy``, ``behaviour/<suite>/attempts`` and the like."""
     metrics: dict[str, float] = {}
     for result in results:
         metrics.update({f"eval/{result.name}/{key}": value for key, value in result.metrics.items()})
+        metrics.update({f"behaviour/{result.name}/{key}": value for key, value in result.behaviour.items()})
         metrics[f"eval/{result.name}/accuracy_ci95_low"] = result.ci95[0]
         metrics[f"eval/{result.name}/accuracy_ci95_high"] = result.ci95[1]
     return metrics

@@ -1,0 +1,1 @@
+"""What is read from run folders afterwards. Reads files only: no model, no torch."""

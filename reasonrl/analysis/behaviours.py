@@ -1,0 +1,116 @@
+"""Behaviours of a run over time, read from the summaries of its evaluations."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonrl.errors import RecipeError
+
+STEP_DIR = re.compile(r"step_(\d{6,})")
+FIRST_ROWS = ("accuracy", "length_tokens")
+LAST_ROWS = ("keyword_", "failed_frac")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """Figures of one suite: ``rows[name][i]`` belongs to ``steps[i]``; None where a figure does not apply."""
+
+    suite: str
+    problems: int
+    samples: int
+    steps: tuple[int, ...]
+    rows: Mapping[str, tuple[float | None, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "suite": self.suite,
+            "problems": self.problems,
+            "samples": self.samples,
+            "steps": list(self.steps),
+            "behaviours": {name: list(values) for name, values in self.rows.items()},
+        }
+
+
+def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeline]:
+    """One timeline for every suite of a run, finished or not, or for ``suite`` alone.
+
+    Raises: RecipeError when there is no such run or suite, or nothing to show yet.
+    """
+    evaluations = _evaluations(Path(run_dir))
+    names = list(dict.fromkeys(name for _, suites in evaluations for name in suites))
+    if suite is not None and suite not in names:
+        raise RecipeError(f"{run_dir} has no suite {suite!r}; its suites: {', '.join(names)}")
+    timelines = [_timeline(name, evaluations) for name in ([suite] if suite is not None else names)]
+    if not any(set(timeline.rows) - set(FIRST_ROWS) for timeline in timelines):
+        raise RecipeError(
+            f"the evaluations of {run_dir} hold no behaviours: an earlier version of reasonrl made them; train again"
+        )
+    return timelines
+
+
+def columns(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` positions: the first, the last, and others evenly between them.
+
+    Example: columns(11, 6) -> [0, 2, 4, 6, 8, 10].
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def _evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """Step and suites of every evaluation, oldest first."""
+    if not (run_dir / "run.json").is_file():
+        raise RecipeError(f"{run_dir} is no run folder: it has no run.json")
+    folder = run_dir / "evals"
+    found = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        step = STEP_DIR.fullmatch(entry.name)
+        # The summary is written last: an evaluation without one is still going on.
+        if step is not None and (entry / "summary.json").is_file():
+            found.append((int(step.group(1)), _read(entry / "summary.json")))
+    if not found:
+        raise RecipeError(
+            f"{run_dir} has no evaluations; behaviours are measured by evaluation.suites of the recipe"
+        )
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise RecipeError(f"cannot read {path}: {err}") from err
+    if not isinstance(data, dict) or not all(isinstance(suite, dict) for suite in data.values()):
+        raise RecipeError(f"cannot read {path}: expected an object of suites")
+    return data
+
+
+def _timeline(name: str, evaluations: Sequence[tuple[int, Mapping[str, Any]]]) -> Timeline:
+    measured = [(step, suites[name]) for step, suites in evaluations if name in suites]
+    figures = [_figures(suite) for _, suite in measured]
+    names = list(dict.fromkeys(key for one in figures for key in one))
+    return Timeline(
+        suite=name,
+        problems=measured[-1][1].get("problems", 0),
+        samples=measured[-1][1].get("samples", 1),
+        steps=tuple(step for step, _ in measured),
+        rows={key: tuple(one.get(key) for one in figures) for key in sorted(names, key=_place)},
+    )
+
+
+def _place(name: str) -> int:
+    """Rows keep the order in which they were written, between what comes first and what comes last."""
+    if name in FIRST_ROWS:
+        return 0
+    return 2 if name.startswith(LAST_ROWS) else 1
+
+
+def _figures(suite: Mapping[str, Any]) -> dict[str, float]:
+    behaviour = suite.get("behaviour")
+    own = behaviour if isinstance(behaviour, dict) else {}
+    chosen = {**{key: suite.get(key) for key in FIRST_ROWS}, **own}
+    return {key: float(value) for key, value in chosen.items() if isinstance(value, int | float)}

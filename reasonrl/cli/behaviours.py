@@ -1,0 +1,46 @@
+"""``reasonrl behaviours``."""
+
+import json
+from collections.abc import Iterator
+
+import typer
+
+from reasonrl.analysis.behaviours import Timeline, columns, read_timelines
+
+MAX_COLUMNS = 6
+CELL = 7
+
+
+def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
+    """Print what the completions of a run's evaluations do, from the first evaluation to the last."""
+    timelines = read_timelines(run_dir, suite)
+    if as_json:
+        typer.echo(json.dumps([timeline.to_json() for timeline in timelines], indent=2))
+        return
+    typer.echo("\n\n".join("\n".join(lines_of(timeline)) for timeline in timelines))
+
+
+def lines_of(timeline: Timeline) -> Iterator[str]:
+    """A table with a row for each behaviour and at most ``MAX_COLUMNS`` steps; 80 columns wide at most."""
+    shown = columns(len(timeline.steps), MAX_COLUMNS)
+    width = max(len(name) for name in ("step", *timeline.rows))
+    hidden = len(timeline.steps) - len(shown)
+    more = f"; {hidden} further evaluations with --json" if hidden else ""
+    yield f"{timeline.suite}: {timeline.problems} problems x {timeline.samples}{more}"
+    yield _line("step", width, [str(timeline.steps[i]) for i in shown])
+    for name, values in timeline.rows.items():
+        yield _line(name, width, [_cell(values[i]) for i in shown])
+
+
+def _line(name: str, width: int, cells: list[str]) -> str:
+    limit = 80 - (CELL + 1) * MAX_COLUMNS
+    name = name if len(name) <= limit else name[: limit - 3] + "..."
+    return f"{name:<{min(width, limit)}}" + "".join(f" {cell:>{CELL}}" for cell in cells)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if abs(value) >= 100:
+        return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.1e}"
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"

@@ -1,0 +1,95 @@
+"""What completions of a suite do, beyond being right: figures of the task itself, and some for any text."""
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+from reasonrl.contracts.data import Completion, FinishReason, Problem, RewardOutput, ScoredGroup
+from reasonrl.evaluation.keywords import keyword_counts
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LOST = frozenset({FinishReason.ABORT, FinishReason.ERROR})
+
+
+class BehaviourMeter:
+    """Measures the completions of one suite, again and again. A task's mistakes are logged once and counted."""
+
+    def __init__(self) -> None:
+        self._has_logged = False
+
+    def measure(self, task: Any, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+        """Means over the completions that a figure applies to; completions that the engine lost are left out.
+
+        ``failed_frac`` is there when the task describes behaviours: completions for which it could not.
+        """
+        judged = [
+            (group.group.request.problem, completion, reward)
+            for group in groups
+            for completion, reward in zip(group.group.completions, group.rewards, strict=True)
+            if completion.finish_reason not in _LOST
+        ]
+        describe = getattr(task, "behaviours", None)
+        own: list[Mapping[str, float]] = []
+        failed: dict[str, float] = {}
+        if describe is not None and judged:
+            described = [self._describe(describe, task_name, p, c.text) for p, c, _ in judged]
+            own = [figures for figures in described if figures is not None]
+            failed = {"failed_frac": 1.0 - len(own) / len(described)}
+        general = [_general(completion, reward) for _, completion, reward in judged]
+        return {**means(own), **means(general), **failed}
+
+    def _describe(
+        self, describe: Any, task_name: str, problem: Problem, text: str
+    ) -> Mapping[str, float] | None:
+        own_copy = replace(problem, info=deepcopy(dict(problem.info)))
+        try:
+            return _checked(describe(own_copy, text))
+        except Exception:  # a plugin may raise anything; what a run does must not depend on a figure about it
+            if not self._has_logged:
+                self._has_logged = True
+                log.warning(
+                    "task %r: behaviours failed; the completion is left out", task_name, exc_info=True
+                )
+            return None
+
+
+def means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every name over those that have a value for it, in order of first appearance."""
+    values: dict[str, list[float]] = {}
+    for one in figures:
+        for name, value in one.items():
+            if not math.isnan(value):
+                values.setdefault(name, []).append(value)
+    return {name: math.fsum(found) / len(found) for name, found in values.items()}
+
+
+def _general(completion: Completion, reward: RewardOutput) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    if reward.correct is not None:
+        name = "length_tokens_correct" if reward.correct else "length_tokens_wrong"
+        figures[name] = float(len(completion.token_ids))
+    for name, hits in keyword_counts(completion.text).items():
+        figures[f"keyword_{name}"] = float(hits > 0)
+        figures[f"keyword_{name}_hits"] = float(hits)
+    return figures
+
+
+def _checked(raw: Any) -> dict[str, float]:
+    """Raises ValueError if ``raw`` is not what ``Task.behaviours`` may return."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"behaviours returned {type(raw).__name__}, expected a mapping of names to numbers")
+    figures: dict[str, float] = {}
+    for name, value in raw.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(f"behaviours returned the name {name!r}, expected one like 'attempts_made'")
+        if not isinstance(value, Real) or math.isinf(value):
+            raise ValueError(f"behaviours returned {value!r} for {name!r}, expected a finite number or NaN")
+        figures[name] = float(value)
+    return figures
