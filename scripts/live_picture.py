@@ -24,7 +24,7 @@ OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "assets" / "live.svg"
 
 
 def main() -> None:
-    """Read a run folder, write a picture."""
+    """Read a run folder, write a picture. The run may still be going on."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,8 +46,9 @@ def main() -> None:
 def watch(run: Path, records: list[dict[str, Any]], until: int) -> tuple[LiveView, float]:
     """The view as it was in the middle of sampling step ``until + 1``, and the time then."""
     manifest = json.loads((run / "run.json").read_text("utf-8"))
-    every = manifest["recipe"]["evaluation"]["every"]
-    pace = Pace(len(records), every, 0.0)
+    recipe = manifest["recipe"]
+    total = recipe["trainer"]["steps"] if "trainer" in recipe else len(records)
+    pace = Pace(total, recipe["evaluation"]["every"], 0.0)
     view = LiveView(f"reasonrl {manifest['reasonrl']}: {manifest['name']}", pace)
     now = 0.0
     evaluation_s = [r["time/evaluation_s"] for r in records if "time/evaluation_s" in r]

@@ -160,7 +160,9 @@ class LiveView:
         if self.sample is None or room < 3:
             return []
         record = self.sample
-        written = last_lines(self._harmless(record["completion"]), width - 4, room - 2)
+        written = last_lines(self._harmless(record["completion"]), width - 4, room - 1)
+        if len(written) > room - 2:
+            written = ["...", *written[-(room - 3) :]] if room > 3 else written[-1:]
         verdict, style = _verdict(record)
         reasons = ", ".join(f"{name}: {reason}" for name, reason in record["reasons"].items() if reason)
         rest = f"{f' ({reasons})' if reasons else ''}, {record['completion_tokens']} tokens"

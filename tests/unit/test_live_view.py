@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import pty
+import re
+import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +118,19 @@ def test_in_few_rows_the_important_stays() -> None:
     assert lines[0].startswith("reasonrl 0.1.0")
     assert lines[1].startswith("step 45/100")
     assert lines[2].startswith("! 2 updates")
+
+
+def test_a_long_completion_shows_its_end_and_that_it_is_cut() -> None:
+    view = watched(2, completion="\n".join(f"line {n}" for n in range(99)))
+    for height in range(8, 30):
+        lines = text_of(view, 80, height)
+        assert len(lines) <= height
+        if any(line.startswith("sample of") for line in lines):
+            assert lines[-1] == "  line 98"
+    assert "  ..." in text_of(view, 80, 29)
+    short = text_of(watched(2, completion="a\nb\nc"), 80, 23)
+    assert short[-3:] == ["  a", "  b", "  c"]
+    assert "  ..." not in short
 
 
 def test_imitation_shows_its_own_figures() -> None:
@@ -347,6 +365,59 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
         assert isinstance(reporter, ConsoleReporter)
     with open_reporter(True, {"TERM": "xterm"}) as reporter:
         assert isinstance(reporter, ConsoleReporter)
+
+
+WATCHED = """
+import sys, time
+from reasonrl.cli.live import LiveReporter, open_reporter
+from reasonrl.observability.reporter import Plan
+
+with open_reporter("--plain" in sys.argv) as reporter:
+    reporter.planned(Plan(title="tiny run", total_steps=3, lines=[]))
+    if isinstance(reporter, LiveReporter):
+        time.sleep(2.5)
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(("arguments", "is_live"), [([], True), (["--plain"], False)])
+def test_in_a_pseudo_terminal(arguments: list[str], is_live: bool) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    environ = {
+        key: value for key, value in os.environ.items() if key not in ("CI", "COLUMNS", "LINES", "NO_COLOR")
+    }
+    command = [sys.executable, "-c", WATCHED, *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**environ, "TERM": "xterm-256color"},
+    ) as child:
+        os.close(theirs)
+        shown = read_all(ours)
+        assert child.wait(timeout=30) != 0  # the interrupt goes on to the command line
+    assert "tiny run" in shown
+    drawn_by_itself = re.search(r"0:0[1-9] gone", shown)
+    assert bool(drawn_by_itself) is is_live
+    assert ("\x1b[?25l" in shown) is is_live
+    assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
+
+
+def read_all(terminal: int) -> str:
+    """Until the other side is closed, which Linux reports as an input error."""
+    parts = []
+    with os.fdopen(terminal, "rb", buffering=0) as stream:
+        while True:
+            try:
+                part = stream.read(4096)
+            except OSError:
+                break
+            if not part:
+                break
+            parts.append(part)
+    return b"".join(parts).decode("utf-8")
 
 
 def test_the_sample_changes_with_the_step() -> None:
