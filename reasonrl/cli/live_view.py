@@ -93,18 +93,20 @@ class LiveView:
             drawn += [Text(), *section] if roomy and section else section
         drawn += [Text()] if roomy and self.sample else []
         drawn += self._sample(width, height - len(drawn))
-        return drawn[:height]
+        for line in drawn:
+            line.truncate(max(1, width))
+        return drawn[: max(0, height)]
 
     def curves(self, width: int) -> list[Text]:
         """A line a metric: its last steps, where it stands, and in what range the picture lies."""
-        shown = min(HISTORY, width - LABEL - FIGURE - 2)
+        shown = max(0, min(HISTORY, width - LABEL - FIGURE - 2))
         ranged = width >= LABEL + HISTORY + FIGURE + RANGE + 2
         drawn = []
         for key, label, form in METRICS:
             values = self.history.get(key)
             if not values:
                 continue
-            recent = list(values)[-shown:]
+            recent = list(values)[-max(1, shown) :]
             line = Text(f"{label:<{LABEL}} ", no_wrap=True)
             line.append(f"{sparkline(recent, shown, ascii_only=self.ascii_only):<{shown}}")
             line.append(f" {_figure(form, recent[-1]):>{FIGURE}}", style="bold")
@@ -151,7 +153,6 @@ class LiveView:
             line = Text(f"{fit(self._harmless(name), 11):<12}", no_wrap=True)
             line.append(f"{_interval(figures):<24}", style="bold")
             line.append(_interval(self.first[name]) if name in self.first and not is_first else "")
-            line.truncate(width)
             drawn.append(line)
         more = len(self.last) - MAX_SUITES
         return [*drawn, Text(f"and {more} more", style="dim")] if more > 0 else drawn

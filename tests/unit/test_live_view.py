@@ -133,6 +133,14 @@ def test_a_long_completion_shows_its_end_and_that_it_is_cut() -> None:
     assert "  ..." not in short
 
 
+def test_a_terminal_made_tiny_is_still_drawn() -> None:
+    for width in range(1, 50, 3):
+        for height in range(0, 14, 3):
+            lines = text_of(watched(2, prompt="漢" * 99), width, height)
+            assert len(lines) <= height
+            assert all(cell_len(line) <= width for line in lines)
+
+
 def test_imitation_shows_its_own_figures() -> None:
     view = LiveView("sft", Pace(4, 0, 0.0))
     sft = {"loss/sft": 1.25, "optim/learning_rate": 3e-3, "throughput/train_tokens_per_s": 900.0}
