@@ -10,7 +10,8 @@ from typing import Any
 from reasonrl.errors import RecipeError
 
 STEP_DIR = re.compile(r"step_(\d{6,})")
-FIRST_ROWS = ("accuracy", "length_tokens")
+OF_THE_SUITE = ("accuracy", "length_tokens")
+FIRST_ROWS = (*OF_THE_SUITE, "length_tokens_correct", "length_tokens_wrong")
 LAST_ROWS = ("keyword_", "failed_frac")
 
 
@@ -44,7 +45,7 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
     if suite is not None and suite not in names:
         raise RecipeError(f"{run_dir} has no suite {suite!r}; its suites: {', '.join(names)}")
     timelines = [_timeline(name, evaluations) for name in ([suite] if suite is not None else names)]
-    if not any(set(timeline.rows) - set(FIRST_ROWS) for timeline in timelines):
+    if not any(set(timeline.rows) - set(OF_THE_SUITE) for timeline in timelines):
         raise RecipeError(
             f"the evaluations of {run_dir} hold no behaviours: an earlier version of reasonrl made them; train again"
         )
@@ -102,15 +103,15 @@ def _timeline(name: str, evaluations: Sequence[tuple[int, Mapping[str, Any]]]) -
     )
 
 
-def _place(name: str) -> int:
-    """Rows keep the order in which they were written, between what comes first and what comes last."""
+def _place(name: str) -> tuple[int, int, str]:
+    """What a suite always has comes first, published lists of words last; every run shows the same order."""
     if name in FIRST_ROWS:
-        return 0
-    return 2 if name.startswith(LAST_ROWS) else 1
+        return 0, FIRST_ROWS.index(name), name
+    return 2 if name.startswith(LAST_ROWS) else 1, 0, name
 
 
 def _figures(suite: Mapping[str, Any]) -> dict[str, float]:
     behaviour = suite.get("behaviour")
     own = behaviour if isinstance(behaviour, dict) else {}
-    chosen = {**{key: suite.get(key) for key in FIRST_ROWS}, **own}
+    chosen = {**{key: suite.get(key) for key in OF_THE_SUITE}, **own}
     return {key: float(value) for key, value in chosen.items() if isinstance(value, int | float)}

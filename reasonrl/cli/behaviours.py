@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import typer
 
 from reasonrl.analysis.behaviours import Timeline, columns, read_timelines
+from reasonrl.cli.table import wrapped
 
 MAX_COLUMNS = 6
 CELL = 7
@@ -21,15 +22,25 @@ def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
 
 
 def lines_of(timeline: Timeline) -> Iterator[str]:
-    """A table with a row for each behaviour and at most ``MAX_COLUMNS`` steps; 80 columns wide at most."""
+    """A table with a row for each behaviour and at most ``MAX_COLUMNS`` steps; 80 columns wide at most.
+
+    Lists of words that never had a hit are named below it.
+    """
     shown = columns(len(timeline.steps), MAX_COLUMNS)
-    width = max(len(name) for name in ("step", *timeline.rows))
+    unused = [
+        name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)
+    ]
+    rows = {name: values for name, values in timeline.rows.items() if name not in unused}
+    width = max(len(name) for name in ("step", *rows))
     hidden = len(timeline.steps) - len(shown)
     more = f"; {hidden} further evaluations with --json" if hidden else ""
     yield f"{timeline.suite}: {timeline.problems} problems x {timeline.samples}{more}"
     yield _line("step", width, [str(timeline.steps[i]) for i in shown])
-    for name, values in timeline.rows.items():
+    for name, values in rows.items():
         yield _line(name, width, [_cell(values[i]) for i in shown])
+    lists = [name.removeprefix("keyword_") for name in unused if not name.endswith("_hits")]
+    if lists:
+        yield wrapped(f"keyword lists without a hit: {', '.join(lists)}")
 
 
 def _line(name: str, width: int, cells: list[str]) -> str:

@@ -38,19 +38,22 @@ def suite(accuracy: float, **behaviour: float | None) -> dict[str, Any]:
 
 
 def test_the_table_by_hand(tmp_path: Path) -> None:
-    write(tmp_path, 0, held_out=suite(0.125, attempts=1.5, keyword_oat_zero=0.0, false_yes=0.25))
-    write(tmp_path, 1000000, held_out=suite(0.5, attempts=123.4, gave_up=1.0))
-    write(tmp_path, 20, held_out=suite(0.25, attempts=2.0, false_yes=None))
+    first = {"attempts": 1.5, "false_yes": 0.25, "keyword_oat_zero_hits": 0.0}
+    write(tmp_path, 0, held_out=suite(0.125, keyword_oat_zero=0.0, keyword_r1_zero=0.0, **first))
+    write(tmp_path, 1000000, held_out=suite(0.5, gave_up=1.0, attempts=123.4, keyword_r1_zero=0.5))
+    write(tmp_path, 20, held_out=suite(0.25, attempts=2.0, false_yes=None, length_tokens_wrong=41.5))
     write(tmp_path, 1000010)  # still going on: no summary yet
     assert run(tmp_path).splitlines() == [
         "held_out: 256 problems x 1",
-        "step                   0      20 1000000",
-        "accuracy           0.125   0.250   0.500",
-        "length_tokens      40.25   40.25   40.25",
-        "attempts            1.50    2.00     123",
-        "false_yes          0.250       -       -",
-        "gave_up                -       -   1.000",
-        "keyword_oat_zero   0.000       -       -",
+        "step                      0      20 1000000",
+        "accuracy              0.125   0.250   0.500",
+        "length_tokens         40.25   40.25   40.25",
+        "length_tokens_wrong       -   41.50       -",
+        "attempts               1.50    2.00     123",
+        "false_yes             0.250       -       -",
+        "gave_up                   -       -   1.000",
+        "keyword_r1_zero       0.000       -   0.500",
+        "keyword lists without a hit: oat_zero",
     ]
 
 
