@@ -53,9 +53,11 @@ def _forward_all(
         index = torch.tensor(rows, device=batch.input_ids.device)
         part = batch.select(index, max(lengths[row] for row in rows))
         asked = {"values": True} if values else {}  # a reference has no critic to ask
-        out = module(
-            part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked
-        )
+        # The policy is wrapped in autocast already, the reference is not: both must round alike.
+        with ranks.autocast():
+            out = module(
+                part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked
+            )
         logprobs = _place(logprobs, out.logprobs, index, batch)
         all_values = _place(all_values, out.values, index, batch) if values else None
     assert logprobs is not None  # a rank has at least one row

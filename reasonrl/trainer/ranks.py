@@ -24,6 +24,10 @@ class Ranks:
         self.is_main: bool = accelerator.is_main_process
         self.reduce = Reduce(sum=self.sum_tensor)
 
+    def autocast(self) -> Any:
+        """The precision of forward passes, for modules that accelerate has not wrapped."""
+        return self._accelerator.autocast()
+
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Elementwise sum over ranks."""
         if self.size == 1:

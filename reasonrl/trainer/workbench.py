@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 
 from reasonrl.contracts.data import Problem, SamplingParams
 from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
@@ -63,6 +64,8 @@ def open_workbench(
         raise RecipeError(
             f"model.dtype: {model.dtype} would need loss scaling, which reasonrl does not do; use bfloat16 or float32"
         )
+    # accelerate keeps the first precision of a process for good; a second run may ask for another one.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=AUTOCAST[dtype],

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from support.small_recipes import cli, recipe, summary_of
-from support.tiny_runs import metrics_of
+from support.tiny_runs import RECIPES, metrics_of, tiny
 
+import reasonrl
 from reasonrl.observability.jsonl import read_jsonl
 
 
@@ -82,3 +83,13 @@ def test_a_suite_is_no_larger_than_its_split(tiny_model: Path, tmp_path: Path) -
 def test_models_are_saved_when_due_and_at_the_end(tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, tiny_model, "trainer.steps=5", checkpoint={"every": 2, "keep": 2})
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_000004", "step_000005"]
+
+
+def test_the_reference_computes_in_the_precision_of_the_policy(tiny_model: Path, tmp_path: Path) -> None:
+    """At the first step policy and reference are one model: any difference would be one of precision."""
+    reasonrl.run(
+        RECIPES / "countdown_grpo.yaml",
+        tiny(tiny_model, "trainer.steps=1", "model.dtype=bfloat16", "algorithm.kl_coef=0.1"),
+        run_dir=tmp_path / "run",
+    )
+    assert metrics_of(tmp_path / "run")[0]["policy/kl_ref_k3"] == 0.0
