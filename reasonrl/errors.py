@@ -15,6 +15,10 @@
 A message says where, what we got, what was expected and what to do next, in one line.
 """
 
+# What is caught where a plugin's code is called. Its sys.exit() must not end a run as if that had been wanted;
+# Ctrl-C passes.
+RAISABLE = (Exception, SystemExit)
+
 
 class ReasonRLError(Exception):
     """Base of all errors raised on purpose; the command line prints the message and no traceback."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from reasonrl.contracts.specs import AnySpec, ComponentSpec, RolloutBackendSpec
 from reasonrl.errors import (
+    RAISABLE,
     PluginConflictError,
     PluginContractError,
     PluginNotFoundError,
@@ -122,7 +123,7 @@ class Plugins:
             raise
         except ValueError as err:
             raise RecipeError(f"{where}: {one_line(err)}") from err
-        except Exception as err:  # a plugin may raise anything; the user learns which one it was
+        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
             raise PluginContractError(f"{where}: its factory raised {describe(err)}") from err
 
     def observe(self, hook: str, **kwargs: Any) -> None:
@@ -132,7 +133,7 @@ class Plugins:
                 continue
             try:
                 observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
-            except Exception:  # an observer must never stop a run
+            except RAISABLE:  # an observer must never stop a run
                 self._silenced.add(observer.plugin)
                 log.exception(
                     "plugin '%s' raised in %s; it observes nothing more in this run", observer.plugin, hook

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import PluginContractError, ReasonRLError, RecipeError
+from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
 
 
 class ProblemStream:
@@ -46,7 +46,7 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
         problem = task.problem(split, index)
     except ReasonRLError:
         raise
-    except Exception as err:  # a plugin may raise anything; the user learns which one it was
+    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
         raise PluginContractError(
             f"task {task_name!r} failed at problem({split!r}, {index}): {type(err).__name__}: {err}"
         ) from err

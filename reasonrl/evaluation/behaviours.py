@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RewardOutput, ScoredGroup
+from reasonrl.errors import RAISABLE
 from reasonrl.evaluation.keywords import keyword_counts
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class BehaviourMeter:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
             return _checked(describe(own_copy, text))
-        except Exception:  # a plugin may raise anything; what a run does must not depend on a figure about it
+        except RAISABLE:  # a plugin may raise anything; what a run does must not depend on a figure about it
             if not self._has_logged:
                 self._has_logged = True
                 log.warning(

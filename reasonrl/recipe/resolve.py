@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import ComponentSpec, Needs
-from reasonrl.errors import PluginContractError, PluginError
+from reasonrl.errors import RAISABLE, PluginContractError, PluginError
 from reasonrl.plugins import Kind, Plugins, describe, one_line
 from reasonrl.recipe.resolved import (
     AnyResolved,
@@ -194,7 +194,7 @@ class _Resolver:
         label = self.plugins.provider("algorithm", spec.name).label
         try:
             needs = spec.needs(algorithm.config)
-        except Exception as err:  # a plugin may raise anything; the user learns which one it was
+        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
             message = f"plugin {label}: needs of '{spec.name}' raised {describe(err)}"
             raise PluginContractError(message) from err
         if not isinstance(needs, Needs):

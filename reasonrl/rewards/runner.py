@@ -23,11 +23,15 @@ from reasonrl.contracts.data import (
 )
 from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
 from reasonrl.contracts.specs import RewardSpec
-from reasonrl.errors import PluginContractError
+from reasonrl.errors import RAISABLE, PluginContractError
 
 log = logging.getLogger(__name__)
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
+
+
+class _BadScoreError(ValueError):
+    """A score that breaks the contract; says what is wrong with it."""
 
 
 class RewardSlot(Protocol):
@@ -112,11 +116,14 @@ class RewardRunner:
     def _guard(self, judge: _Judge, call: Any) -> Any:
         try:
             return call()
-        except Exception as err:  # a reward may raise anything; the completion stays unscored
-            if (judge.name, "raised") not in self._logged:
-                self._logged.add((judge.name, "raised"))
-                log.warning("reward %r raised; the completion stays unscored", judge.name, exc_info=True)
-            return Score(value=None, reason=f"raised {type(err).__name__}")
+        except RAISABLE as err:  # a reward may raise anything; the completion stays unscored
+            return self._raised(judge, err)
+
+    def _raised(self, judge: _Judge, err: BaseException) -> Score:
+        if (judge.name, "raised") not in self._logged:
+            self._logged.add((judge.name, "raised"))
+            log.warning("reward %r raised; the completion stays unscored", judge.name, exc_info=err)
+        return Score(value=None, reason=f"raised {type(err).__name__}")
 
     def _checked(self, judge: _Judge, raw: Any, completion: Completion) -> Score:
         if completion.finish_reason in UNSCORABLE:
@@ -124,8 +131,10 @@ class RewardRunner:
         try:
             score = _as_score(raw)
             _check_fit(score, judge.spec, completion)
-        except ValueError as err:
+        except _BadScoreError as err:
             return self._refuse(judge, str(err))
+        except RAISABLE as err:  # a lazy value, such as a generator of token values, is the reward's own code
+            return self._raised(judge, err)
         return score
 
     def _refuse(self, judge: _Judge, problem: str) -> Score:
@@ -172,13 +181,13 @@ def _own_copy(problem: Problem) -> Problem:
 def _as_score(raw: Any) -> Score:
     """``raw`` as a Score of plain Python values: numbers of other libraries would not go into JSON.
 
-    Raises: ValueError saying what is wrong with it.
+    Raises: _BadScoreError saying what is wrong with it; whatever a lazy value of the reward's raises.
     """
     if raw is None:
         return Score(value=None, reason="unscored")
     if not isinstance(raw, Score):
         if not isinstance(raw, Real):
-            raise ValueError(f"returned {type(raw).__name__}, expected a Score, a number or None")
+            raise _BadScoreError(f"returned {type(raw).__name__}, expected a Score, a number or None")
         raw = Score(value=_number(raw, "a value"))
     _expect(raw, "correct", bool, optional=True)
     _expect(raw, "answer", str, optional=True)
@@ -197,7 +206,7 @@ def _expect(score: Score, field: str, kind: type, *, optional: bool = False) -> 
     value = getattr(score, field)
     if not isinstance(value, kind) and not (optional and value is None):
         or_none = " or None" if optional else ""
-        raise ValueError(
+        raise _BadScoreError(
             f"returned a Score with {field} of type {type(value).__name__}, expected {kind.__name__}{or_none}"
         )
 
@@ -210,16 +219,16 @@ def _number(value: Any, what: str) -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-    raise ValueError(f"returned {what} of {str(value)[:40]}, expected a finite number")
+    raise _BadScoreError(f"returned {what} of {str(value)[:40]}, expected a finite number")
 
 
 def _check_fit(score: Score, spec: RewardSpec, completion: Completion) -> None:
-    """Raises ValueError if the score does not fit the reward's range or the completion's tokens."""
+    """Raises _BadScoreError if the score does not fit the reward's range or the completion's tokens."""
     low, high = spec.range
     if score.value is not None and not low <= score.value <= high:
-        raise ValueError(f"returned {score.value}, outside its declared range [{low}, {high}]")
+        raise _BadScoreError(f"returned {score.value}, outside its declared range [{low}, {high}]")
     if score.token_values and len(score.token_values) != len(completion.token_ids):
-        raise ValueError(
+        raise _BadScoreError(
             f"returned {len(score.token_values)} token values for {len(completion.token_ids)} tokens"
         )
 

@@ -55,7 +55,7 @@ class Failing(Numbers):
         self.result = result
 
     def problem(self, split: Any, index: int) -> Any:
-        if isinstance(self.result, Exception):
+        if isinstance(self.result, BaseException):
             raise self.result
         return self.result
 
@@ -64,6 +64,7 @@ class Failing(Numbers):
     ("result", "message"),
     [
         (KeyError("nums"), r"task 'bad' failed at problem\('train', 4\): KeyError"),
+        (SystemExit(0), r"failed at problem\('train', 4\): SystemExit: 0"),
         ("2 + 2", "returned str, expected a Problem"),
         (Problem(id="p", prompt="x", info={"n": np.int64(3)}), "JSON values only"),
         (Problem(id="p", prompt="x", info={"n": {1, 2}}), "JSON values only"),

@@ -253,6 +253,7 @@ def _raise(error: BaseException) -> object:
     ("factory", "error", "message"),
     [
         (_raise(KeyError("x")), PluginContractError, "its factory raised KeyError: 'x'"),
+        (_raise(SystemExit(0)), PluginContractError, "its factory raised SystemExit: 0"),
         (_raise(ValueError("low must\nbe less")), RecipeError, "low must be less"),
         (_raise(PluginNotFoundError("as it is")), PluginNotFoundError, "^as it is$"),
         ("support.toy_plugin:Nobody", PluginContractError, "AttributeError"),
@@ -267,8 +268,9 @@ def test_build_names_the_plugin_whose_factory_raises(
         toys().build(spec, None, None)
 
 
+@pytest.mark.parametrize("error", ['RuntimeError("observer trouble")', "SystemExit(0)"])
 def test_observer_that_raises_is_logged_and_silenced(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noisy = """
         from reasonrl import hookimpl
@@ -284,7 +286,7 @@ def test_observer_that_raises_is_logged_and_silenced(
         def reasonrl_run_finished(run, outcome):
             seen.append(outcome)
     """
-    write_distribution(tmp_path, "noisy", noisy)
+    write_distribution(tmp_path, "noisy", noisy.replace('RuntimeError("observer trouble")', error))
     write_distribution(tmp_path, "quiet", noisy.replace('raise RuntimeError("observer trouble")', "pass"))
     plugins = load(monkeypatch, tmp_path, "noisy", "quiet")
     with caplog.at_level(logging.ERROR):

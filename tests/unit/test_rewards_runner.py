@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -125,10 +126,34 @@ def test_every_reward_gets_its_own_first_traceback(caplog: pytest.LogCaptureFixt
     assert "two" in caplog.text
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_process_passes_through(error: type[BaseException]) -> None:
-    with pytest.raises(error):
-        runner(raising(error())).score(ONE)
+def test_ctrl_c_passes_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        runner(raising(KeyboardInterrupt())).score(ONE)
+
+
+def test_a_reward_that_exits_does_not_end_the_run_as_if_all_were_well() -> None:
+    result = runner(raising(SystemExit(0))).score(ONE).rewards[0]
+    assert (result.total, result.reasons) == (None, {"a": "raised SystemExit"})
+
+
+def late(error: BaseException) -> Iterator[float]:
+    yield 0.5
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), SystemExit(0), RuntimeError("x")])
+def test_lazy_values_that_raise_leave_the_completion_unscored(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def judge(problem: Problem, c: Completion) -> Score:
+        return Score(value=1.0, token_values=late(error))  # type: ignore[arg-type]
+
+    judges = runner(Judge(judge))
+    with caplog.at_level(logging.WARNING):
+        results = [judges.score(ONE).rewards[0] for _ in range(2)]
+    assert [r.total for r in results] == [None, None]
+    assert results[0].reasons == {"a": f"raised {type(error).__name__}"}
+    assert [bool(record.exc_info) for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.ERROR])
