@@ -28,9 +28,10 @@ def render_prompt(problem: Problem, tokenizer: Any, *, max_prompt_tokens: int) -
 
     Raw text gets the tokenizer's own leading special tokens (a BOS, if it has one); a chat template has written
     them already.
-    Raises: RecipeError if the prompt is empty or longer than ``max_prompt_tokens``.
+    Raises: RecipeError if the prompt is empty, no valid Unicode or longer than ``max_prompt_tokens``.
     """
     text = prompt_text(problem, tokenizer)
+    _check_encodable(problem, text)
     ids = tokenizer(text, add_special_tokens=isinstance(problem.prompt, str))["input_ids"]
     if not ids:
         raise RecipeError(f"problem {problem.id!r} has an empty prompt")
@@ -40,3 +41,14 @@ def render_prompt(problem: Problem, tokenizer: Any, *, max_prompt_tokens: int) -
             f"{max_prompt_tokens}; raise the limit or shorten the task's prompts"
         )
     return tuple(ids)
+
+
+def _check_encodable(problem: Problem, text: str) -> None:
+    """Half a surrogate pair is no character: tokenizers refuse it without saying where it came from."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as err:
+        raise RecipeError(
+            f"the prompt of problem {problem.id!r} has a lone surrogate, {text[err.start]!r}, at character "
+            f"{err.start}; expected valid Unicode: correct the task's data"
+        ) from err

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+LONE_SURROGATES = "backslashreplace"
+"""UTF-8 cannot hold half a character; inside a JSON string ``\\udc80`` is read back as that half."""
+
 
 def to_line(record: Mapping[str, Any]) -> str:
     """One record as a line of strict JSON; NaN and infinities become null."""
@@ -14,14 +17,14 @@ def to_line(record: Mapping[str, Any]) -> str:
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """Append one record in a single write."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=LONE_SURROGATES) as file:
         file.write(to_line(record))
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write all records as a new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors=LONE_SURROGATES) as file:
         file.writelines(to_line(record) for record in records)
 
 

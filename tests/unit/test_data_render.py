@@ -68,3 +68,12 @@ def test_the_limit_is_inclusive_and_its_message_names_the_key() -> None:
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(RecipeError, match="'p' has an empty prompt"):
         render_prompt(Problem(id="p", prompt=""), byte_tokenizer(), max_prompt_tokens=4)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["2+2\ud83d", (Message(role="user", content="2+2\ud83d"),)], ids=["raw", "chat"]
+)
+def test_half_a_character_is_refused_in_one_line_that_names_the_problem(prompt: Any) -> None:
+    with pytest.raises(RecipeError, match=r"problem 'odd' has a lone surrogate, '\\ud83d', at") as caught:
+        render_prompt(Problem(id="odd", prompt=prompt), byte_tokenizer(), max_prompt_tokens=99)
+    assert "\n" not in str(caught.value)

@@ -28,6 +28,13 @@ def test_any_text_survives(tmp_path: Path) -> None:
     assert [record["t"] for record in read_jsonl(path)] == [ODD, "plain", ODD[::-1]]
 
 
+def test_half_a_character_is_written_and_read_back(tmp_path: Path) -> None:
+    half = {"t": "a\udc80\ud83d", "\ud800": ["\\udc80 é"]}
+    write_jsonl(tmp_path / "m.jsonl", [half])
+    append_jsonl(tmp_path / "m.jsonl", half)
+    assert list(read_jsonl(tmp_path / "m.jsonl")) == [half, half]
+
+
 @pytest.mark.parametrize("cut", range(1, 16))
 def test_a_last_line_that_was_cut_off_is_left_out(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
