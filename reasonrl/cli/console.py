@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reasonrl.cli.live_text import harmless
 from reasonrl.observability.transcripts import plain_prompt
 
 if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
@@ -81,14 +82,15 @@ class ConsoleReporter:
     def generated(self, scored: ScoredGroup) -> None:
         """The completions of ``reasonrl generate``, each with its verdict."""
         prompt = plain_prompt(scored.group.request.problem)
-        self._console.print(Text(prompt if isinstance(prompt, str) else json.dumps(prompt), style="dim"))
+        shown = prompt if isinstance(prompt, str) else json.dumps(prompt)
+        self._console.print(Text(harmless(shown), style="dim"))
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
-            self._console.print(Text(completion.text))
+            self._console.print(Text(harmless(completion.text)))  # a terminal obeys control characters
             verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
             reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
             end = f"{len(completion.token_ids)} tokens, ended by {completion.finish_reason.value}"
             self._console.print(
-                Text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold")
+                Text(harmless(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n"), style="bold")
             )
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:

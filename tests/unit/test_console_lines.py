@@ -58,6 +58,16 @@ def test_text_of_a_model_is_never_markup() -> None:
     assert "[wrong; 2 tokens" in text
 
 
+def test_text_of_a_model_cannot_command_the_terminal() -> None:
+    shown, out = reporter()
+    done = completion((1, 2), text="a\x1b[2J\x07b\nc\rd\x9b31m\udc80\u202ee")
+    shown.generated(ScoredGroup(group=group([done]), rewards=(output(0.0, reasons={"r": "got \x1b[31m"}),)))
+    text = out.getvalue()
+    assert "a\\x1b[2J\\x07b\nc\\rd\\x9b31m\\udc80\\u202ee\n" in text
+    assert "[wrong - r: got \\x1b[31m; 2 tokens" in text
+    assert not set(text) & {"\x1b", "\x07", "\r", "\x9b"}
+
+
 def test_plan_and_end() -> None:
     shown, out = reporter()
     shown.planned(Plan(title="run [x]", total_steps=3, lines=[("model", "tiny [y]")]))
