@@ -1,7 +1,7 @@
 """``reasonrl tasks``: look at a task's problems before training on them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,44 +60,55 @@ def _preview(
 
     component, rewards = resolve_task(command_line_source("task", name, options), plugins)
     task = plugins.build(component.spec, component.config, TaskContext(seed=seed))
-    problems = _problems(task, split, num)
+    problems = _problems(task, component.name, split, num)
     runner = RewardRunner.build(rewards, plugins, RewardContext(seed=seed))
-    return [_entry(problem, _reference(task, problem), runner) for problem in problems]
+    return [_entry(problem, _reference(task, component.name, problem), runner) for problem in problems]
 
 
-def _problems(task: Any, split: "Split", num: int) -> "list[Problem]":
-    from reasonrl.errors import RecipeError
+def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":
+    from reasonrl.data.stream import fetch_problem
 
-    size = task.size(split)
+    size = _asked(lambda: task.size(split), name, f"size({split!r})")
     count = num if size is None else min(num, size)
-    try:
-        return [task.problem(split, index) for index in range(count)]
-    except ValueError as err:  # how a task says that its options leave no problems
-        raise RecipeError(str(err)) from err
+    return [fetch_problem(task, name, split, index) for index in range(count)]
 
 
-def _reference(task: Any, problem: "Problem") -> str | None:
+def _reference(task: Any, name: str, problem: "Problem") -> str | None:
+    from reasonrl.errors import PluginContractError
+
     reference = getattr(task, "reference", None)
-    return None if reference is None else reference(problem)
+    if reference is None:
+        return None
+    call = f"reference of problem {problem.id!r}"
+    text = _asked(lambda: reference(problem), name, call)
+    if text is not None and not isinstance(text, str):
+        got = type(text).__name__
+        raise PluginContractError(f"task {name!r}: {call} returned {got}, expected text or None")
+    return text
+
+
+def _asked(call: Callable[[], Any], name: str, what: str) -> Any:
+    from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError
+    from reasonrl.plugins import describe
+
+    try:
+        return call()
+    except ReasonRLError:
+        raise
+    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
+        raise PluginContractError(f"task {name!r} failed at {what}: {describe(err)}") from err
 
 
 def _entry(problem: "Problem", reference: str | None, runner: "RewardRunner") -> dict[str, Any]:
+    from reasonrl.observability.transcripts import plain_prompt
+
     return {
         "id": problem.id,
-        "prompt": _prompt(problem),
+        "prompt": plain_prompt(problem),
         "info": dict(problem.info),
         "reference": reference,
         "reference_reward": None if reference is None else _reward(runner, problem, reference),
     }
-
-
-def _prompt(problem: "Problem") -> str | list[dict[str, str]]:
-    """What the model is shown; a pre-filled start of the answer is part of it."""
-    if isinstance(problem.prompt, str):
-        return problem.prompt + problem.assistant_prefix
-    turns = [{"role": m.role, "content": m.content} for m in problem.prompt]
-    prefix = [{"role": "assistant", "content": problem.assistant_prefix}] if problem.assistant_prefix else []
-    return turns + prefix
 
 
 def _reward(runner: "RewardRunner", problem: "Problem", text: str) -> float | None:
@@ -111,11 +122,18 @@ def _reward(runner: "RewardRunner", problem: "Problem", text: str) -> float | No
 def _print_entry(entry: Mapping[str, Any]) -> None:
     prompt = entry["prompt"]
     text = prompt if isinstance(prompt, str) else "\n".join(f"[{m['role']}] {m['content']}" for m in prompt)
-    typer.echo(f"{entry['id']}  {json.dumps(entry['info'])}")
-    typer.echo(indent(text, "  | "))
+    _say(f"{entry['id']}  {json.dumps(entry['info'])}")
+    _say(text, "  | ")
     if entry["reference"] is None:
         typer.echo("  no reference")
     else:
-        typer.echo(indent(entry["reference"], "  > "))
+        _say(entry["reference"], "  > ")
         typer.echo(f"  reward of the reference: {entry['reference_reward']}")
     typer.echo("")
+
+
+def _say(text: str, margin: str = "") -> None:
+    """A task's data set may hold anything; the terminal must not obey it."""
+    from reasonrl.cli.live_text import harmless
+
+    typer.echo(indent(harmless(text), margin))

@@ -202,14 +202,59 @@ def test_broken_plugin_leaves_every_other_command_working(tmp_path: Path) -> Non
     assert "plugin raises (reasonrl-raises 1.0) is broken: RuntimeError: no luck today" in used.stderr
 
 
-def test_a_bug_in_a_command_shows_its_traceback_and_ends_with_1(tmp_path: Path) -> None:
-    (tmp_path / "buggy_task.py").write_text(
-        "from reasonrl import TaskSpec, hookimpl\n\n"
-        "class Task:\n    def size(self, split):\n        raise ZeroDivisionError('a bug')\n\n"
+def preview_of(tmp_path: Path, **methods: str) -> subprocess.CompletedProcess[str]:
+    """``tasks preview`` of a task whose methods are the given expressions."""
+    bodies = {"size": "None", "problem": "Problem(id='p', prompt='say')", "reference": "'ok'", **methods}
+    written = "".join(f"    def {name}(self, *_):\n        return {body}\n" for name, body in bodies.items())
+    (tmp_path / "odd_task.py").write_text(
+        "from reasonrl import Problem, RewardSpec, TaskSpec, hookimpl\n\n"
+        f"class Task:\n{written}\n"
+        "class Judge:\n    def score(self, problem, completion):\n        return 1.0\n\n"
         "@hookimpl\ndef reasonrl_tasks():\n"
-        "    yield TaskSpec(name='buggy', summary='', factory=lambda config, context: Task())\n"
+        "    yield TaskSpec(name='odd', summary='', factory=lambda *_: Task(), default_rewards=('odd',))\n\n"
+        "@hookimpl\ndef reasonrl_rewards():\n"
+        "    yield RewardSpec(name='odd', summary='', factory=lambda *_: Judge())\n"
     )
-    done = run_process("tasks", "preview", "buggy", "--plugin", str(tmp_path / "buggy_task.py"))
+    return run_process("tasks", "preview", "odd", "-n", "1", "--plugin", str(tmp_path / "odd_task.py"))
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "expected"),
+    [
+        ("size", "1 // 0", "failed at size('train'): ZeroDivisionError"),
+        ("problem", "{}['nums']", "failed at problem('train', 0): KeyError: 'nums'"),
+        ("problem", "'2 + 2'", "problem('train', 0) returned str, expected a Problem"),
+        ("reference", "int('x\\ny')", "failed at reference of problem 'p': ValueError: invalid literal"),
+        ("reference", "42", "reference of problem 'p' returned int, expected text or None"),
+    ],
+)
+def test_a_tasks_mistake_in_the_preview_is_one_line(
+    method: str, body: str, expected: str, tmp_path: Path
+) -> None:
+    done = preview_of(tmp_path, **{method: body})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: task 'odd'")
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_preview_shows_cannot_command_the_terminal(tmp_path: Path) -> None:
+    problem = "Problem(id='p\\x1b[2J', prompt='a\\x1b[31m\\nb\\r', info={'k': '\\x9b\\x1b'})"
+    done = preview_of(tmp_path, problem=problem, reference="'c\\x1b]0;title\\x07\\nd'")
+    assert done.returncode == 0, done.stderr
+    assert "  | a\\x1b[31m\n  | b\\r\n" in done.stdout
+    assert "  > c\\x1b]0;title\\x07\n  > d\n" in done.stdout
+    assert not set(done.stdout) & {"\x1b", "\r", "\x07", "\x9b"}
+
+
+def test_a_bug_in_a_command_shows_its_traceback_and_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "buggy.py").write_text(
+        "from reasonrl import hookimpl\nimport reasonrl.cli.tasks\n\n"
+        "def table(*_):\n    raise ZeroDivisionError('a bug')\n\n"
+        "reasonrl.cli.tasks.table = table\n\n"
+        "@hookimpl\ndef reasonrl_tasks():\n    return []\n"
+    )
+    done = run_process("tasks", "list", "--plugin", str(tmp_path / "buggy.py"))
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: a bug" in done.stderr
