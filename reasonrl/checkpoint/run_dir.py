@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -29,23 +31,24 @@ class RunDir:
             RecipeError: ``explicit`` exists already, or its parent cannot be written.
             RunDirInUseError: ``explicit`` is held by another run.
         """
+        _refuse_empty(explicit)
         parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir)
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            # Creation is serialised beside the folder, so that a racing run never meets one not yet locked.
-            with FileLock(parent / ".reasonrl-create.lock"):
-                path = Path(explicit) if explicit is not None else _next_free(parent, name)
-                return cls._make(path)
+            hidden = parent / f".{name}-{secrets.token_hex(8)}.tmp"
+            hidden.mkdir()
         except OSError as err:
-            raise RecipeError(f"cannot create a run folder in {parent}: {err.strerror or err}") from err
-
-    @classmethod
-    def _make(cls, path: Path) -> "RunDir":
-        lock = FileLock(path / LOCK_NAME)
-        if path.exists():
-            _refuse_existing(path, lock)
-        path.mkdir()
-        lock.acquire(timeout=0)
+            raise RecipeError(_cannot_create(parent, err)) from err
+        lock = FileLock(hidden / LOCK_NAME)
+        try:
+            lock.acquire(timeout=0)
+            path = _place(hidden, parent, name, Path(explicit) if explicit is not None else None)
+        except BaseException as err:
+            lock.release()
+            shutil.rmtree(hidden, ignore_errors=True)
+            if isinstance(err, OSError):
+                raise RecipeError(_cannot_create(parent, err)) from err
+            raise
         return cls(path, lock)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
@@ -60,13 +63,41 @@ class RunDir:
         self._lock.release()
 
 
+def _place(hidden: Path, parent: Path, name: str, explicit: Path | None) -> Path:
+    """Give the locked folder its name in one step, so that a racing run never meets one not yet locked."""
+    while True:
+        path = explicit if explicit is not None else _next_free(parent, name)
+        if not os.path.lexists(path):  # a rename would replace an empty folder
+            try:
+                # Every run folder holds its lock file, and a rename onto a folder that is not empty fails.
+                hidden.rename(path)
+                return path
+            except OSError:
+                if not os.path.lexists(path):
+                    raise
+        if explicit is not None:
+            _refuse_existing(explicit, FileLock(explicit / LOCK_NAME))
+
+
+def _refuse_empty(explicit: str | Path | None) -> None:
+    if explicit is not None and not str(explicit).strip():
+        raise RecipeError("--run-dir is empty; name a folder, or leave it out for a numbered one")
+
+
+def _cannot_create(parent: Path, err: OSError) -> str:
+    found = next((p for p in (parent, *parent.parents) if os.path.lexists(p)), parent)
+    reason = (err.strerror or str(err)) if found.is_dir() else f"{found} is no folder"
+    return f"cannot create a run folder in {parent}: {reason}; choose another place"
+
+
 def refuse_taken(explicit: str | Path | None) -> None:
     """Refuse early what ``RunDir.create`` would refuse after the model was loaded."""
+    _refuse_empty(explicit)
     if explicit is not None and Path(explicit).exists():
         _refuse_existing(Path(explicit), FileLock(Path(explicit) / LOCK_NAME))
 
 
-def _refuse_existing(path: Path, lock: FileLock) -> None:
+def _refuse_existing(path: Path, lock: FileLock) -> NoReturn:
     if (path / LOCK_NAME).exists():
         try:
             lock.acquire(timeout=0)

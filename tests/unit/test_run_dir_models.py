@@ -3,7 +3,9 @@
 import errno
 import json
 import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import SafetensorError
@@ -13,7 +15,7 @@ from reasonrl.checkpoint.run_dir import RunDir, refuse_taken, write_atomic
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 
 
-def make(path: Path) -> RunDir:
+def make(path: Path | str) -> RunDir:
     return RunDir.create(output_dir="unused", name="unused", explicit=path)
 
 
@@ -62,10 +64,46 @@ def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> N
 
 def test_a_parent_that_is_no_folder_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RecipeError, match=r"cannot create a run folder in .*file: "):
+    with pytest.raises(
+        RecipeError, match=r"cannot create a run folder in .*file: .*file is no folder; choose"
+    ):
         make(tmp_path / "file" / "run")
     with pytest.raises(RecipeError, match="cannot create a run folder"):
         RunDir.create(output_dir=tmp_path / "file", name="r")
+
+
+def test_a_place_that_takes_no_folder_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def refuse(self: Path, *args: Any, **options: Any) -> None:
+        if self.parent == tmp_path:  # as in /proc, where even root meets ENOENT
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    started = time.monotonic()
+    for explicit in (tmp_path / "x", None):
+        with pytest.raises(RecipeError, match=r"cannot create .*: No such file or directory"):
+            RunDir.create(output_dir=tmp_path, name="r", explicit=explicit)
+    assert time.monotonic() - started < 5
+
+
+def test_an_empty_name_is_refused() -> None:
+    for refuse in (refuse_taken, make):
+        with pytest.raises(RecipeError, match="--run-dir is empty"):
+            refuse("")
+
+
+def test_nothing_is_left_beside_a_run_folder(tmp_path: Path) -> None:
+    make(tmp_path / "run").close()
+    RunDir.create(output_dir=tmp_path, name="r").close()
+    for taken in ("run", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(RecipeError, match="exists already"):
+            make(tmp_path / taken)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "r-1", "run"]
 
 
 def _race(path: Path, barrier: object, results: object, rounds: int) -> None:
@@ -85,7 +123,7 @@ def _race(path: Path, barrier: object, results: object, rounds: int) -> None:
 
 
 def test_of_two_racing_processes_exactly_one_wins(tmp_path: Path) -> None:
-    context, rounds = multiprocessing.get_context("spawn"), 20
+    context, rounds = multiprocessing.get_context("spawn"), 50
     barrier, results = context.Barrier(2), context.Queue()
     racers = [context.Process(target=_race, args=(tmp_path, barrier, results, rounds)) for _ in range(2)]
     for racer in racers:
