@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.render import render_prompt
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import PluginContractError, RecipeError
+from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
 
 MAX_EMPTY_DEMONSTRATIONS = 1000
 
@@ -49,7 +49,7 @@ def task_examples(
 ) -> Iterator[Example]:
     """Endless demonstrations; rank r of R takes every R-th problem of the stream.
 
-    Raises: RecipeError if the task cannot demonstrate, PluginContractError if it never does.
+    Raises: RecipeError if the task cannot demonstrate, PluginContractError if it never does or does it wrongly.
     """
     demonstrate = getattr(task, "demonstration", None)
     if demonstrate is None:
@@ -58,7 +58,9 @@ def task_examples(
     position, empty = rank, 0
     while True:
         problem = stream.problem(position)
-        text = demonstrate(problem, random.Random(f"{seed}/demonstration/{position}"))
+        text = _demonstration(
+            demonstrate, task_name, problem, random.Random(f"{seed}/demonstration/{position}")
+        )
         position += ranks
         if text is not None:
             empty = 0
@@ -69,6 +71,21 @@ def task_examples(
             raise PluginContractError(
                 f"task {task_name!r} gave no demonstration for {empty} problems in a row"
             )
+
+
+def _demonstration(
+    demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random
+) -> str | None:
+    where = f"task {task_name!r}: demonstration of problem {problem.id!r}"
+    try:
+        text = demonstrate(problem, rng)
+    except ReasonRLError:
+        raise
+    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
+        raise PluginContractError(f"{where} raised {type(err).__name__}: {err}") from err
+    if text is not None and not isinstance(text, str):
+        raise PluginContractError(f"{where} returned {type(text).__name__}, expected text or None")
+    return text
 
 
 def file_examples(
@@ -87,6 +104,12 @@ def file_examples(
         for index in order[rank::ranks] or order:
             yield examples[index]
         epoch += 1
+
+
+def refuse_missing(path: str | Path) -> None:
+    """Raises RecipeError if there is no such file; asked before a model is loaded."""
+    if not Path(path).is_file():
+        raise RecipeError(f"data.path: no such file: {str(path)!r}")
 
 
 def read_pairs(path: str | Path) -> list[tuple[Problem, str]]:

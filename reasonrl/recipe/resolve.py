@@ -63,7 +63,6 @@ class _Resolver:
             "interpolated": frozenset(k for k, v in leaves(data) if "${" in str(v)),
         }
         if isinstance(recipe, SftRecipe):
-            self._check_data(recipe)
             return ResolvedSft(recipe=recipe, task=task, **common)
         assert task is not None
         algorithm = self._slot("algorithm", ("algorithm",))
@@ -184,10 +183,6 @@ class _Resolver:
         if not Path(text).is_dir() and not _HUB_NAME.match(text):
             raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {text!r}")
         return text
-
-    def _check_data(self, recipe: SftRecipe) -> None:
-        if recipe.data is not None and not Path(recipe.data.path).is_file():
-            raise self.source.error(("data", "path"), f": no such file: {recipe.data.path!r}")
 
     def _needs(self, algorithm: Component) -> Needs:
         spec: Any = algorithm.spec

@@ -12,7 +12,7 @@ import torch
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import StepRecord
 from reasonrl.data.collate import pad_rows
-from reasonrl.data.demonstrations import Encoder, Example, file_examples, task_examples
+from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse_missing, task_examples
 from reasonrl.errors import RecipeError, TrainingError
 from reasonrl.model.export import iter_hf_weights, save_model
 from reasonrl.observability.reporter import Reporter, SilentReporter
@@ -51,6 +51,10 @@ def run_sft(
     quiet_libraries()
     _refuse_output(output)
     recipe = resolved.recipe
+    if recipe.data is not None:
+        refuse_missing(
+            recipe.data.path
+        )  # not when the recipe is read: a finished model needs its data no more
     suites = build_suites(
         resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
     )

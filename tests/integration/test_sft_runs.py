@@ -177,6 +177,16 @@ def test_bad_demonstrations_end_with_one_line_and_write_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_finished_model_needs_its_data_no_more(tiny_model: Path, tmp_path: Path, file: Path) -> None:
+    suites = {"held_out": {"problems": 2, "task": {"name": "counting"}}}
+    sft(from_file(tmp_path, tiny_model, file, evaluation={"every": 0, "suites": suites}), tmp_path / "run")
+    file.unlink()
+    done = cli("eval", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    done = cli("generate", tmp_path / "run")
+    assert (done.exit_code, "no task to make a problem from" in done.output) == (2, True)
+
+
 def test_a_task_that_cannot_demonstrate_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "mute_plugin.py"
     plugin.write_text(

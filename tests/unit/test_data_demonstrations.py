@@ -144,6 +144,33 @@ def test_unreadable_and_empty_files_are_refused(tmp_path: Path) -> None:
         read_pairs(write(tmp_path / "empty.jsonl", "", " "))
 
 
+class Wrong(Numbers):
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+    def demonstration(self, problem: Problem, rng: random.Random) -> object:
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (KeyError("nums"), "raised KeyError: 'nums'"),
+        (SystemExit(0), "raised SystemExit: 0"),
+        (7, "returned int, expected text or None"),
+        (["a"], "returned list, expected text or None"),
+    ],
+)
+def test_a_wrong_demonstration_names_the_task(result: object, message: str) -> None:
+    with pytest.raises(PluginContractError, match=f"task 'wrong': demonstration of problem '.*' {message}"):
+        next(task_examples(Wrong(result), "wrong", encoder(), seed=0))
+    with pytest.raises(RecipeError, match=r"^as it is$"):
+        next(task_examples(Wrong(RecipeError("as it is")), "wrong", encoder(), seed=0))
+
+
 class Rare(Numbers):
     """Demonstrates one problem of 600."""
 
