@@ -62,6 +62,11 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "Prompts whose completions all earned the same; 1 when group_size is 1.",
         ),
         (
+            "group/discarded_frac",
+            "fraction",
+            "Sampled prompts not trained on: refused by the algorithm's keep(), or more than the step needs.",
+        ),
+        (
             "policy/kl_rollout_k3",
             "nats/token",
             "KL(sampler || trainer) before the update, k3; far from 0 = stale weights.",

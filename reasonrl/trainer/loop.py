@@ -11,15 +11,17 @@ from accelerate import Accelerator
 
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
+from reasonrl.contracts.metrics import mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.data.collate import collate
 from reasonrl.data.render import render_prompt
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import TrainingError
+from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights, save_model
+from reasonrl.plugins import describe
 from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.trainer.logbook import Logbook
@@ -104,9 +106,7 @@ class Trainer:
         p, timer = self._p, Timer()
         self._set_learning_rate(step)
         with timer("step_s"):
-            groups = self._collect(step, timer)
-            metrics = self._p.ranks.resolve([rollout_metrics(groups)])
-            self._check_scored(metrics)
+            groups, metrics, tokens = self._collect(step, timer)
             with timer("collate_s"):
                 batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
             update = self._learn(step, batch, timer)
@@ -116,30 +116,59 @@ class Trainer:
         metrics["optim/skipped_updates"] = float(update.num_skipped)
         metrics["optim/learning_rate"] = p.optimizer.param_groups[0]["lr"]
         metrics["policy/version"] = float(update.policy_version)
-        metrics.update(self._throughput(groups, metrics, timer))
+        metrics.update(self._throughput(tokens, metrics, timer))
         timing = {f"time/{stage}": seconds for stage, seconds in timer.seconds.items()}
         return StepRecord(step=step, metrics=metrics, timing_s=timing), groups
 
-    def _collect(self, step: int, timer: Timer) -> list[ScoredGroup]:
-        """This rank's scored groups of the step; an algorithm's ``keep`` may ask for further prompts."""
+    def _collect(self, step: int, timer: Timer) -> tuple[list[ScoredGroup], dict[str, float], int]:
+        """This rank's groups to train on, metrics of all that was sampled on any rank, this rank's sampled tokens.
+
+        An algorithm's ``keep`` may ask for further prompts.
+        """
         p = self._p
         p.logbook.phase("sampling")
-        keep = getattr(p.algorithm, "keep", None)
         quota = p.recipe.trainer.prompts_per_step // p.ranks.size
+        sampled: list[ScoredGroup] = []
         kept: list[ScoredGroup] = []
+        enough = False
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast():
                 groups = sample(p.backend, self._requests())
             with timer("reward_s"):
                 scored = [p.rewards.score(group) for group in groups]
-            kept += [group for group in scored if keep is None or keep(group)]
+            sampled += scored
+            kept += [group for group in scored if self._keeps(group)]
             self.position += p.recipe.trainer.prompts_per_step
-            if p.ranks.max(quota - len(kept)) <= 0:
-                return kept[:quota]
-        raise TrainingError(
-            f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the {quota} "
-            "groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
-        )
+            enough = p.ranks.max(quota - len(kept)) <= 0
+            if enough:
+                break
+        metrics = self._sampled_metrics(sampled, quota)
+        self._check_scored(metrics)  # first: an algorithm may well keep nothing of what could not be scored
+        if not enough:
+            raise TrainingError(
+                f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
+                f"{quota} groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
+            )
+        return kept[:quota], metrics, sum(len(c.token_ids) for g in sampled for c in g.group.completions)
+
+    def _keeps(self, group: ScoredGroup) -> bool:
+        keep = getattr(self._p.algorithm, "keep", None)
+        if keep is None:
+            return True
+        try:
+            return bool(keep(group))
+        except ReasonRLError:
+            raise
+        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
+            name = self._p.recipe.algorithm["name"]
+            raise PluginContractError(f"algorithm {name!r}: its keep() raised {describe(err)}") from err
+
+    def _sampled_metrics(self, sampled: Sequence[ScoredGroup], quota: int) -> dict[str, float]:
+        """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
+        metrics = rollout_metrics(sampled)
+        if hasattr(self._p.algorithm, "keep"):
+            metrics["group/discarded_frac"] = mean(max(len(sampled) - quota, 0), len(sampled))
+        return self._p.ranks.resolve([metrics])
 
     def _requests(self) -> list[RolloutRequest]:
         p, trainer = self._p, self._p.recipe.trainer
@@ -226,10 +255,7 @@ class Trainer:
                 "the log holds the first traceback of each reward"
             )
 
-    def _throughput(
-        self, groups: Sequence[ScoredGroup], metrics: dict[str, float], timer: Timer
-    ) -> dict[str, float]:
-        tokens = sum(len(c.token_ids) for g in groups for c in g.group.completions)
+    def _throughput(self, tokens: int, metrics: dict[str, float], timer: Timer) -> dict[str, float]:
         sampled = self._p.ranks.sums([tokens])[0]
         training_s = timer.seconds["policy_eval_s"] + timer.seconds["update_s"]
         return {

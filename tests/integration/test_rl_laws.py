@@ -54,6 +54,32 @@ def test_an_algorithm_may_ask_for_further_prompts(tiny_model: Path, tmp_path: Pa
     ]
     # Three rounds of four problems hold the four that are kept; the next step goes on after them.
     assert taken == [[0, 3, 6, 9], [12, 15, 18, 21]]
+    assert [line["group/discarded_frac"] for line in metrics_of(run)] == pytest.approx([8 / 12] * 2)
+
+
+def test_what_an_algorithm_discards_is_measured_and_counts_against_the_limit(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """One group of 12 is unscored, and not kept; then five of 12."""
+    algorithm = {"name": "sabotage", "keep_every": 3}
+    lines = metrics_of(
+        train(tmp_path, tiny_model, algorithm=algorithm, rewards={"flaky": {"silent_at": [1]}})
+    )
+    assert [line["reward/unscored_frac"] for line in lines] == pytest.approx([1 / 12, 0.0])
+    path = recipe(
+        tmp_path, tiny_model, algorithm=algorithm, rewards={"flaky": {"silent_at": [1, 2, 4, 5, 7]}}
+    )
+    done = cli("train", path, "--run-dir", tmp_path / "second")
+    assert done.exit_code == 1
+    assert "42% of the batch could not be scored" in done.output
+
+
+def test_a_keep_that_raises_names_its_algorithm(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, algorithm={"name": "sabotage", "keep_every": -1})
+    done = cli("train", path, "--run-dir", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "error: algorithm 'sabotage': its keep() raised KeyError: 'lost'" in done.output
+    assert summary_of(tmp_path / "run")["outcome"] == "failed"
 
 
 def test_an_algorithm_that_keeps_nothing_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:

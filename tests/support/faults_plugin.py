@@ -57,6 +57,7 @@ class Counting:
 class FlakyConfig:
     fail_every: int = field(default=0, metadata={"help": "every so many completions it raises; 0 = never"})
     interrupt_at: int = field(default=0, metadata={"help": "the completion at which the user presses Ctrl-C"})
+    silent_at: list[int] = field(default_factory=list, metadata={"help": "problems it cannot score"})
 
 
 class Flaky:
@@ -68,6 +69,8 @@ class Flaky:
 
     def score(self, problem: Problem, completion: Completion) -> float:
         self._asked += 1
+        if problem.info["n"] in self._config.silent_at and problem.id.startswith("counting/train/"):
+            raise ValueError("no score for this one")
         if self._asked == self._config.interrupt_at:
             raise KeyboardInterrupt
         if self._config.fail_every and self._asked % self._config.fail_every == 0:
@@ -80,7 +83,9 @@ class SabotageConfig:
     pattern: list[str] = field(
         default_factory=list, metadata={"help": "ok, nan, inf_loss or bad_grad, a call"}
     )
-    keep_every: int = field(default=1, metadata={"help": "keeps the groups of every so many problems"})
+    keep_every: int = field(
+        default=1, metadata={"help": "keeps the groups of every so many problems; below 0 = raises"}
+    )
 
 
 class Sabotage:
@@ -92,6 +97,8 @@ class Sabotage:
 
     def keep(self, group: ScoredGroup) -> bool:
         number = group.group.request.problem.info["n"]
+        if self._keep_every < 0:
+            raise KeyError("lost")
         return self._keep_every > 0 and number % self._keep_every == 0
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
