@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def run_rl(
     rewards = build_rewards(
         resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged
     )
+    algorithm = build_algorithm(resolved, plugins)
     bench = open_workbench(
         recipe.model,
         resolved.model_path,
@@ -75,7 +77,7 @@ def run_rl(
         )
 
     def work(entered: Any) -> None:
-        parts = _assemble(resolved, plugins, bench, logbook, entered, stream, rewards, suites)
+        parts = _assemble(resolved, algorithm, bench, logbook, entered, stream, rewards, suites)
         Trainer(parts).run()
 
     return carry_out(logbook, folder, start_engine, work)
@@ -112,7 +114,7 @@ def carry_out(
 
 def _assemble(
     resolved: ResolvedRecipe,
-    plugins: Plugins,
+    algorithm: Any,
     bench: Workbench,
     logbook: Logbook,
     backend: Any,
@@ -121,15 +123,6 @@ def _assemble(
     suites: Any,
 ) -> TrainerParts:
     recipe, accelerator = resolved.recipe, bench.accelerator
-    algorithm = plugins.build(
-        resolved.algorithm.spec,
-        resolved.algorithm.config,
-        AlgorithmContext(
-            sampling=sampling_params(recipe),
-            group_size=recipe.sampling.group_size,
-            total_steps=recipe.trainer.steps,
-        ),
-    )
     optimizer = build_optimizer(bench.policy, recipe.optimizer, recipe.critic)
     policy, optimizer = accelerator.prepare(bench.policy, optimizer)
     policy.eval()  # no dropout anywhere: sampler and trainer must agree
@@ -159,6 +152,16 @@ def _assemble(
         accelerator=accelerator,
         logbook=logbook,
     )
+
+
+def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> Any:
+    recipe = resolved.recipe
+    context = AlgorithmContext(
+        sampling=sampling_params(recipe),
+        group_size=recipe.sampling.group_size,
+        total_steps=recipe.trainer.steps,
+    )
+    return plugins.build(resolved.algorithm.spec, resolved.algorithm.config, context)
 
 
 def update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
@@ -192,7 +195,26 @@ def open_run_dir(ranks: Ranks, output_dir: str, name: str, explicit: str | Path 
 def open_logbook(
     resolved: Any, plugins: Plugins, bench: Workbench, folder: RunDir | None, reporter: Reporter
 ) -> Logbook:
-    """Write what is known at the start, say it, and tell observers."""
+    """Write what is known at the start, say it, and tell observers. A failure leaves a summary and a free folder."""
+    try:
+        return _open_logbook(resolved, plugins, bench, folder, reporter)
+    except BaseException as err:
+        if folder is not None:
+            outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # on a full disk; the first error is the one to report
+                folder.write_json("summary.json", nothing_done(outcome))
+            folder.close()
+        raise
+
+
+def nothing_done(outcome: str) -> dict[str, Any]:
+    """The summary of a run that ended before its first step."""
+    return {"outcome": outcome, "steps": 0, "wall_s": 0.0, "eval": {"first": {}, "last": {}}}
+
+
+def _open_logbook(
+    resolved: Any, plugins: Plugins, bench: Workbench, folder: RunDir | None, reporter: Reporter
+) -> Logbook:
     recipe = resolved.recipe
     plan = describe_run(resolved, plugins, bench, folder.path if folder else None)
     plain = render_plain(resolved)

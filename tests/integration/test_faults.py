@@ -12,12 +12,14 @@ import torch
 from filelock import FileLock
 from support.faults_plugin import Sabotage, SabotageConfig
 from support.scripted import Case, Outcome, run_update, scripted_groups, tiny_policy
-from support.small_recipes import cli, recipe, summary_of
+from support.small_recipes import PLUGIN, cli, recipe, summary_of
 from support.tiny_runs import metrics_of
 
 from reasonrl import Needs
 from reasonrl.errors import TrainingError
 from reasonrl.model.policy import PolicyModule
+from reasonrl.observability.reporter import SilentReporter
+from reasonrl.trainer.run import train as train_recipe
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,33 @@ def test_an_engine_that_does_not_start_leaves_a_summary_and_a_free_folder(
     assert lock_is_free(tmp_path / "run")
 
 
+class Mute(SilentReporter):
+    """A reporter that breaks when the run is announced."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def planned(self, plan: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(BrokenPipeError(), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
+    error: BaseException, outcome: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(type(error)):
+        train_recipe(
+            recipe(tmp_path, tiny_model),
+            run_dir=tmp_path / "run",
+            plugin_files=[PLUGIN],
+            reporter=Mute(error),
+        )
+    assert (summary_of(tmp_path / "run")["outcome"], summary_of(tmp_path / "run")["steps"]) == (outcome, 0)
+    assert lock_is_free(tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("changes", "overrides", "message"),
     [
@@ -203,6 +232,7 @@ def test_an_engine_that_does_not_start_leaves_a_summary_and_a_free_folder(
         ({"task": {"name": "counting", "long_at": 3}}, [], "over sampling.max_prompt_tokens=20"),
         ({"task": {"name": "counting", "problems": 0}}, [], "its data set is empty"),
         ({}, ["trainer.minibatches=3"], "minibatches"),
+        ({"algorithm": {"name": "sabotage", "pattern": ["unbuildable"]}}, [], "pattern cannot be built"),
     ],
     ids=[
         "unknown key",
@@ -215,6 +245,7 @@ def test_an_engine_that_does_not_start_leaves_a_summary_and_a_free_folder(
         "long prompt",
         "empty data",
         "indivisible",
+        "algorithm",
     ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(

@@ -92,6 +92,8 @@ class Sabotage:
     """REINFORCE, with losses that go wrong by a pattern; after its end everything is fine."""
 
     def __init__(self, config: SabotageConfig, context: Any = None) -> None:
+        if "unbuildable" in config.pattern:
+            raise ValueError("pattern cannot be built")
         self._pattern = list(config.pattern)
         self._keep_every = config.keep_every
 
