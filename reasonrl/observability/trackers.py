@@ -2,9 +2,30 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from reasonrl.errors import RecipeError
+
 log = logging.getLogger(__name__)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises RecipeError for a name that accelerate does not know or whose package is not installed."""
+    if not names:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    builtin, installed = {str(kind) for kind in LoggerType}, {str(kind) for kind in get_available_trackers()}
+    known = sorted(LOGGER_TYPE_TO_CLASS)
+    for name in names:
+        if name not in known:
+            raise RecipeError(f"logging.trackers: no tracker {name!r}; accelerate knows {', '.join(known)}")
+        if name in builtin and name not in installed:
+            raise RecipeError(
+                f"logging.trackers: {name!r} is not installed here; install its package or remove it"
+            )
 
 
 class Trackers:
@@ -12,11 +33,25 @@ class Trackers:
 
     def __init__(self, accelerator: Any, names: Sequence[str]) -> None:
         self._accelerator = accelerator
+        self._names = tuple(names)
         self._on = bool(names)
 
-    def start(self, run_name: str) -> None:
+    def start(self, run_name: str, run_dir: Path | None = None) -> None:
+        """Begin; trackers that keep files keep them in ``run_dir/trackers``."""
         if self._on:
-            self._guarded(lambda: self._accelerator.init_trackers(run_name))
+            self._guarded(lambda: self._init(run_name, run_dir))
+
+    def _init(self, run_name: str, run_dir: Path | None) -> None:
+        options: dict[str, Any] = {}
+        if run_dir is not None:
+            # The accelerator is older than the folder of its run, and so was made with another one.
+            folder = run_dir / "trackers"
+            config = self._accelerator.project_configuration
+            config.project_dir, config.logging_dir = str(run_dir), str(folder)
+            if "wandb" in self._names:
+                folder.mkdir(exist_ok=True)
+                options["wandb"] = {"dir": str(folder), "name": run_dir.name}  # wandb asks for no logging_dir
+        self._accelerator.init_trackers(run_name, init_kwargs=options)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._on:

@@ -13,7 +13,7 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
 from reasonrl.model.reference import build_reference
 from reasonrl.observability.reporter import Reporter, SilentReporter
-from reasonrl.observability.trackers import Trackers
+from reasonrl.observability.trackers import Trackers, check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedRecipe
@@ -48,6 +48,7 @@ def run_rl(
     """Everything that can be refused is refused before the run folder exists."""
     quiet_libraries()
     recipe = resolved.recipe
+    check_trackers(recipe.logging.trackers)
     logged: set[tuple[str, str]] = set()
     suites = build_suites(
         resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=logged
@@ -231,7 +232,7 @@ def _open_logbook(
         reporter.planned(plan)
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)
-    trackers.start(recipe.name)
+    trackers.start(recipe.name, folder.path if folder else None)
     return Logbook(
         run_dir=folder,
         info=info,

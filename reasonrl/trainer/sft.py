@@ -16,6 +16,7 @@ from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse
 from reasonrl.errors import RecipeError, TrainingError
 from reasonrl.model.export import iter_hf_weights, save_model
 from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SftRecipe
@@ -51,6 +52,7 @@ def run_sft(
     quiet_libraries()
     _refuse_output(output)
     recipe = resolved.recipe
+    check_trackers(recipe.logging.trackers)
     if recipe.data is not None:
         refuse_missing(
             recipe.data.path

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from filelock import FileLock
 from support.faults_plugin import Sabotage, SabotageConfig
 from support.scripted import Case, Outcome, run_update, scripted_groups, tiny_policy
@@ -192,6 +193,42 @@ def test_an_engine_that_does_not_start_leaves_a_summary_and_a_free_folder(
     assert lock_is_free(tmp_path / "run")
 
 
+class Board(GeneralTracker):
+    """A tracker that keeps files, as tensorboard does."""
+
+    name = "board"
+    requires_logging_directory = True
+
+    def __init__(self, run_name: str, logging_dir: str) -> None:
+        super().__init__()
+        self.folder = Path(logging_dir) / run_name
+
+    @property
+    def tracker(self) -> Path:
+        return self.folder
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True)
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None: ...
+
+    def log(self, values: dict[str, float], step: int | None, **options: Any) -> None:
+        (self.folder / f"{step}.txt").write_text(str(values["reward/mean"]))
+
+    def finish(self) -> None:
+        (self.folder / "finished").touch()
+
+
+def test_a_tracker_writes_into_the_folder_of_its_run(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "board", Board)
+    train(tmp_path, tiny_model, logging={"trackers": ["board"]}, code=0)
+    written = {p.name for p in (tmp_path / "run" / "trackers" / "faulty").iterdir()}
+    assert written == {"1.txt", "2.txt", "finished"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["faulty.yaml", "run"]
+
+
 class Mute(SilentReporter):
     """A reporter that breaks when the run is announced."""
 
@@ -232,6 +269,8 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
         ({"task": {"name": "counting", "long_at": 3}}, [], "over sampling.max_prompt_tokens=20"),
         ({"task": {"name": "counting", "problems": 0}}, [], "its data set is empty"),
         ({}, ["trainer.minibatches=3"], "minibatches"),
+        ({"logging": {"trackers": ["bord"]}}, [], "logging.trackers: no tracker 'bord'; accelerate knows "),
+        ({"logging": {"trackers": ["tensorboard"]}}, [], "'tensorboard' is not installed here; install its"),
         ({"algorithm": {"name": "sabotage", "pattern": ["unbuildable"]}}, [], "pattern cannot be built"),
     ],
     ids=[
@@ -245,12 +284,20 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
         "long prompt",
         "empty data",
         "indivisible",
+        "unknown tracker",
+        "absent tracker",
         "algorithm",
     ],
 )
 def test_wrong_input_ends_with_one_line_and_writes_nothing(
-    changes: dict[str, Any], overrides: list[str], message: str, tiny_model: Path, tmp_path: Path
+    changes: dict[str, Any],
+    overrides: list[str],
+    message: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     path = recipe(tmp_path, tiny_model, **changes)
     done = cli("train", path, *overrides)
     assert done.exit_code == 2, done.output

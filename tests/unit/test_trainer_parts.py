@@ -227,8 +227,8 @@ def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
     class Accelerator:
         trackers = ()
 
-        def init_trackers(self, name: str) -> None:
-            assert name == "run"
+        def init_trackers(self, name: str, init_kwargs: Mapping[str, Any]) -> None:
+            assert (name, init_kwargs) == ("run", {})
 
         def log(self, values: Mapping[str, float], step: int) -> None:
             calls.append((dict(values), step))
