@@ -5,11 +5,12 @@ Lists, not tuples, in config classes: OmegaConf makes tuples immutable.
 
 # ruff: noqa: RUF009 - ``option`` only wraps ``dataclasses.field``
 
+import os
 import re
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
-NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}$")
+NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 
 Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
@@ -26,6 +27,11 @@ def require(holds: bool, name: str, expected: str, got: Any) -> None:
     """Raise ``ValueError("name must be expected, got ...")`` unless ``holds``, which NaN should not."""
     if not holds:
         raise ValueError(f"{name} must be {expected}, got {got!r}")
+
+
+def _expand_user(config: Any, name: str) -> None:
+    """A leading ``~`` is the home folder, as a shell would have it."""
+    object.__setattr__(config, name, os.path.expanduser(getattr(config, name)))  # it is frozen
 
 
 def _at_least(config: Any, low: int, *names: str) -> None:
@@ -214,6 +220,7 @@ def _check_run(recipe: Any) -> None:
     require(bool(NAME_PATTERN.match(recipe.name)), "name", f"a name like {NAME_PATTERN.pattern}", recipe.name)
     require(0 <= recipe.seed < 2**63, "seed", "in [0, 2**63)", recipe.seed)
     require(bool(recipe.output_dir), "output_dir", "a folder", recipe.output_dir)
+    _expand_user(recipe, "output_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +254,9 @@ class DataConfig:
     """Demonstrations from a file."""
 
     path: str = option("JSONL file; each line {prompt: text, completion: text}")
+
+    def __post_init__(self) -> None:
+        _expand_user(self, "path")
 
 
 @dataclass(frozen=True, kw_only=True)
