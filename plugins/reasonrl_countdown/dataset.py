@@ -66,11 +66,12 @@ def _instances(name: str) -> Iterator[Instance]:
 
 
 def _rows(name: str) -> Iterable[Mapping[str, Any]]:
-    if Path(name).suffix not in FILE_SUFFIXES:
-        return _hub_rows(name)
-    if not Path(name).is_file():
+    path = Path(name).expanduser()
+    if path.suffix not in FILE_SUFFIXES:
+        return _hub_rows(str(path) if name.startswith("~") else name)
+    if not path.is_file():
         raise ValueError(f"dataset {name}: no such file; give an existing file or a hub name")
-    return _file_rows(Path(name))
+    return _file_rows(path)
 
 
 def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -81,13 +82,15 @@ def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
         return rows
     text = path.read_text(encoding="utf-8")
     try:
-        return (
-            json.loads(text)
-            if path.suffix == ".json"
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
+        if path.suffix == ".jsonl":
+            return [json.loads(x) for x in text.split("\n") if x.strip()]
+        found = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not valid {path.suffix[1:]}: {error}") from error
+    if not isinstance(found, list):
+        expected = "a list of objects with nums (a list of integers) and target (an integer)"
+        raise ValueError(f"{path}: must hold {expected}, got {str(found)[:100]}")
+    return found
 
 
 def _hub_rows(name: str) -> Iterable[Mapping[str, Any]]:

@@ -290,6 +290,19 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
         _task(source="dataset", dataset=str(tmp_path / "broken.jsonl"))
 
 
+@pytest.mark.parametrize("text", ["null", "7", '{"nums": [1, 2, 3], "target": 6}', '"rows"'])
+def test_a_json_file_without_a_list_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(ValueError, match=r"rows\.json: must hold a list of objects with nums .*, got "):
+        _task(source="dataset", dataset=str(tmp_path / "rows.json"))
+
+
+def test_a_data_set_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _write(tmp_path / "rows.jsonl", ROWS)
+    assert _task(source="dataset", dataset="~/rows.jsonl").size("train")
+
+
 def test_a_data_set_folder_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same path that a hub name takes, without the network."""
     import datasets
