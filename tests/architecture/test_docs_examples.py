@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import reasonrl
+from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
 from reasonrl.testing.models import tiny_model_folder
@@ -26,7 +27,7 @@ SHRINK = (
     "trainer.prompts_per_step=4",
     "logging.transcripts_per_step=2",
 )
-NAMES = ("reasonrl_reverse.py", "reverse.yaml", "pyproject.toml", "test_reverse.py")
+NAMES = ("reasonrl_add.py", "add.yaml", "pyproject.toml", "test_add.py")
 
 
 def blocks(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -45,7 +46,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_model_folder(tmp_path / "tiny", hidden=16, layers=1, heads=2, kv_heads=1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    for module in ("reasonrl_reverse", "test_reverse"):  # not the copy of another test
+    for module in ("reasonrl_add", "test_add"):  # not the copy of another test
         monkeypatch.delitem(sys.modules, module, raising=False)
     importlib.invalidate_caches()
     return tmp_path
@@ -63,8 +64,21 @@ def check_result(result: RunResult) -> None:
 
 def test_the_tutorial_trains_as_a_file(files: Path) -> None:
     overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
-    result = train("reverse.yaml", overrides, plugin_files=["reasonrl_reverse.py"])
+    result = train("add.yaml", overrides, plugin_files=["reasonrl_add.py"])
     check_result(result)
+
+
+def test_the_printed_recipe_learns(files: Path) -> None:
+    """With the model, the batch, the rate and the seed as printed; half the steps are enough to see it."""
+    overrides = ["trainer.steps=10", "evaluation.suites.held_out.problems=128"]
+    result = train("add.yaml", overrides, plugin_files=["reasonrl_add.py"])
+    first, last = result.summary["eval"]["first"], result.summary["eval"]["last"]
+    assert first["accuracy"] < 0.3
+    assert last["accuracy"] > 0.8
+    assert result.run_dir is not None
+    rewards = [step["reward/mean"] for step in read_jsonl(result.run_dir / "metrics.jsonl")]
+    assert rewards[-1] > rewards[0] + 0.3
+    assert rewards[0] > 0.1, "partial credit from the first step on"
 
 
 def test_the_tutorial_trains_as_a_package(files: Path) -> None:
@@ -78,14 +92,14 @@ def test_the_tutorial_trains_as_a_package(files: Path) -> None:
     points = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["reasonrl"].items())
     (info / "entry_points.txt").write_text(f"[reasonrl]\n{points}")
 
-    record = next(r for r in load_plugins().records if r.distribution == "reasonrl-reverse")
-    assert (record.status, record.provides) == ("active", ("task reverse", "reward reverse"))
+    record = next(r for r in load_plugins().records if r.distribution == "reasonrl-add")
+    assert (record.status, record.provides) == ("active", ("task add", "reward add"))
     overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
-    check_result(reasonrl.run("reverse.yaml", overrides))
+    check_result(reasonrl.run("add.yaml", overrides))
 
 
 def test_the_tutorials_own_tests_pass(files: Path) -> None:
-    module = importlib.import_module("test_reverse")
+    module = importlib.import_module("test_add")
     found = [getattr(module, name) for name in vars(module) if name.startswith("test_")]
     assert len(found) == 2
     for function in found:
@@ -93,14 +107,14 @@ def test_the_tutorials_own_tests_pass(files: Path) -> None:
 
 
 def test_the_tutorial_fits_in_forty_lines() -> None:
-    code = next(text for _, title, text in blocks(PAGE) if title == "reasonrl_reverse.py")
+    code = next(text for _, title, text in blocks(PAGE) if title == "reasonrl_add.py")
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
 def test_the_readme_shows_the_same_plugin() -> None:
     titled = {title: text for _, title, text in blocks(PAGE)}
     shown = [text for language, _, text in blocks(ROOT / "README.md") if language in ("python", "yaml")]
-    assert shown == [titled["reasonrl_reverse.py"], titled["reverse.yaml"]]
+    assert shown == [titled["reasonrl_add.py"], titled["add.yaml"]]
 
 
 def test_countdown_examples_hold() -> None:
