@@ -39,7 +39,7 @@ MAX_REFILLS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerParts:
-    """What the loop works with, built by ``session``."""
+    """What the loop works with, built by ``rl.py``."""
 
     recipe: Recipe
     needs: Needs
