@@ -86,7 +86,7 @@ def reasonrl_models() -> Iterable[ModelSpec]:
     return [
         ModelSpec(
             name="countdown-base",
-            summary="0.85M-parameter Llama that searches Countdown poorly and gives up early.",
+            summary="0.85M-parameter Llama that calculates well, searches Countdown poorly and gives up early.",
             path=_HERE / "models" / "countdown-base",
             recipe="countdown_ppo",
         )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from reasonrl.contracts.metrics import MetricDef
 
-NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*$")
+NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*\Z")
 
 
 @dataclass(frozen=True)
