@@ -1,0 +1,75 @@
+"""The small parts of the live view: text made harmless, sparklines, folding, and the time that is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasonrl.cli.live_pace import Pace, evaluations_left
+from reasonrl.cli.live_text import duration, fit, harmless, last_lines, sparkline
+
+
+def test_harmless_text() -> None:
+    assert harmless("a\tb\nc") == "a  b\nc"
+    assert harmless("\x1b[31m\x9b\r\x00") == "\\x1b[31m\\x9b\\r\\x00"
+    assert harmless("\u202e\u2028\ud800\ufe0f") == "\\u202e\\u2028\\ud800\\ufe0f"
+    assert harmless("漢é👩") == "漢é👩"
+    assert harmless("漢é", ascii_only=True) == "\\u6f22\\xe9"
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "drawn"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 3, "▁▅█"),
+        ([5, 5, 5], 8, "▁▁▁"),
+        ([1, float("nan"), 2], 8, "▁?█"),
+        ([-1.0, 1.0, 0.0], 8, "▁█▅"),
+        ([float("nan")], 8, "?"),
+        ([], 8, ""),
+        ([1, 2], 0, ""),
+    ],
+)
+def test_sparkline(values: list[float], width: int, drawn: str) -> None:
+    assert sparkline(values, width) == drawn
+
+
+def test_lines_are_folded_and_cut() -> None:
+    assert last_lines("a\n\nbcdef\n", 3, 5) == ["a", "bcd", "ef"]
+    assert last_lines("a\nb\nc", 3, 2) == ["b", "c"]
+    assert last_lines("漢字漢", 4, 5) == ["漢字", "漢"]
+    assert last_lines("a", 3, 0) == []
+    assert fit("漢字漢字", 7) == "漢字..."
+    assert fit("a\nb", 7) == "a b"
+    assert duration(59.9) == "0:59"
+    assert duration(3723) == "1:02:03"
+    assert duration(-1) == "0:00"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "every", "left"),
+    [(0, 10, 4, 3), (4, 10, 4, 2), (8, 10, 4, 1), (10, 10, 4, 0), (0, 8, 4, 2), (0, 10, 0, 1), (9, 10, 0, 1)],
+)
+def test_evaluations_left(done: int, total: int, every: int, left: int) -> None:
+    assert evaluations_left(done, total, every) == left
+
+
+def test_time_left_counts_steps_and_evaluations() -> None:
+    pace = Pace(total_steps=10, evaluation_every=4, started=0.0)
+    assert pace.left_s(3.0) is None
+    pace.evaluation_begins(5.0)
+    pace.evaluated(0, 11.0)  # 6 s; the 5 s before are loading and belong to no step
+    pace.stepped(1, 13.0)
+    pace.stepped(2, 15.0)
+    assert pace.left_s(15.0) == 8 * 2 + 3 * 6
+    assert pace.left_s(16.0) == 8 * 2 + 3 * 6 - 1
+    pace.stepped(3, 17.0)
+    pace.evaluation_begins(19.0)  # of step 4, which takes 2 s as well
+    assert pace.left_s(20.0) == 7 * 2 + 3 * 6 - 3
+    pace.evaluated(4, 25.0)
+    assert pace.left_s(25.0) == 7 * 2 + 2 * 6 - 2
+    pace.stepped(4, 25.0)
+    assert pace.left_s(25.0) == 6 * 2 + 2 * 6
+    assert pace.left_s(1000.0) == 0.0
+
+
+# The reporter
