@@ -17,13 +17,18 @@ class ProblemStream:
         self._name = task_name
         self._split: Split = split
         self._seed = seed
-        self._size = task.size(split)
+        self._size = fetch_size(task, task_name, split)
         self._epoch = -1
         self._order: Sequence[int] = ()
         if self._size is not None and self._size <= 0:
             raise RecipeError(
                 f"task {task_name!r} has no problems in its {split!r} split: its data set is empty"
             )
+
+    @property
+    def size(self) -> int | None:
+        """Problems of the split; None = unbounded."""
+        return self._size
 
     def problem(self, position: int) -> Problem:
         """The problem at ``position`` >= 0 of the endless stream."""
@@ -38,6 +43,23 @@ class ProblemStream:
             random.Random(f"{self._seed}/{self._split}/{epoch}").shuffle(order)
             self._epoch, self._order = epoch, order
         return self._order[offset]
+
+
+def fetch_size(task: Task, task_name: str, split: Split) -> int | None:
+    """``task.size(split)``, checked."""
+    try:
+        size = task.size(split)
+    except ReasonRLError:
+        raise
+    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
+        raise PluginContractError(
+            f"task {task_name!r} failed at size({split!r}): {type(err).__name__}: {err}"
+        ) from err
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        raise PluginContractError(
+            f"task {task_name!r}: size({split!r}) returned {type(size).__name__}, expected an int or None"
+        )
+    return size
 
 
 def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Problem:

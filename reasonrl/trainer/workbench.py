@@ -133,8 +133,7 @@ def _build_suite(
     logged: set[tuple[str, str]],
 ) -> Suite:
     task = build_task(suite.task, plugins, seed)
-    ProblemStream(task, suite.task.spec.name, "eval", seed=seed)  # refuses an empty split
-    size = task.size("eval")
+    size = ProblemStream(task, suite.task.spec.name, "eval", seed=seed).size  # refuses an empty split
     limit = suite.config.max_completion_tokens or sampling.max_completion_tokens
     return Suite(
         name=name,

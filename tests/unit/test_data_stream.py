@@ -1,5 +1,6 @@
 """Order of problems, and what a task may get wrong."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,21 @@ def test_a_tasks_mistake_is_named(result: Any, message: str) -> None:
 def test_a_tasks_own_words_pass() -> None:
     with pytest.raises(RecipeError, match=r"^give another range$"):
         fetch_problem(Failing(RecipeError("give another range")), "bad", "train", 0)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (RuntimeError("no disk"), "failed at size('eval'): RuntimeError: no disk"),
+        ("7", "returned str, expected an int"),
+    ],
+)
+def test_a_mistake_about_the_size_is_named(result: Any, message: str) -> None:
+    class Sized:
+        def size(self, split: str) -> Any:
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+    with pytest.raises(PluginContractError, match=re.escape(message)):
+        ProblemStream(Sized(), "sized", "eval", seed=0)  # type: ignore[arg-type]
