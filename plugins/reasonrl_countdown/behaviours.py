@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from reasonrl_countdown.extraction import find_answer
+from reasonrl_countdown.generator import apply_exact
 from reasonrl_countdown.steps import Step, intern, postfix_of, read_steps
 
 _THINK_CLOSE = "</think>"
@@ -84,6 +85,9 @@ def behaviours(completion: str, numbers: Sequence[int], target: int) -> dict[str
         figures["verification"] = agree / count
         figures["distinct_strategies"] = distinct / count
         figures["number_use_legal"] = sum(_uses(attempt, wanted) for attempt in attempts) / count
+        aims = [aim for attempt in attempts if (aim := _is_aimed(attempt.steps[-1], target)) is not None]
+        if aims:
+            figures["aimed"] = _share(aims)
         last = attempts[-1]
         figures["gave_up"] = float(trace.closed and last.value != target and last.verdict is not True)
     _add_backtracking(figures, trace, target)
@@ -148,6 +152,23 @@ def _add_backtracking(figures: dict[str, float], trace: Trace, target: int) -> N
 
 def _uses(attempt: _Attempt, wanted: list[int]) -> bool:
     return len(attempt.leaves) == len(wanted) and len(attempt.key) == 1 and sorted(attempt.leaves) == wanted
+
+
+def _is_aimed(step: Step, target: int) -> bool | None:
+    """Whether no other operation on the step's two numbers comes nearer to the target; None if it has not two."""
+    if len(step.postfix) != 3:
+        return None
+    a, b, operator = step.postfix
+    if not isinstance(a, int) or not isinstance(b, int):
+        return None
+    distances = {
+        (o, x, y): abs(value - target)
+        for o in "+-*/"
+        for x, y in ((a, b), (b, a))
+        if (value := apply_exact(o, x, y)) is not None
+    }
+    # A step that is no whole number of 0 or more is never one of these.
+    return distances.get((str(operator), a, b)) == min(distances.values())
 
 
 def _reaches(attempt: _Attempt, target: int) -> bool:

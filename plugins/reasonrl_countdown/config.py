@@ -50,6 +50,12 @@ class CountdownConfig:
     patient_attempts: int = field(
         default=16, metadata={"help": "most failed attempts of a patient demonstration"}
     )
+    aimed_frac: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of demonstrations whose last operations come as near to the target as they can"
+        },
+    )
 
     def __post_init__(self) -> None:
         _check_choice("source", self.source, SOURCES)
@@ -61,6 +67,8 @@ class CountdownConfig:
             raise ValueError(f"mean_attempts must be in [1, 1000], got {self.mean_attempts}")
         if not 0.0 <= self.patient_frac <= 1.0:
             raise ValueError(f"patient_frac must be in [0, 1], got {self.patient_frac}")
+        if not 0.0 <= self.aimed_frac <= 1.0:
+            raise ValueError(f"aimed_frac must be in [0, 1], got {self.aimed_frac}")
         if not 1 <= self.patient_attempts <= 1000:
             raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
         _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)

@@ -1,7 +1,9 @@
 """Completions to imitate: a search that tries at random, checks itself honestly and gives up at random.
 
 A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement
-learning something to find: to search longer, to choose better, to answer only what it has checked.
+learning something to find: to search longer, to choose better, to answer only what it has checked. Like the texts
+that larger models are trained on, they are of mixed quality: a share of them, ``aimed_frac``, looks at the target
+before it chooses the last operation of an attempt.
 """
 
 import random
@@ -39,8 +41,9 @@ def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig)
     """A search in words and its answer, right or not; begins after an opened ``<think>`` and a line end."""
     lines: list[str] = []
     failures_left = _patience(config, rng)
+    aim = instance.target if _is_aimed(config, rng) else None
     while True:
-        attempt = random_attempt(instance.numbers, rng)
+        attempt = random_attempt(instance.numbers, rng, aim=aim)
         is_right = attempt.value == instance.target
         lines.append(f"{', '.join(attempt.steps)} {'yes' if is_right else 'no'}\n")
         failures_left -= 1
@@ -52,12 +55,18 @@ def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig)
     return f"{''.join(lines)}</think>\n<answer>{attempt.expression}</answer>"
 
 
-def random_attempt(numbers: Sequence[int], rng: random.Random) -> Attempt:
-    """Combine random pairs by random operations, uniformly among those with results in [0, MAX_RESULT)."""
+def random_attempt(numbers: Sequence[int], rng: random.Random, *, aim: int | None = None) -> Attempt:
+    """Combine random pairs by random operations, uniformly among those with results in [0, MAX_RESULT).
+
+    With ``aim``, the last operation is one whose result comes nearest to it.
+    """
     operands = [_Operand(n, str(n)) for n in numbers]
     steps: list[str] = []
     while len(operands) > 1:
-        result, step = _random_step(operands, rng)
+        if aim is not None and len(operands) == 2:
+            result, step = _nearest_step(operands, rng, aim)
+        else:
+            result, step = _random_step(operands, rng)
         operands.append(result)
         steps.append(step)
     return Attempt(tuple(steps), operands[0].text, operands[0].value)
@@ -69,14 +78,36 @@ def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand
         # Subtracting the smaller from the larger is always allowed, so this ends.
         i, j = rng.sample(range(len(operands)), 2)
         operator = rng.choice("+-*/")
-        left, right = operands[i], operands[j]
-        value = apply_exact(operator, left.value, right.value)
-        if value is not None and (value < MAX_RESULT or operator == "-"):
+        step = _step(operands[i], operator, operands[j])
+        if step is not None:
             break
     for index in sorted((i, j), reverse=True):
         del operands[index]
+    return step
+
+
+def _nearest_step(operands: list[_Operand], rng: random.Random, aim: int) -> tuple[_Operand, str]:
+    """Take the last two operands out; of their allowed steps, one of those nearest to ``aim``, at random."""
+    left, right = operands
+    operands.clear()
+    pairs = ((left, right), (right, left))
+    steps = [step for a, b in pairs for o in "+-*/" if (step := _step(a, o, b)) is not None]
+    distances = [abs(result.value - aim) for result, _ in steps]
+    nearest = min(distances)
+    return rng.choice([step for step, far in zip(steps, distances, strict=True) if far == nearest])
+
+
+def _step(left: _Operand, operator: str, right: _Operand) -> tuple[_Operand, str] | None:
+    """The result and the step in words; None when it is not allowed."""
+    value = apply_exact(operator, left.value, right.value)
+    if value is None or (value >= MAX_RESULT and operator != "-"):
+        return None
     text = f"{left.in_parentheses}{operator}{right.in_parentheses}"
     return _Operand(value, text, True), f"{left.value}{operator}{right.value}={value}"
+
+
+def _is_aimed(config: CountdownConfig, rng: random.Random) -> bool:
+    return config.aimed_frac > 0.0 and rng.random() < config.aimed_frac
 
 
 def _patience(config: CountdownConfig, rng: random.Random) -> int:

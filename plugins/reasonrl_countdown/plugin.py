@@ -31,6 +31,11 @@ _BEHAVIOURS = (
     ("backtracking", "fraction", "Attempts that miss the target and are followed by another attempt."),
     ("distinct_strategies", "fraction", "Different attempts, up to the order of operands of + and *."),
     (
+        "aimed",
+        "fraction",
+        "Attempts whose last operation comes as near to the target as any on its two numbers.",
+    ),
+    (
         "number_use_legal",
         "fraction",
         "Attempts that use each given number exactly once and combine them all.",

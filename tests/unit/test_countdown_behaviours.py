@@ -35,6 +35,7 @@ PROSE = (
                 "true_arithmetic": 1,
                 "verification": 1,
                 "backtracking": 1,  # both failures are followed by an attempt
+                "aimed": 2 / 3,  # 8*8 is not, 8*2 was nearer
                 "distinct_strategies": 1,
                 "number_use_legal": 1,
                 "false_yes": 0,
@@ -50,6 +51,7 @@ PROSE = (
                 "true_arithmetic": 1,
                 "verification": 1,
                 "backtracking": 1 / 2,
+                "aimed": 1,
                 "distinct_strategies": 1 / 2,
                 "number_use_legal": 1,
                 "answer_checked": 0,  # tried, and found wrong
@@ -63,6 +65,7 @@ PROSE = (
                 "repeated_attempts": 0,
                 "true_arithmetic": 0,
                 "verification": 1,  # the value that it states is the target
+                "aimed": 1,
                 "distinct_strategies": 1,
                 "number_use_legal": 1,
                 "false_yes": 1,  # but it is not what comes out
@@ -78,6 +81,7 @@ PROSE = (
                 "true_arithmetic": 1,
                 "verification": 1,
                 "backtracking": 1,
+                "aimed": 1,
                 "distinct_strategies": 1,
                 "number_use_legal": 1,
                 "gave_up": 0,
@@ -91,6 +95,7 @@ PROSE = (
                 "true_arithmetic": 6 / 7,
                 "verification": 1 / 4,
                 "backtracking": 2 / 3,
+                "aimed": 3 / 4,  # 11-5 is not, 11*5 was nearer
                 "distinct_strategies": 3 / 4,
                 "number_use_legal": 3 / 4,
                 "false_yes": 1,
@@ -105,6 +110,7 @@ PROSE = (
                 "true_arithmetic": 1,
                 "verification": 1,
                 "backtracking": 1,
+                "aimed": 0,  # the second one ends in three numbers, not two
                 "distinct_strategies": 1,
                 "number_use_legal": 1,
                 "false_yes": 0,
@@ -118,6 +124,23 @@ PROSE = (
 )  # fmt: skip
 def test_every_figure_by_hand(completion: str, expected: dict[str, float]) -> None:
     assert behaviours(completion, [3, 5, 8], 39) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "aimed"),
+    [
+        ("3*5=15, 15+8=23", 1),
+        ("3*5=15, 8+15=23", 1),
+        ("3*5=15, 15-8=7", 0),
+        ("5-3=2, 8/2=4", 0),
+        ("3-8=-5, 5*8=40", 1),  # 40 is nearer to 39 than 13, 3 and 0
+        ("8/3=2.67", 0),  # not a whole number
+        ("3-8=0", 0),
+        ("5/0=0", 0),
+    ],
+)
+def test_an_aimed_attempt_ends_as_near_as_its_last_two_numbers_allow(text: str, aimed: int) -> None:
+    assert behaviours(f"{text} no\n</think>", [3, 5, 8], 39)["aimed"] == aimed
 
 
 def test_an_open_end_says_nothing_of_giving_up_or_trying_again() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score, TaskContext
 from reasonrl_countdown import extract_answer, verify
+from reasonrl_countdown.behaviours import behaviours
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.demonstration import MAX_RESULT, random_attempt
 from reasonrl_countdown.generator import Instance, split_of
@@ -137,6 +138,7 @@ def test_a_negative_index_is_refused() -> None:
         ({"numbers_weights": [0.0, 0.0]}, "numbers_weights must be"),
         ({"numbers_weights": [1.0, float("nan")]}, "numbers_weights must be"),
         ({"mean_attempts": float("nan")}, "mean_attempts must be"),
+        ({"aimed_frac": 1.5}, "aimed_frac must be in"),
         ({"source": "dataset", "dataset": ""}, "dataset must name"),
     ],
 )
@@ -157,6 +159,38 @@ def test_an_attempt_is_honest_arithmetic() -> None:
             operands = [int(x) for x in expression.translate(str.maketrans("+-*/", "    ")).split()]
             assert verify(expression, operands, int(result)).correct
             assert 0 <= int(result) < MAX_RESULT
+
+
+def test_an_aimed_attempt_ends_as_near_as_it_can() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        numbers = [rng.randint(1, 20) for _ in range(rng.randint(2, 4))]
+        target = rng.randint(1, 100)
+        attempt = random_attempt(numbers, rng, aim=target)
+        assert verify(attempt.expression, numbers, attempt.value).correct
+        assert behaviours(f"{', '.join(attempt.steps)} no\n</think>", numbers, target)["aimed"] == 1.0
+
+
+def test_a_share_of_the_demonstrations_is_aimed() -> None:
+    def aimed(frac: float) -> float:
+        options: dict[str, Any] = {
+            "template": "compact",
+            "max_numbers": 3,
+            "max_number": 20,
+            "aimed_frac": frac,
+        }
+        task = _task(**options)
+        shares = []
+        for index in range(400):
+            problem = task.problem("train", index)
+            text = task.demonstration(problem, random.Random(index))
+            shares.append(task.behaviours(problem, text)["aimed"])
+        return sum(share == 1.0 for share in shares) / len(shares)
+
+    none, half, everything = aimed(0.0), aimed(0.5), aimed(1.0)
+    assert everything == 1.0
+    assert none < 0.4  # by chance; most demonstrations make one or two attempts
+    assert half == pytest.approx((none + everything) / 2, abs=0.08)
 
 
 def test_demonstrations_search_check_and_give_up() -> None:
