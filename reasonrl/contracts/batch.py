@@ -128,6 +128,8 @@ class UpdateOutput:
     metrics: Mapping[str, float]
     policy_version: int
     num_skipped: int
+    num_consecutive_skips: int = 0
+    """Optimizer steps left out in a row up to now, those of earlier batches included."""
 
 
 def _identity(tensor: Tensor) -> Tensor:

@@ -83,7 +83,24 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("optim/grad_norm", "1", "L2 norm of the policy's gradient before clipping, finite updates only."),
         ("critic/grad_norm", "1", "L2 norm of the critic's own parameters' gradient before clipping."),
         ("optim/learning_rate", "1", "The policy's learning rate in this step."),
-        ("optim/skipped_updates", "count", "Updates left out because loss or gradient was not finite."),
+        (
+            "optim/skipped_updates",
+            "count",
+            "Optimizer steps left out because something was NaN or infinite; numerics/* says what.",
+        ),
+        *(
+            (f"numerics/nonfinite_{name}", unit, f"{meaning} NaN or infinite.")
+            for name, unit, meaning in (
+                ("rewards", "count", "Completions with a reward that is"),
+                ("rollout_logprobs", "tokens", "Sampled tokens whose log-probability by the sampler is"),
+                ("ref_logprobs", "tokens", "Sampled tokens whose log-probability by the reference is"),
+                ("logprobs", "tokens", "Sampled tokens whose log-probability by the trained policy is"),
+                ("values", "tokens", "Sampled tokens whose value by the critic is"),
+                ("advantages", "tokens", "Sampled tokens whose advantage or return is"),
+                ("losses", "count", "Optimizer steps whose loss is"),
+                ("gradients", "count", "Optimizer steps whose gradient is"),
+            )
+        ),
         ("batch/padding_frac", "fraction", "Computed tokens of training forward passes that were padding."),
         (
             "batch/dropped_frac",

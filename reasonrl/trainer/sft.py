@@ -24,6 +24,8 @@ from reasonrl.trainer.describe import total_steps
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.loop import Timer
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.numerics import skip_diagnosis
+from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.rl import carry_out, open_logbook, open_run_dir
 from reasonrl.trainer.schedule import learning_rate_factor
@@ -128,9 +130,9 @@ class SftTrainer:
         self._suites = suites
         self._examples = examples
         self._total = total_steps(resolved)
-        self._skips = 0
         optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
         self._policy, self._optimizer = bench.accelerator.prepare(bench.policy, optimizer)
+        self._guard = GuardedOptimizer(self._optimizer, self._recipe.optimizer.max_grad_norm)
         self._policy.eval()
 
     def run(self) -> None:
@@ -144,9 +146,11 @@ class SftTrainer:
             metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timing["time/step_s"]
             if self._due(step, self._recipe.evaluation.every):
                 metrics.update(self._evaluate(step))
-            if self._due(step, self._recipe.checkpoint.every):
+            if self._guard.is_stuck or self._due(step, self._recipe.checkpoint.every):
                 self._save(step)
             self._logbook.record(StepRecord(step=step, metrics=metrics, timing_s=timing), [])
+            if self._guard.is_stuck:
+                raise TrainingError(skip_diagnosis(metrics, self._guard.consecutive_skips))
 
     def _due(self, step: int, every: int) -> bool:
         return step == self._total or (every > 0 and step % every == 0)
@@ -201,22 +205,15 @@ class SftTrainer:
         rate = optimizer.learning_rate * learning_rate_factor(optimizer, step, self._total)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, optimizer.max_grad_norm))
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite:
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._skips = 0 if finite else self._skips + 1
-        if self._skips >= 3:
-            raise TrainingError(
-                "3 updates in a row had a non-finite loss or gradient; lower optimizer.learning_rate"
-            )
+        is_finite = math.isfinite(loss)
+        result = self._guard.step(is_finite=is_finite)
         return {
             "loss/sft": loss,
-            "optim/grad_norm": norm,
+            "optim/grad_norm": result.norms["policy"],
             "optim/learning_rate": rate,
-            "optim/skipped_updates": float(not finite),
+            "optim/skipped_updates": float(not result.is_taken),
+            "numerics/nonfinite_losses": float(not is_finite),
+            "numerics/nonfinite_gradients": float(not result.has_finite_gradient),
         }
 
     def _evaluate(self, step: int) -> dict[str, float]:

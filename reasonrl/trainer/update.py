@@ -6,7 +6,7 @@ processes changes the gradient.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import Parameter
 
 from reasonrl.contracts.batch import (
     AdvantageOutput,
@@ -27,11 +26,12 @@ from reasonrl.contracts.batch import (
 )
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
-from reasonrl.errors import TrainingError
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.numerics import BatchCheck, count, nonfinite_tokens
+from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.ranks import Ranks
 
-MAX_CONSECUTIVE_SKIPS = 3
+GRAD_NORM_KEYS = {"policy": "optim/grad_norm", "critic": "critic/grad_norm"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,55 +75,83 @@ class Updater:
         ranks: Ranks,
     ) -> None:
         self._policy = policy
-        self._optimizer = optimizer
+        self._guard = GuardedOptimizer(optimizer, settings.max_grad_norm)
         self._algorithm = algorithm
         self._needs = needs
         self._settings = settings
         self._accelerator = accelerator
         self._ranks = ranks
-        self._consecutive_skips = 0
         self.policy_version = 0
+
+    @property
+    def consecutive_skips(self) -> int:
+        """Optimizer steps left out since the last one taken; state of the run, as ``policy_version`` is."""
+        return self._guard.consecutive_skips
+
+    @consecutive_skips.setter
+    def consecutive_skips(self, value: int) -> None:
+        self._guard.consecutive_skips = value
 
     def update(
         self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput, ctx: StepContext
     ) -> UpdateOutput:
-        """Every optimizer step of this batch. Raises TrainingError after three non-finite updates in a row."""
+        """Every optimizer step of this batch, or as many as it takes to be stuck.
+
+        An optimizer step whose rewards, log-probabilities, values, advantages, loss or gradient are not all finite
+        is skipped. After ``MAX_CONSECUTIVE_SKIPS`` of them in a row the update ends early; the output says so.
+        """
         inputs = _Inputs(batch, evals, advantages)
-        parts: list[Mapping[str, Metric]] = [advantages.metrics]
+        check = BatchCheck(batch, evals, advantages)
+        parts: list[Mapping[str, Metric]] = [advantages.metrics, check.metrics]
         skipped = 0
-        for epoch in range(self._settings.update_epochs):
-            for rows in _minibatch_rows(batch.num_rows, self._settings.minibatches):
-                metrics, was_skipped = self._optimizer_step(inputs, rows, ctx, first_epoch=epoch == 0)
-                parts.extend(metrics)
-                skipped += was_skipped
+        for first_epoch, rows in self._optimizer_steps(batch.num_rows):
+            if self._ranks.sums([check.bad_rows(rows)])[0]:
+                self._guard.skip()
+                parts.append(_work_metrics([], [], range(0)))
+            else:
+                parts.extend(self._optimizer_step(inputs, rows, ctx, first_epoch=first_epoch))
+            skipped += self.consecutive_skips > 0
+            if self._guard.is_stuck:
+                break
         return UpdateOutput(
-            metrics=self._ranks.resolve(parts), policy_version=self.policy_version, num_skipped=skipped
+            metrics=self._ranks.resolve(parts),
+            policy_version=self.policy_version,
+            num_skipped=skipped,
+            num_consecutive_skips=self.consecutive_skips,
         )
+
+    def _optimizer_steps(self, num_rows: int) -> Iterator[tuple[bool, range]]:
+        """(is it the first pass, rows) of each optimizer step."""
+        for epoch in range(self._settings.update_epochs):
+            for rows in _minibatch_rows(num_rows, self._settings.minibatches):
+                yield epoch == 0, rows
 
     def _optimizer_step(
         self, inputs: _Inputs, rows: range, ctx: StepContext, *, first_epoch: bool
-    ) -> tuple[list[Mapping[str, Metric]], int]:
+    ) -> list[Mapping[str, Metric]]:
         normalizer = self._count(inputs, rows)
         lengths: list[int] = inputs.batch.attention_mask.sum(dim=1).tolist()
         plan = plan_microbatches(
             lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch
         )
-        metrics: list[Mapping[str, Metric]] = [_work_metrics(lengths, plan, rows)]
+        metrics: list[Mapping[str, Metric]] = []
         # Ranks enter the module equally often; a rank that ran out repeats a row with its mask cleared.
         dummies = self._ranks.max(max(1, len(plan))) - len(plan)
         schedule = [(p, False) for p in plan] + [([rows[0]], True)] * dummies
-        local_loss = 0.0
+        local_loss, local_broken = 0.0, 0
         for position, (chosen, is_dummy) in enumerate(schedule):
             part = self._part(inputs, chosen, lengths, is_dummy=is_dummy)
             with self._no_sync(last=position == len(schedule) - 1):
-                share, of_part = self._backward(part, normalizer, ctx, first_epoch=first_epoch)
+                share, broken, of_part = self._backward(part, normalizer, ctx, first_epoch=first_epoch)
             local_loss += share
+            local_broken += broken
             metrics.append(of_part)
-        loss = self._ranks.sums([local_loss])[0]
-        norms, was_skipped = self._apply(ctx, loss)
-        # A NaN in a mean would hide the finite minibatches; a skip has a metric of its own.
-        total = {"loss/total": mean(loss, 1.0)} if math.isfinite(loss) else {}
-        return [*metrics, total, norms], was_skipped
+        # A clamp may hide a broken log-probability from loss and gradient, so it is counted by itself.
+        loss, broken_tokens = self._ranks.sums([local_loss, local_broken])
+        outcome = self._apply(ctx, loss, is_finite=math.isfinite(loss) and not broken_tokens)
+        # A NaN in a mean would hide the finite minibatches; a skipped step has metrics of its own.
+        told = [] if self.consecutive_skips else metrics
+        return [*told, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
 
     def _part(
         self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool
@@ -137,7 +165,8 @@ class Updater:
 
     def _backward(
         self, part: _Inputs, normalizer: LossNormalizer, ctx: StepContext, *, first_epoch: bool
-    ) -> tuple[float, Mapping[str, Metric]]:
+    ) -> tuple[float, int, Mapping[str, Metric]]:
+        """This micro-batch's loss, how many of its log-probabilities are not finite, and its metrics."""
         batch = part.batch
         out = self._policy(
             batch.input_ids,
@@ -165,7 +194,8 @@ class Updater:
         # DDP averages gradients over ranks; the loss is a share of the global sum.
         self._accelerator.backward(loss.loss * self._ranks.size)
         gap = rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
-        return float(loss.loss.detach()), {**loss.metrics, **gap}
+        broken = nonfinite_tokens(out.logprobs, batch.response_mask)
+        return float(loss.loss.detach()), broken, {**loss.metrics, **gap}
 
     def _no_sync(self, *, last: bool) -> Any:
         return nullcontext() if last or self._ranks.size == 1 else self._accelerator.no_sync(self._policy)
@@ -187,37 +217,22 @@ class Updater:
             extra=dict(zip(keys, total[2:], strict=True)),
         )
 
-    def _apply(self, ctx: StepContext, loss: float) -> tuple[Mapping[str, Metric], int]:
-        """Clip and step; or, if loss or gradient is not finite, skip and leave every parameter as it was."""
+    def _apply(self, ctx: StepContext, loss: float, *, is_finite: bool) -> tuple[dict[str, Metric], bool]:
+        """Clip and step, or skip; and what that says in metrics."""
         critic_only = ctx.step <= self._settings.critic_warmup_steps
-        norms: dict[str, Metric] = {}
-        for group in self._optimizer.param_groups:
-            if critic_only and group["role"] == "policy":
-                for parameter in group["params"]:
-                    parameter.grad = None
-                continue
-            norm = _clip(group["params"], self._settings.max_grad_norm)
-            # Every rank holds the same norm; weighting by 1 makes the mean over ranks that norm.
-            norms["optim/grad_norm" if group["role"] == "policy" else "critic/grad_norm"] = mean(norm, 1.0)
-        finite = math.isfinite(loss) and all(math.isfinite(metric.value) for metric in norms.values())
-        if finite:
-            self._optimizer.step()
+        result = self._guard.step(is_finite=is_finite, frozen=("policy",) if critic_only else ())
+        # Every rank holds the same loss and norms: a count by rank would be as many times too high.
+        share = 1.0 / self._ranks.size
+        metrics = {
+            **count("losses", share * (not math.isfinite(loss))),
+            **count("gradients", share * (not result.has_finite_gradient)),
+        }
+        if math.isfinite(loss):
+            metrics["loss/total"] = mean(loss, 1.0)
+        if result.is_taken:
             self.policy_version += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        return self._judge(norms, finite=finite)
-
-    def _judge(self, norms: dict[str, Metric], *, finite: bool) -> tuple[Mapping[str, Metric], int]:
-        if finite:
-            self._consecutive_skips = 0
-            return norms, 0
-        self._consecutive_skips += 1
-        if self._consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
-            raise TrainingError(
-                f"{MAX_CONSECUTIVE_SKIPS} updates in a row had a non-finite loss or gradient; the parameters are "
-                "those of the last finite update. Lower optimizer.learning_rate, or look for NaN in the "
-                "rewards and log-probabilities of the last transcripts"
-            )
-        return {}, 1
+            metrics |= {GRAD_NORM_KEYS[role]: mean(norm, 1.0) for role, norm in result.norms.items()}
+        return metrics
 
 
 def _minibatch_rows(num_rows: int, minibatches: int) -> list[range]:
@@ -246,12 +261,6 @@ def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: r
         "batch/dropped_frac": mean(float(len(rows) - sum(map(len, plan))), float(len(rows))),
         "batch/train_tokens": Metric(float(real), 1.0, "sum"),
     }
-
-
-def _clip(parameters: list[Parameter], max_norm: float) -> float:
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-    full = getattr(norm, "full_tensor", None)  # a sharded (DTensor) norm under FSDP
-    return float(full() if full else norm)
 
 
 @torch.no_grad()

@@ -1,0 +1,79 @@
+"""The optimizer's step, taken only when everything that leads to it is finite. Shared by all trainers."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+MAX_CONSECUTIVE_SKIPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of one optimizer step. ``norms``: role -> L2 norm of its gradient before clipping."""
+
+    norms: Mapping[str, float]
+    is_taken: bool
+
+    @property
+    def has_finite_gradient(self) -> bool:
+        return all(map(math.isfinite, self.norms.values()))
+
+
+class GuardedOptimizer:
+    """Clips and steps; a step that is not finite changes no bit of the parameters or of the optimizer's state.
+
+    ``consecutive_skips`` counts the steps left out since the last one taken; it is state of the run.
+    """
+
+    def __init__(self, optimizer: Any, max_grad_norm: float) -> None:
+        self._optimizer = optimizer
+        self._max_grad_norm = max_grad_norm
+        self.consecutive_skips = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """So many steps in a row were left out that going on is pointless."""
+        return self.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
+
+    def step(self, *, is_finite: bool, frozen: Collection[str] = ()) -> StepResult:
+        """Clip each parameter group by itself, step, and clear the gradients.
+
+        Args:
+            is_finite: what was computed before the gradients is; every rank passes the same.
+            frozen: roles of groups that this step leaves alone.
+        """
+        norms = {}
+        for group in self._optimizer.param_groups:
+            if group["role"] in frozen:
+                _drop_gradients(group["params"])
+            else:
+                norms[group["role"]] = clip(group["params"], self._max_grad_norm)
+        result = StepResult(norms, is_finite and all(map(math.isfinite, norms.values())))
+        if result.is_taken:
+            self._optimizer.step()
+        self._finish(is_taken=result.is_taken)
+        return result
+
+    def skip(self) -> None:
+        """Leave a step out whose gradients were not even computed."""
+        self._finish(is_taken=False)
+
+    def _finish(self, *, is_taken: bool) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self.consecutive_skips = 0 if is_taken else self.consecutive_skips + 1
+
+
+def _drop_gradients(parameters: list[Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def clip(parameters: list[Parameter], max_norm: float) -> float:
+    """Scale the gradients to an L2 norm of at most ``max_norm``; returns the norm they had."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    full = getattr(norm, "full_tensor", None)  # a sharded (DTensor) norm under FSDP
+    return float(full() if full else norm)
