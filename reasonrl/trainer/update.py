@@ -217,7 +217,7 @@ class Updater:
             extra=dict(zip(keys, total[2:], strict=True)),
         )
 
-    def _apply(self, ctx: StepContext, loss: float, *, is_finite: bool) -> tuple[dict[str, Metric], bool]:
+    def _apply(self, ctx: StepContext, loss: float, *, is_finite: bool) -> dict[str, Metric]:
         """Clip and step, or skip; and what that says in metrics."""
         critic_only = ctx.step <= self._settings.critic_warmup_steps
         result = self._guard.step(is_finite=is_finite, frozen=("policy",) if critic_only else ())
