@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,6 +96,20 @@ def refuse_taken(explicit: str | Path | None) -> None:
     _refuse_empty(explicit)
     if explicit is not None and Path(explicit).exists():
         _refuse_existing(Path(explicit), FileLock(Path(explicit) / LOCK_NAME))
+
+
+def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> None:
+    """Refuse early a place where ``RunDir.create`` could make no folder.
+
+    Raises: RecipeError. Leaves nothing behind; what lies between is made by ``RunDir.create`` only.
+    """
+    parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
+    existing = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
+    try:
+        # Asking for permissions is not enough: read-only and virtual file systems refuse in their own ways.
+        os.rmdir(tempfile.mkdtemp(prefix=".reasonrl-", dir=existing))
+    except OSError as err:
+        raise RecipeError(_cannot_create(parent, err)) from err
 
 
 def _refuse_existing(path: Path, lock: FileLock) -> NoReturn:

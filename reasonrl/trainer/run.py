@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reasonrl.checkpoint.run_dir import refuse_taken
+from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
@@ -29,6 +29,7 @@ def train(
     if not isinstance(resolved, ResolvedRecipe):
         raise RecipeError(f"{recipe} is an SFT recipe; run it with `reasonrl sft {recipe}`")
     refuse_taken(run_dir)
+    refuse_unwritable(resolved.recipe.output_dir, run_dir)
     from reasonrl.trainer.rl import run_rl
 
     return run_rl(resolved, plugins, run_dir=run_dir, reporter=reporter)
@@ -52,6 +53,7 @@ def sft(
     if not isinstance(resolved, ResolvedSft):
         raise RecipeError(f"{recipe} has no `sft` section; run it with `reasonrl train {recipe}`")
     refuse_taken(run_dir)
+    refuse_unwritable(resolved.recipe.output_dir, run_dir)
     from reasonrl.trainer.sft import run_sft
 
     return run_sft(resolved, plugins, run_dir=run_dir, output=output, reporter=reporter)
