@@ -93,12 +93,16 @@ class AlgorithmSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutBackendSpec(ComponentSpec):
-    """An engine that samples. Without all of ``modules`` it is listed as unavailable, with ``install`` as the cure."""
+    """An engine that samples. Without all of ``modules`` it is listed as unavailable, with ``install`` as the cure.
+
+    ``provides_logprobs``: its completions carry log-probabilities; an algorithm that needs them is refused without.
+    """
 
     kind: ClassVar[str] = "rollout"
 
     modules: tuple[str, ...] = ()
     install: str = ""
+    provides_logprobs: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

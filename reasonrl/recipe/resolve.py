@@ -68,6 +68,7 @@ class _Resolver:
         algorithm = self._slot("algorithm", ("algorithm",))
         needs = self._needs(algorithm)
         self._check_needs(recipe, algorithm, needs)
+        self._check_engine(algorithm, needs, common["rollout"])
         return ResolvedRecipe(recipe=recipe, task=task, algorithm=algorithm, needs=needs, **common)
 
     def _recipe(self, data: Mapping[str, Any]) -> AnyRecipe:
@@ -206,6 +207,12 @@ class _Resolver:
             raise self.source.error(critic, f": {name} needs one, such as critic: {{kind: shared}}")
         if recipe.critic is not None and not needs.critic:
             raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
+
+    def _check_engine(self, algorithm: Component, needs: Needs, rollout: Component) -> None:
+        spec: Any = rollout.spec
+        if needs.rollout_logprobs and not spec.provides_logprobs:
+            message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
+            raise self.source.error(("rollout", "name"), f"{message}; choose another engine")
 
 
 def _sections(cls: type, at: str) -> Iterator[tuple[str, str]]:

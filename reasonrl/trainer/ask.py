@@ -8,11 +8,11 @@ from reasonrl.contracts.protocols import Task
 from reasonrl.data.render import render_prompt
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
-from reasonrl.errors import RecipeError
+from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
-from reasonrl.plugins import Plugins
+from reasonrl.plugins import Plugins, describe, one_line
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.suite_runner import evaluate_suites
@@ -85,6 +85,15 @@ def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")
     try:
-        return make(fields)
+        problem = make(fields)
+    except ReasonRLError:
+        raise
     except ValueError as err:
-        raise RecipeError(f"task {name!r}: {err}") from err
+        raise RecipeError(f"task {name!r}: {one_line(err)}") from err
+    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
+        raise PluginContractError(f"task {name!r}: problem_from_fields raised {describe(err)}") from err
+    if not isinstance(problem, Problem):
+        raise PluginContractError(
+            f"task {name!r}: problem_from_fields returned {type(problem).__name__}, expected a Problem"
+        )
+    return problem
