@@ -4,6 +4,7 @@
 listing plugins never imports torch. ``config`` is a plain dataclass with ``field(metadata={"help": ...})``.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from reasonrl.contracts.metrics import MetricDef
 
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*\Z")
+ISOLATIONS = ("inline", "process")
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,30 @@ class RewardSpec(ComponentSpec):
     """A judge of completions.
 
     ``isolation``: ``inline`` runs in the trainer's process, for code you trust to return; ``process`` runs in a
-    killable worker with ``timeout_s`` per completion. ``range`` is (lowest, highest) value; the highest is "correct".
+    worker process that is killed after ``timeout_s`` seconds a completion (a ``GroupReward`` has that for each
+    completion of its group) and may address ``memory_mb`` MiB (Linux; None = no limit, which CUDA needs). Such a
+    reward is built once in every worker, so its factory and config must be importable, and it must not count on
+    what it saw before. ``range`` is (lowest, highest) value; the highest is "correct". A recipe may override the
+    first three.
+
+    Raises: ValueError if a limit is not positive or the isolation is unknown.
     """
 
     kind: ClassVar[str] = "reward"
 
     isolation: Literal["inline", "process"] = "inline"
     timeout_s: float = 5.0
+    memory_mb: int | None = 2048
     range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.isolation not in ISOLATIONS:
+            raise ValueError(f"isolation must be one of {', '.join(ISOLATIONS)}, got {self.isolation!r}")
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError(f"timeout_s must be a number of seconds > 0, got {self.timeout_s!r}")
+        if self.memory_mb is not None and not self.memory_mb > 0:
+            raise ValueError(f"memory_mb must be > 0 or None, got {self.memory_mb!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -275,9 +275,9 @@ def test_a_factory_that_makes_no_reward_is_refused() -> None:
         runner(5)
 
 
-def test_process_isolation_is_refused_rather_than_ignored() -> None:
+def test_what_cannot_be_sent_to_a_worker_is_refused_with_the_cure() -> None:
     spec = RewardSpec(
         name="a", summary="a", factory=lambda c, x: Judge(lambda p, c: 1.0), isolation="process"
     )
-    with pytest.raises(PluginContractError, match="isolation 'process'"):
+    with pytest.raises(PluginContractError, match=r"'a' in its own process.*pkg\.mod:Class"):
         RewardRunner.build({"a": Slot(spec)}, Direct(), RewardContext())

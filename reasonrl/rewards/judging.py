@@ -1,0 +1,164 @@
+"""Asking one reward, and checking what it says. The same in the trainer's process and in a worker."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
+
+from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
+from reasonrl.contracts.protocols import GroupReward, Reward
+from reasonrl.errors import RAISABLE, PluginContractError
+
+UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
+MAX_TEXT = 200
+"""Characters of a reward's text that go into a reason."""
+
+Trouble = Literal["", "raised", "refused", "lost"]
+
+
+class BadScoreError(ValueError):
+    """A score that breaks the contract; says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A score, and what to complain of if the reward failed to give one.
+
+    ``trouble``: ``raised`` (``error`` or ``details`` hold the traceback), ``refused`` (what it returned breaks the
+    contract), ``lost`` (its worker had to be killed, or died); empty if nothing is wrong.
+    """
+
+    score: Score
+    trouble: Trouble = ""
+    error: BaseException | None = None
+    details: str = ""
+
+
+def failure(trouble: Trouble, reason: str, error: BaseException | None = None, details: str = "") -> Verdict:
+    """A verdict without a score: the completion stays unscored, and its reason says why."""
+    return Verdict(Score(value=None, reason=reason[:MAX_TEXT]), trouble, error, details)
+
+
+def kind_of(reward: Any, name: str) -> Literal["each", "group"]:
+    """Whether a reward judges completions one by one or a group at once.
+
+    Raises: PluginContractError if it does neither.
+    """
+    if isinstance(reward, GroupReward):
+        return "group"
+    if isinstance(reward, Reward):
+        return "each"
+    raise PluginContractError(
+        f"reward {name!r}: its factory returned {type(reward).__name__}, "
+        "which has neither score(problem, completion) nor score_group(group)"
+    )
+
+
+def judge_one(
+    reward: Any,
+    problem: Problem,
+    completion: Completion,
+    catch: tuple[type[BaseException], ...] = RAISABLE,
+) -> Verdict:
+    """What ``reward`` says of one completion. An error in ``catch`` becomes a verdict, any other passes."""
+    if completion.finish_reason in UNSCORABLE:
+        return Verdict(Score(value=None, reason=completion.finish_reason.value))
+    return _guarded(lambda: as_score(reward.score(problem, completion)), catch)
+
+
+def judge_group(
+    reward: Any, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE
+) -> list[Verdict]:
+    """What a group reward says of each completion of ``group``."""
+    size = len(group.completions)
+    try:
+        raw = list(reward.score_group(group))
+    except catch as err:
+        return [_raised(err)] * size
+    if len(raw) != size:
+        return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
+    return [
+        _judged(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)
+    ]
+
+
+def _judged(raw: Any, completion: Completion, catch: tuple[type[BaseException], ...]) -> Verdict:
+    if completion.finish_reason in UNSCORABLE:
+        return Verdict(Score(value=None, reason=completion.finish_reason.value))
+    return _guarded(lambda: as_score(raw), catch)
+
+
+def _guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
+    try:
+        return Verdict(call())
+    except BadScoreError as err:
+        return failure("refused", str(err))
+    except catch as err:  # a reward, or a lazy value that it returned, may raise anything
+        return _raised(err)
+
+
+def _raised(err: BaseException) -> Verdict:
+    return failure("raised", f"raised {type(err).__name__}", error=err)
+
+
+def as_score(raw: Any) -> Score:
+    """``raw`` as a Score of plain Python values: numbers of other libraries would not go into JSON.
+
+    Raises: BadScoreError saying what is wrong with it; whatever a lazy value of the reward's raises.
+    """
+    if raw is None:
+        return Score(value=None, reason="unscored")
+    if not isinstance(raw, Score):
+        if not isinstance(raw, Real):
+            raise BadScoreError(f"returned {type(raw).__name__}, expected a Score, a number or None")
+        raw = Score(value=_number(raw, "a value"))
+    _expect(raw, "correct", bool, optional=True)
+    _expect(raw, "answer", str, optional=True)
+    _expect(raw, "reason", str)
+    _expect(raw, "metrics", Mapping)
+    _expect(raw, "token_values", Iterable)
+    return replace(
+        raw,
+        value=None if raw.value is None else _number(raw.value, "a value"),
+        token_values=tuple(_number(value, "a token value") for value in raw.token_values),
+        metrics={str(key): _number(value, f"metric {key!r}") for key, value in raw.metrics.items()},
+    )
+
+
+def _expect(score: Score, field: str, kind: type, *, optional: bool = False) -> None:
+    value = getattr(score, field)
+    if not isinstance(value, kind) and not (optional and value is None):
+        or_none = " or None" if optional else ""
+        raise BadScoreError(
+            f"returned a Score with {field} of type {type(value).__name__}, expected {kind.__name__}{or_none}"
+        )
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, Real):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise BadScoreError(f"returned {what} of {str(value)[:40]}, expected a finite number")
+
+
+def fitted(verdict: Verdict, limits: tuple[float, float], completion: Completion) -> Verdict:
+    """``verdict``, refused if its score does not fit the reward's range or the completion's tokens."""
+    score, (low, high) = verdict.score, limits
+    if score.value is not None and not low <= score.value <= high:
+        return failure("refused", f"returned {score.value}, outside its declared range [{low}, {high}]")
+    if score.token_values and len(score.token_values) != len(completion.token_ids):
+        given, tokens = len(score.token_values), len(completion.token_ids)
+        return failure("refused", f"returned {given} token values for {tokens} tokens")
+    return verdict
+
+
+def fit_all(
+    verdicts: Sequence[Verdict], limits: tuple[float, float], completions: Sequence[Completion]
+) -> list[Verdict]:
+    """``fitted`` for each completion of a group."""
+    return [fitted(verdict, limits, c) for verdict, c in zip(verdicts, completions, strict=True)]

@@ -1,0 +1,91 @@
+"""Starting a process that can be ended with everything it started, and saying how it ended. No fork, ever."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+MARK = "REASONRL_REWARD_WORKER"
+"""Environment variable that every descendant of a worker carries, however it hides."""
+BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from reasonrl.rewards.worker import main; main(int(sys.argv[1]))"
+)
+
+_SWEEPS = 20
+_GRACE_S = 0.5
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class ChildProcess:
+    """A fresh interpreter in a session of its own: no Ctrl-C of a terminal reaches it."""
+
+    def __init__(self, descriptor: int, paths: str) -> None:
+        self._mark = uuid.uuid4().hex
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", BOOTSTRAP, str(descriptor), paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(descriptor,),
+            start_new_session=True,
+            env=_environment(os.environ, self._mark),
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        """Whether it ended by itself. It stays a zombie until ``end``, so that its group's number stays its own."""
+        return self._status() is not None
+
+    def how_it_ended(self) -> str:
+        """``worker died (exit 3)`` or ``worker killed by signal 9``; waits a moment for one that is about to end."""
+        limit = time.monotonic() + _GRACE_S
+        while (status := self._status()) is None:
+            if time.monotonic() > limit:
+                return "worker closed its connection"
+            time.sleep(0.005)
+        if status.si_code == os.CLD_EXITED:
+            return f"worker died (exit {status.si_status})"
+        return f"worker killed by signal {status.si_status}"
+
+    def _status(self) -> os.waitid_result | None:
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None
+
+    def end(self) -> None:
+        """Kill it and everything it started, and leave no zombie."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for _ in range(_SWEEPS):  # some may fork while we look
+            if not _kill_marked(f"{MARK}={self._mark}".encode()):
+                break
+            time.sleep(0.002)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+
+
+def _environment(environ: Mapping[str, str], mark: str) -> dict[str, str]:
+    """The trainer's, marked. Several workers with a thread a core would only be in each other's way."""
+    return {**dict.fromkeys(_ONE_THREAD, "1"), **environ, MARK: mark}
+
+
+def _kill_marked(mark: bytes) -> int:
+    """Kill the processes that carry the mark; returns how many there were. Needs /proc, and finds none without."""
+    found = 0
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in environ.read_bytes().split(b"\0"):
+                os.kill(int(environ.parent.name), signal.SIGKILL)
+                found += 1
+        except OSError:  # not ours to read, or gone meanwhile
+            continue
+    return found

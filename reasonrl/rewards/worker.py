@@ -1,0 +1,161 @@
+"""The process in which an isolated reward lives. Started by ``pool.py``; ends with its trainer.
+
+It limits itself before it imports the reward, judges what it is sent, and answers in JSON. Nothing that the reward
+prints is kept, and nothing of torch is imported unless the reward does.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
+from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
+
+# Of a reward in a process of its own nothing may pass: not even its KeyboardInterrupt, for nobody pressed Ctrl-C.
+ANYTHING = (BaseException,)
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """All that a worker needs to build its reward. ``build`` is a pickle of (factory, config, context)."""
+
+    name: str
+    build: bytes
+    memory_mb: int | None
+    trainer: int
+    """The process id whose end is the worker's."""
+
+
+def main(descriptor: int) -> None:
+    """Serve until the trainer closes the socket ``descriptor``."""
+    channel = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    payload = receive(channel)
+    if payload is None:
+        return
+    description: Description = pickle.loads(payload)
+    _follow(description.trainer)
+    _limit(description.memory_mb)
+    try:
+        reward = _build(description)
+        kind = kind_of(reward, description.name)
+    except BaseException as err:  # noqa: BLE001 - a factory may raise anything; the trainer says what
+        channel.sendall(frame(_refusal(err)))
+        return
+    channel.sendall(frame(json.dumps({"ready": kind}).encode()))
+    _serve(channel, reward, judge_group if kind == "group" else judge_one)
+
+
+def _follow(trainer: int) -> None:
+    """End when the trainer ends, however it does; adopt what the reward's children leave behind."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != trainer:  # it ended before the request was made
+        os._exit(0)
+    with contextlib.suppress(OSError):  # should memory run out, the kernel takes the worker, not the trainer
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _limit(memory_mb: int | None) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_mb is not None:
+        size = memory_mb * 2**20
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # a lower limit is in force already, or the system has none
+            resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _build(description: Description) -> Any:
+    factory, config, context = pickle.loads(description.build)
+    if isinstance(factory, str):
+        module, _, attribute = factory.partition(":")
+        factory = importlib.import_module(module)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    return factory(config, context)
+
+
+def _refusal(err: BaseException) -> bytes:
+    told = {
+        "failed": type(err).__name__,
+        "user": isinstance(err, ValueError),
+        "text": str(err)[:MAX_TRACEBACK],
+    }
+    return json.dumps({**told, "details": _formatted(err)}).encode()
+
+
+def _serve(channel: socket.socket, reward: Any, judge: Callable[..., Any]) -> None:
+    born, helpers = os.getpid(), _children()
+    while (payload := receive(channel)) is not None:
+        number, verdicts = _answer(payload, reward, judge)
+        if os.getpid() != born:  # the reward forked, and this is the copy that came back
+            os._exit(0)
+        channel.sendall(frame(encode_reply(Reply(number, verdicts, _spent(verdicts, helpers)))))
+
+
+def _answer(payload: bytes, reward: Any, judge: Callable[..., Any]) -> tuple[int, tuple[Verdict, ...]]:
+    number, size, body = pickle.loads(payload)
+    try:
+        verdicts = judge(reward, *pickle.loads(body), ANYTHING)
+    except BaseException as err:  # noqa: BLE001 - what the judge itself does not catch, such as memory running out
+        verdicts = [failure("raised", f"raised {type(err).__name__}", error=err)] * size
+    told = verdicts if isinstance(verdicts, list) else [verdicts]
+    return number, tuple(replace(v, details=_formatted(v.error)) if v.error else v for v in told)
+
+
+def _formatted(err: BaseException) -> str:
+    traceback.clear_frames(
+        err.__traceback__
+    )  # what filled the memory must go before there is room for a text
+    return "".join(traceback.format_exception(err, limit=-20))[-MAX_TRACEBACK:]
+
+
+def _spent(verdicts: tuple[Verdict, ...], helpers: set[int]) -> str:
+    """Why this process should not judge again; empty if it may."""
+    if any(isinstance(verdict.error, MemoryError) for verdict in verdicts):
+        return "ran out of memory"
+    strays = len(_children() - helpers)
+    return f"left {strays} processes running" if strays else ""
+
+
+def _children() -> set[int]:
+    """Child processes, those that their own parents left behind included. Linux; elsewhere none are seen."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return {int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _is_child(folder)}
+    return set()
+
+
+def _is_child(process: Path) -> bool:
+    """Whether a folder of /proc is that of a living child of ours. One that ended unnoticed is laid to rest."""
+    try:
+        state, parent = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+        if int(parent) != os.getpid():
+            return False
+        if state == "Z":
+            os.waitpid(int(process.name), os.WNOHANG)
+    except OSError:  # gone meanwhile
+        return False
+    return state != "Z"
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
