@@ -18,6 +18,7 @@ from pluggy import HookImpl, PluginManager
 import reasonrl
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import (
+    REWARD_LIMITS,
     AlgorithmSpec,
     AnySpec,
     ComponentSpec,
@@ -284,7 +285,7 @@ def _check_spec(hook: str, spec: Any, expected: type) -> None:
     if not (isinstance(spec.config, type) and is_dataclass(spec.config)):
         raise PluginContractError(f"{hook}: config of '{spec.name}' is {spec.config!r}, expected a dataclass")
     get_type_hints(spec.config)  # raises for a type that the plugin forgot to import
-    for taken in ("name", "weight") if spec.kind == "reward" else ("name",):
+    for taken in ("name", "weight", *REWARD_LIMITS) if spec.kind == "reward" else ("name",):
         if taken in {f.name for f in fields(spec.config)}:
             raise PluginContractError(f"{hook}: option '{taken}' is reserved; rename it in '{spec.name}'")
     lazy = isinstance(spec.factory, str) and all(spec.factory.partition(":"))

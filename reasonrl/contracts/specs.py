@@ -15,6 +15,8 @@ from reasonrl.contracts.metrics import MetricDef
 
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*\Z")
 ISOLATIONS = ("inline", "process")
+REWARD_LIMITS = ("isolation", "timeout_s", "memory_mb")
+"""Fields of a ``RewardSpec`` that a recipe may override; no reward has options of these names."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Needs:
 def _check_name(spec: Any) -> None:
     if not isinstance(spec.name, str) or not NAME_PATTERN.match(spec.name):
         raise ValueError(f"{type(spec).__name__} name {spec.name!r} must match {NAME_PATTERN.pattern}")
+
+
+def _is_positive(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +100,10 @@ class RewardSpec(ComponentSpec):
         super().__post_init__()
         if self.isolation not in ISOLATIONS:
             raise ValueError(f"isolation must be one of {', '.join(ISOLATIONS)}, got {self.isolation!r}")
-        if not 0 < self.timeout_s < math.inf:
+        if not _is_positive(self.timeout_s, int | float):
             raise ValueError(f"timeout_s must be a number of seconds > 0, got {self.timeout_s!r}")
-        if self.memory_mb is not None and not self.memory_mb > 0:
-            raise ValueError(f"memory_mb must be > 0 or None, got {self.memory_mb!r}")
+        if self.memory_mb is not None and not _is_positive(self.memory_mb, int):
+            raise ValueError(f"memory_mb must be a whole number > 0 or None, got {self.memory_mb!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

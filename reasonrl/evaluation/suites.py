@@ -75,8 +75,7 @@ def run_suite(
     suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]
 ) -> list[ScoredGroup]:
     """Sample and judge the problems ``indices`` (this rank's share), in order."""
-    groups = sample(backend, suite.requests(tokenizer, indices))
-    return [suite.rewards.score(group) for group in groups]
+    return suite.rewards.score_all(sample(backend, suite.requests(tokenizer, indices)))
 
 
 def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:

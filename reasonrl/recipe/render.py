@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+from reasonrl.contracts.specs import REWARD_LIMITS, RewardSpec
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
 from reasonrl.recipe.source import Keys
 
@@ -24,12 +25,17 @@ def render_plain(resolved: AnyResolved) -> dict[str, Any]:
     for slot, component in _slots(resolved).items():
         data[slot] = _component(component)
     data["rewards"] = {
-        name: {"weight": part.weight, **_plain(asdict(part.config))}
+        name: {"weight": part.weight, **_limits(part.spec), **_plain(asdict(part.config))}
         for name, part in resolved.rewards.items()
     }
     for name, suite in resolved.suites.items():
         data["evaluation"]["suites"][name]["task"] = _component(suite.task)
     return _redact(data, (), resolved.interpolated)
+
+
+def _limits(spec: RewardSpec) -> dict[str, Any]:
+    """How a reward is isolated; nothing for one that is not."""
+    return {key: getattr(spec, key) for key in REWARD_LIMITS} if spec.isolation == "process" else {}
 
 
 def _slots(resolved: AnyResolved) -> dict[str, Component]:

@@ -3,11 +3,11 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
-from reasonrl.contracts.specs import ComponentSpec, Needs
+from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import RAISABLE, PluginContractError, PluginError
 from reasonrl.plugins import Kind, Plugins, describe, one_line
 from reasonrl.recipe.resolved import (
@@ -142,9 +142,21 @@ class _Resolver:
             raise self.source.error((*at, "weight"), f" must be a number, got {show(weight)}")
         if weight != weight:
             raise self.source.error((*at, "weight"), " must be a number, got nan")
-        config = {key: value for key, value in entry.items() if key != "weight"}
+        config = {key: value for key, value in entry.items() if key not in ("weight", *REWARD_LIMITS)}
         part = self._component("reward", name, config, at, at)
-        return RewardComponent(spec=part.spec, config=part.config, weight=float(weight))  # type: ignore[arg-type]
+        return RewardComponent(
+            spec=self._limited(part.spec, entry, at), config=part.config, weight=float(weight)
+        )
+
+    def _limited(self, spec: Any, entry: Mapping[str, Any], at: Keys) -> RewardSpec:
+        """The reward's spec with the isolation and limits that the recipe gives it."""
+        for key in REWARD_LIMITS:
+            if key in entry:
+                try:
+                    spec = replace(spec, **{key: entry[key]})
+                except ValueError as err:
+                    raise self.source.error((*at, key), f": {err}") from None
+        return cast(RewardSpec, spec)
 
     def _default_rewards(self, task: Component | None) -> dict[str, RewardComponent]:
         names = getattr(task.spec, "default_rewards", ()) if task else ()
@@ -182,7 +194,9 @@ class _Resolver:
             return str(path)
         text = os.path.expanduser(model.path or "")
         if not Path(text).is_dir() and not _HUB_NAME.match(text):
-            raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {text!r}")
+            written = str(self.source.data["model"]["path"])
+            shown = written if "${" in written else text  # the environment is the user's own business
+            raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {shown!r}")
         return text
 
     def _needs(self, algorithm: Component) -> Needs:

@@ -135,7 +135,7 @@ class Trainer:
             with timer("rollout_s"), p.accelerator.autocast():
                 groups = sample(p.backend, self._requests())
             with timer("reward_s"):
-                scored = [p.rewards.score(group) for group in groups]
+                scored = p.rewards.score_all(groups)
             sampled += scored
             kept += [group for group in scored if self._keeps(group)]
             self.position += p.recipe.trainer.prompts_per_step
