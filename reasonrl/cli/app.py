@@ -114,6 +114,18 @@ def behaviours(
     run_behaviours(run, suite, as_json)
 
 
+@app.command()
+def doctor(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run folder, finished or not.")] = None,
+    of_installation: Annotated[bool, typer.Option("--self", help="Examine this installation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is wrong with a run, since when, and what to change. Exit status 1 for an error."""
+    from reasonrl.cli.doctor import run_doctor
+
+    run_doctor(run, of_installation, as_json)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def generate(
     ctx: typer.Context,

@@ -1,0 +1,179 @@
+"""Checks of the folder itself: is everything there, whole, and in order?"""
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+from reasonrl.analysis.doctor.findings import Finding
+from reasonrl.analysis.doctor.records import RunRecords
+
+STUCK_STEPS = 20
+"""A step that lasts as long as this many usual ones is no slow step any more."""
+STUCK_AT_LEAST_S = 600.0
+"""But evaluations and the first compilation of a kernel may take minutes."""
+SHOWN = 5
+"""Damaged lines or steps that are named; the rest is counted."""
+
+
+def check_folder(run: RunRecords) -> Iterator[Finding]:
+    for problem in run.problems:
+        yield Finding(
+            severity="error",
+            check="folder",
+            message=problem,
+            remedy="restore the file from a copy; if the disk was full or failed, check its other files too",
+        )
+    if "recipe.yaml" in run.missing:
+        yield Finding(
+            severity="error",
+            check="folder",
+            message="recipe.yaml is missing, so the run cannot be resumed or repeated",
+            remedy="write the recipe there again; `recipe` in run.json has every value that was in force",
+        )
+    if "metrics.jsonl" in run.missing and (run.checkpoints or _steps_claimed(run)):
+        yield Finding(
+            severity="error",
+            check="folder",
+            message="metrics.jsonl is missing although steps were finished",
+            remedy="restore the file from a copy; without it a resumed run has no history",
+        )
+
+
+def check_state(run: RunRecords) -> Iterator[Finding]:
+    if run.state == "running":
+        yield from _stuck(run)
+    elif run.state == "died":
+        yield _ended("error", run, "died without a word (killed, out of memory, or power lost)", "died")
+    elif run.state == "failed":
+        reason = str((run.summary or {}).get("error") or "the log of the run says why")
+        yield _ended("error", run, f"failed: {reason}", "failed")
+    elif run.state == "interrupted":
+        yield _ended("note", run, "was interrupted", "interrupted")
+
+
+def _ended(severity: str, run: RunRecords, what: str, state: str) -> Finding:
+    planned = run.setting("trainer.steps")
+    of_all = f" of {planned}" if planned else ""
+    after = f"after step {run.last_step}{of_all}" if run.last_step else "before its first step ended"
+    first = "look into the log, then " if state == "failed" else ""
+    memory = "; if memory ran out, lower `trainer.max_tokens_per_microbatch`" if state == "died" else ""
+    return Finding(
+        severity="error" if severity == "error" else "note",
+        check="state",
+        message=f"the run {what}, {after}",
+        remedy=f"{first}go on with `reasonrl resume {run.path}`{memory}",
+        step=run.last_step or None,
+    )
+
+
+def _stuck(run: RunRecords) -> Iterator[Finding]:
+    usual = run.curve("time/step_s")
+    try:
+        silent_s = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
+    except OSError:
+        return
+    if len(usual) and silent_s > max(STUCK_AT_LEAST_S, STUCK_STEPS * usual.last):
+        yield Finding(
+            severity="warning",
+            check="state",
+            message=f"the run holds its lock but has finished no step for {silent_s / 60:.0f} minutes; "
+            f"a step took {usual.last:.1f} s",
+            remedy="look at its processes: a reward or the engine may hang; end it with Ctrl-C and resume it",
+            step=run.last_step,
+        )
+
+
+def check_metrics(run: RunRecords) -> Iterator[Finding]:
+    steps = [step for _, step, _ in run.metrics.lines]
+    if run.metrics.unreadable:
+        yield _of_metrics(f"damaged lines: {_some(run.metrics.unreadable)}", run.metrics.unreadable[0])
+    if twice := sorted(
+        {step for step in steps if steps.count(step) > 1} if len(set(steps)) < len(steps) else []
+    ):
+        yield _of_metrics(f"steps that stand there more than once: {_some(twice)}", twice[0])
+    if back := [b for a, b in pairwise(steps) if b < a]:
+        yield _of_metrics(f"steps that follow a later one: {_some(back)}", back[0])
+    if gaps := _gaps(steps):
+        yield _of_metrics(f"steps that are missing: {_some(gaps)}", gaps[0])
+    if run.metrics.is_cut and run.state != "running":
+        yield Finding(
+            severity="note" if run.state in ("died", "failed") else "warning",
+            check="metrics",
+            message="the last line of metrics.jsonl is cut off, as a crash or a full disk leaves it",
+            remedy="`reasonrl resume` cuts the file back to the checkpoint's step; readers leave the line out",
+            step=run.last_step,
+        )
+    claimed = _steps_claimed(run)
+    if run.state != "running" and claimed > run.last_step and "metrics.jsonl" not in run.missing:
+        yield _of_metrics(
+            f"summary.json counts {claimed} steps, metrics.jsonl ends at {run.last_step}", run.last_step
+        )
+
+
+def _steps_claimed(run: RunRecords) -> int:
+    claimed = (run.summary or {}).get("steps")
+    return claimed if isinstance(claimed, int) else 0
+
+
+def _of_metrics(message: str, step: int) -> Finding:
+    return Finding(
+        severity="error",
+        check="metrics",
+        message=message,
+        remedy="somebody else wrote into metrics.jsonl, or its disk failed; do not trust figures of these steps",
+        step=step,
+    )
+
+
+def _gaps(steps: list[int]) -> list[int]:
+    """Missing steps, at most a few more than are shown: a damaged number must not make a list of billions."""
+    missing: list[int] = []
+    known = sorted(set(steps))
+    for before, after in pairwise([0, *known]):
+        missing.extend(range(before + 1, min(after, before + 2 + SHOWN)))
+        if len(missing) > SHOWN:
+            break
+    return missing
+
+
+def _some(numbers: tuple[int, ...] | list[int]) -> str:
+    more = ", ..." if len(numbers) > SHOWN else ""
+    return ", ".join(map(str, numbers[:SHOWN])) + more
+
+
+def check_checkpoints(run: RunRecords) -> Iterator[Finding]:
+    intact = [step for step, problem in run.checkpoints.items() if problem is None]
+    for step, problem in run.checkpoints.items():
+        if problem is not None:
+            yield _damaged(step, problem, intact)
+    if run.unfinished_saves and run.state != "running":
+        yield Finding(
+            severity="note",
+            check="checkpoints",
+            message=f"left over from saving that was cut off: {', '.join(run.unfinished_saves[:SHOWN])}",
+            remedy="nothing reads it; delete it, or let the resumed run do so",
+        )
+    if not run.checkpoints and run.last_step and run.state != "running":
+        yield Finding(
+            severity="error" if run.state == "completed" else "warning",
+            check="checkpoints",
+            message=f"{run.last_step} steps were finished and no checkpoint is there",
+            remedy="a resumed run starts at step 0; lower `checkpoint.every` so that less is lost",
+            step=run.last_step,
+        )
+
+
+def _damaged(step: int, problem: str, intact: list[int]) -> Finding:
+    if intact:
+        remedy = (
+            f"do not use this model; step {max(intact)} is intact and `reasonrl resume` goes on from there"
+        )
+    else:
+        remedy = "no checkpoint of this run is intact: restore the folder from a copy, or start again"
+    return Finding(
+        severity="error",
+        check="checkpoints",
+        message=f"checkpoints/step_{step:06d} is damaged: {problem}",
+        remedy=remedy,
+        step=step,
+    )

@@ -1,0 +1,238 @@
+"""What a run folder holds, read so that no damage stops the reading."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonrl.analysis.doctor.curve import Curve
+from reasonrl.errors import RecipeError
+
+STEP_DIR = re.compile(r"step_(\d{6,18})")
+STEP_FILE = re.compile(r"step_(\d{6,18})\.jsonl")
+TRACES = ("metrics.jsonl", "checkpoints", "transcripts", "evals")
+UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
+
+Verify = Callable[[Path], str | None]
+"""What is wrong with a checkpoint folder; None = its manifest verifies."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsFile:
+    """``lines``: line number, step and figures of every readable line of metrics.jsonl, as they stand there."""
+
+    lines: tuple[tuple[int, int, Mapping[str, Any]], ...] = ()
+    unreadable: tuple[int, ...] = ()
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecords:
+    """Everything the checks look at.
+
+    ``is_locked`` is None where it cannot be known. ``checkpoints`` maps steps to what is wrong with their folder.
+    ``sampled_by`` maps a few steps to the policy versions that their transcripts name. ``problems`` are files
+    that could not be read.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+    metrics: MetricsFile
+    first_evaluation: Mapping[str, Any]
+    checkpoints: Mapping[int, str | None]
+    unfinished_saves: tuple[str, ...]
+    sampled_by: Mapping[int, frozenset[int]]
+    missing: tuple[str, ...]
+    problems: tuple[str, ...]
+    is_locked: bool | None
+
+    @property
+    def state(self) -> str:
+        """``running``, ``died``, ``unknown`` (nobody can tell), or the outcome in summary.json."""
+        if self.is_locked:
+            return "running"
+        if self.summary is not None:
+            return str(self.summary.get("outcome", "unknown"))
+        return "died" if self.is_locked is False else "unknown"
+
+    @property
+    def last_step(self) -> int:
+        """The last step with metrics; 0 before the first."""
+        return max((step for _, step, _ in self.metrics.lines), default=0)
+
+    def curve(self, key: str) -> Curve:
+        """One metric; steps without it, or with a value that was not finite, are left out."""
+        found = ((step, number(values.get(key))) for _, step, values in self.metrics.lines)
+        return Curve.of((step, value) for step, value in found if value is not None)
+
+    @property
+    def measured(self) -> set[str]:
+        """Every key of metrics.jsonl."""
+        return {key for _, _, values in self.metrics.lines for key in values}
+
+    def setting(self, dotted: str) -> Any:
+        """A value of the recipe, such as ``trainer.steps``; None if it is not there."""
+        value: Any = self.manifest.get("recipe")
+        for part in dotted.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+
+def number(value: Any) -> float | None:
+    """A finite float, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # JSON may hold an integer of 400 digits
+        return None
+
+
+def read_run(run_dir: str | Path, verify: Verify) -> RunRecords:
+    """Read a run folder; ``verify`` checks each checkpoint.
+
+    Raises: RecipeError when it is no run folder.
+    """
+    path = Path(run_dir)
+    problems: list[str] = []
+    manifest = _read_manifest(path, problems)
+    summary = _read_object(path / "summary.json", problems)
+    return RunRecords(
+        path=path,
+        manifest=manifest,
+        summary=summary,
+        metrics=_read_metrics(path / "metrics.jsonl", problems),
+        first_evaluation=_read_object(path / "evals" / "step_000000" / "summary.json", problems) or {},
+        checkpoints=_checkpoints(path / "checkpoints", verify),
+        unfinished_saves=tuple(p.name for p in _entries(path / "checkpoints") if p.name.startswith(".tmp-")),
+        sampled_by=_sampled_by(path / "transcripts"),
+        missing=tuple(name for name in ("recipe.yaml", "metrics.jsonl") if not (path / name).is_file()),
+        problems=tuple(problems),
+        is_locked=is_locked(path),
+    )
+
+
+def _checkpoints(folder: Path, verify: Verify) -> dict[int, str | None]:
+    found = {step: (entry, verify(entry)) for step, entry in _numbered(folder, STEP_DIR)}
+    # A run that goes on deletes old checkpoints while we read.
+    return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
+
+
+def is_locked(run_dir: Path) -> bool | None:
+    """Whether a process holds the folder's lock; None where that cannot be asked. Changes nothing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        handle = os.open(run_dir / ".lock", os.O_RDONLY)
+    except OSError as err:
+        return False if isinstance(err, FileNotFoundError) else None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
+def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    """``run.json``, the mark of a run folder. One that is damaged is a problem if the rest is a run's."""
+    if not path.is_dir():
+        raise RecipeError(
+            f"{path} is no run folder: {'it is a file' if path.exists() else 'it does not exist'}"
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise RecipeError(f"{path} cannot be read: permission denied")
+    manifest = _read_object(path / "run.json", problems)
+    if manifest is not None and "reasonrl" in manifest:
+        return manifest
+    if manifest is None and problems and any((path / name).exists() for name in TRACES):
+        return {}
+    if manifest is None and not problems:
+        raise RecipeError(f"{path} is no run folder: it has no run.json, so no run of reasonrl began there")
+    raise RecipeError(f"{path} is no run folder: its run.json is not one of reasonrl's")
+
+
+def _read_object(file: Path, problems: list[str]) -> Mapping[str, Any] | None:
+    """A JSON object; None if the file is not there, or is a problem."""
+    if not os.path.lexists(file):
+        return None
+    where = f"{file.parent.name}/{file.name}" if file.parent.name.startswith("step_") else file.name
+    if not file.is_file():
+        problems.append(f"{where} is no file")
+        return None
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except UNREADABLE as err:
+        reason = (err.strerror or str(err)) if isinstance(err, OSError) else "not JSON, damaged or cut"
+        problems.append(f"{where} cannot be read: {reason}")
+        return None
+    if not isinstance(data, dict):
+        problems.append(f"{where} holds no object")
+        return None
+    return data
+
+
+def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
+    if not file.is_file():
+        return MetricsFile()
+    try:
+        *raw, rest = file.read_bytes().split(b"\n")
+    except OSError as err:
+        problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
+        return MetricsFile()
+    lines, unreadable = [], []
+    for place, text in enumerate([*raw, rest] if _line(rest) else raw, start=1):
+        found = _line(text)
+        if found is None:
+            unreadable.append(place)
+        else:
+            lines.append((place, *found))
+    is_cut = bool(rest) and _line(rest) is None
+    return MetricsFile(lines=tuple(lines), unreadable=tuple(unreadable), is_cut=is_cut)
+
+
+def _line(text: bytes) -> tuple[int, Mapping[str, Any]] | None:
+    try:
+        data = json.loads(text)
+    except UNREADABLE:
+        return None
+    step = data.get("step") if isinstance(data, dict) else None
+    is_step = isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18
+    return (step, data) if is_step and isinstance(step, int) else None
+
+
+def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
+    """Policy versions in the transcripts of the first, the middle and the last step that have any."""
+    files = _numbered(folder, STEP_FILE)
+    chosen = {index: files[index] for index in (0, len(files) // 2, len(files) - 1)} if files else {}
+    return {step: versions for step, file in chosen.values() if (versions := _versions(file))}
+
+
+def _versions(file: Path) -> frozenset[int]:
+    try:
+        records = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]
+    except UNREADABLE:  # cut off by a crash; the figures are in metrics.jsonl
+        return frozenset()
+    versions = (r.get("policy_version") for r in records if isinstance(r, dict))
+    return frozenset(v for v in versions if isinstance(v, int))
+
+
+def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+    return sorted((int(m.group(1)), p) for p in _entries(folder) if (m := pattern.fullmatch(p.name)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []

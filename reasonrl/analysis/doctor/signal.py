@@ -1,0 +1,232 @@
+"""Checks of what there is to learn from: rewards, groups, lengths, held-out accuracy."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reasonrl.analysis.doctor.curve import WINDOW, Curve
+from reasonrl.analysis.doctor.findings import Finding, Severity
+from reasonrl.analysis.doctor.records import RunRecords, number
+
+FLAT_FRAC = 0.8
+"""Healthy runs of the shipped recipes go up to 0.6; at 0.8 four of five prompts teach nothing."""
+HOPELESS_FRAC = 0.99
+"""At this share practically no completion differs from its group: the update has nothing to work with."""
+ONE_SIDED = 2 / 3
+"""Flat groups of which two thirds are all wrong (or all right) have one cause; otherwise they have two."""
+SAME_REWARD = 0.005
+"""With one completion a prompt there is no group: mean rewards that differ by less all earn the same."""
+UNSCORED_FRAC = 0.01
+"""A reward that fails once in a hundred is unlucky or slow; above that it is wrong. At 0.2 the run stops."""
+TRUNCATED_FRAC = 0.5
+"""Countdown runs learn well with 0.3; where most completions are cut, most never come to an answer."""
+LENGTH_FACTOR = 3.0
+"""Completions three times as long (or as short) as at the start, and no better, are a drift and no strategy."""
+BETTER_BY = 0.05
+"""A gain of the training reward or accuracy that pays for another length."""
+MIN_EVAL_STEPS = 20
+"""Held-out accuracy of the shipped recipes has moved well out of its interval after 10 steps."""
+SOLVED = 0.9
+"""Above this accuracy there is little left to gain, and a certain policy is a right one."""
+
+
+def check_unscored(run: RunRecords) -> Iterator[Finding]:
+    curve = run.curve("reward/unscored_frac")
+    bad = [(step, v) for step, v in zip(curve.steps, curve.values, strict=True) if v >= UNSCORED_FRAC]
+    if bad:
+        worst = max(value for _, value in bad)
+        yield Finding(
+            severity="warning",
+            check="unscored",
+            message=f"in {len(bad)} of {len(curve)} steps at least {UNSCORED_FRAC:.0%} of the completions could "
+            f"not be scored, at worst {worst:.0%}; at 20% the run stops",
+            remedy="read `reasons` in the transcripts and the log's first traceback of each reward under `rewards`",
+            step=bad[0][0],
+        )
+
+
+def check_flat_groups(run: RunRecords) -> Iterator[Finding]:
+    """Flat groups (all completions of a prompt earn the same), by whether they are all wrong or all right."""
+    accuracy = run.curve("train/accuracy")
+    if run.setting("sampling.group_size") == 1:
+        yield from _single(run, accuracy)
+        return
+    flat = run.curve("group/zero_std_frac")
+    since = flat.since(lambda share: share >= FLAT_FRAC)
+    if since is None:
+        return
+    if not len(accuracy):
+        yield _flat(run, flat.last, "flat-groups", "(the rewards do not say what is right)", since)
+        return
+    right = all_right_frac(flat.last, accuracy.last, int(run.setting("sampling.group_size") or 2))
+    wrong = flat.last - right
+    text = f"about {wrong:.0%} all wrong, {right:.0%} all right"
+    one_sided = "all-wrong" if wrong >= ONE_SIDED * flat.last else "all-right"
+    mixed = max(wrong, right) < ONE_SIDED * flat.last
+    yield _flat(run, flat.last, "flat-groups" if mixed else one_sided, text, since)
+
+
+def all_right_frac(flat: float, accuracy: float, group_size: int) -> float:
+    """The share of groups that are all right, from the share of flat groups and the accuracy of all completions.
+
+    A mixed group has an accuracy between 1/G and 1 - 1/G, so the accuracy leaves an interval for the all-right
+    groups; this is its middle. Exact when every group is flat. Assumes that wrong completions earn less.
+    """
+    mixed = 1.0 - flat
+    low = max(0.0, accuracy - mixed * (1.0 - 1.0 / group_size))
+    high = min(flat, accuracy - mixed / group_size)
+    return min(max((low + high) / 2, 0.0), flat)
+
+
+def _flat(run: RunRecords, share: float, check: str, split: str, since: int) -> Finding:
+    return Finding(
+        severity=_severity(check, share),
+        check=check,
+        message=f"in {share:.0%} of the groups all completions earn the same: {split}; nothing to learn from those",
+        remedy=_REMEDIES[check],
+        step=since,
+    )
+
+
+def _severity(check: str, share: float) -> Severity:
+    if check == "all-right":
+        return "note"
+    return "error" if share >= HOPELESS_FRAC else "warning"
+
+
+_REMEDIES: Mapping[str, str] = {
+    "all-wrong": "make `task` easier, raise `sampling.group_size` or `sampling.max_completion_tokens`, or let the "
+    "model imitate first (`reasonrl sft`); read transcripts: does it ever write an answer?",
+    "all-right": "the problems are solved: make `task` harder, or stop here",
+    "flat-groups": "choose problems of middling difficulty in `task`, or raise `sampling.group_size`",
+}
+
+
+def _single(run: RunRecords, accuracy: Curve) -> Iterator[Finding]:
+    """One completion a prompt: no group, but a batch in which all earn the same teaches nothing either."""
+    rewards = run.curve("reward/mean").values[-WINDOW:]
+    if not rewards or max(rewards) - min(rewards) > SAME_REWARD:
+        return
+    for check, holds in (
+        ("all-wrong", lambda share: share <= 1 - HOPELESS_FRAC),
+        ("all-right", lambda share: share >= HOPELESS_FRAC),
+    ):
+        since = accuracy.since(holds)
+        if since is not None:
+            word = check.removeprefix("all-")
+            share = accuracy.last if word == "right" else 1 - accuracy.last
+            yield Finding(
+                severity=_severity(check, 1.0),
+                check=check,
+                message=f"{share:.1%} of the completions are {word} and earn the same; nothing to learn from those",
+                remedy=_REMEDIES[check].replace("`sampling.group_size`", "`trainer.prompts_per_step`"),
+                step=since,
+            )
+
+
+def is_solved(run: RunRecords) -> bool:
+    """The training problems are practically solved: what looks like a collapse may be certainty."""
+    accuracy = run.curve("train/accuracy")
+    return len(accuracy) > 0 and accuracy.last >= SOLVED
+
+
+def _has_improved(run: RunRecords) -> bool:
+    curves = [run.curve(key) for key in ("train/accuracy", "reward/mean")]
+    return any(len(curve) and curve.last >= curve.first + BETTER_BY for curve in curves)
+
+
+def check_length(run: RunRecords) -> Iterator[Finding]:
+    curve = run.curve("completion/length_tokens/mean")
+    if len(curve) < 2 * WINDOW or _has_improved(run) or is_solved(run):
+        return
+    first = max(curve.first, 1.0)
+    longer = curve.since(lambda tokens: tokens >= LENGTH_FACTOR * first)
+    shorter = curve.since(lambda tokens: tokens <= first / LENGTH_FACTOR)
+    since = longer if longer is not None else shorter
+    if since is None:
+        return
+    remedy = (
+        "read the transcripts: repetition? lower `optimizer.learning_rate` or `sampling.max_completion_tokens`"
+        if longer is not None
+        else "read the transcripts: it may have found a short way to the same reward; look at `rewards`, and "
+        "lower `optimizer.learning_rate`"
+    )
+    yield Finding(
+        severity="warning",
+        check="length",
+        message=f"completions went from {first:.0f} to {curve.last:.0f} tokens and became no better",
+        remedy=remedy,
+        step=since,
+    )
+
+
+def check_truncation(run: RunRecords) -> Iterator[Finding]:
+    curve = run.curve("completion/truncated_frac")
+    since = curve.since(lambda share: share >= TRUNCATED_FRAC)
+    if since is not None:
+        limit = run.setting("sampling.max_completion_tokens")
+        yield Finding(
+            severity="warning",
+            check="truncation",
+            message=f"{curve.last:.0%} of the completions are cut at {limit or 'the'} tokens, most before an answer",
+            remedy="raise `sampling.max_completion_tokens`; if they only repeat themselves, lower "
+            "`optimizer.learning_rate` or give a string that ends them in `sampling.stop`",
+            step=since,
+        )
+
+
+def check_progress(run: RunRecords) -> Iterator[Finding]:
+    """The first suite's held-out accuracy against its 95% intervals."""
+    for suite in run.setting("evaluation.suites") or {}:
+        points = _evaluations(run, str(suite))
+        if len(points) >= 2 and points[-1][0] - points[0][0] >= MIN_EVAL_STEPS:
+            yield from _judge(str(suite), points)
+        return  # the others are read, but what a recipe is after is its first suite
+
+
+Point = tuple[int, float, float, float]
+"""Step, accuracy, and its interval."""
+
+
+def _evaluations(run: RunRecords, suite: str) -> list[Point]:
+    figures = [(step, _inline(values, suite)) for _, step, values in run.metrics.lines]
+    if first := run.first_evaluation.get(suite):
+        figures.insert(0, (0, _saved(first)))
+    return [(step, *known) for step, known in figures if known is not None]
+
+
+def _inline(values: Mapping[str, Any], suite: str) -> tuple[float, float, float] | None:
+    names = ("accuracy", "accuracy_ci95_low", "accuracy_ci95_high")
+    accuracy, low, high = (number(values.get(f"eval/{suite}/{name}")) for name in names)
+    return None if accuracy is None or low is None or high is None else (accuracy, low, high)
+
+
+def _saved(suite: Any) -> tuple[float, float, float] | None:
+    ends = suite.get("ci95") if isinstance(suite, Mapping) else None
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None
+    accuracy, low, high = number(suite.get("accuracy")), number(ends[0]), number(ends[1])
+    return None if accuracy is None or low is None or high is None else (accuracy, low, high)
+
+
+def _judge(suite: str, points: list[Point]) -> Iterator[Finding]:
+    first, last, best = points[0], points[-1], max(points, key=lambda point: point[1])
+    if best[2] > last[3]:
+        yield Finding(
+            severity="warning",
+            check="progress",
+            message=f"{suite} accuracy fell from {best[1]:.1%} at step {best[0]} to {last[1]:.1%} at step {last[0]}, "
+            "which is more than chance",
+            remedy="use an earlier checkpoint (`checkpoint.keep`); lower `optimizer.learning_rate`, or stop there "
+            "with `trainer.steps`",
+            step=best[0],
+        )
+    elif last[1] <= first[3] and first[1] < SOLVED:
+        yield Finding(
+            severity="warning",
+            check="progress",
+            message=f"{suite} accuracy was {first[1]:.1%} (95% {first[2]:.1%} to {first[3]:.1%}) at step {first[0]} "
+            f"and is {last[1]:.1%} at step {last[0]}: no progress that could not be chance",
+            remedy="raise `optimizer.learning_rate` if the policy hardly moves (policy/kl_old_k3 below 1e-5), give "
+            "`trainer.steps` more, or measure on more `evaluation.suites` problems",
+            step=first[0],
+        )

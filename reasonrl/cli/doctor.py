@@ -1,0 +1,96 @@
+"""``reasonrl doctor``: the findings about a run or this installation, worst first."""
+
+import json
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reasonrl.analysis.doctor import Diagnosis, Finding, examine
+from reasonrl.analysis.doctor.findings import SEVERITIES
+from reasonrl.checkpoint.manifest import check_manifest
+from reasonrl.cli.live_text import harmless
+from reasonrl.cli.table import table, wrapped
+from reasonrl.errors import RecipeError
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
+
+
+def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> None:
+    """Examine a run folder or the installation and print what was found.
+
+    Raises: RecipeError for wrong input; typer.Exit(1) when a finding is an error.
+    """
+    if of_installation == (run_dir is not None):
+        raise RecipeError("say what to examine: `reasonrl doctor RUN`, or `reasonrl doctor --self`")
+    diagnosis = _examined(run_dir)
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        show(diagnosis, Console(highlight=False))
+    if diagnosis.has_errors:
+        raise typer.Exit(1)
+
+
+def _examined(run_dir: str | None) -> Diagnosis:
+    if run_dir is not None:
+        return examine(run_dir, check_manifest)
+    from reasonrl.cli.installation import examine_installation
+
+    return examine_installation()
+
+
+def show(diagnosis: Diagnosis, console: Console) -> None:
+    """A headline, a table of findings, and the checks that found nothing; fits 80 columns."""
+    console.print(Text(harmless(f"{diagnosis.subject}: {diagnosis.state}"), style="bold"), soft_wrap=True)
+    console.print(_counted(diagnosis.findings))
+    if diagnosis.findings:
+        console.print()
+        _print_findings(diagnosis.findings, console)
+    console.print()
+    for label, names in (("nothing to say", diagnosis.fine), ("not measured", diagnosis.not_measured)):
+        if names:
+            console.print(
+                Text(wrapped(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim")
+            )
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    counts = {severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES}
+    parts = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in counts.items() if n and name != "ok"]
+    return ", ".join(parts) or "nothing wrong was found"
+
+
+def _print_findings(findings: Sequence[Finding], console: Console) -> None:
+    if console.is_terminal:
+        console.print(_table(findings))
+        return
+    rows = [
+        row
+        for finding in findings
+        for row in (
+            (finding.severity, finding.check, harmless(_message(finding))),
+            *([("", "", harmless(f"-> {finding.remedy}"))] if finding.remedy else []),
+        )
+    ]
+    for line in table(("SEVERITY", "CHECK", "FINDING"), rows):
+        typer.echo(line)
+
+
+def _message(finding: Finding) -> str:
+    return finding.message + ("" if finding.step is None else f" [step {finding.step}]")
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for finding in findings:
+        text = Text(harmless(_message(finding)))
+        if finding.remedy:
+            text.append(harmless(f"\n-> {finding.remedy}"), style="dim")
+        grid.add_row(Text(finding.severity, style=STYLES[finding.severity]), finding.check, text)
+    return grid
