@@ -12,8 +12,10 @@
       TrainingError          the run cannot go on (too many unscored completions, non-finite updates)
       ShapeError             tensors that do not fit together
 
-A message says where, what we got, what was expected and what to do next, in one line.
+A message says where, what we got, what was expected and what to do next, in one line, and no secret.
 """
+
+from reasonrl.redact import redact_text
 
 # What is caught where a plugin's code is called. Its sys.exit() must not end a run as if that had been wanted;
 # Ctrl-C passes.
@@ -24,6 +26,9 @@ class ReasonRLError(Exception):
     """Base of all errors raised on purpose; the command line prints the message and no traceback."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class RecipeError(ReasonRLError, ValueError):

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import logging
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +37,9 @@ from reasonrl.plugins import (
     nearest,
     unavailable_reason,
 )
+from reasonrl.redact import redacting_logger
 
-log = logging.getLogger(__name__)
+log = redacting_logger(__name__)
 
 REGISTRATION_HOOKS: Mapping[str, type] = {
     "reasonrl_tasks": TaskSpec,

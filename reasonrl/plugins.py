@@ -7,7 +7,6 @@ A broken plugin never breaks another one: whatever goes wrong while it loads bec
 import difflib
 import importlib
 import importlib.util
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from reasonrl.errors import (
     ReasonRLError,
     RecipeError,
 )
+from reasonrl.redact import redacting_logger
 
-log = logging.getLogger(__name__)
+log = redacting_logger(__name__)
 
 Kind = Literal["task", "reward", "algorithm", "rollout", "model", "recipe"]
 KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout", "model", "recipe")

@@ -1,6 +1,5 @@
 """What completions of a suite do, beyond being right: figures of the task itself, and some for any text."""
 
-import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RewardOutput, ScoredGroup
 from reasonrl.errors import RAISABLE
 from reasonrl.evaluation.keywords import keyword_counts
+from reasonrl.redact import redacting_logger
 
-log = logging.getLogger(__name__)
+log = redacting_logger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LOST = frozenset({FinishReason.ABORT, FinishReason.ERROR})

@@ -1,13 +1,13 @@
 """Third-party trackers (tensorboard, wandb, ...) through accelerate. They may fail; a run may not because of them."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
+from reasonrl.redact import redacting_logger
 
-log = logging.getLogger(__name__)
+log = redacting_logger(__name__)
 
 
 def check_trackers(names: Sequence[str]) -> None:

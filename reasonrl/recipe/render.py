@@ -1,6 +1,5 @@
 """A resolved recipe as plain data, for run.json, observers and trackers. Secrets are left out."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
@@ -9,17 +8,15 @@ from typing import Any
 
 from reasonrl.contracts.specs import REWARD_LIMITS, RewardSpec
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
-from reasonrl.recipe.source import Keys
-
-REDACTED = "[redacted]"
-_SECRET = re.compile(r"(?i)(^|[_-])(api_?)?(key|token|secret|password)$")
+from reasonrl.recipe.source import Keys, in_secret
+from reasonrl.redact import FROM_ENVIRONMENT, REDACTED, redact_text
 
 
 def render_plain(resolved: AnyResolved) -> dict[str, Any]:
     """Every key of the recipe with its value, defaults included, JSON values only.
 
-    A value under a key that ends in key, token, secret or password is redacted; a value that came from the
-    environment is shown as ``set from the environment``.
+    A value under a key that is named as a secret is redacted; one that came from the environment is shown as
+    ``set from the environment``.
     """
     data = _plain(asdict(resolved.recipe))
     for slot, component in _slots(resolved).items():
@@ -67,7 +64,9 @@ def _redact(value: Any, at: Keys, interpolated: frozenset[Keys]) -> Any:
     if isinstance(value, dict):
         return {key: _redact(entry, (*at, key), interpolated) for key, entry in value.items()}
     if at in interpolated:
-        return "set from the environment"
+        return FROM_ENVIRONMENT
     if isinstance(value, list):
         return [_redact(entry, at, interpolated) for entry in value]
-    return REDACTED if at and value is not None and _SECRET.search(at[-1]) else value
+    if at and in_secret(at, value):
+        return REDACTED
+    return redact_text(value) if isinstance(value, str) else value

@@ -195,6 +195,7 @@ class CheckpointConfig:
 
     every: int = option("steps between checkpoints; 0 = only the last step", 50)
     keep: int = option("older ones are deleted", 2)
+    keep_best: bool = option("except the one that did best on the first suite", True)
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "every")
@@ -233,7 +234,7 @@ class Recipe:
     model: ModelConfig = option("the starting model")
     task: Slot = option("slot: where problems come from")
     rewards: dict[str, dict[str, Any]] = option(
-        "reward name -> {weight, **config}; empty = the task's", factory=dict
+        "reward name -> {weight, isolation, timeout_s, memory_mb, **config}; empty = the task's", factory=dict
     )
     algorithm: Slot = option("slot: the learning rule")
     critic: CriticConfig | None = option("only for algorithms that need one", None)

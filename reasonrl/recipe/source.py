@@ -1,5 +1,6 @@
 """Recipe text to plain data: YAML, ``extends`` and overrides, and for each key where it was written."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import one_line
+from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret, redact_text, remember
 
 Keys = tuple[str, ...]
 
 SLOTS = ("task", "algorithm", "rollout")
-_ENV = re.compile(r"\$\{oc\.env:[A-Za-z_][A-Za-z0-9_]*(,[^${}]*)?\}")
-_SECRET = re.compile(r"(?i)(api_?key|secret|password|(access|auth|hf)_token)$")
+_ENV = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(,[^${}]*)?\}")
 _MAX_BYTES = 1_000_000
 
 
@@ -60,8 +61,8 @@ def command_line_source(slot: str, name: str, options: Sequence[str]) -> Source:
     """A source that holds one slot, given as a component's name and ``key=value`` options."""
     source = Source(path=Path("command line"), data={slot: {"name": name}})
     for option in options:
-        keys, value, _ = _parse_override(option)
-        _insert(source, (slot, *keys), value, f"option '{one_line(option)}'")
+        keys, value, origin = _parse_override(option)
+        _insert(source, (slot, *keys), value, origin.replace("override", "option", 1))
     _check_values(source)
     return source
 
@@ -218,9 +219,9 @@ def _insert(source: Source, keys: Keys, value: Any, origin: str) -> None:
 
 
 def _parse_override(text: str) -> tuple[Keys, Any, str]:
-    origin = f"override '{one_line(text)}'"
     dotted, equals, raw = text.partition("=")
     keys = tuple(dotted.strip().split("."))
+    origin = f"override '{one_line(_without_secret(text, keys))}'"
     if not equals or not all(keys):
         raise RecipeError(f"{origin}: expected section.key=value")
     if not raw.strip():
@@ -235,19 +236,57 @@ def _parse_override(text: str) -> tuple[Keys, Any, str]:
     return keys, value["value"], origin
 
 
+def _without_secret(text: str, keys: Keys) -> str:
+    return (
+        f"{'.'.join(keys)}={REDACTED}" if is_secret_name(keys[-1]) and "${" not in text else redact_text(text)
+    )
+
+
 def _check_values(source: Source) -> None:
     for keys, value in leaves(source.data):
         if any(not isinstance(key, str) for key in keys):
             text = tuple(str(key) for key in keys)
             raise source.error(text, f": a key must be text, got {keys[-1]!r}; quote it")
+        _refuse_secrets(source, keys, value)
         if not isinstance(value, str):
             continue
         if value == "???":
             raise source.error(keys, " has no value; give one here or as key=value on the command line")
         if "${" in _ENV.sub("", value):
-            raise source.error(keys, f": only ${{oc.env:NAME}} can be interpolated, got {value!r}")
-        if _SECRET.search(keys[-1]) and value and "${" not in value:
-            raise source.error(keys, " must not be written into a recipe; use ${oc.env:NAME}")
+            got = REDACTED if in_secret(keys, value) else repr(value)
+            raise source.error(keys, f": only ${{oc.env:NAME}} can be interpolated, got {got}")
+        _remember_secrets(keys, value)
+
+
+def _refuse_secrets(source: Source, keys: Keys, value: Any) -> None:
+    """A literal secret would lie in the run folder, in the shell's history and in the list of processes."""
+    written = _ENV.sub(lambda found: found[2] or "", value) if isinstance(value, str) else value
+    is_asked_for = isinstance(value, str) and not _ENV.sub("", value)
+    if (in_secret(keys, written) and not (is_asked_for and written in ("", ",", ",null"))) or (
+        isinstance(written, str) and looks_secret(written)
+    ):
+        raise source.error(keys, " must not be written into a recipe; use ${oc.env:NAME}")
+
+
+def in_secret(keys: Keys, value: Any) -> bool:
+    """Whether the key, or a section around it, is named as a secret. Names that the user gives do not count."""
+    own = [key for index, key in enumerate(keys) if not is_given_name(keys, index)]
+    return any(holds_secret(key, value) for key in own)
+
+
+def is_given_name(keys: Keys, index: int) -> bool:
+    """The name of a reward or of a suite, which stands where others have a key."""
+    return keys[:index] in (("rewards",), ("evaluation", "suites"))
+
+
+def _remember_secrets(keys: Keys, value: str) -> None:
+    """What a recipe takes from the environment for a plugin, or by a secret's name, must not turn up in a text."""
+    for found in _ENV.finditer(value):
+        held = os.environ.get(found[1], "")
+        for_plugin = keys[0] in (*SLOTS, "rewards") or "task" in keys
+        is_secret = in_secret(keys, held) or is_secret_name(found[1])
+        if is_secret or (for_plugin and not os.path.exists(held)):
+            remember(held)
 
 
 def leaves(data: Any, at: Keys = ()) -> Iterator[tuple[Keys, Any]]:

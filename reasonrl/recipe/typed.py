@@ -15,7 +15,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import nearest, one_line
-from reasonrl.recipe.source import Keys, Source
+from reasonrl.recipe.source import Keys, Source, in_secret
+from reasonrl.redact import REDACTED, hide_values
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") ->
     Raises: RecipeError for an unknown or missing key, a wrong type, or a value that ``cls`` itself refuses.
     """
     if not isinstance(data, Mapping):
-        raise source.error(at, f" must be a mapping of keys, got {show(data)}")
+        raise source.error(at, f" must be a mapping of keys, got {_got(data, at)}")
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     for key in data:
@@ -40,10 +41,14 @@ def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") ->
     values = {key: _value(hints[key], data[key], source, (*at, key)) for key in data}
     try:
         return cls(**values)
-    except ValueError as err:
-        raise _refused(source, at, one_line(err), known, data) from err
-    except TypeError as err:  # a __post_init__ that compares what a plain union let through
-        raise source.error(at, f": {one_line(err)}") from err
+    except (ValueError, TypeError) as err:
+        # A value from the environment is told as the recipe has it: ${oc.env:NAME}.
+        written = {str(values[key]): str(data[key]) for key in data if "${" in str(data[key])}
+        message = hide_values(one_line(err), written)
+        cause = None if written else err
+        if isinstance(err, TypeError):  # a __post_init__ that compares what a plain union let through
+            raise source.error(at, f": {message}") from cause
+        raise _refused(source, at, message, known, data) from cause
 
 
 def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
@@ -54,7 +59,7 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
         return build(plain, value, source, at)
     if value is not None and _is_typed_mapping(plain):
         if not isinstance(value, Mapping):
-            raise source.error(at, f" must be a mapping of names, got {show(value)}")
+            raise source.error(at, f" must be a mapping of names, got {_got(value, at)}")
         item = get_args(plain)[1]
         return {name: _value(item, entry, source, (*at, name)) for name, entry in value.items()}
     return _leaf(declared, value, source, at)
@@ -62,7 +67,7 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
 
 def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     if not _is_strictly(declared, value):
-        raise source.error(at, f" must be {type_text(declared)}, got {show(value)}")
+        raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}")
     plain, _ = _strip_none(declared)
     if value is None or (plain is type(value) and "${" not in str(value) and plain in _SCALARS):
         return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
@@ -77,7 +82,8 @@ def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     except (OmegaConfBaseException, TypeError, ValueError) as err:
         if isinstance(err, RecipeError):
             raise
-        raise source.error(at, f" must be {type_text(declared)}, got {show(value)}") from err
+        cause = None if "${" in str(value) else err
+        raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}") from cause
 
 
 def _is_strictly(declared: Any, value: Any) -> bool:
@@ -132,6 +138,11 @@ def type_text(declared: Any) -> str:
     if get_origin(declared) is list:
         return f"a list, each item {type_text(get_args(declared)[0])}"
     return _NOUNS.get(get_origin(declared) or declared, getattr(declared, "__name__", str(declared)))
+
+
+def _got(value: Any, at: Keys) -> str:
+    """A refused value as the user wrote it, unless its key says that it is a secret."""
+    return REDACTED if in_secret(at, value) and "${" not in str(value) else show(value)
 
 
 def show(value: Any) -> str:

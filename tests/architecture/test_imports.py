@@ -16,6 +16,7 @@ PLUGINS = ROOT / "plugins"
 
 # A part may import parts of a lower number, and itself.
 LEVELS = {
+    "redact": -1,
     "errors": 0,
     "contracts": 1,
     "functional": 2,
@@ -45,6 +46,7 @@ ANYWHERE = {"testing"}
 ALLOWED_IN_ANALYSIS = {"contracts", "observability", "errors"}
 ALLOWED_IN_PLUGINS = {"contracts", "functional", "testing", "errors"}
 TORCH_FREE = (
+    "redact",
     "errors",
     "contracts",
     "recipe",

@@ -9,10 +9,11 @@ from support.toy_plugin import AlgorithmConfig, EngineConfig, Nested, ToyConfig
 from reasonrl import Needs
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import check_recipe, load_recipe
-from reasonrl.recipe.render import REDACTED, render_plain
+from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.recipe.source import read_source
+from reasonrl.redact import FROM_ENVIRONMENT
 
 PARENT = """\
 name: parent
@@ -170,10 +171,11 @@ def test_environment_is_read_but_not_kept(
     assert "canary" not in json.dumps(render_plain(resolved))
 
 
-def test_plain_form_shows_defaults_and_redacts_secrets(tmp_path: Path, plugins: Plugins) -> None:
-    plain = render_plain(load(tmp_path, plugins, child="task: {token: abc}\n"))
+def test_plain_form_shows_defaults_and_hides_the_environment(tmp_path: Path, plugins: Plugins) -> None:
+    plain = render_plain(load(tmp_path, plugins, child="task: {token: '${oc.env:HOME}'}\n"))
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["task"] == {"name": "toy", "low": 1, "high": 7, "words": ["a", "b"], "token": REDACTED}
+    hidden = {"token": FROM_ENVIRONMENT}
+    assert plain["task"] == {"name": "toy", "low": 1, "high": 7, "words": ["a", "b"], **hidden}
     assert plain["sampling"]["max_completion_tokens"] == 1024
     assert plain["algorithm"]["nested"] == {"coef": 0.5}
     assert plain["rewards"] == {"toy_reward": {"weight": 1.0}}
