@@ -14,6 +14,7 @@ from reasonrl.errors import RecipeError
 
 STEP_DIR = re.compile(r"step_(\d{6,18})")
 STEP_FILE = re.compile(r"step_(\d{6,18})\.jsonl")
+LEFTOVER = re.compile(r"\.(tmp|old|gone)-step_\d{6,18}")  # as checkpoints are written and deleted
 TRACES = ("metrics.jsonl", "checkpoints", "transcripts", "evals")
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 
@@ -109,7 +110,7 @@ def read_run(run_dir: str | Path, verify: Verify) -> RunRecords:
         metrics=_read_metrics(path / "metrics.jsonl", problems),
         first_evaluation=_read_object(path / "evals" / "step_000000" / "summary.json", problems) or {},
         checkpoints=_checkpoints(path / "checkpoints", verify),
-        unfinished_saves=tuple(p.name for p in _entries(path / "checkpoints") if p.name.startswith(".tmp-")),
+        unfinished_saves=tuple(p.name for p in _entries(path / "checkpoints") if LEFTOVER.fullmatch(p.name)),
         sampled_by=_sampled_by(path / "transcripts"),
         missing=tuple(name for name in ("recipe.yaml", "metrics.jsonl") if not (path / name).is_file()),
         problems=tuple(problems),

@@ -1,0 +1,244 @@
+"""``reasonrl doctor --self``: is this installation complete, and what can it use? Shows no value of the environment."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from reasonrl.analysis.doctor.findings import Diagnosis, Finding, Severity, worst_first
+from reasonrl.plugins import PluginRecord, describe, load_plugins
+from reasonrl.recipe.schema import Recipe
+
+SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "pluggy", "omegaconf")
+LITTLE_SPACE_BYTES = 2**30
+"""A checkpoint of a model of 0.1 billion parameters with its optimizer; less than that is soon full."""
+TRUE = ("1", "on", "yes", "true")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfCheck:
+    """One thing about the installation that is looked at."""
+
+    name: str
+    looks_at: str
+    find: Callable[[], Iterable[Finding]]
+
+
+def examine_installation() -> Diagnosis:
+    """Every check of the installation; imports torch."""
+    findings = [finding for check in SELF_CHECKS for finding in check.find()]
+    worst = worst_first(findings)
+    return Diagnosis(
+        subject=f"reasonrl {_version('reasonrl') or '(not installed)'}",
+        state="not usable" if worst[0].severity == "error" else "usable",
+        findings=worst,
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_python() -> Iterator[Finding]:
+    wanted = _field("Requires-Python")
+    running = platform.python_version()
+    if wanted and not SpecifierSet(wanted).contains(running, prereleases=True):
+        yield Finding(
+            severity="error",
+            check="python",
+            message=f"Python {running} runs, {wanted} is needed",
+            remedy="make a new environment with a newer Python and install reasonrl there",
+        )
+    else:
+        yield _ok("python", f"Python {running} on {platform.system()} {platform.machine()}")
+
+
+def _field(name: str) -> str | None:
+    try:
+        return metadata.metadata("reasonrl").get(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_install() -> Iterator[Finding]:
+    try:
+        distribution = metadata.distribution("reasonrl")
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            severity="error",
+            check="install",
+            message="reasonrl is imported but not installed, so it has no plugins",
+            remedy="run `pip install -e .` in its repository",
+        )
+        return
+    url = _json_object(distribution.read_text("direct_url.json"))
+    folder = url.get("dir_info")
+    editable = isinstance(folder, dict) and bool(folder.get("editable"))
+    source = Path(__file__).resolve().parents[2]
+    yield _ok("install", f"editable, from {source}" if editable else f"installed in {source}")
+
+
+def _json_object(text: str | None) -> Mapping[str, object]:
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Finding]:
+    """Installed versions against the ranges that the package declares; extras are left out."""
+    declared = (
+        metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
+    )
+    environment = {**default_environment(), "extra": ""}
+    wrong = []
+    for requirement in map(Requirement, declared or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        installed = _version(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed or 'is missing'} (needs {requirement.specifier})")
+    if wrong:
+        yield Finding(
+            severity="error",
+            check="packages",
+            message="; ".join(wrong),
+            remedy="install reasonrl again in a fresh environment; another package has changed these",
+        )
+    else:
+        yield _ok("packages", ", ".join(f"{name} {_version(name)}" for name in SHOWN_PACKAGES))
+
+
+def check_plugins(records: Iterable[PluginRecord] | None = None) -> Iterator[Finding]:
+    known = list(load_plugins().records if records is None else records)
+    active = [record.label for record in known if record.status == "active"]
+    yield (
+        _ok("plugins", f"active: {', '.join(active)}")
+        if active
+        else Finding(
+            severity="error",
+            check="plugins",
+            message="no plugin is active, so there is no task, algorithm or engine",
+            remedy="install reasonrl again, and look at REASONRL_PLUGINS; `reasonrl plugins list` shows them all",
+        )
+    )
+    for record in known:
+        if record.status != "active":
+            yield _not_active(record)
+
+
+def _not_active(record: PluginRecord) -> Finding:
+    severities: dict[str, Severity] = {"broken": "warning", "incompatible": "warning"}
+    is_own = record.distribution == "reasonrl" and record.status == "broken"
+    return Finding(
+        severity="error" if is_own else severities.get(record.status, "note"),
+        check="plugins",
+        message=f"{record.label} is {record.status}: {record.error or 'left out by REASONRL_PLUGINS'}",
+        remedy=f"`reasonrl plugins show {record.name}` says more" if record.status == "broken" else "",
+    )
+
+
+def check_torch() -> Iterator[Finding]:
+    try:
+        import torch
+
+        product = torch.ones(8, 8, dtype=torch.bfloat16) @ torch.ones(8, 8, dtype=torch.bfloat16)
+    except Exception as err:  # a broken build fails in any way, and this is where its user looks
+        yield Finding(
+            severity="error",
+            check="torch",
+            message=f"torch cannot be used: {describe(err)}",
+            remedy="install torch again, in the build for this machine",
+        )
+        return
+    right = bool((product == 8).all())
+    yield _ok(
+        "torch",
+        f"{torch.get_num_threads()} of {os.cpu_count()} CPU threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"bfloat16 {'works' if right else 'computes nonsense'}",
+    )
+
+
+def check_device() -> Iterator[Finding]:
+    try:
+        import torch
+
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    except Exception as err:  # a driver that does not fit fails in any way
+        yield Finding(
+            severity="warning",
+            check="device",
+            message=f"the GPU cannot be asked: {describe(err)}",
+            remedy="compare the driver's version with the one that torch was built for",
+        )
+        return
+    if names:
+        yield _ok("device", f"GPU: {', '.join(names)}")
+    else:
+        built = "" if torch.version.cuda else " (this torch is built for the CPU only)"
+        yield Finding(severity="note", check="device", message=f"no GPU was found, runs use the CPU{built}")
+
+
+def check_output(folder: str | None = None) -> Iterator[Finding]:
+    """Whether runs can be written to the default place below the working folder."""
+    root = Path(
+        folder if folder is not None else Recipe.__dataclass_fields__["output_dir"].default
+    ).absolute()
+    found = next(path for path in (root, *root.parents) if path.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+        yield Finding(
+            severity="error",
+            check="output",
+            message=f"runs cannot be written to {root}: {found} cannot be written",
+            remedy="start somewhere else, or set `output_dir`",
+        )
+        return
+    free = shutil.disk_usage(found).free
+    text = f"runs go to {root}, {free / 2**30:.1f} GiB free"
+    if free < LITTLE_SPACE_BYTES:
+        remedy = "free some space, set `output_dir`, or lower `checkpoint.keep`"
+        yield Finding(severity="warning", check="output", message=text, remedy=remedy)
+    else:
+        yield _ok("output", text)
+
+
+def check_hub(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Whether models may be fetched. Says that a token is set, never which."""
+    token = "a token is set" if environ.get("HF_TOKEN") else "no token is set in HF_TOKEN"
+    if environ.get("HF_HUB_OFFLINE", "").lower() in TRUE:
+        yield Finding(
+            severity="note",
+            check="hub",
+            message=f"HF_HUB_OFFLINE is set: only models that are already on this machine are used; {token}",
+            remedy="unset it to fetch models from the hub",
+        )
+    else:
+        yield _ok("hub", f"models may be fetched from the hub; {token}")
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(severity="ok", check=check, message=message)
+
+
+SELF_CHECKS: tuple[SelfCheck, ...] = (
+    SelfCheck(name="python", looks_at="the version of Python", find=check_python),
+    SelfCheck(name="install", looks_at="where reasonrl comes from, editable or not", find=check_install),
+    SelfCheck(name="packages", looks_at="versions of what it needs, against its ranges", find=check_packages),
+    SelfCheck(name="plugins", looks_at="plugins that are active, and why others are not", find=check_plugins),
+    SelfCheck(name="torch", looks_at="threads, instruction set, bfloat16", find=check_torch),
+    SelfCheck(name="device", looks_at="GPUs", find=check_device),
+    SelfCheck(name="output", looks_at="whether runs can be written, and the free space", find=check_output),
+    SelfCheck(name="hub", looks_at="whether models may be fetched", find=check_hub),
+)
