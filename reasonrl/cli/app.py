@@ -10,12 +10,13 @@ from typer.core import TyperGroup
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.errors import ReasonRLError, RecipeError
 from reasonrl.plugins import one_line
+from reasonrl.redact import REDACTED, redact_traceback
 
 EXIT_INTERRUPTED = 130
 
 
 class _OneLineErrors(TyperGroup):
-    """Turns the errors that reasonrl raises on purpose into one line and their exit code."""
+    """Turns the errors that reasonrl raises on purpose into one line and their exit code; no error tells a secret."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -26,6 +27,12 @@ class _OneLineErrors(TyperGroup):
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from err
+        except Exception as err:
+            text = redact_traceback(err)
+            if hasattr(err, "exit_code") or REDACTED not in text:  # typer's own, or nothing to hide
+                raise
+            typer.echo(text, err=True, nl=False)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

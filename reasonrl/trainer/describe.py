@@ -14,6 +14,7 @@ import reasonrl
 from reasonrl.observability.reporter import Plan
 from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe, ResolvedSft
+from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
 from reasonrl.trainer.workbench import Workbench
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
@@ -33,7 +34,7 @@ def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, run_
     return Plan(
         title=f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}",
         total_steps=total,
-        lines=lines,
+        lines=[(label, redact_text(text)) for label, text in lines],
         evaluation_every=resolved.recipe.evaluation.every,
     )
 
@@ -124,12 +125,12 @@ def run_manifest(
     resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
-    return {
+    manifest = {
         "reasonrl": reasonrl.__version__,
         "name": resolved.recipe.name,
         "seed": resolved.recipe.seed,
         "recipe": plain,
-        "model_path": resolved.model_path,
+        "model_path": FROM_ENVIRONMENT if ("model", "path") in resolved.interpolated else resolved.model_path,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in VERSIONED},
         "plugins": [
@@ -146,6 +147,7 @@ def run_manifest(
         },
         "git": _git_state(),
     }
+    return redact_data(manifest)
 
 
 def _version(distribution: str) -> str | None:
