@@ -69,11 +69,34 @@ def run(
         run_dir: folder to create for this run; default ``runs/<name>-<n>``.
         plugins: files or modules to load beside the installed plugins, as ``--plugin`` does.
     Returns: outcome, folder, summary and path of the trained model.
-    Raises: RecipeError for wrong input, RunDirInUseError, PluginError, TrainingError.
+    Raises: RecipeError for wrong input, RunDirInUseError, PluginError, CheckpointError, TrainingError. SIGINT and
+        SIGTERM save the state and raise a KeyboardInterrupt; a second one ends the process.
     """
     from reasonrl.trainer.run import train
 
     return train(recipe, overrides, run_dir=run_dir, plugin_files=plugins)
+
+
+def resume(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    plugins: Sequence[str] = (),
+) -> "RunResult":
+    """Go on with a run as ``reasonrl resume RUN`` does, bit by bit as if it had never stopped.
+
+    Args:
+        run_dir: folder of a run that was stopped, killed or has failed; one without a checkpoint starts again.
+        overrides: ``"trainer.steps=N"`` to go on for longer; a run keeps the rest of its recipe.
+        strict: refuse if the newest checkpoint is damaged, instead of using the one before.
+        plugins: files or modules to load beside the installed plugins.
+    Returns: as ``run``; the outcome is ``already completed`` if there was nothing left to do.
+    Raises: RecipeError if recipe, tokenizer or plugins are not what they were, RunDirInUseError, CheckpointError.
+    """
+    from reasonrl.trainer.run import resume as resume_run
+
+    return resume_run(run_dir, overrides, strict=strict, plugin_files=plugins)
 
 
 __all__ = [
@@ -112,5 +135,6 @@ __all__ = [
     "TaskSpec",
     "__version__",
     "hookimpl",
+    "resume",
     "run",
 ]

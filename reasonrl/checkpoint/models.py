@@ -1,15 +1,21 @@
-"""Saved models: ``checkpoints/step_000020/`` is a Hugging Face model folder, there whole or not at all."""
+"""``checkpoints/step_000020/``: a Hugging Face model folder and the state of the run, there whole or not at all."""
 
+import logging
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from reasonrl.checkpoint import files
+from reasonrl.checkpoint.manifest import check_manifest, write_manifest
 from reasonrl.errors import CheckpointError
 
+log = logging.getLogger(__name__)
+
 STEP_DIR = re.compile(r"step_(\d{6,})")
+LEFTOVER = re.compile(r"\.(tmp|old|gone)-step_\d{6,}")
 
 
 def step_dir(run_dir: Path, step: int) -> Path:
@@ -24,26 +30,118 @@ def saved_steps(run_dir: Path) -> list[int]:
     return sorted(int(m.group(1)) for entry in folder.iterdir() if (m := STEP_DIR.fullmatch(entry.name)))
 
 
-def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
-    """Let ``write`` fill a temporary folder, then move it into place and drop all but the last ``keep``.
+def save_step(
+    run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, best: int | None = None
+) -> Path:
+    """Let ``write`` fill a temporary folder, sync and hash it, then move it into place in one step.
 
+    Afterwards all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
     Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
     """
     final = step_dir(run_dir, step)
     temporary = final.with_name(f".tmp-{final.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.replace(final)
-    except (OSError, SafetensorError) as err:  # a full disk reaches us as either
-        reason = getattr(err, "strerror", None) or err
-        raise CheckpointError(
-            f"cannot save checkpoint {final}: {reason}; earlier checkpoints are kept"
-        ) from err
+        with _explained(final):
+            files.delete(temporary)
+            files.make_folder(temporary)
+            write(temporary)
+            write_manifest(temporary)
+            _put_in_place(temporary, final)
+            if problem := check_manifest(final, deep=False):
+                raise OSError(f"what was written is not there: {problem}")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # also when interrupted; moved away if all went well
-    for old in saved_steps(run_dir)[:-keep]:
-        shutil.rmtree(step_dir(run_dir, old), ignore_errors=True)
+        with suppress(OSError):  # moved away if all went well; else the first error is the one to report
+            files.delete(temporary)
+    _prune(run_dir, step, keep, {best} if best is not None else set())
     return final
+
+
+@contextmanager
+def _explained(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointError) as err:  # a full disk reaches us as any of them
+        cause = err.__cause__ if isinstance(err, CheckpointError) and err.__cause__ else err
+        reason = getattr(cause, "strerror", None) or cause
+        raise CheckpointError(
+            f"cannot save checkpoint {final}: {reason}; earlier checkpoints are kept: free the disk, then "
+            f"`reasonrl resume {final.parent.parent}`"
+        ) from err
+
+
+def _put_in_place(temporary: Path, final: Path) -> None:
+    """A checkpoint of the same step makes room only for the moment of the move."""
+    replaced = final.with_name(f".old-{final.name}")
+    files.delete(replaced)
+    if final.exists():
+        files.move(final, replaced)
+    try:
+        files.move(temporary, final)
+    except OSError:
+        if replaced.exists():
+            files.move(replaced, final)
+        raise
+    files.sync_folder(final.parent)
+    files.sync_folder(final.parent.parent)  # the first checkpoint brings the folder of checkpoints along
+    files.delete(replaced)
+
+
+def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None:
+    """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run."""
+    done = [saved for saved in saved_steps(run_dir) if saved <= step]
+    for old in done[:-keep]:
+        if old in spared:
+            continue
+        folder = step_dir(run_dir, old)
+        try:
+            gone = folder.with_name(f".gone-{folder.name}")
+            files.move(folder, gone)
+            files.delete(gone)
+        except OSError as err:
+            log.warning("cannot delete the old checkpoint %s: %s", folder, err.strerror or err)
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Remove what a killed save or deletion left behind; bring back what it had moved aside."""
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        return
+    for entry in [path for path in folder.iterdir() if LEFTOVER.fullmatch(path.name)]:
+        kind, _, name = entry.name[1:].partition("-")
+        if kind == "old" and not (folder / name).exists():
+            files.move(entry, folder / name)
+        else:
+            files.delete(entry)
+
+
+def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
+    """The newest checkpoint that is what was written; None if the run has none at all.
+
+    A damaged one is passed over with a warning that names the file.
+    Raises: CheckpointError if every one is damaged, or with ``strict`` the newest one.
+    """
+    steps = saved_steps(run_dir)
+    for step in reversed(steps):
+        folder = step_dir(run_dir, step)
+        problem = check_manifest(folder)
+        if problem is None:
+            return folder
+        if strict:
+            raise CheckpointError(f"{folder}: {problem}; without --strict an earlier checkpoint is used")
+        log.warning("checkpoint %s is damaged and passed over: %s", folder, problem)
+    if steps:
+        raise CheckpointError(
+            f"no checkpoint of {run_dir} can be trusted ({len(steps)} damaged); to start again at step 0, "
+            f"remove {run_dir / 'checkpoints'}"
+        )
+    return None
+
+
+def set_aside_later(run_dir: Path, step: int) -> None:
+    """Rename checkpoints of later steps: damaged ones, which are in the way of those to come."""
+    for later in [saved for saved in saved_steps(run_dir) if saved > step]:
+        folder = step_dir(run_dir, later)
+        number = 1
+        while (aside := folder.with_name(f"damaged-{folder.name}-{number}")).exists():
+            number += 1
+        files.move(folder, aside)

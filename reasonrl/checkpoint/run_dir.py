@@ -1,6 +1,7 @@
 """Creating, naming and locking the folder of a run."""
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -13,6 +14,8 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 
 from reasonrl.errors import RecipeError, RunDirInUseError
+
+log = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 
@@ -51,6 +54,38 @@ class RunDir:
                 raise RecipeError(_cannot_create(parent, err)) from err
             raise
         return cls(path, lock)
+
+    @classmethod
+    def reopen(cls, path: Path) -> "RunDir":
+        """Lock an existing run folder; the lock of a process that died is free.
+
+        Raises: RunDirInUseError if another process holds it, RecipeError if it cannot be locked.
+        """
+        lock = FileLock(path / LOCK_NAME)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as err:
+            raise RunDirInUseError(
+                f"run folder {path} is in use by another run; wait for it, or stop it"
+            ) from err
+        except OSError as err:
+            raise RecipeError(f"cannot lock the run folder {path}: {err.strerror or err}") from err
+        return cls(path, lock)
+
+    def rewind(self, step: int, metrics_bytes: int) -> None:
+        """Forget what was written after the end of ``step``; -1 = everything that a run writes as it goes."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            if metrics.stat().st_size < metrics_bytes:
+                log.warning("%s lost lines of steps up to %d; the run itself is whole", metrics, step)
+            else:
+                os.truncate(metrics, metrics_bytes)
+        for entry in [*self.path.glob("transcripts/step_*.jsonl"), *self.path.glob("evals/step_*")]:
+            number = entry.name.removeprefix("step_").removesuffix(".jsonl")
+            if number.isdecimal() and int(number) > step:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for stale in ("summary.json", ".summary.json.tmp"):
+            (self.path / stale).unlink(missing_ok=True)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file so that it is there whole or not at all."""
@@ -98,6 +133,12 @@ def refuse_taken(explicit: str | Path | None) -> None:
         _refuse_existing(Path(explicit), FileLock(Path(explicit) / LOCK_NAME))
 
 
+def refuse_in_use(path: Path) -> None:
+    """Raises RunDirInUseError if another process holds the run folder now."""
+    if (path / LOCK_NAME).exists():
+        RunDir.reopen(path).close()
+
+
 def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> None:
     """Refuse early a place where ``RunDir.create`` could make no folder.
 
@@ -122,7 +163,9 @@ def _refuse_existing(path: Path, lock: FileLock) -> NoReturn:
             pass  # another user's lock: whether it is held cannot be known, that the folder exists can
         else:
             lock.release()
-    raise RecipeError(f"run folder {path} exists already; choose another --run-dir or remove it")
+    raise RecipeError(
+        f"run folder {path} exists already; choose another --run-dir, or go on with `reasonrl resume {path}`"
+    )
 
 
 def _next_free(parent: Path, name: str) -> Path:

@@ -26,7 +26,8 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from err
+            # A stop that a signal asked for knows which one.
+            raise typer.Exit(getattr(err, "exit_code", EXIT_INTERRUPTED)) from err
         except Exception as err:
             text = redact_traceback(err)
             if hasattr(err, "exit_code") or REDACTED not in text:  # typer's own, or nothing to hide
@@ -79,6 +80,22 @@ def train(
     from reasonrl.cli.train import run_train
 
     run_train(recipe, overrides or [], run_dir, plugin or [], plain)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="trainer.steps=N: go on for longer than planned.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Refuse if the newest checkpoint is damaged.")] = False,
+    plain: Plain = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Go on with a run that was stopped or killed, from its newest whole checkpoint."""
+    from reasonrl.cli.resume import run_resume
+
+    run_resume(run, overrides or [], strict, plugin or [], plain)
 
 
 @app.command()

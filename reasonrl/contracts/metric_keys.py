@@ -127,7 +127,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("time/update_s", "s", "Forward, backward and optimizer."),
         ("time/sync_s", "s", "Handing the new weights to the engine."),
         ("time/evaluation_s", "s", "Evaluation suites after the step."),
-        ("time/checkpoint_s", "s", "Saving the model after the step."),
+        ("time/checkpoint_s", "s", "Saving the checkpoint after the step before."),
         ("eval/<suite>/accuracy", "fraction", "Correct completions; an unscored one counts as not correct."),
         ("eval/<suite>/accuracy_ci95_low", "fraction", "Lower end of the accuracy's 95% interval."),
         ("eval/<suite>/accuracy_ci95_high", "fraction", "Upper end of the accuracy's 95% interval."),

@@ -3,18 +3,16 @@ weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from reasonrl.errors import CheckpointError
-from reasonrl.model.lora import base_model, iter_merged_weights
+from reasonrl.model.lora import base_model, is_lora, iter_merged_weights
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
-
-CRITIC_FILE = "critic.safetensors"
 
 
 def unwrap(policy: nn.Module) -> PolicyModule:
@@ -44,12 +42,11 @@ def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     Raises: CheckpointError if the policy is wrapped in something unknown.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import revert_weight_conversion
 
     model = unwrap(policy).model
     base = base_model(model)
-    if getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False):
+    if _is_converted(base):
         # This architecture is laid out otherwise in memory (stacked experts): all weights are needed to
         # convert back.
         yield from revert_weight_conversion(base, dict(_plain_weights(model))).items()
@@ -57,45 +54,50 @@ def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from _plain_weights(model)
 
 
-def save_model(policy: nn.Module, tokenizer: Any, folder: Path, *, critic: bool = False) -> None:
+def save_model(policy: nn.Module, tokenizer: Any, folder: Path) -> None:
     """Write a model folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
 
-    ``critic`` adds its weights as ``critic.safetensors``, which those loaders ignore. Not atomic:
-    checkpoints are.
+    Every rank gathers the weights, the first one writes. Not atomic: checkpoints are.
 
     Raises: CheckpointError if the folder cannot be written.
     """
-    module = unwrap(policy)
-    base = base_model(module.model)
+    write_model(policy, tokenizer, folder, gather_model(policy))
+
+
+def gather_model(policy: nn.Module) -> dict[str, Tensor]:
+    """All of ``iter_hf_weights``; every rank joins. One process copies nothing: use it before the next update."""
+    return dict(iter_hf_weights(policy))
+
+
+def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """The model folder of gathered ``weights``. Raises: CheckpointError if it cannot be written."""
+    base = base_model(unwrap(policy).model)
     try:
         with quiet_transformers():
-            base.save_pretrained(folder, state_dict=dict(_plain_weights(module.model)))
+            base.save_pretrained(folder, state_dict=dict(weights))
             tokenizer.save_pretrained(folder)
-        if critic and module.critic is not None:
-            _save_critic(module.critic, folder / CRITIC_FILE)
     except OSError as error:
         raise CheckpointError(f"cannot write the model to {folder}: {error}") from error
 
 
-def load_critic(policy: nn.Module, folder: Path) -> None:
-    """Load what :func:`save_model` wrote with ``critic=True`` into the policy's critic.
+def model_names(policy: nn.Module) -> list[str]:
+    """Names under which a model folder gives the policy's own weights back, bit by bit.
 
-    Raises: CheckpointError if there is no such file, no critic, or their shapes differ.
+    None with adapters, which the folder has merged, or where the architecture is laid out otherwise on disk.
     """
-    from safetensors.torch import load_file
+    model = unwrap(policy).model
+    if is_lora(model) or _is_converted(model):
+        return []
+    aliases = _tied_names(model)
+    return [name for name in cast(Any, model).state_dict() if name not in aliases]
 
-    critic = unwrap(policy).critic
-    path = folder / CRITIC_FILE
-    if critic is None or not path.is_file():
-        raise CheckpointError(
-            f"cannot load a critic from {path}: {'no such file' if critic else 'the policy has none'}"
-        )
-    try:
-        critic.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not fit the recipe's critic: {str(error).splitlines()[0]}"
-        ) from error
+
+def _is_converted(base: Any) -> bool:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return bool(
+        getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False)
+    )
 
 
 def _plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -115,12 +117,3 @@ def _tied_names(base: Any) -> set[str]:
 
 def _whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _save_critic(critic: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: _whole(value.detach()).contiguous().clone() for name, value in critic.state_dict().items()
-    }
-    save_file(tensors, path)

@@ -6,15 +6,16 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 import reasonrl
 from reasonrl.observability.reporter import Plan
-from reasonrl.plugins import Kind, Plugins
-from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe, ResolvedSft
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
+from reasonrl.trainer.identity import total_steps, used_plugins
 from reasonrl.trainer.workbench import Workbench
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
@@ -37,14 +38,6 @@ def describe_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, run_
         lines=[(label, redact_text(text)) for label, text in lines],
         evaluation_every=resolved.recipe.evaluation.every,
     )
-
-
-def total_steps(resolved: AnyResolved) -> int:
-    """Optimizer-loop iterations of the run."""
-    if isinstance(resolved, ResolvedRecipe):
-        return resolved.recipe.trainer.steps
-    sft = resolved.recipe.sft
-    return -(-sft.max_tokens // sft.tokens_per_batch)
 
 
 def _model_line(resolved: AnyResolved, bench: Workbench) -> str:
@@ -105,20 +98,6 @@ def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
             f"{name}: {suite.config.problems} problems x {suite.config.samples} at {how}, first and last"
             + (f" and every {every} steps" if every else ""),
         )
-
-
-def components(resolved: AnyResolved) -> list[Component]:
-    """Every component that the recipe names."""
-    found: list[Any] = [resolved.rollout, *resolved.rewards.values()]
-    found += [suite.task for suite in resolved.suites.values()]
-    found += [resolved.task] if resolved.task else []
-    return [*found, resolved.algorithm] if isinstance(resolved, ResolvedRecipe) else found
-
-
-def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
-    """``name version`` of the plugins behind those components."""
-    records = [plugins.provider(cast(Kind, c.spec.kind), c.spec.name) for c in components(resolved)]
-    return sorted({f"{record.name} {record.version}".strip() for record in records})
 
 
 def run_manifest(

@@ -2,11 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.models import save_step
+from reasonrl.checkpoint import files
+from reasonrl.checkpoint.models import save_step, step_dir
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.evaluation.suites import SuiteResult
@@ -14,8 +16,11 @@ from reasonrl.observability.jsonl import append_jsonl, write_jsonl
 from reasonrl.observability.reporter import Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
+from reasonrl.trainer.state import TrainState
 
 log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
 
 
 class Logbook:
@@ -42,6 +47,8 @@ class Logbook:
         self._started = time.monotonic()
         self._first_evaluation: dict[str, Any] = {}
         self._last_evaluation: dict[str, Any] = {}
+        self._best: dict[str, Any] | None = None
+        self._earlier_s = 0.0
         self._steps_done = 0
         self.model_path: Path | None = None
 
@@ -50,6 +57,23 @@ class Logbook:
         if self._run_dir is not None:
             self._reporter.phase(phase)
 
+    def resume(self, state: TrainState, model_path: Path) -> None:
+        """Go on from where the checkpoint ``model_path`` left off."""
+        kept = state.logbook
+        self._first_evaluation, self._last_evaluation = dict(kept["first"]), dict(kept["last"])
+        best = kept["best"]
+        is_there = best and (self._run_dir is None or step_dir(self._run_dir.path, best["step"]).is_dir())
+        self._best = dict(best) if is_there else None
+        self._earlier_s = kept["wall_s"]
+        self._steps_done = state.step
+        self.model_path = model_path if self._run_dir is not None else None
+
+    def transcribe(self, step: int, groups: Sequence[ScoredGroup]) -> None:
+        """The first completions of a step, before anything can interrupt the run."""
+        if self._run_dir is not None and self._transcripts_per_step and groups:
+            path = self._run_dir.path / "transcripts" / f"step_{step:06d}.jsonl"
+            write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
+
     def record(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """One finished step."""
         self._steps_done = record.step
@@ -57,10 +81,7 @@ class Logbook:
         if self._run_dir is None:
             return
         line = {"step": record.step, **record.metrics, **record.timing_s}
-        append_jsonl(self._run_dir.path / "metrics.jsonl", line)
-        if self._transcripts_per_step and groups:
-            path = self._run_dir.path / "transcripts" / f"step_{record.step:06d}.jsonl"
-            write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
+        append_jsonl(self._run_dir.path / METRICS, line)
         if self._trackers is not None:
             self._trackers.log({**record.metrics, **record.timing_s}, record.step)
         self._reporter.stepped(record, self._total_steps, groups)
@@ -82,18 +103,57 @@ class Logbook:
         )
         self._reporter.evaluated(step, results)
 
-    def save_model(self, step: int, write: Callable[[Path], None], *, keep: int) -> None:
-        """``checkpoints/step_<n>/`` as a Hugging Face model folder."""
-        if self._run_dir is not None:
-            self.model_path = save_step(self._run_dir.path, step, write, keep=keep)
+    def save(
+        self, state: TrainState, write: Callable[[Path], None], *, keep: int, keep_best: bool = False
+    ) -> None:
+        """``checkpoints/step_<n>/``: what ``write`` writes, and the state with the logbook's own.
+
+        Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
+        """
+        if self._run_dir is None:
+            return
+        best = self._better(state.step) if keep_best else None
+
+        def write_all(folder: Path) -> None:
+            write(folder)
+            replace(state, logbook=self._state(best)).write(folder)
+
+        self.model_path = save_step(
+            self._run_dir.path, state.step, write_all, keep=keep, best=best["step"] if best else None
+        )
+        self._best = best
+
+    def _better(self, step: int) -> dict[str, Any] | None:
+        """The best saved step by the first suite's accuracy, ``step`` included; the first of equals."""
+        last = self._last_evaluation
+        if last.get("step") != step or (self._best and self._best["accuracy"] >= last["accuracy"]):
+            return self._best
+        return {"step": step, "suite": last["suite"], "accuracy": last["accuracy"]}
+
+    def _state(self, best: Mapping[str, Any] | None) -> dict[str, Any]:
+        assert self._run_dir is not None
+        metrics = self._run_dir.path / METRICS
+        if metrics.exists():
+            files.sync_file(metrics)  # a checkpoint must not be there before the lines it counts
+        return {
+            "first": self._first_evaluation,
+            "last": self._last_evaluation,
+            "best": best,
+            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
+            "wall_s": self._wall_s(),
+        }
+
+    def _wall_s(self) -> float:
+        return round(self._earlier_s + time.monotonic() - self._started, 3)
 
     def finish(self, outcome: str, error: BaseException | None = None) -> dict[str, Any]:
         """Write ``summary.json``, tell observers and the reporter, release the folder."""
         summary = {
             "outcome": outcome,
             "steps": self._steps_done,
-            "wall_s": round(time.monotonic() - self._started, 3),
+            "wall_s": self._wall_s(),
             "eval": {"first": self._first_evaluation, "last": self._last_evaluation},
+            "best": self._best,
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
         if self._trackers is not None:

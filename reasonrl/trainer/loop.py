@@ -1,10 +1,7 @@
 """The training loop: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
@@ -20,17 +17,22 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
-from reasonrl.model.export import iter_hf_weights, save_model
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.plugins import describe
 from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices
+from reasonrl.trainer.numerics import skip_diagnosis
+from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
 
 MAX_UNSCORED_FRAC = 0.2
@@ -56,72 +58,64 @@ class TrainerParts:
     ranks: Ranks
     accelerator: Accelerator
     logbook: Logbook
-
-
-@dataclass(slots=True)
-class Timer:
-    """Seconds by stage, from a monotonic clock."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+    stop: StopSignals
 
 
 class Trainer:
-    """Runs the steps. Its state is the parameters, the optimizer and ``position``, the number of prompts taken."""
+    """Takes the steps. Its state is the parameters, the optimizer and what ``progress`` tells."""
 
     def __init__(self, parts: TrainerParts) -> None:
         self._p = parts
         self._sampling = sampling_params(parts.recipe)
         self.position = 0
+        """Prompts taken from the stream."""
 
-    def run(self) -> None:
-        """All steps of the recipe, with evaluations and saved models."""
-        recipe = self._p.recipe
-        total = recipe.trainer.steps
-        self._sync_weights()
-        self.evaluate(0)
-        for step in range(1, total + 1):
-            last = step == total
-            record, groups = self.step(step)
-            timer = Timer()
-            with timer("evaluation_s"):
-                metrics = self.evaluate(step) if last or _due(step, recipe.evaluation.every) else {}
-            if last or _due(step, recipe.checkpoint.every):
-                with timer("checkpoint_s"):
-                    self.save(step)
-            timing = {**record.timing_s, **{f"time/{k}": v for k, v in timer.seconds.items() if v > 1e-3}}
-            self._p.logbook.record(
-                StepRecord(step=step, metrics={**record.metrics, **metrics}, timing_s=timing), groups
-            )
+    def progress(self) -> dict[str, Any]:
+        """JSON: where the stream, the policy and the algorithm's controllers stand after the last step."""
+        state = getattr(self._p.algorithm, "state_dict", dict)
+        return {
+            "position": self.position,
+            "policy_version": self._p.updater.policy_version,
+            "consecutive_skips": self._p.updater.consecutive_skips,
+            "algorithm": state(),
+        }
 
-    def step(self, step: int) -> tuple[StepRecord, list[ScoredGroup]]:
-        """One step: sample, score, update."""
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Take over what ``progress`` told in another process."""
+        self.position = progress["position"]
+        self._p.updater.policy_version = progress["policy_version"]
+        self._p.updater.consecutive_skips = progress["consecutive_skips"]
+        if hasattr(self._p.algorithm, "load_state_dict"):
+            self._p.algorithm.load_state_dict(progress["algorithm"])
+
+    def step(self, step: int) -> StepOutcome:
+        """One step: sample, score, update. Until the update begins it can be dropped."""
         p, timer = self._p, Timer()
         self._set_learning_rate(step)
         with timer("step_s"):
-            groups, metrics, tokens = self._collect(step, timer)
+            with p.stop.interruptible():
+                groups, metrics, tokens, position = self._collect(step, timer)
             with timer("collate_s"):
                 batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
             update = self._learn(step, batch, timer)
+            self.position = position
             with timer("sync_s"):
-                self._sync_weights()
+                self.sync_weights()
         metrics.update(update.metrics)
         metrics["optim/skipped_updates"] = float(update.num_skipped)
         metrics["optim/learning_rate"] = p.optimizer.param_groups[0]["lr"]
         metrics["policy/version"] = float(update.policy_version)
         metrics.update(self._throughput(tokens, metrics, timer))
-        timing = {f"time/{stage}": seconds for stage, seconds in timer.seconds.items()}
-        return StepRecord(step=step, metrics=metrics, timing_s=timing), groups
+        stuck = update.num_consecutive_skips >= MAX_CONSECUTIVE_SKIPS
+        return StepOutcome(
+            record=StepRecord(step=step, metrics=metrics, timing_s=timer.metrics()),
+            groups=groups,
+            diagnosis=skip_diagnosis(update.metrics, update.num_consecutive_skips) if stuck else "",
+        )
 
-    def _collect(self, step: int, timer: Timer) -> tuple[list[ScoredGroup], dict[str, float], int]:
-        """This rank's groups to train on, metrics of all that was sampled on any rank, this rank's sampled tokens.
+    def _collect(self, step: int, timer: Timer) -> tuple[list[ScoredGroup], dict[str, float], int, int]:
+        """This rank's groups to train on, metrics of all that was sampled on any rank, this rank's sampled tokens,
+        and the position in the stream behind them.
 
         An algorithm's ``keep`` may ask for further prompts.
         """
@@ -130,15 +124,15 @@ class Trainer:
         quota = p.recipe.trainer.prompts_per_step // p.ranks.size
         sampled: list[ScoredGroup] = []
         kept: list[ScoredGroup] = []
-        enough = False
+        enough, position = False, self.position
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast():
-                groups = sample(p.backend, self._requests())
+                groups = sample(p.backend, self._requests(position))
             with timer("reward_s"):
                 scored = p.rewards.score_all(groups)
             sampled += scored
             kept += [group for group in scored if self._keeps(group)]
-            self.position += p.recipe.trainer.prompts_per_step
+            position += p.recipe.trainer.prompts_per_step
             enough = p.ranks.max(quota - len(kept)) <= 0
             if enough:
                 break
@@ -149,7 +143,8 @@ class Trainer:
                 f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
                 f"{quota} groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
             )
-        return kept[:quota], metrics, sum(len(c.token_ids) for g in sampled for c in g.group.completions)
+        tokens = sum(len(c.token_ids) for g in sampled for c in g.group.completions)
+        return kept[:quota], metrics, tokens, position
 
     def _keeps(self, group: ScoredGroup) -> bool:
         keep = getattr(self._p.algorithm, "keep", None)
@@ -170,12 +165,12 @@ class Trainer:
             metrics["group/discarded_frac"] = mean(max(len(sampled) - quota, 0), len(sampled))
         return self._p.ranks.resolve([metrics])
 
-    def _requests(self) -> list[RolloutRequest]:
+    def _requests(self, position: int) -> list[RolloutRequest]:
         p, trainer = self._p, self._p.recipe.trainer
         local = local_prompt_indices(
             trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank
         )
-        return [self.request(self.position + index) for index in local]
+        return [self.request(position + index) for index in local]
 
     def request(self, position: int) -> RolloutRequest:
         """The rollout request of the prompt at ``position`` of the stream; its seed makes it repeatable."""
@@ -227,18 +222,8 @@ class Trainer:
         p.logbook.evaluated(step, results)
         return suite_metrics(results)
 
-    def save(self, step: int) -> None:
-        """A Hugging Face model folder of the current policy."""
-        self._p.logbook.phase("saving")
-        policy = self._p.accelerator.unwrap_model(self._p.policy)
-
-        def write(folder: Path) -> None:
-            save_model(policy, self._p.tokenizer, folder)
-
-        self._p.logbook.save_model(step, write, keep=self._p.recipe.checkpoint.keep)
-        self._p.accelerator.wait_for_everyone()
-
-    def _sync_weights(self) -> None:
+    def sync_weights(self) -> None:
+        """Hand the policy to the engine: before the first prompt, after a resume, after each update."""
         policy = self._p.accelerator.unwrap_model(self._p.policy)
         self._p.backend.sync_weights(iter_hf_weights(policy), policy_version=self._p.updater.policy_version)
 
@@ -271,7 +256,3 @@ def sampling_params(recipe: AnyRecipe) -> SamplingParams:
         max_completion_tokens=recipe.sampling.max_completion_tokens,
         stop=tuple(recipe.sampling.stop),
     )
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

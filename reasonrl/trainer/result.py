@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ALREADY_DONE = "already completed"
+"""The outcome of resuming a run that had done all its steps: nothing happened."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:

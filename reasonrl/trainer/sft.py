@@ -2,34 +2,38 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reasonrl.checkpoint.run_dir import RunDir
+from reasonrl.checkpoint import manifest
+from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.data import StepRecord
 from reasonrl.data.collate import pad_rows
 from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse_missing, task_examples
-from reasonrl.errors import RecipeError, TrainingError
-from reasonrl.model.export import iter_hf_weights, save_model
-from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.errors import CheckpointError, RecipeError
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SftRecipe
-from reasonrl.trainer.describe import total_steps
+from reasonrl.trainer import state
+from reasonrl.trainer.driver import StepOutcome
+from reasonrl.trainer.identity import total_steps
 from reasonrl.trainer.logbook import Logbook
-from reasonrl.trainer.loop import Timer
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.rl import carry_out, open_logbook, open_run_dir
+from reasonrl.trainer.runs import RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.workbench import (
     Workbench,
     build_backend,
@@ -41,14 +45,15 @@ from reasonrl.trainer.workbench import (
     quiet_libraries,
 )
 
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, state.NAME, manifest.NAME)
+
 
 def run_sft(
     resolved: ResolvedSft,
     plugins: Plugins,
+    options: RunOptions,
     *,
-    run_dir: str | Path | None = None,
     output: str | Path | None = None,
-    reporter: Reporter | None = None,
 ) -> RunResult:
     """Carry out an SFT recipe; ``output`` receives a copy of the final model folder."""
     quiet_libraries()
@@ -71,19 +76,17 @@ def run_sft(
     )
     examples = open_examples(resolved, plugins, bench)
     preflight(bench, recipe.sampling, suites)
-    folder = open_run_dir(bench.ranks, recipe.output_dir, recipe.name, run_dir)
-    logbook = open_logbook(resolved, plugins, bench, folder, reporter or SilentReporter())
+    run = open_run(resolved, plugins, bench, options)
 
     def start_engine() -> Any:
-        return build_backend(
-            resolved.rollout, plugins, bench, recipe.sampling, folder.path if folder else None
-        )
+        return build_backend(resolved.rollout, plugins, bench, recipe.sampling, run.path)
 
     def work(engine: Any) -> None:
-        SftTrainer(resolved, bench, logbook, engine, suites, examples).run()
-        _copy_to(output, logbook.model_path, folder)
+        trainer = SftTrainer(resolved, bench, run.logbook, engine, suites, examples)
+        make_driver(trainer, run, bench, resolved, trainer.policy, trainer.optimizer).run()
+        _copy_to(output, run.logbook.model_path)
 
-    return carry_out(logbook, folder, start_engine, work)
+    return carry_out(run, start_engine, work)
 
 
 def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> Iterator[Example]:
@@ -129,31 +132,45 @@ class SftTrainer:
         self._engine = engine
         self._suites = suites
         self._examples = examples
+        self._num_taken = 0
         self._total = total_steps(resolved)
         optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
-        self._policy, self._optimizer = bench.accelerator.prepare(bench.policy, optimizer)
-        self._guard = GuardedOptimizer(self._optimizer, self._recipe.optimizer.max_grad_norm)
-        self._policy.eval()
+        self.policy, self.optimizer = bench.accelerator.prepare(bench.policy, optimizer)
+        self._guard = GuardedOptimizer(self.optimizer, self._recipe.optimizer.max_grad_norm)
+        self.policy.eval()
 
-    def run(self) -> None:
-        """All steps, with evaluations and saved models."""
-        self._evaluate(0)
-        for step in range(1, self._total + 1):
-            timer = Timer()
-            with timer("step_s"):
-                metrics = self._step(step)
-            timing = {f"time/{stage}": seconds for stage, seconds in timer.seconds.items()}
-            metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timing["time/step_s"]
-            if self._due(step, self._recipe.evaluation.every):
-                metrics.update(self._evaluate(step))
-            if self._guard.is_stuck or self._due(step, self._recipe.checkpoint.every):
-                self._save(step)
-            self._logbook.record(StepRecord(step=step, metrics=metrics, timing_s=timing), [])
-            if self._guard.is_stuck:
-                raise TrainingError(skip_diagnosis(metrics, self._guard.consecutive_skips))
+    def progress(self) -> dict[str, Any]:
+        """JSON: how many examples each rank has taken, and the guard's count."""
+        return {
+            "examples": self._bench.ranks.gather([self._num_taken]),
+            "consecutive_skips": self._guard.consecutive_skips,
+        }
 
-    def _due(self, step: int, every: int) -> bool:
-        return step == self._total or (every > 0 and step % every == 0)
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Take the examples again that were taken, without training on them.
+
+        Raises: CheckpointError if the number of processes differs: each has a stream of its own.
+        """
+        ranks, taken = self._bench.ranks, progress["examples"]
+        if len(taken) != ranks.size:
+            raise CheckpointError(
+                f"supervised runs resume on as many processes as before: {len(taken)}, got {ranks.size}"
+            )
+        self._guard.consecutive_skips = progress["consecutive_skips"]
+        self._num_taken = taken[ranks.rank]
+        deque(islice(self._examples, self._num_taken), maxlen=0)
+
+    def step(self, step: int) -> StepOutcome:
+        """One optimizer step."""
+        timer = Timer()
+        with timer("step_s"):
+            metrics = self._step(step)
+        metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timer.seconds["step_s"]
+        skips = self._guard.consecutive_skips
+        return StepOutcome(
+            record=StepRecord(step=step, metrics=metrics, timing_s=timer.metrics()),
+            diagnosis=skip_diagnosis(metrics, skips) if self._guard.is_stuck else "",
+        )
 
     def _step(self, step: int) -> dict[str, float]:
         self._logbook.phase("updating")
@@ -166,7 +183,7 @@ class SftTrainer:
         total = 0.0
         for position, rows in enumerate(schedule):
             last = position == len(schedule) - 1
-            with nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self._policy):
+            with nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self.policy):
                 loss = self._loss([batch[row] for row in rows] or batch[:1], is_dummy=not rows) / count
                 accelerator.backward(loss * ranks.size)
             total += float(loss.detach())
@@ -184,6 +201,7 @@ class SftTrainer:
             example = next(self._examples)
             batch.append(example)
             tokens += example.num_tokens
+        self._num_taken += len(batch)
         return batch
 
     def _loss(self, examples: Sequence[Example], *, is_dummy: bool) -> torch.Tensor:
@@ -197,13 +215,13 @@ class SftTrainer:
         ends = torch.tensor([e.num_tokens for e in examples], device=device)[:, None]
         attention = columns < ends
         response = attention & (columns >= starts) & (not is_dummy)
-        out = self._policy(ids, attention, response, temperature=1.0)
+        out = self.policy(ids, attention, response, temperature=1.0)
         return -out.logprobs.sum()
 
     def _apply(self, step: int, loss: float) -> dict[str, float]:
         optimizer = self._recipe.optimizer
         rate = optimizer.learning_rate * learning_rate_factor(optimizer, step, self._total)
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
         is_finite = math.isfinite(loss)
         result = self._guard.step(is_finite=is_finite)
@@ -216,26 +234,17 @@ class SftTrainer:
             "numerics/nonfinite_gradients": float(not result.has_finite_gradient),
         }
 
-    def _evaluate(self, step: int) -> dict[str, float]:
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Run every suite; returns ``eval/<suite>/...`` metrics."""
         if not self._suites:
             return {}
         self._logbook.phase("evaluating")
-        policy = self._bench.accelerator.unwrap_model(self._policy)
+        policy = self._bench.accelerator.unwrap_model(self.policy)
         self._engine.sync_weights(iter_hf_weights(policy), policy_version=step)
         with self._bench.accelerator.autocast():
             results = evaluate_suites(self._suites, self._engine, self._bench.tokenizer, self._bench.ranks)
         self._logbook.evaluated(step, results)
         return suite_metrics(results)
-
-    def _save(self, step: int) -> None:
-        self._logbook.phase("saving")
-        policy = self._bench.accelerator.unwrap_model(self._policy)
-
-        def write(folder: Path) -> None:
-            save_model(policy, self._bench.tokenizer, folder)
-
-        self._logbook.save_model(step, write, keep=self._recipe.checkpoint.keep)
-        self._bench.accelerator.wait_for_everyone()
 
 
 def _refuse_output(output: str | Path | None) -> None:
@@ -244,11 +253,12 @@ def _refuse_output(output: str | Path | None) -> None:
         raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
 
 
-def _copy_to(output: str | Path | None, model_path: Path | None, folder: RunDir | None) -> None:
-    if output is None or model_path is None or folder is None:
+def _copy_to(output: str | Path | None, model_path: Path | None) -> None:
+    """The model alone: what only a resumed run needs stays behind."""
+    if output is None or model_path is None:
         return
     try:
-        shutil.copytree(model_path, output, dirs_exist_ok=True)
+        shutil.copytree(model_path, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*STATE_FILES))
     except OSError as err:
         raise RecipeError(
             f"cannot copy the model to --output {output}: {err}; it lies in {model_path}"

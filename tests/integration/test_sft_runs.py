@@ -260,5 +260,5 @@ def test_a_bad_batch_is_left_out_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("prompts", "code"), [("ZZZ", 1), ("ZZ", 0)])
 def test_three_bad_batches_in_a_row_stop_the_run(prompts: str, code: int, tmp_path: Path) -> None:
     done = poisoned_run(tmp_path, prompts, code)
-    assert ("3 updates in a row had a non-finite loss or gradient" in done.output) is (code == 1)
+    assert ("3 updates in a row were skipped" in done.output) is (code == 1)
     assert summary_of(tmp_path / "run")["outcome"] == ("failed" if code else "completed")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonrl.errors import CheckpointError
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import CRITIC_FILE, iter_hf_weights, load_critic, save_model, unwrap
+from reasonrl.model.export import iter_hf_weights, model_names, save_model, unwrap
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.reference import build_reference
 from reasonrl.recipe.schema import LoraConfig
@@ -77,32 +77,12 @@ def test_bfloat16_keeps_its_type_on_disk(tmp_path: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("kind", ["shared", "separate"])
-def test_the_critic_is_saved_only_when_asked_and_comes_back(tmp_path: Path, kind: str) -> None:
+def test_a_folder_gives_the_policys_own_weights_back_unless_adapters_are_merged(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "base")
     loaded = load_tiny(folder)
-    policy = shaken(PolicyModule(loaded.model, build_critic(kind, loaded.model)))
-    save_model(policy, loaded.tokenizer, tmp_path / "without")
-    assert not (tmp_path / "without" / CRITIC_FILE).exists()
-    save_model(policy, loaded.tokenizer, tmp_path / "with", critic=True)
-    fresh = load_tiny(tmp_path / "with").model
-    other = PolicyModule(fresh, build_critic(kind, fresh))
-    load_critic(other, tmp_path / "with")
-    mask = torch.ones_like(IDS, dtype=torch.bool)
-    values = [p(IDS, mask, mask, values=True).values for p in (policy, other)]
-    assert values[0].abs().sum() > 0
-    torch.testing.assert_close(*values, atol=1e-6, rtol=0)
-
-
-def test_a_critic_that_is_not_there_or_does_not_fit_is_one_line(tmp_path: Path) -> None:
-    loaded = load_tiny(tiny_model_folder(tmp_path / "base"))
-    separate = PolicyModule(loaded.model, build_critic("separate", loaded.model))
-    save_model(separate, loaded.tokenizer, tmp_path / "saved", critic=True)
-    shared = PolicyModule(loaded.model, build_critic("shared", loaded.model))
-    for policy, folder in ((separate, tmp_path), (shared, tmp_path / "saved")):
-        with pytest.raises(CheckpointError) as error:
-            load_critic(policy, folder)
-        assert "\n" not in str(error.value)
+    policy = shaken(PolicyModule(loaded.model, build_critic("separate", loaded.model)))
+    assert sorted(model_names(policy)) == sorted(name for name, _ in iter_hf_weights(policy))
+    assert model_names(PolicyModule(load_tiny(folder, lora=LoraConfig(rank=2)).model)) == []
 
 
 def test_something_else_is_refused() -> None:

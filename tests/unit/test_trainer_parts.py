@@ -31,6 +31,7 @@ from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, pla
 from reasonrl.trainer.rl import check_divisible
 from reasonrl.trainer.rollout_metrics import is_flat, rollout_metrics
 from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.update import rollout_gap
 
 
@@ -213,7 +214,7 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
     reporter = Recorder()
     book = logbook(None, reporter)
     book.record(record(1), [scored([1.0])])
-    book.save_model(1, lambda folder: None, keep=1)
+    book.save(TrainState(step=1), lambda folder: None, keep=1)
     assert book.finish("completed")["steps"] == 1
     assert (reporter.steps, reporter.ends) == ([], [])
     assert book.model_path is None

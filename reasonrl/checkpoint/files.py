@@ -1,0 +1,80 @@
+"""The file-system calls that a checkpoint is made of, each by itself: what can fail, fails here."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20
+
+
+def make_folder(path: Path) -> None:
+    """A new folder, with its parents."""
+    path.mkdir(parents=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A new file; not synced."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """A new safetensors file; not synced."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the file's content is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the folder's entries are on the disk."""
+    if os.name == "nt":
+        return  # Windows opens no folders, and its renames need no such help
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within one folder, in one step. ``target`` does not exist."""
+    source.rename(target)
+
+
+def delete(path: Path) -> None:
+    """Remove a folder with all that it holds, or nothing if there is none."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below ``folder``, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """``folder`` and every folder below it, the deepest first."""
+    return [*sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True), folder]
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, read in pieces."""
+    digest = hashlib.sha256()
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            yield piece

@@ -1,0 +1,85 @@
+"""``manifest.json``: size and sha256 of every file of a checkpoint, written last. Without it there is no checkpoint."""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from reasonrl.checkpoint import files
+from reasonrl.errors import CheckpointError
+
+NAME = "manifest.json"
+SCHEMA = 1
+
+
+def write_manifest(folder: Path) -> None:
+    """Sync every file of ``folder``, then list them in a manifest, and sync that and the folders."""
+    listed = {}
+    for path in files.list_files(folder):
+        files.sync_file(path)
+        name = path.relative_to(folder).as_posix()
+        listed[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    manifest = {"schema": SCHEMA, "files": listed}
+    files.write_text(folder / NAME, json.dumps(manifest, indent=2) + "\n")
+    files.sync_file(folder / NAME)
+    for inner in files.list_folders(folder):
+        files.sync_folder(inner)
+
+
+def check_manifest(folder: Path, *, deep: bool = True) -> str | None:
+    """What is wrong with a checkpoint, as ``file: reason``; None if it is what was written.
+
+    Args:
+        deep: read every file and compare its hash; else sizes only.
+    """
+    try:
+        listed = _read(folder)
+        for name, entry in listed.items():
+            if problem := _check_file(folder / name, entry, deep=deep):
+                return f"{name}: {problem}"
+    except OSError as err:
+        return f"cannot be read: {err.strerror or err}"
+    except _Malformed as err:
+        return f"{NAME}: {err}"
+    return None
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names in the manifest. Raises CheckpointError if there is none that can be read."""
+    try:
+        return sorted(_read(folder))
+    except (OSError, _Malformed) as err:
+        raise CheckpointError(f"{folder / NAME}: {err}") from err
+
+
+class _Malformed(ValueError):
+    """A manifest that says nothing useful."""
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / NAME
+    if not path.is_file():
+        raise _Malformed("is missing; the checkpoint was never finished, or a version before 0.2 wrote it")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as err:
+        raise _Malformed("is not JSON") from err
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(listed, dict) or not listed or manifest.get("schema") != SCHEMA:
+        raise _Malformed(f"is no manifest of schema {SCHEMA}")
+    for name in listed:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise _Malformed(f"names a file outside of the checkpoint: {name!r}")
+    return listed
+
+
+def _check_file(path: Path, entry: Any, *, deep: bool) -> str | None:
+    if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+        return "its entry in the manifest is damaged"
+    if path.is_symlink() or not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        return f"has {size} bytes, expected {entry['bytes']}"
+    if deep and files.sha256(path) != entry["sha256"]:
+        return "its content changed after it was saved (sha256 differs)"
+    return None

@@ -1,0 +1,26 @@
+"""``reasonrl resume``."""
+
+from collections.abc import Sequence
+
+import typer
+
+from reasonrl.cli.ranks import start_missing_ranks
+from reasonrl.trainer import run
+from reasonrl.trainer.result import ALREADY_DONE
+
+
+def run_resume(
+    target: str, overrides: Sequence[str], strict: bool, plugin_files: Sequence[str], plain: bool
+) -> None:
+    """Go on with a run and show it."""
+    start_missing_ranks()
+    from reasonrl.cli.live import open_reporter
+
+    with open_reporter(plain) as reporter:
+        result = run.resume(target, overrides, strict=strict, plugin_files=plugin_files, reporter=reporter)
+    if result.outcome == ALREADY_DONE:
+        steps = result.summary["steps"]
+        typer.echo(
+            f"{target} is finished: {steps} steps, model in {result.model_path}; "
+            f"to go on for longer: reasonrl resume {target} trainer.steps={2 * steps}"
+        )

@@ -1,0 +1,96 @@
+"""What must not change between a run and its continuation: recipe, tokenizer, plugin versions."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from reasonrl.errors import RecipeError
+from reasonrl.plugins import Kind, Plugins
+from reasonrl.recipe.render import render_plain
+from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
+
+EXTENDABLE = ("trainer.steps", "sft.max_tokens")
+"""A run may be resumed to go on for longer."""
+MAX_SHOWN = 5
+
+
+def identity_of(resolved: AnyResolved, plugins: Plugins, tokenizer: Any) -> dict[str, Any]:
+    """JSON that is equal for equal runs. Secrets are redacted; values from the environment are not compared."""
+    return {**early_identity(resolved, plugins), "tokenizer": {"sha256": tokenizer_hash(tokenizer)}}
+
+
+def early_identity(resolved: AnyResolved, plugins: Plugins) -> dict[str, Any]:
+    """What is known before a model is loaded."""
+    plain = json.loads(json.dumps(render_plain(resolved)))
+    return {"recipe": plain, "plugins": {r.name: r.version for r in _providers(resolved, plugins)}}
+
+
+def total_steps(resolved: AnyResolved) -> int:
+    """Optimizer-loop iterations of the run."""
+    if isinstance(resolved, ResolvedRecipe):
+        return resolved.recipe.trainer.steps
+    sft = resolved.recipe.sft
+    return -(-sft.max_tokens // sft.tokens_per_batch)
+
+
+def components(resolved: AnyResolved) -> list[Component]:
+    """Every component that the recipe names."""
+    found: list[Any] = [resolved.rollout, *resolved.rewards.values()]
+    found += [suite.task for suite in resolved.suites.values()]
+    found += [resolved.task] if resolved.task else []
+    return [*found, resolved.algorithm] if isinstance(resolved, ResolvedRecipe) else found
+
+
+def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
+    """``name version`` of the plugins behind those components."""
+    return sorted({f"{r.name} {r.version}".strip() for r in _providers(resolved, plugins)})
+
+
+def _providers(resolved: AnyResolved, plugins: Plugins) -> list[Any]:
+    return [plugins.provider(cast(Kind, c.spec.kind), c.spec.name) for c in components(resolved)]
+
+
+def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises RecipeError with what differs; parts that only one side knows are not compared."""
+    common = before.keys() & now.keys()
+    changes = [
+        f"{path}: {_show(old)} -> {_show(new)}"
+        for path, old, new in differences(
+            {key: before[key] for key in common}, {key: now[key] for key in common}
+        )
+        if path.removeprefix("recipe.") not in EXTENDABLE
+    ]
+    if changes:
+        more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
+        raise RecipeError(
+            f"cannot resume {run_dir}, it was started with something else: {'; '.join(sorted(changes)[:MAX_SHOWN])}"
+            f"{more}; undo the change, or start a new run"
+        )
+
+
+def differences(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, old, new) of every leaf that is not the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            below = f"{at}.{key}" if at else key
+            yield from differences(before.get(key), now.get(key), below)
+    elif before != now:
+        yield at, before, now
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Of everything that turns text into tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
+    for setting in ("padding", "truncation"):
+        content.pop(setting, None)  # of the last call, not of the tokenizer
+    content["special"] = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    content["chat_template"] = tokenizer.chat_template
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,55 @@
+"""Reading a run folder to go on with it; torch-free, so that what is refused is refused at once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasonrl.checkpoint.run_dir import refuse_in_use
+from reasonrl.errors import RecipeError
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.trainer.identity import EXTENDABLE, early_identity, refuse_changes
+
+
+def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
+    """The recipe of a run folder, as it was when the run started.
+
+    Args:
+        overrides: ``trainer.steps=N`` (``sft.max_tokens=N``) to go on for longer; nothing else may change.
+    Raises: RecipeError if this is no run folder, or recipe or plugins are not what they were; RunDirInUseError.
+    """
+    for name in ("run.json", "recipe.yaml"):
+        if not (run_dir / name).is_file():
+            raise RecipeError(f"{run_dir} is no run folder: it has no {name}")
+    refuse_in_use(run_dir)
+    for override in overrides:
+        if override.partition("=")[0].strip() not in EXTENDABLE:
+            raise RecipeError(
+                f"override {override!r}: a resumed run keeps its recipe, only {' or '.join(EXTENDABLE)} may change; "
+                "start a new run for anything else"
+            )
+    resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins)
+    now = early_identity(resolved, plugins)
+    refuse_changes(run_dir, _identity_then(run_dir, now["plugins"]), now)
+    return resolved
+
+
+def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
+    """``summary.json`` if the run has done all ``steps``; None while it has not."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_bytes())
+        is_done = summary["outcome"] == "completed" and summary["steps"] >= steps
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none, or cut off by a full disk; the checkpoints tell
+    return summary if is_done else None
+
+
+def _identity_then(run_dir: Path, used: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        run = json.loads((run_dir / "run.json").read_bytes())
+        versions = {record["name"]: record["version"] for record in run["plugins"]}
+        return {"recipe": run["recipe"], "plugins": {name: versions.get(name) for name in used}}
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise RecipeError(f"{run_dir / 'run.json'}: cannot be read: {err!r}") from err

@@ -1,0 +1,240 @@
+"""What every run needs, whatever it trains: its folder, the checkpoint it goes on from, its logbook and its end."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasonrl.checkpoint.models import clear_leftovers, newest_valid, set_aside_later
+from reasonrl.checkpoint.run_dir import RunDir
+from reasonrl.contracts.data import RunInfo
+from reasonrl.observability.reporter import Plan as Announcement
+from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.observability.trackers import Trackers
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.render import render_plain
+from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.trainer.describe import describe_run, run_manifest
+from reasonrl.trainer.driver import Driver, Job, Plan
+from reasonrl.trainer.identity import identity_of, refuse_changes, total_steps
+from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.result import RunResult
+from reasonrl.trainer.saving import Saver, machine
+from reasonrl.trainer.signals import StopSignals
+from reasonrl.trainer.state import TrainState, read_state
+from reasonrl.trainer.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How a run is started, beside its recipe. ``resume``: ``run_dir`` exists and is gone on with."""
+
+    run_dir: str | Path | None = None
+    resume: bool = False
+    strict: bool = False
+    """Refuse to resume if the newest checkpoint is damaged."""
+    reporter: Reporter = field(default_factory=SilentReporter)
+    stop: StopSignals = field(default_factory=StopSignals)
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """A verified checkpoint and the state in it."""
+
+    folder: Path
+    state: TrainState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRun:
+    """``folder`` is None on ranks other than 0; ``point`` is None for a run from its beginning."""
+
+    folder: RunDir | None
+    logbook: Logbook
+    identity: Mapping[str, Any]
+    point: ResumePoint | None
+    stop: StopSignals
+
+    @property
+    def path(self) -> Path | None:
+        return self.folder.path if self.folder else None
+
+
+def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options: RunOptions) -> OpenRun:
+    """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
+
+    A failure leaves a free folder, and a summary if the folder is new.
+    Raises: RecipeError, RunDirInUseError, CheckpointError.
+    """
+    identity = identity_of(resolved, plugins, bench.tokenizer)
+    folder = _open_folder(resolved, bench.ranks, options)
+    try:
+        point = _find_point(folder, bench.ranks, options, identity)
+        logbook = _open_logbook(resolved, plugins, bench, folder, options, point)
+    except BaseException as err:
+        if folder is not None:
+            outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # on a full disk; the first error is the one to report
+                if not options.resume:
+                    folder.write_json("summary.json", nothing_done(outcome))
+            folder.close()
+        raise
+    return OpenRun(folder=folder, logbook=logbook, identity=identity, point=point, stop=options.stop)
+
+
+def make_driver(
+    job: Job, run: OpenRun, bench: Workbench, resolved: AnyResolved, policy: Any, optimizer: Any
+) -> Driver:
+    """The driver of ``job``, with the tensors and the job's progress put back if the run is resumed."""
+    recipe = resolved.recipe
+    saver = Saver(
+        policy=policy,
+        optimizer=optimizer,
+        tokenizer=bench.tokenizer,
+        ranks=bench.ranks,
+        logbook=run.logbook,
+        config=recipe.checkpoint,
+        identity=run.identity,
+    )
+    if run.point is not None:
+        saver.restore(run.point.folder, run.point.state)
+        job.restore(run.point.state.progress)
+    return Driver(
+        job,
+        Plan(
+            total_steps=total_steps(resolved),
+            evaluation_every=recipe.evaluation.every,
+            checkpoint_every=recipe.checkpoint.every,
+        ),
+        saver=saver,
+        logbook=run.logbook,
+        ranks=bench.ranks,
+        stop=run.stop,
+        state=run.point.state if run.point else None,
+    )
+
+
+def carry_out(run: OpenRun, start_engine: Callable[[], Any], work: Callable[[Any], None]) -> RunResult:
+    """Run ``work(engine)`` and leave a truthful summary however it ends, also if the engine does not start."""
+    outcome = "failed"
+    error: BaseException | None = None
+    try:
+        with start_engine() as engine:
+            work(engine)
+        outcome = "completed"
+    except KeyboardInterrupt as err:
+        outcome, error = "interrupted", err
+        raise
+    except BaseException as err:
+        error = err
+        raise
+    finally:
+        run.stop.defer()  # a signal from here on must not tear the summary
+        summary = run.logbook.finish(outcome, error)
+    return RunResult(outcome=outcome, run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
+
+
+def nothing_done(outcome: str) -> dict[str, Any]:
+    """The summary of a run that ended before its first step."""
+    return {"outcome": outcome, "steps": 0, "wall_s": 0.0, "eval": {"first": {}, "last": {}}, "best": None}
+
+
+def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> RunDir | None:
+    """Rank 0 holds the folder; the others write nothing."""
+    if not ranks.is_main:
+        return None
+    if options.resume:
+        assert options.run_dir is not None
+        return RunDir.reopen(Path(options.run_dir))
+    recipe = resolved.recipe
+    return RunDir.create(output_dir=recipe.output_dir, name=recipe.name, explicit=options.run_dir)
+
+
+def _find_point(
+    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Mapping[str, Any]
+) -> ResumePoint | None:
+    """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
+    if not options.resume:
+        return None
+    found: str | None = None
+    if folder is not None:
+        clear_leftovers(folder.path)
+        newest = newest_valid(folder.path, strict=options.strict)
+        found = str(newest) if newest else None
+    found = ranks.broadcast(found)
+    point = ResumePoint(Path(found), read_state(Path(found))) if found else None
+    if point is not None:
+        refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
+    if folder is not None:
+        step = point.state.step if point else -1
+        set_aside_later(folder.path, step)
+        folder.rewind(step, point.state.logbook["metrics_bytes"] if point else 0)
+    return point
+
+
+def _open_logbook(
+    resolved: AnyResolved,
+    plugins: Plugins,
+    bench: Workbench,
+    folder: RunDir | None,
+    options: RunOptions,
+    point: ResumePoint | None,
+) -> Logbook:
+    recipe = resolved.recipe
+    plan = describe_run(resolved, plugins, bench, folder.path if folder else None)
+    plain = render_plain(resolved)
+    info = RunInfo(
+        name=recipe.name,
+        run_dir=folder.path if folder else Path(recipe.output_dir),
+        seed=recipe.seed,
+        total_steps=plan.total_steps,
+        recipe=plain,
+    )
+    if folder is not None:
+        manifest = run_manifest(resolved, plugins, bench, plain)
+        folder.write_text("recipe.yaml", resolved.source_yaml)
+        folder.write_json("run.json", {**manifest, "resumed": _resumed(folder, bench.ranks, options, point)})
+        options.reporter.planned(_announcement(plan, options, point))
+    plugins.observe("reasonrl_run_started", run=info)
+    trackers = Trackers(bench.accelerator, recipe.logging.trackers)
+    trackers.start(recipe.name, folder.path if folder else None)
+    logbook = Logbook(
+        run_dir=folder,
+        info=info,
+        reporter=options.reporter,
+        plugins=plugins,
+        total_steps=plan.total_steps,
+        transcripts_per_step=recipe.logging.transcripts_per_step,
+        trackers=trackers,
+    )
+    if point is not None:
+        logbook.resume(point.state, point.folder)
+    return logbook
+
+
+def _resumed(
+    folder: RunDir, ranks: Ranks, options: RunOptions, point: ResumePoint | None
+) -> list[dict[str, Any]]:
+    """Every time that the run was resumed: after which step, on what. ``run.json`` else tells of the last start."""
+    if not options.resume:
+        return []
+    earlier = json.loads((folder.path / "run.json").read_text(encoding="utf-8")).get("resumed", [])
+    return [*earlier, {"after_step": point.state.step if point else 0, **machine(ranks)}]
+
+
+def _announcement(plan: Announcement, options: RunOptions, point: ResumePoint | None) -> Announcement:
+    if not options.resume:
+        return plan
+    how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
+    return Announcement(
+        title=plan.title,
+        total_steps=plan.total_steps,
+        lines=[*plan.lines, ("resumes", how)],
+        evaluation_every=plan.evaluation_every,
+    )

@@ -1,0 +1,95 @@
+"""SIGINT and SIGTERM: the first one asks for a stop that loses nothing, the second one ends the process at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequested(KeyboardInterrupt):
+    """A signal asked for the end. A KeyboardInterrupt, so that nothing that catches mistakes catches it.
+
+    The run has saved its state, if it had any, when this reaches the caller.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports it: 130 after SIGINT, 143 after SIGTERM."""
+        return 128 + self.signum
+
+
+class StopSignals:
+    """What was asked for, and whether it may interrupt what is going on.
+
+    Until ``defer`` is called a signal interrupts at once; from then on only inside ``interruptible``. Several
+    processes (``agree`` given) are never interrupted in the middle, where one would leave the others waiting: they
+    agree at the borders of what is interruptible.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._may_interrupt = True
+        self._agree: Callable[[int], int] | None = None
+
+    def defer(self, agree: Callable[[int], int] | None = None) -> None:
+        """From now on interrupt only where it is allowed. ``agree``: the maximum of a number over all ranks."""
+        self._may_interrupt = False
+        self._agree = agree
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Work that may be dropped. Raises StopRequested before it, in it or after it, if that was asked for."""
+        self.check()
+        try:
+            self._may_interrupt = self._agree is None
+            yield
+        except StopRequested:
+            raise
+        except KeyboardInterrupt as err:  # not by a handler of ours: another thread's, or raised by hand
+            raise StopRequested(signal.SIGINT) from err
+        finally:
+            self._may_interrupt = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises StopRequested if any rank was asked to stop; every rank calls it."""
+        asked = self._agree(self.asked) if self._agree else self.asked
+        if asked:
+            self.asked = asked
+            raise StopRequested(asked)
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.asked:
+            # Nobody can clean up now. The newest finished checkpoint is whole, whatever was going on.
+            os._exit(128 + signum)
+        self.asked = signum
+        if self._may_interrupt:
+            self._may_interrupt = False
+            raise StopRequested(signum)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Handle the signals while the block runs; outside of the main thread, where none arrive, do nothing."""
+    stop = StopSignals()
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            # A signal that is ignored (SIGINT behind nohup or &) stays ignored.
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                previous[signum] = signal.signal(signum, stop.handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

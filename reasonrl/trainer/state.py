@@ -1,0 +1,55 @@
+"""Where a run stands, besides tensors: the content of ``trainer_state.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from reasonrl.checkpoint import files
+from reasonrl.errors import CheckpointError
+
+NAME = "trainer_state.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainState:
+    """The state at a step boundary: ``step`` steps are finished, and nothing of the next one has happened."""
+
+    step: int = 0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    """The trainer's own: position in the stream of problems, policy version, controllers of the algorithm."""
+    is_recorded: bool = True
+    """False: a signal broke off the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
+    record: Mapping[str, Any] | None = None
+    """``{"metrics": ..., "timing_s": ...}`` of ``step``, while it is not recorded."""
+    logbook: Mapping[str, Any] = field(default_factory=dict)
+    """Headlines of the first and the last evaluation, the best step, bytes of metrics.jsonl, seconds so far."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """Number of processes and threads, torch version: bit-exact only where they are the same."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """Recipe, tokenizer, plugins: see ``identity.py``."""
+
+    def write(self, folder: Path) -> None:
+        """As ``trainer_state.json`` of a checkpoint."""
+        data = {"schema": SCHEMA, **asdict(self)}
+        files.write_text(folder / NAME, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_state(folder: Path) -> TrainState:
+    """The state of a verified checkpoint.
+
+    Raises: CheckpointError if there is none, or another version of reasonrl wrote it.
+    """
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_bytes())
+        schema = data.pop("schema", None)
+    except (OSError, ValueError, AttributeError) as err:
+        raise CheckpointError(f"{path}: cannot be read: {err}") from err
+    if schema != SCHEMA or data.keys() != {f.name for f in fields(TrainState)}:
+        raise CheckpointError(
+            f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
+        )
+    return TrainState(**data)
