@@ -64,8 +64,8 @@ def _explained(final: Path) -> Iterator[None]:
         cause = err.__cause__ if isinstance(err, CheckpointError) and err.__cause__ else err
         reason = getattr(cause, "strerror", None) or cause
         raise CheckpointError(
-            f"cannot save checkpoint {final}: {reason}; earlier checkpoints are kept: free the disk, then "
-            f"`reasonrl resume {final.parent.parent}`"
+            f"cannot save checkpoint {final}: {reason}; earlier checkpoints are kept; make room if the disk is full, "
+            f"then `reasonrl resume {final.parent.parent}`"
         ) from err
 
 

@@ -132,7 +132,8 @@ def test_three_bad_updates_end_a_run_with_one_line(tiny_model: Path, tmp_path: P
     algorithm = {"name": "sabotage", "pattern": ["nan"] * 9}
     done = train(tmp_path, tiny_model, "trainer.steps=9", algorithm=algorithm, code=1)
     summary = summary_of(tmp_path / "run")
-    assert (summary["outcome"], summary["steps"]) == ("failed", 2)
+    assert (summary["outcome"], summary["steps"]) == ("failed", 3)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000003"]
     errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "3 updates in a row" in errors[0]

@@ -190,9 +190,9 @@ def test_only_the_last_models_are_kept(tmp_path: Path) -> None:
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
-    save_step(tmp_path, 1, lambda folder: (folder / "old").mkdir(), keep=1)
+    save_step(tmp_path, 1, lambda folder: (folder / "old").write_text("x"), keep=1)
     save_step(tmp_path, 1, write_model, keep=1)
-    assert [p.name for p in step_dir(tmp_path, 1).iterdir()] == ["config.json"]
+    assert sorted(p.name for p in step_dir(tmp_path, 1).iterdir()) == ["config.json", "manifest.json"]
 
 
 def test_there_is_nothing_in_a_folder_without_checkpoints(tmp_path: Path) -> None:
@@ -233,5 +233,5 @@ def test_a_leftover_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
     leftover.mkdir(parents=True)
     (leftover / "junk").write_text("x")
     final = save_step(tmp_path, 1, write_model, keep=1)
-    assert [p.name for p in final.iterdir()] == ["config.json"]
+    assert sorted(p.name for p in final.iterdir()) == ["config.json", "manifest.json"]
     assert not leftover.exists()

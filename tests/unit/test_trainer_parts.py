@@ -194,7 +194,9 @@ def open_folder(tmp_path: Path) -> RunDir:
 def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     reporter = Recorder()
     book = logbook(open_folder(tmp_path), reporter)
+    book.transcribe(1, [scored([1.0, 0.0, 0.5])])
     book.record(record(1), [scored([1.0, 0.0, 0.5])])
+    book.transcribe(2, [])
     book.record(record(2, float("nan")), [])
     folder = tmp_path / "r-1"
     assert list(read_jsonl(folder / "metrics.jsonl")) == [
