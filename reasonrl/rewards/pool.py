@@ -128,10 +128,11 @@ class WorkerPool:
         self._hello = frame(pickle.dumps(_describe(spec, config, context, name)))
         self._workers: list[_Worker] = []
         self._numbers = 0
-        self._failed_starts = 0
+        self._failed_starts, self._why_not = 0, ""
+        self._owner = os.getpid()
         self.spent: list[str] = []
         """Why workers that had answered were replaced; the runner tells and empties it."""
-        self._finalizer = weakref.finalize(self, _end_all, self._workers, os.getpid())
+        self._finalizer = weakref.finalize(self, _end_all, self._workers, self._owner)
 
     def open(self) -> Literal["each", "group"]:
         """Start the first worker; returns whether its reward judges completions or groups.
@@ -154,7 +155,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers. The pool may be used again; it then starts new ones."""
-        _end_all(self._workers, os.getpid())
+        _end_all(self._workers, self._owner)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -163,19 +164,16 @@ class WorkerPool:
 
     def ask(self, requests: Sequence[Request]) -> list[list[Verdict]]:
         """The verdicts on each request's completions, in order. Takes as long as the slowest, within the limits."""
-        answers: list[list[Verdict] | None] = [None] * len(requests)
+        answers: dict[int, list[Verdict]] = {}
         waiting = deque(range(len(requests)))
         self._failed_starts = 0
         try:
-            while any(answer is None for answer in answers):
-                for task, verdicts in self._round(requests, waiting):
-                    answers[task] = verdicts
-        finally:
-            for worker in [
-                w for w in self._workers if w.task is not None
-            ]:  # interrupted: nobody wants its answer
+            while len(answers) < len(requests):
+                answers.update(self._round(requests, waiting))
+        finally:  # interrupted: nobody wants the answers any more
+            for worker in [w for w in self._workers if w.task is not None]:
                 self._dismiss(worker)
-        return [answer for answer in answers if answer is not None]
+        return [answers[task] for task in range(len(requests))]
 
     def _round(self, requests: Sequence[Request], waiting: deque[int]) -> Iterator[tuple[int, list[Verdict]]]:
         """Hand out what waits, wait for something to happen, and give what was answered or lost."""
@@ -189,7 +187,7 @@ class WorkerPool:
         if waiting and self._failed_starts >= MAX_FAILED_STARTS and not self._workers:
             while waiting:
                 task = waiting.popleft()
-                yield task, [failure("lost", "worker did not start")] * requests[task].size
+                yield task, [failure("lost", f"worker did not start: {self._why_not}")] * requests[task].size
         busy = [w for w in self._workers if not w.is_idle]
         if busy:
             self._wait(min(w.deadline for w in busy))
@@ -249,9 +247,7 @@ class WorkerPool:
                 yield self._answered(worker, decode_reply(payload, worker.number, size))
             elif time.monotonic() > worker.deadline:
                 raise _LostError(f"timed out after {self._timeout_s * size:g} s")
-        except _LostError as err:
-            yield self._lose(worker, requests, str(err))
-        except ValueError as err:
+        except (_LostError, ValueError) as err:
             yield self._lose(worker, requests, str(err))
 
     def _answered(self, worker: _Worker, reply: Reply) -> tuple[int, list[Verdict]]:
@@ -274,9 +270,9 @@ class WorkerPool:
             if self._welcome(worker):
                 self._failed_starts = 0
             elif time.monotonic() > worker.deadline:
-                raise _LostError("late")
-        except (_LostError, PluginContractError, RecipeError):
-            self._failed_starts += 1
+                raise _LostError(f"was not built within {STARTUP_S:g} s")
+        except (_LostError, PluginContractError, RecipeError) as err:
+            self._failed_starts, self._why_not = self._failed_starts + 1, str(err)
             self._dismiss(worker)
 
     def _welcome(self, worker: _Worker) -> bool:

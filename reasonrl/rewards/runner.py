@@ -5,7 +5,6 @@ group's statistics, counted; never a silent 0. The first traceback of each rewar
 counted.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from typing import Any, Literal, Protocol
 from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, ScoredGroup
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
+from reasonrl.redact import redacting_logger
 from reasonrl.rewards.judging import UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
 from reasonrl.rewards.pool import Request, WorkerPool
 
-log = logging.getLogger(__name__)
+log = redacting_logger(__name__)
 
 Logged = set[tuple[str, str]]
 

@@ -12,6 +12,7 @@ from typing import Any
 from reasonrl import Completion, Problem, RewardContext, RewardSpec, RolloutGroup, Score, hookimpl
 
 FOREVER = 1000.0
+FINE = "fine"
 MARKER = "reasonrl-stray"  # in the command line of what a reward starts
 
 
@@ -198,14 +199,17 @@ EACH: dict[str, Callable[[Problem, Completion], Any]] = {
 
 @dataclass(frozen=True)
 class Behaviour:
-    name: str = field(default="length", metadata={"help": "a function of this module"})
+    does: str = field(default="length", metadata={"help": "a function of this module"})
 
 
 class Misbehaving:
-    """Does what its config names."""
+    """Does what its config names, to every text but ``fine``."""
 
     def __init__(self, config: Behaviour, context: RewardContext) -> None:
-        self.score = EACH[config.name]
+        self._function = EACH[config.does]
+
+    def score(self, problem: Problem, completion: Completion) -> Any:
+        return length(problem, completion) if completion.text == FINE else self._function(problem, completion)
 
 
 class WrongLength:
@@ -250,9 +254,14 @@ def makes_no_reward(config: Any, context: RewardContext) -> Any:
 
 
 def builds_once_only(config: Behaviour, context: RewardContext) -> Any:
-    """Its second worker cannot be built. ``config.name`` is a file that says whether this is the first."""
-    with open(config.name, "x"):
-        return Misbehaving(Behaviour("exits_at_once"), context)
+    """Its second worker cannot be built. ``config.does`` is a file that says whether this is the first."""
+    with open(config.does, "x"):
+        return Misbehaving(Behaviour(exits_at_once.__name__), context)
+
+
+def prints_and_exits(config: Any, context: RewardContext) -> Any:
+    prints(Problem(id="", prompt=""), None)  # type: ignore[arg-type]
+    os._exit(9)
 
 
 @hookimpl
