@@ -53,7 +53,11 @@ class Request:
 
 
 class _LostError(Exception):
-    """A worker can no longer be used; says why."""
+    """A worker can no longer be used; says why, and perhaps where it was."""
+
+    def __init__(self, reason: str, details: str = "") -> None:
+        super().__init__(reason)
+        self.details = details
 
 
 @dataclass(eq=False)
@@ -222,7 +226,7 @@ class WorkerPool:
         try:
             worker.send(pickle.dumps((self._numbers, request.size, body)), self._timeout_s * request.size)
         except _LostError as err:
-            yield self._lose(worker, requests, str(err))
+            yield self._lose(worker, requests, err)
 
     def _wait(self, until: float) -> None:
         """Until a worker says something or takes what is left to send, ``until`` passes, or it is time to look."""
@@ -246,9 +250,10 @@ class WorkerPool:
             if payload is not None:
                 yield self._answered(worker, decode_reply(payload, worker.number, size))
             elif time.monotonic() > worker.deadline:
-                raise _LostError(f"timed out after {self._timeout_s * size:g} s")
+                where = harmless(worker.process.where_it_is(), MAX_TRACEBACK)
+                raise _LostError(f"timed out after {self._timeout_s * size:g} s", where)
         except (_LostError, ValueError) as err:
-            yield self._lose(worker, requests, str(err))
+            yield self._lose(worker, requests, err)
 
     def _answered(self, worker: _Worker, reply: Reply) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
@@ -258,11 +263,13 @@ class WorkerPool:
             self._dismiss(worker)
         return task, list(reply.verdicts)
 
-    def _lose(self, worker: _Worker, requests: Sequence[Request], reason: str) -> tuple[int, list[Verdict]]:
+    def _lose(
+        self, worker: _Worker, requests: Sequence[Request], err: Exception
+    ) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
         task = worker.task
         self._dismiss(worker)
-        return task, [failure("lost", reason)] * requests[task].size
+        return task, [failure("lost", str(err), details=getattr(err, "details", ""))] * requests[task].size
 
     def _start(self, worker: _Worker) -> None:
         """Let a worker that is not ready yet come up; one that fails is counted and gone."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ from pathlib import Path
 
 MARK = "REASONRL_REWARD_WORKER"
 """Environment variable that every descendant of a worker carries, however it hides."""
+TELL_WHERE = signal.SIGUSR1
+"""A worker that gets it writes its stack to the pipe it was given, also from inside C code."""
 BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from reasonrl.rewards.worker import main; main(int(sys.argv[1]))"
+    "from reasonrl.rewards.worker import main; main(int(sys.argv[1]), int(sys.argv[3]))"
 )
 
 _SWEEPS = 20
 _GRACE_S = 0.5
+_TRACE_S = 0.1
+_MAX_TRACE = 1 << 16
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -27,15 +32,20 @@ class ChildProcess:
 
     def __init__(self, descriptor: int, paths: str) -> None:
         self._mark = uuid.uuid4().hex
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOTSTRAP, str(descriptor), paths],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(descriptor,),
-            start_new_session=True,
-            env=_environment(os.environ, self._mark),
-        )
+        self._traces, theirs = os.pipe()
+        os.set_blocking(self._traces, False)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", BOOTSTRAP, str(descriptor), paths, str(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(descriptor, theirs),
+                start_new_session=True,
+                env=_environment(os.environ, self._mark),
+            )
+        finally:
+            os.close(theirs)
 
     @property
     def pid(self) -> int:
@@ -61,8 +71,21 @@ class ChildProcess:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None
 
+    def where_it_is(self) -> str:
+        """The stack of its main thread, the innermost call first; empty if it does not say so at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, TELL_WHERE)
+        text = b""
+        while select.select([self._traces], [], [], _TRACE_S)[0] and len(text) < _MAX_TRACE:
+            part = os.read(self._traces, 4096)
+            if not part:
+                break
+            text += part
+        return text.decode(errors="replace")
+
     def end(self) -> None:
         """Kill it and everything it started, and leave no zombie."""
+        os.close(self._traces)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for _ in range(_SWEEPS):  # some may fork while we look

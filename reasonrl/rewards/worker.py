@@ -6,13 +6,13 @@ prints is kept, and nothing of torch is imported unless the reward does.
 
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
 import pickle
 import signal
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
+from reasonrl.rewards.processes import TELL_WHERE
 from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
 
 # Of a reward in a process of its own nothing may pass: not even its KeyboardInterrupt, for nobody pressed Ctrl-C.
@@ -39,10 +40,13 @@ class Description:
     """The process id whose end is the worker's."""
 
 
-def main(descriptor: int) -> None:
-    """Serve until the trainer closes the socket ``descriptor``."""
+def main(descriptor: int, traces: int) -> None:
+    """Serve until the trainer closes the socket ``descriptor``; ``traces`` takes the stack when the trainer asks."""
     channel = socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
+    for inherited in (descriptor, traces):
+        os.set_inheritable(inherited, False)
+    os.set_blocking(traces, False)
+    faulthandler.register(TELL_WHERE, file=traces, all_threads=False)
     payload = receive(channel)
     if payload is None:
         return
@@ -155,7 +159,3 @@ def _is_child(process: Path) -> bool:
     except OSError:  # gone meanwhile
         return False
     return state != "Z"
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

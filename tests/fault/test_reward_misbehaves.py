@@ -112,7 +112,7 @@ def test_memory_is_bounded_and_the_trainer_keeps_its_own() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 50_000  # KiB
 
 
-def test_a_hundred_megabytes_of_traceback_reach_the_log_as_a_few_lines(
+def test_the_log_shows_one_traceback_that_cannot_command_the_terminal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING), isolated(m.commands_the_terminal) as runner:
@@ -130,6 +130,18 @@ def test_what_a_reward_leaves_running_is_told_once(caplog: pytest.LogCaptureFixt
     assert [record.getMessage() for record in caplog.records] == [
         "reward 'r' left 1 processes running; its worker was replaced, its score kept"
     ]
+
+
+@pytest.mark.parametrize("behaviour", [m.hangs, m.spins])
+def test_the_log_says_where_the_first_late_one_was(
+    behaviour: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), isolated(behaviour, timeout_s=0.5) as runner:
+        runner.score(texts("bad", "bad"))
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith("reward 'r' timed out after 0.5 s; the completion stays unscored\n")
+    assert f"in {behaviour.__name__}\n" in said
 
 
 def test_a_helper_that_the_factory_started_may_stay_until_the_end() -> None:

@@ -114,7 +114,7 @@ def test_the_first_traceback_is_logged_once_even_after_other_nonsense(
     assert [r.total for r in results] == [None] * 4
     assert [r.reasons["a"] for r in results[1:3]] == ["raised ValueError"] * 2
     assert len(caplog.records) == 2
-    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+    assert [bool(record.exc_text) for record in caplog.records] == [False, True]
     assert "first" in caplog.text
     assert "second" not in caplog.text
 
@@ -153,7 +153,7 @@ def test_lazy_values_that_raise_leave_the_completion_unscored(
         results = [judges.score(ONE).rewards[0] for _ in range(2)]
     assert [r.total for r in results] == [None, None]
     assert results[0].reasons == {"a": f"raised {type(error).__name__}"}
-    assert [bool(record.exc_info) for record in caplog.records] == [True]
+    assert [bool(record.exc_text) for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("reason", [FinishReason.ABORT, FinishReason.ERROR])
