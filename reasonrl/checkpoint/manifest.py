@@ -18,8 +18,7 @@ def write_manifest(folder: Path) -> None:
         files.sync_file(path)
         name = path.relative_to(folder).as_posix()
         listed[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-    manifest = {"schema": SCHEMA, "files": listed}
-    files.write_text(folder / NAME, json.dumps(manifest, indent=2) + "\n")
+    files.write_text(folder / NAME, _text({"schema": SCHEMA, "files": listed}))
     files.sync_file(folder / NAME)
     for inner in files.list_folders(folder):
         files.sync_folder(inner)
@@ -51,6 +50,10 @@ def listed_files(folder: Path) -> list[str]:
         raise CheckpointError(f"{folder / NAME}: {err}") from err
 
 
+def _text(manifest: Any) -> str:
+    return json.dumps(manifest, indent=2) + "\n"
+
+
 class _Malformed(ValueError):
     """A manifest that says nothing useful."""
 
@@ -60,9 +63,12 @@ def _read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _Malformed("is missing; the checkpoint was never finished, or a version before 0.2 wrote it")
     try:
-        manifest = json.loads(path.read_bytes())
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
     except ValueError as err:
         raise _Malformed("is not JSON") from err
+    if text != _text(manifest):
+        raise _Malformed("its content changed after it was saved")
     listed = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(listed, dict) or not listed or manifest.get("schema") != SCHEMA:
         raise _Malformed(f"is no manifest of schema {SCHEMA}")

@@ -88,17 +88,16 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 
 def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None:
     """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run."""
-    done = [saved for saved in saved_steps(run_dir) if saved <= step]
-    for old in done[:-keep]:
-        if old in spared:
-            continue
-        folder = step_dir(run_dir, old)
-        try:
-            gone = folder.with_name(f".gone-{folder.name}")
-            files.move(folder, gone)
-            files.delete(gone)
-        except OSError as err:
-            log.warning("cannot delete the old checkpoint %s: %s", folder, err.strerror or err)
+    try:
+        done = [saved for saved in saved_steps(run_dir) if saved <= step]
+        for old in done[:-keep]:
+            if old not in spared:
+                folder = step_dir(run_dir, old)
+                gone = folder.with_name(f".gone-{folder.name}")
+                files.move(folder, gone)
+                files.delete(gone)
+    except OSError as err:
+        log.warning("cannot delete old checkpoints of %s: %s", run_dir, err.strerror or err)
 
 
 def clear_leftovers(run_dir: Path) -> None:

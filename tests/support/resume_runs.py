@@ -1,0 +1,156 @@
+"""Runs that are broken off and gone on with, and how two of them are compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from support.fault_points import POINTS, kill_at
+
+SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
+UNTIMED = ("time/", "throughput/", "perf/", "memory/")
+COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors")
+
+
+def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:
+    """A PPO run of 30 small steps with everything that a checkpoint can hold; ``sections`` replace whole ones."""
+    data: dict[str, Any] = {
+        "name": "broken",
+        "output_dir": str(folder / "runs"),
+        "model": {"path": str(model)},
+        "task": {"name": "numbers"},
+        "algorithm": {"name": "ppo", "entropy_coef": 0.01},
+        "critic": {"kind": "shared"},
+        "sampling": {"group_size": 2, "max_prompt_tokens": 20, "max_completion_tokens": 4},
+        "optimizer": {"learning_rate": 0.01, "schedule": "cosine", "warmup_steps": 2},
+        "trainer": {"steps": 30, "prompts_per_step": 4, "minibatches": 2},
+        "evaluation": {"every": 10, "suites": {"held_out": {"problems": 2}}},
+        "checkpoint": {"every": 3, "keep": 2},
+        **sections,
+    }
+    path = folder / "broken.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not None}), encoding="utf-8")
+    return path
+
+
+def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> Any:
+    """Start a run, or with ``recipe`` None go on with it."""
+    from reasonrl.trainer import run
+
+    if recipe is None:
+        return run.resume(run_dir, overrides, plugin_files=[SCRIPTED], **options)
+    start = run.sft if "sft:" in recipe.read_text() else run.train
+    return start(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED], **options)
+
+
+def metrics_without_times(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(UNTIMED)} for line in lines]
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """``trainer_state.json`` without what depends on the clock."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    for key in ("wall_s", "metrics_bytes"):
+        state["logbook"].pop(key)
+    return state
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit by bit: parameters, optimizer, state, metrics, transcripts, evaluations."""
+    steps = [max((run / "checkpoints").glob("step_*")).name for run in (one, other)]
+    assert steps[0] == steps[1]
+    first, second = (run / "checkpoints" / steps[0] for run in (one, other))
+    for name in COMPARED:
+        assert (first / name).exists() == (second / name).exists(), name
+        if (first / name).exists():
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert state_of(first) == state_of(second)
+    assert metrics_without_times(one) == metrics_without_times(other)
+    for folder in ("transcripts", "evals"):
+        texts = [
+            {p.relative_to(run): p.read_bytes() for p in run.glob(f"{folder}/**/*.json*")}
+            for run in (one, other)
+        ]
+        assert texts[0] == texts[1], folder
+
+
+def cut_back(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a run as it was when it died some time after its checkpoint of ``step``."""
+    shutil.copytree(run, copy)
+    (copy / "summary.json").unlink(missing_ok=True)
+    for folder in (copy / "checkpoints").glob("step_*"):
+        if int(folder.name.removeprefix("step_")) > step:
+            shutil.rmtree(folder)
+    return copy
+
+
+# Children. They are forked from a server that has imported torch and done nothing else.
+
+_server: Any = None
+
+
+def server() -> Any:
+    """The context that forks children in milliseconds."""
+    global _server
+    if _server is None:
+        _server = multiprocessing.get_context("forkserver")
+        _server.set_forkserver_preload(
+            ["torch", "transformers", "accelerate", "reasonrl.trainer.rl", "reasonrl.trainer.sft"]
+        )
+    return _server
+
+
+def child(target: Callable[..., None], *args: Any) -> Any:
+    """A started process."""
+    process = server().Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
+    """A run, silent; exit code as the command line has it. ``dies_at``: a file-system call of its checkpoints."""
+    quiet()
+    code = 1
+    try:
+        with POINTS.acting(f"{run_dir}/checkpoints/", kill_at(dies_at)):
+            go(recipe, run_dir)
+        code = 0
+    except BaseException as err:  # noqa: BLE001 - whatever it is, it becomes an exit code
+        code = getattr(err, "exit_code", 1)
+        (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
+    finally:
+        os._exit(code)
+
+
+def quiet() -> None:
+    """Children share the terminal of the tests."""
+    import torch
+
+    torch.set_num_threads(1)
+    logging.disable(logging.CRITICAL)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def wait_until(holds: Callable[[], bool], process: Any, seconds: float = 60.0) -> None:
+    """Until it holds, or the process has ended."""
+    end = time.monotonic() + seconds
+    while not holds() and process.is_alive():
+        assert time.monotonic() < end, "a child takes too long"
+        time.sleep(0.002)
+
+
+def seconds_of(run: Callable[[], None]) -> float:
+    started = time.monotonic()
+    run()
+    return time.monotonic() - started

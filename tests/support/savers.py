@@ -1,0 +1,99 @@
+"""A saver around a tiny policy, and a way to change the policy: checkpoints without runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from support.tiny_policies import load_tiny
+
+from reasonrl.checkpoint.run_dir import RunDir
+from reasonrl.contracts.data import RunInfo
+from reasonrl.model.critic import build_critic
+from reasonrl.model.policy import PolicyModule
+from reasonrl.observability.reporter import SilentReporter
+from reasonrl.recipe.schema import CheckpointConfig, CriticConfig, LoraConfig, OptimizerConfig
+from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.saving import Saver
+from reasonrl.trainer.state import TrainState
+from reasonrl.trainer.workbench import build_optimizer
+
+
+class Unplugged:
+    """No observers."""
+
+    def observe(self, *args: Any, **options: Any) -> None: ...
+
+
+class Subject:
+    """A policy with optimizer and saver in a run folder of its own."""
+
+    def __init__(
+        self,
+        model: Path,
+        run_dir: Path,
+        *,
+        critic: Any = "shared",
+        lora: LoraConfig | None = None,
+        keep: int = 1,
+    ) -> None:
+        loaded = load_tiny(model, lora=lora)
+        policy = PolicyModule(loaded.model, build_critic(critic, loaded.model) if critic else None)
+        config = OptimizerConfig(learning_rate=0.01, weight_decay=0.1)
+        optimizer = build_optimizer(policy, config, CriticConfig(kind=critic) if critic else None)
+        accelerator = Accelerator(cpu=True)
+        self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
+        self.folder = (
+            RunDir.reopen(run_dir)
+            if run_dir.exists()
+            else RunDir.create(output_dir=".", name="r", explicit=run_dir)
+        )
+        info = RunInfo(name="r", run_dir=run_dir, seed=0, total_steps=9, recipe={})
+        logbook = Logbook(
+            run_dir=self.folder,
+            info=info,
+            reporter=SilentReporter(),
+            plugins=Unplugged(),
+            total_steps=9,
+            transcripts_per_step=0,
+        )
+        self.saver = Saver(
+            policy=self.policy,
+            optimizer=self.optimizer,
+            tokenizer=loaded.tokenizer,
+            ranks=Ranks(accelerator),
+            logbook=logbook,
+            config=CheckpointConfig(keep=keep),
+            identity={},
+        )
+
+    def learn(self, seed: int, only: str | None = None) -> None:
+        """One optimizer step along random gradients; ``only`` one role's."""
+        generator = torch.Generator().manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = gradient if only in (None, group["role"]) else None
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def save(self, step: int) -> None:
+        self.saver.save(TrainState(step=step, progress={"position": step}))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every parameter and every entry of the optimizer's state, by name."""
+        found = {name: p.detach().clone() for name, p in self.policy.named_parameters()}
+        for name, parameter in self.policy.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{name}/{key}"] = torch.as_tensor(value).clone()
+        return found
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """The same names, types and bits."""
+    return one.keys() == other.keys() and all(
+        a.dtype == other[name].dtype and torch.equal(a, other[name]) for name, a in one.items()
+    )

@@ -1,0 +1,88 @@
+"""A checkpoint gives parameters and optimizer state back bit by bit, whatever is trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.savers import Subject, same
+
+from reasonrl.checkpoint.models import newest_valid
+from reasonrl.errors import CheckpointError
+from reasonrl.recipe.schema import LoraConfig
+from reasonrl.testing.models import tiny_model_folder
+from reasonrl.trainer.state import TrainState, read_state
+
+
+@pytest.mark.parametrize("only", [None, "critic"], ids=["all", "critic's warm-up"])
+@pytest.mark.parametrize("critic", [None, "shared", "separate"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)], ids=["full", "lora"])
+def test_what_was_saved_comes_back_and_goes_on_alike(
+    lora: LoraConfig | None, critic: str | None, only: str | None, tiny_model: Path, tmp_path: Path
+) -> None:
+    one = Subject(tiny_model, tmp_path / "one", critic=critic, lora=lora)
+    for seed in range(3):
+        one.learn(seed, only if critic else None)
+    one.save(3)
+    folder = newest_valid(tmp_path / "one")
+    assert folder is not None
+    other = Subject(tiny_model, tmp_path / "other", critic=critic, lora=lora)
+    other.saver.restore(folder, read_state(folder))
+    assert same(one.tensors(), other.tensors())
+    for subject in (one, other):
+        subject.learn(7)
+    assert same(one.tensors(), other.tensors())
+
+
+def test_a_state_before_the_first_step_comes_back_without_changing_anything(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    one = Subject(tiny_model, tmp_path / "one")
+    before = one.tensors()
+    one.save(0)
+    assert same(one.tensors(), before)
+    other = Subject(tiny_model, tmp_path / "other")
+    folder = newest_valid(tmp_path / "one")
+    assert folder is not None
+    other.saver.restore(folder, read_state(folder))
+    for subject in (one, other):
+        subject.learn(1)
+    assert same(one.tensors(), other.tensors())
+
+
+def test_the_folder_holds_safetensors_json_and_text_only(tiny_model: Path, tmp_path: Path) -> None:
+    one = Subject(tiny_model, tmp_path / "one", lora=LoraConfig(rank=2))
+    one.learn(0)
+    one.save(1)
+    folder = tmp_path / "one" / "checkpoints" / "step_000001"
+    assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json", ".jinja", ".txt"}
+    listed = json.loads((folder / "manifest.json").read_text())["files"]
+    assert {p.name for p in folder.iterdir()} == {*listed, "manifest.json"}
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    Subject(tiny_model, tmp_path / "plain", critic=None).save(1)
+    wider = tiny_model_folder(tmp_path / "wider", hidden=64)
+    Subject(wider, tmp_path / "wide", critic="shared").save(1)
+    subject = Subject(tiny_model, tmp_path / "own", critic="shared")
+    for run, message in (
+        ("plain", "lacks 2 trained parameters, such as critic.head"),
+        ("wide", "does not fit"),
+    ):
+        folder = newest_valid(tmp_path / run)
+        assert folder is not None
+        with pytest.raises(CheckpointError, match=message) as caught:
+            subject.saver.restore(folder, TrainState(machine={}))
+        assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_are_not_trained_are_not_written_twice(tiny_model: Path, tmp_path: Path) -> None:
+    one = Subject(tiny_model, tmp_path / "one", critic="shared")
+    one.learn(0)
+    one.save(1)
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "one" / "checkpoints" / "step_000001"
+    assert set(load_file(folder / "trainable.safetensors")) == {"critic.head.weight", "critic.head.bias"}
+    model = load_file(folder / "model.safetensors")
+    assert torch.equal(model["model.embed_tokens.weight"], one.tensors()["model.model.embed_tokens.weight"])
