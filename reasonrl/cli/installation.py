@@ -5,15 +5,17 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from reasonrl.analysis.doctor.findings import Diagnosis, Finding, Severity, worst_first
+from reasonrl.errors import RAISABLE
 from reasonrl.plugins import PluginRecord, describe, load_plugins
 from reasonrl.recipe.schema import Recipe
 
@@ -66,9 +68,10 @@ def check_python() -> Iterator[Finding]:
 
 def _field(name: str) -> str | None:
     try:
-        return metadata.metadata("reasonrl").get(name)
+        known = metadata.metadata("reasonrl")
     except metadata.PackageNotFoundError:
         return None
+    return next(iter(known.get_all(name) or ()), None)
 
 
 def check_install() -> Iterator[Finding]:
@@ -102,7 +105,7 @@ def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Findin
     declared = (
         metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
     )
-    environment = {**default_environment(), "extra": ""}
+    environment = cast(dict[str, str], {**default_environment(), "extra": ""})
     wrong = []
     for requirement in map(Requirement, declared or ()):
         if requirement.marker is not None and not requirement.marker.evaluate(environment):
@@ -155,7 +158,7 @@ def check_torch() -> Iterator[Finding]:
         import torch
 
         product = torch.ones(8, 8, dtype=torch.bfloat16) @ torch.ones(8, 8, dtype=torch.bfloat16)
-    except Exception as err:  # a broken build fails in any way, and this is where its user looks
+    except RAISABLE as err:  # a broken build fails in any way, and this is where its user looks
         yield Finding(
             severity="error",
             check="torch",
@@ -176,7 +179,7 @@ def check_device() -> Iterator[Finding]:
         import torch
 
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    except Exception as err:  # a driver that does not fit fails in any way
+    except RAISABLE as err:  # a driver that does not fit fails in any way
         yield Finding(
             severity="warning",
             check="device",
@@ -193,9 +196,7 @@ def check_device() -> Iterator[Finding]:
 
 def check_output(folder: str | None = None) -> Iterator[Finding]:
     """Whether runs can be written to the default place below the working folder."""
-    root = Path(
-        folder if folder is not None else Recipe.__dataclass_fields__["output_dir"].default
-    ).absolute()
+    root = Path(folder if folder is not None else _default_output_dir()).absolute()
     found = next(path for path in (root, *root.parents) if path.exists())
     if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
         yield Finding(
@@ -212,6 +213,10 @@ def check_output(folder: str | None = None) -> Iterator[Finding]:
         yield Finding(severity="warning", check="output", message=text, remedy=remedy)
     else:
         yield _ok("output", text)
+
+
+def _default_output_dir() -> str:
+    return next(str(field.default) for field in fields(Recipe) if field.name == "output_dir")
 
 
 def check_hub(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:

@@ -59,7 +59,8 @@ class RunRecords:
             return "running"
         if self.summary is not None:
             return str(self.summary.get("outcome", "unknown"))
-        return "died" if self.is_locked is False else "unknown"
+        is_damaged = any(problem.startswith("summary.json ") for problem in self.problems)
+        return "died" if self.is_locked is False and not is_damaged else "unknown"
 
     @property
     def last_step(self) -> int:

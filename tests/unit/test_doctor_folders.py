@@ -1,0 +1,262 @@
+"""`reasonrl doctor` on folders: whole, damaged, running, dead, and not runs at all."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from support.sick_runs import (
+    STEPS,
+    healthy_line,
+    sick,
+    write_checkpoint,
+    write_run,
+    write_summary,
+)
+from typer.testing import CliRunner
+
+from reasonrl.analysis.doctor import CHECKS, Finding, examine
+from reasonrl.analysis.doctor.findings import SEVERITIES
+from reasonrl.checkpoint.manifest import check_manifest
+from reasonrl.cli.app import app
+from reasonrl.cli.doctor import run_doctor
+from reasonrl.cli.installation import SELF_CHECKS, check_hub, check_output, check_packages, check_plugins
+from reasonrl.plugins import PluginRecord
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
+
+
+def cli(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["doctor", *map(str, arguments)], prog_name="reasonrl")
+    assert result.exit_code == code, result.output
+    return result.stderr if code == 2 else result.stdout
+
+
+def only(folder: Path) -> Finding:
+    found = examine(folder, check_manifest).findings
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_how_a_run_ended(tmp_path: Path) -> None:
+    died = only(write_run(tmp_path / "died", outcome=None))
+    assert (died.check, died.severity, died.step) == ("state", "error", STEPS)
+    assert "died without a word" in died.message
+    assert f"reasonrl resume {tmp_path / 'died'}" in died.remedy
+    stopped = only(write_run(tmp_path / "stopped", outcome="interrupted"))
+    assert (stopped.check, stopped.severity) == ("state", "note")
+    failed = write_run(tmp_path / "failed", outcome="failed")
+    assert "failed: the log" in only(failed).message
+    write_summary(failed, "failed", STEPS, error="reward 'x' raised")
+    assert "failed: reward 'x' raised, after step 40 of 40" in only(failed).message
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome=None)
+    with FileLock(folder / ".lock"):
+        diagnosis = examine(folder, check_manifest)
+        assert (diagnosis.state, diagnosis.findings) == ("running", ())
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 41, "rew')  # a line that is being written
+        assert examine(folder, check_manifest).findings == ()
+        long_ago = time.time() - 3600
+        os.utime(folder / "metrics.jsonl", (long_ago, long_ago))
+        stuck = only(folder)
+        assert (stuck.check, stuck.severity) == ("state", "warning")
+        assert "no step for 60 minutes" in stuck.message
+    assert examine(folder, check_manifest).state == "died"
+    assert not list(folder.glob("*.tmp")), "nothing is written by looking"
+
+
+def rewrite(folder: Path, *order: int) -> Path:
+    lines = [json.dumps(healthy_line(step)) for step in order]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_metrics_with_gaps_duplicates_disorder_and_damage(tmp_path: Path) -> None:
+    whole = list(range(1, STEPS + 1))
+    gap = only(rewrite(write_run(tmp_path / "gap"), *whole[:9], *whole[11:]))
+    assert (gap.check, gap.severity, gap.step) == ("metrics", "error", 10)
+    assert "missing: 10, 11" in gap.message
+    swapped = only(rewrite(write_run(tmp_path / "swapped"), *whole[:9], 11, 10, *whole[11:]))
+    assert "follow a later one: 10" in swapped.message
+    twice = rewrite(write_run(tmp_path / "twice"), *whole[:9], 9, *whole[9:])
+    assert "more than once: 9" in only(twice).message
+    late = only(rewrite(write_run(tmp_path / "late"), *whole[20:]))
+    assert "missing: 1, 2, 3, 4, 5, ..." in late.message
+    short = only(rewrite(write_run(tmp_path / "short"), *whole[:30]))
+    assert "summary.json counts 40 steps, metrics.jsonl ends at 30" in short.message
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\x00garbage", b"{", b"[]", b'{"step": "3"}', b'{"step": true}', b"[" * 100_000]
+)
+def test_a_damaged_line_is_named_and_the_rest_is_read(damage: bytes, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
+    text = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(damage + b"\n" + text)
+    found = examine(folder, check_manifest).findings
+    assert [f.check for f in found] == ["metrics", "clipping"]
+    assert "damaged lines: 1" in found[0].message
+
+
+def test_a_huge_step_number_makes_no_huge_list(tmp_path: Path) -> None:
+    found = only(write_run(tmp_path / "run", [healthy_line(1), {"step": 10**17}]))
+    assert "missing: 2, 3, 4, 5, 6, ..." in found.message
+
+
+def test_a_cut_last_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    text = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(text + b'{"step": 41, "rew')
+    cut = only(folder)
+    assert (cut.check, cut.severity) == ("metrics", "warning")
+    assert "cut off" in cut.message
+    (folder / "metrics.jsonl").write_bytes(text[:-1])  # whole, only its line break is missing
+    assert examine(folder, check_manifest).findings == ()
+
+
+def test_damaged_checkpoints(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    broken = write_checkpoint(folder, 20)
+    weights = bytearray((broken / "model.safetensors").read_bytes())
+    weights[77] ^= 1
+    (broken / "model.safetensors").write_bytes(weights)
+    found = only(folder)
+    assert (found.check, found.severity, found.step) == ("checkpoints", "error", 20)
+    assert "model.safetensors" in found.message
+    assert "step 40 is intact" in found.remedy
+    (folder / "checkpoints" / "step_000040" / "manifest.json").unlink()
+    both = examine(folder, check_manifest).findings
+    assert [f.step for f in both] == [20, 40]
+    assert all("no checkpoint of this run is intact" in f.remedy for f in both)
+
+
+def test_no_checkpoint_and_left_overs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome="interrupted")
+    (folder / "checkpoints" / ".tmp-step_000050").mkdir()
+    assert [f.check for f in examine(folder, check_manifest).findings] == ["state", "checkpoints"]
+    (folder / "checkpoints" / ".tmp-step_000050").rmdir()
+    (folder / "checkpoints" / "step_000040").rename(tmp_path / "elsewhere")
+    found = examine(folder, check_manifest).findings
+    assert [(f.check, f.severity) for f in found] == [("checkpoints", "warning"), ("state", "note")]
+    assert "checkpoint.every" in found[0].remedy
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "recipe.yaml").unlink()
+    assert "recipe.yaml is missing" in only(folder).message
+    folder = write_run(tmp_path / "garbage")
+    (folder / "run.json").write_bytes(b"\x00\xff\x00")
+    assert "run.json cannot be read" in only(folder).message
+    folder = write_run(tmp_path / "cut")
+    (folder / "summary.json").write_text('{"outcome": "comp')
+    assert "summary.json cannot be read" in only(folder).message
+    folder = write_run(tmp_path / "gone")
+    (folder / "metrics.jsonl").unlink()
+    assert "metrics.jsonl is missing although steps were finished" in only(folder).message
+
+
+def test_what_is_no_run_folder_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for name, content in (("other", '{"name": "x"}'), ("list", "[1]"), ("binary", "\x00\x01")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    for name, text in (
+        ("nowhere", "does not exist"),
+        ("file", "it is a file"),
+        ("empty", "has no run.json"),
+        ("other", "is not one of reasonrl's"),
+        ("list", "is not one of reasonrl's"),
+        ("binary", "is not one of reasonrl's"),
+    ):
+        message = cli(tmp_path / name, code=2)
+        assert text in message, name
+        assert message.count("\n") == 1
+    for arguments in ([], ["--self", tmp_path]):
+        assert "reasonrl doctor --self" in cli(*arguments, code=2)
+
+
+def test_the_table_fits_80_columns_and_obeys_nobody(tmp_path: Path) -> None:
+    """As text when it is no terminal; what the folder says cannot command one."""
+    figures = {"group/zero_std_frac": 1.0, "train/accuracy": 0.0}
+    folder = write_run(tmp_path / "run", sick(lambda line: figures), outcome="failed")
+    write_summary(folder, "failed", STEPS, error="\x1b[2Jgone\u202e")
+    text = cli(folder, code=1)
+    lines = text.splitlines()
+    assert lines[1] == "2 errors"
+    assert lines[3].split() == ["SEVERITY", "CHECK", "FINDING"]
+    assert max(map(len, lines[3:])) <= 80
+    assert "\x1b" not in text
+    assert "\\x1b[2Jgone\\u202e" in text
+    assert "not measured: imitation" in text
+
+
+def test_a_terminal_gets_the_same_in_colour(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from reasonrl.cli.doctor import show
+
+    folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
+    console = Console(width=80, force_terminal=True, color_system="standard", highlight=False)
+    with console.capture() as seen:
+        show(examine(folder, check_manifest), console)
+    assert "\x1b[" in seen.get()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", seen.get())
+    assert "clipping" in plain
+    assert "90% of the tokens are clipped" in plain
+    assert max(map(len, plain.splitlines()[2:])) <= 80
+
+
+def test_json_has_everything(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
+    data = json.loads(cli(folder, "--json"))
+    assert list(data) == ["subject", "state", "findings", "fine", "not_measured"]
+    (finding,) = data["findings"]
+    assert list(finding) == ["severity", "check", "message", "remedy", "step"]
+    assert (finding["check"], finding["step"]) == ("clipping", 21)
+    assert len(data["fine"]) == len(CHECKS) - 2
+
+
+def test_the_installation_is_usable(capsys: pytest.CaptureFixture[str]) -> None:
+    run_doctor(None, True, True)
+    data = json.loads(capsys.readouterr().out)
+    assert data["state"] == "usable"
+    assert {f["check"] for f in data["findings"]} == {check.name for check in SELF_CHECKS}
+    assert "HF_HUB_OFFLINE is set" in json.dumps(data)
+
+
+def test_what_can_be_wrong_with_an_installation(tmp_path: Path) -> None:
+    (wrong,) = check_packages(["torch<2", "nonexistent-package>=1", "peft>=99; extra == 'lora'"])
+    assert wrong.severity == "error"
+    assert "torch" in wrong.message
+    assert "nonexistent-package is missing (needs >=1)" in wrong.message
+    assert "peft" not in wrong.message
+    record = PluginRecord(
+        name="x", distribution="x-dist", version="1", status="broken", value="x", error="ImportError: y"
+    )
+    none, broken = check_plugins([record])
+    assert (none.severity, broken.severity) == ("error", "warning")
+    assert broken.message == "x (x-dist 1) is broken: ImportError: y"
+    (tmp_path / "file").write_text("")
+    (refused,) = check_output(str(tmp_path / "file" / "runs"))
+    assert refused.severity == "error"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"], "nothing is created by looking"
+    for environ in ({"HF_TOKEN": "hf_canary"}, {"HF_TOKEN": "hf_canary", "HF_HUB_OFFLINE": "1"}):
+        (hub,) = check_hub(environ)
+        assert "a token is set" in hub.message
+        assert "canary" not in hub.message
+
+
+def test_the_page_lists_every_check() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for check in (*CHECKS, *SELF_CHECKS):
+        assert f"| `{check.name}` | {check.looks_at} |" in page
+    for severity in SEVERITIES:
+        assert f"`{severity}`" in page
