@@ -1,0 +1,188 @@
+"""Wrong recipes given to ``reasonrl train``: exit status 2 and one line that says where and what; no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reasonrl.cli.app import app
+
+GOOD = {
+    "name": "name: wrong",
+    "model": "model: {name: countdown-base}",
+    "task": "task: {name: countdown}",
+    "algorithm": "algorithm: {name: grpo}",
+    "sampling": "sampling: {group_size: 8, max_completion_tokens: 64}",
+    "trainer": "trainer: {steps: 2, prompts_per_step: 8}",
+}
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in ("ab", "bc", "cd", "de", "ef", "fg", "gh")
+)
+RECURSIVE = "task: &t {name: countdown, deeper: *t}"
+
+
+def good_with(*lines: str) -> str:
+    """The good recipe with its lines for the same keys replaced, others appended."""
+    given = {line.partition(":")[0]: line for line in lines}
+    return "\n".join({**GOOD, **given}.values()) + "\n"
+
+
+# (what is wrong, lines that make it so, overrides, what the line must hold)
+LINES: list[tuple[str, list[str], list[str], str]] = [
+    ("unknown section", ["trainr: {steps: 3}"], [], "trainr: unknown key; did you mean 'trainer'?"),
+    ("unknown key", ["trainer: {stps: 3}"], [], "trainer.stps: unknown key; did you mean 'steps'?"),
+    ("key of another section", ["trainer: {learning_rate: 3}"], [], "belongs in critic or optimizer"),
+    ("key of the algorithm", ["trainer: {clip_eps: 3}"], [], "'clip_eps' belongs in algorithm"),
+    ("missing section", ["trainer: null"], [], "trainer must be"),
+    ("missing key", ["trainer: {steps: 3}"], [], "trainer.prompts_per_step is missing"),
+    ("text for an integer", ["trainer: {steps: many, prompts_per_step: 8}"], [], "must be an integer, got 'many'"),
+    ("fraction for an integer", [], ["trainer.steps=1.5"], "must be an integer, got 1.5"),
+    ("text for a number", [], ["optimizer.learning_rate=small"], "optimizer.learning_rate must be a number"),
+    ("number for text", ["name: 7"], [], "name must be text (quote it), got 7"),
+    ("number for a switch", [], ["model.gradient_checkpointing=1"], "must be true or false, got 1"),
+    ("text for a list", [], ["sampling.stop=end"], "sampling.stop must be a list"),
+    ("list for a section", ["sampling: [8]"], [], "sampling must be a mapping of keys"),
+    ("text for a slot", ["task: countdown"], [], "task must be a mapping"),
+    ("null for an integer", [], ["trainer.steps=null"], "trainer.steps must be an integer, got null"),
+    ("negative steps", [], ["trainer.steps=-1"], "trainer.steps must be >= 1, got -1"),
+    ("negative seed", ["seed: -5"], [], "seed must be in [0, 2**63), got -5"),
+    ("negative learning rate", [], ["optimizer.learning_rate=-1e-3"], "must be > 0, got -0.001"),
+    ("negative temperature", [], ["sampling.temperature=-1"], "sampling.temperature must be > 0, got -1"),
+    ("temperature that is no number", [], ["sampling.temperature=.nan"], "must be > 0, got nan"),
+    ("no completion tokens", [], ["sampling.max_completion_tokens=0"], "must be >= 1, got 0"),
+    ("no prompt tokens", [], ["sampling.max_prompt_tokens=0"], "max_prompt_tokens must be >= 1, got 0"),
+    ("negative weight decay", [], ["optimizer.weight_decay=-1"], "weight_decay must be >= 0, got -1"),
+    ("keeps no checkpoint", [], ["checkpoint.keep=0"], "checkpoint.keep must be >= 1, got 0"),
+    ("another optimizer", [], ["optimizer.name=sgd"], "must be one of adamw, got 'sgd'"),
+    ("another dtype", [], ["model.dtype=fp8"], "model.dtype must be one of"),
+    ("minibatches that do not divide", [], ["trainer.minibatches=3"], "a multiple of minibatches (3), got 8"),
+    ("a group of one for GRPO", [], ["sampling.group_size=1"], "grpo needs sampling.group_size >= 2, got 1"),
+    ("a critic for GRPO", ["critic: {kind: shared}"], [], "critic: grpo needs none; remove it"),
+    ("no critic for PPO", ["algorithm: {name: ppo}"], [], "critic: ppo needs one, such as critic: {kind"),
+    ("unknown task", ["task: {name: countdwn}"], [], "no task 'countdwn'; did you mean 'countdown'?"),
+    ("unknown algorithm", ["algorithm: {name: gpro}"], [], "did you mean 'grpo'?"),
+    ("unknown engine", ["rollout: {name: hff}"], [], "no rollout 'hff'"),
+    ("unknown reward", ["rewards: {countdwn: {}}"], [], "no reward 'countdwn'; did you mean 'countdown'?"),
+    ("unknown model", ["model: {name: countdown-bas}"], [], "did you mean 'countdown-base'?"),
+    ("a reward as task", ["task: {name: countdown_tinyzero}"], [], "is a reward, not a task"),
+    ("an algorithm as reward", ["rewards: {grpo: {}}"], [], "'grpo' is an algorithm, not a reward"),
+    ("unknown option", ["task: {name: countdown, min_number_: 3}"], [], "unknown key for task 'countdown'"),
+    ("a weight that is no number", ["rewards: {countdown: {weight: big}}"], [], "weight must be a number"),
+    ("two models", ["model: {name: countdown-base, path: x}"], [], "model.path must be given, or else name"),
+    ("no such model folder", ["model: {path: ./no/such/folder}"], [], "no such folder, and not a hub name"),
+    ("foreign code unpinned", ["model: {path: a/b, trust_remote_code: true}"], [], "unless path and revision"),
+    ("engine option in sampling", ["sampling: {max_batch_rows: 3}"], [], "sampling.max_batch_rows: unknown key"),
+    ("suite without problems", [], ["evaluation.suites.s.problems=0"], "evaluation.suites.s.problems must be >="),
+    ("suite with a folder's name", ["evaluation: {suites: {../up: {}}}"], [], "suites must be named like"),
+    ("name of a parent folder", ["name: ../../up"], [], "name must be a name like"),
+    ("absolute name", ["name: /etc/passwd"], [], "name must be a name like"),
+    ("hidden name", ["name: .git"], [], "name must be a name like"),
+    ("name of 200 characters", ["name: " + "n" * 200], [], "name must be a name like"),
+    ("control characters", ['name: "a\\e[2Jb\\nc"'], [], "name must be a name like"),
+    ("half a line break", ['name: "a\\u2028b"'], [], "name must be a name like"),
+    ("unknown variable", ["name: '${oc.env:REASONRL_NOBODY}'"], [], "an environment variable is not set"),
+    ("another interpolation", ["name: '${task.name}'"], [], "only ${oc.env:NAME} can be interpolated"),
+    ("interpolation in a circle", ["name: '${name}'"], [], "only ${oc.env:NAME} can be interpolated"),
+    ("unknown resolver", ["name: '${oc.create:x}'"], [], "only ${oc.env:NAME} can be interpolated"),
+    ("half an interpolation", ["name: '${oc.env:'"], [], "wrong.yaml"),
+    ("value missing", ["name: '???'"], [], "name has no value"),
+    ("secret in the recipe", ["logging: {wandb_api_key: sk-123}"], [], "must not be written into a recipe"),
+    ("key given twice", ["name: a\nname: b"], [], "wrong.yaml:2: key 'name' is given twice, first in line 1"),
+    ("unsafe tag", ["name: !!python/object/apply:os.system ['true']"], [], "wrong.yaml:1: not valid YAML"),
+    ("exploding aliases", [BOMB], [], "wrong.yaml"),
+    ("recursive alias", [RECURSIVE], [], "wrong.yaml"),
+    ("unclosed bracket", ["name: [a"], [], "not valid YAML"),
+    ("tab", ["name: a\n\tseed: 3"], [], "not valid YAML"),
+    ("parent that is missing", ["extends: nowhere.yaml"], [], "extends: no such file"),
+    ("parent that is itself", ["extends: wrong.yaml"], [], "wrong.yaml: extends itself"),
+    ("parent in a circle", ["extends: other.yaml"], [], "extends itself, through"),
+    ("two parents", ["extends: [a.yaml, b.yaml]"], [], "extends must be the path of one recipe file"),
+    ("parent that is a folder", ["extends: ."], [], "extends: no such file"),
+    ("override without a value", [], ["trainer.steps="], "override 'trainer.steps=': no value"),
+    ("override without a key", [], ["=3"], "expected section.key=value"),
+    ("override that is no YAML", [], ["trainer.steps=[1"], "the value is not valid YAML"),
+    ("sft recipe", ["sft: {max_tokens: 5}"], [], "unknown key"),
+]  # fmt: skip
+FILES: list[tuple[str, bytes, str]] = [
+    ("empty file", b"", "is empty"),
+    ("binary file", bytes(range(256)), "not a text file (UTF-8 expected)"),
+    ("zero bytes", b"name: \0\n", "not valid YAML"),
+    ("a list", b"- name: x\n", "a recipe must be a mapping of keys, got a list"),
+    ("prose", b"train my model please\n", "a recipe must be a mapping of keys"),
+    ("two documents", b"name: a\n---\nname: b\n", "not valid YAML"),
+    ("ten megabytes", b"# " + b"x" * 10_000_000, "a recipe has at most"),
+    ("deep nesting", b"a: " + b"[" * 5000, "wrong.yaml"),
+]
+
+
+def cases(folder: Path) -> list[tuple[str, list[str], str]]:
+    """(what is wrong, arguments of ``reasonrl train``, what the line holds); each recipe in a folder of its own."""
+    made = []
+    for number, (what, lines, overrides, said) in enumerate(LINES):
+        path = folder / f"{number}" / "wrong.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(good_with(*lines), encoding="utf-8")
+        (path.parent / "other.yaml").write_text("extends: wrong.yaml\n")
+        made.append((what, [str(path), *overrides], said))
+    for what, content, said in FILES:
+        path = folder / what / "wrong.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        made.append((what, [str(path)], said))
+    made.append(("a folder", [str(folder)], "is a folder, expected a recipe file"))
+    made.append(("no such file", [str(folder / "nowhere.yaml")], "no such recipe file"))
+    return made
+
+
+PROBE = """
+import json, sys, time
+from typer.testing import CliRunner
+from reasonrl.cli.app import app
+
+for arguments in json.load(sys.stdin):
+    started = time.process_time()
+    done = CliRunner().invoke(app, ["train", *arguments])
+    loaded = {name.split(".")[0] for name in sys.modules} & {"torch", "transformers", "accelerate", "datasets"}
+    seconds = time.process_time() - started
+    print(json.dumps([done.exit_code, done.output, sorted(loaded), seconds]))
+"""
+
+
+def test_every_wrong_recipe_is_refused_in_one_line_without_torch(tmp_path: Path) -> None:
+    wrong = cases(tmp_path)
+    assert len(wrong) >= 50
+    before = sorted(p for p in tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=json.dumps([arguments for _, arguments, _ in wrong]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "REASONRL_PLUGINS": "reasonrl"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for (what, _, said), (code, output, loaded, _) in zip(wrong, answers, strict=True):
+        lines = output.splitlines()
+        assert (code, len(lines), loaded) == (2, 1, []), (what, code, output, loaded)
+        assert lines[0].startswith("error: "), (what, output)
+        assert said in lines[0], (what, output)
+        assert output.removesuffix("\n").isprintable(), (what, output)
+    # Processor time, since the tests share the machine; reading and refusing, without Python's own start.
+    slow = {what: round(a[3], 2) for (what, _, _), a in zip(wrong, answers, strict=True) if a[3] > 1.0}
+    assert not slow
+    assert sorted(p for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", [0, len(LINES) - 1])
+def test_the_same_in_this_process(number: int, tmp_path: Path) -> None:
+    _, arguments, said = cases(tmp_path)[number]
+    done = CliRunner().invoke(app, ["train", *arguments])
+    assert (done.exit_code, said in done.output) == (2, True)
