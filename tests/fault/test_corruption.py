@@ -84,5 +84,5 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_name_or_refused(
     ):
         newest_valid(run_dir, strict=True)
     (run_dir / "checkpoints" / "step_000001" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint of .* can be trusted"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be trusted"):
         newest_valid(run_dir)
