@@ -17,15 +17,23 @@ from support.fault_points import POINTS, kill_at
 
 SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
 UNTIMED = ("time/", "throughput/", "perf/", "memory/")
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "ppo": {"algorithm": {"name": "ppo", "entropy_coef": 0.01}, "critic": {"kind": "shared"}},
+    "grpo": {"algorithm": {"name": "grpo", "kl_coef": 0.05}, "critic": None},
+}
 COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors")
 
 
 def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:
-    """A PPO run of 30 small steps with everything that a checkpoint can hold; ``sections`` replace whole ones."""
+    """A PPO run of 30 small steps with everything that a checkpoint can hold; ``sections`` replace whole ones.
+
+    ``lora`` is a section of the model's.
+    """
+    lora = sections.pop("lora", None)
     data: dict[str, Any] = {
         "name": "broken",
         "output_dir": str(folder / "runs"),
-        "model": {"path": str(model)},
+        "model": {"path": str(model), "lora": lora},
         "task": {"name": "numbers"},
         "algorithm": {"name": "ppo", "entropy_coef": 0.01},
         "critic": {"kind": "shared"},
@@ -39,6 +47,17 @@ def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:
     path = folder / "broken.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not None}), encoding="utf-8")
     return path
+
+
+def whole_run(folder: Path, model: Path, **sections: Any) -> Path:
+    """An uninterrupted run that keeps all its checkpoints."""
+    frequent = {
+        "checkpoint": {"every": 1, "keep": 99},
+        "evaluation": {"every": 4, "suites": {"held_out": {"problems": 2}}},
+    }
+    recipe = resumable_recipe(folder, model, **{**frequent, **sections})
+    go(recipe, folder / "whole")
+    return folder / "whole"
 
 
 def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> Any:
@@ -129,6 +148,22 @@ def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
         (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
     finally:
         os._exit(code)
+
+
+def hang_in_the_save(recipe: Path, run_dir: Path) -> None:
+    """A run whose disk does not answer."""
+    quiet()
+    from reasonrl.checkpoint import files
+
+    def never(path: Path) -> None:
+        (run_dir / "hangs").touch()
+        time.sleep(600)
+
+    files.sync_folder = never
+    try:
+        go(recipe, run_dir)
+    finally:
+        os._exit(1)
 
 
 def quiet() -> None:

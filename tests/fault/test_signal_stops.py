@@ -1,0 +1,98 @@
+"""SIGINT and SIGTERM at any time: the right exit code, soon, a valid checkpoint, and an exact continuation."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.resume_runs import (
+    assert_same_run,
+    child,
+    hang_in_the_save,
+    resumable_recipe,
+    run_in_child,
+    wait_until,
+)
+
+from reasonrl.checkpoint.models import newest_valid
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+LIMIT_S = 10.0
+
+
+def begun(run_dir: Path) -> bool:
+    """The first evaluation is done: there is something to lose."""
+    return (run_dir / "evals" / "step_000000" / "summary.json").exists()
+
+
+def whole_run(recipe: Path, run_dir: Path) -> float:
+    process = child(run_in_child, recipe, run_dir)
+    wait_until(lambda: begun(run_dir), process)
+    started = time.monotonic()
+    process.join(120)
+    assert process.exitcode == 0
+    return time.monotonic() - started
+
+
+def signal_often(folder: Path, model: Path, signals: int, seed: int) -> Counter[str]:
+    """Runs that are stopped again and again at random times and resumed until they are through."""
+    recipe, rng = resumable_recipe(folder, model), random.Random(seed)
+    seconds = whole_run(recipe, folder / "whole")
+    done: Counter[str] = Counter()
+    while done["signals"] < signals:
+        run_dir = folder / f"run-{done['runs']}"
+        again: Path | None = recipe
+        while True:
+            process = child(run_in_child, again, run_dir)
+            wait_until(lambda: begun(run_dir) and not (run_dir / "summary.json").exists(), process)  # noqa: B023
+            process.join(rng.uniform(0, 0.6 * seconds))
+            if not process.is_alive():
+                break
+            chosen, sent = rng.choice(list(CODES)), time.monotonic()
+            os.kill(process.pid, chosen)
+            process.join(60)
+            if process.exitcode == 0:
+                break  # it was through before it noticed
+            assert process.exitcode == CODES[chosen]
+            assert time.monotonic() - sent < LIMIT_S
+            assert newest_valid(run_dir) is not None
+            again = None
+            done["signals"] += 1
+            done[chosen.name] += 1
+        process.join(60)
+        assert process.exitcode == 0
+        assert_same_run(folder / "whole", run_dir)
+        done["runs"] += 1
+    return done
+
+
+@pytest.mark.fault
+def test_a_dozen_signals(tiny_model: Path, tmp_path: Path) -> None:
+    assert signal_often(tmp_path, tiny_model, signals=12, seed=0)["signals"] >= 12
+
+
+@pytest.mark.long
+def test_a_hundred_signals(tiny_model: Path, tmp_path: Path) -> None:
+    done = signal_often(tmp_path, tiny_model, signals=100, seed=1)
+    print(dict(done))  # noqa: T201 - the figures of `pytest -m long -s`
+    assert done["signals"] >= 100
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("second", list(CODES))
+def test_the_second_signal_ends_at_once(second: signal.Signals, tiny_model: Path, tmp_path: Path) -> None:
+    recipe = resumable_recipe(tmp_path, tiny_model)
+    process: Any = child(hang_in_the_save, recipe, tmp_path / "run")
+    wait_until((tmp_path / "run" / "hangs").exists, process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(0.5)
+    assert process.is_alive()
+    sent = time.monotonic()
+    os.kill(process.pid, second)
+    process.join(30)
+    assert process.exitcode == CODES[second]
+    assert time.monotonic() - sent < 2
