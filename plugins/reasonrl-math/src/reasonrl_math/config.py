@@ -1,0 +1,74 @@
+"""Options of the tasks and rewards."""
+
+from dataclasses import dataclass, field
+
+TEMPLATES = ("base", "chat")
+MAX_FACTOR = 999_999
+
+
+@dataclass(frozen=True)
+class MathConfig:
+    """Where problems come from, and how they are put to the model. Raises ValueError naming the field."""
+
+    path: str = field(
+        default="",
+        metadata={"help": "hub name, or .jsonl, .json or .parquet file; '' = a few examples that come along"},
+    )
+    subset: str | None = field(default=None, metadata={"help": "configuration of a hub data set, such as main"})
+    train_split: str = field(default="train", metadata={"help": "split of a hub data set to train on"})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "split of a hub data set to hold out; null = a tenth of train_split"}
+    )
+    eval_path: str | None = field(
+        default=None, metadata={"help": "file of held-out problems; null = a tenth of path"}
+    )
+    question: str = field(default="question", metadata={"help": "column with the problem"})
+    answer: str = field(default="answer", metadata={"help": "column with the answer"})
+    marker: str = field(
+        default="####", metadata={"help": "the answer follows this text, if the column has it; '' = never"}
+    )
+    template: str = field(default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"})
+
+    def __post_init__(self) -> None:
+        _check_choice("template", self.template, TEMPLATES)
+        for name in ("question", "answer", "train_split"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be a name, got ''")
+        if self.eval_path is not None and self.eval_split is not None:
+            raise ValueError("eval_path must be null when eval_split is given")
+
+
+@dataclass(frozen=True)
+class MultiplicationConfig:
+    """Which products. Raises ValueError naming the field."""
+
+    min_factor: int = field(default=0, metadata={"help": "smallest factor, at least 0"})
+    max_factor: int = field(default=999, metadata={"help": f"largest factor, at most {MAX_FACTOR}"})
+    template: str = field(
+        default="base",
+        metadata={"help": "base (raw text), chat (messages) or compact (tiny models: the last '= n' counts)"},
+    )
+
+    def __post_init__(self) -> None:
+        _check_choice("template", self.template, (*TEMPLATES, "compact"))
+        if not 0 <= self.min_factor <= MAX_FACTOR:
+            raise ValueError(f"min_factor must be in [0, {MAX_FACTOR}], got {self.min_factor}")
+        if not self.min_factor + 4 <= self.max_factor <= MAX_FACTOR:
+            low = self.min_factor + 4
+            raise ValueError(f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}")
+
+
+@dataclass(frozen=True)
+class MultiplicationRewardConfig:
+    """What a wrong number is worth. Raises ValueError outside [0, 1)."""
+
+    format_value: float = field(default=0.1, metadata={"help": "for a number that is not the product"})
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.format_value < 1.0:
+            raise ValueError(f"format_value must be in [0, 1), got {self.format_value}")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

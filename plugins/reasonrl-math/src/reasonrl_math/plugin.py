@@ -1,0 +1,71 @@
+"""What the plugin offers. Cheap: no torch, no sympy, no data set before a recipe asks for one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from reasonrl import RecipeSpec, RewardSpec, TaskSpec, hookimpl
+from reasonrl_math.config import MathConfig, MultiplicationConfig, MultiplicationRewardConfig
+
+_RECIPES = Path(__file__).resolve().parent / "recipes"
+
+
+@hookimpl
+def reasonrl_tasks() -> Iterable[TaskSpec]:
+    """Word problems with known answers, and multiplication."""
+    yield TaskSpec(
+        name="math",
+        summary="Problems and answers from the hub or a file, in the manner of GSM8K and MATH.",
+        config=MathConfig,
+        factory="reasonrl_math.dataset:MathTask",
+        default_rewards=("math_boxed",),
+    )
+    yield TaskSpec(
+        name="multiplication",
+        summary="Multiply two whole numbers; generated.",
+        config=MultiplicationConfig,
+        factory="reasonrl_math.multiplication:MultiplicationTask",
+        default_rewards=("multiplication",),
+    )
+
+
+@hookimpl
+def reasonrl_rewards() -> Iterable[RewardSpec]:
+    """Accuracy and format, as DeepSeek-R1-Zero has them, and TinyZero's scale for products."""
+    yield RewardSpec(
+        name="math_boxed",
+        summary="1.0 if the last \\boxed{...} equals the known answer (math-verify), else 0.0.",
+        factory="reasonrl_math.rewards:BoxedReward",
+        isolation="process",
+        timeout_s=10.0,
+    )
+    yield RewardSpec(
+        name="think_format",
+        summary="1.0 for reasoning in one <think> ... </think> and something after it, else 0.0.",
+        factory="reasonrl_math.rewards:ThinkFormatReward",
+    )
+    yield RewardSpec(
+        name="multiplication",
+        summary="1.0 for the product, 0.1 for another number, 0.0 without one.",
+        config=MultiplicationRewardConfig,
+        factory="reasonrl_math.multiplication:MultiplicationReward",
+    )
+
+
+@hookimpl
+def reasonrl_recipes() -> Iterable[RecipeSpec]:
+    """Multiplication on a CPU, word problems on a GPU."""
+    yield RecipeSpec(
+        name="multiplication_grpo",
+        summary="GRPO on products with the shipped tiny model, on a CPU in minutes.",
+        path=_RECIPES / "multiplication_grpo.yaml",
+    )
+    yield RecipeSpec(
+        name="gsm8k_grpo",
+        summary="GRPO on GSM8K with R1's two rewards; Qwen2.5-0.5B and a GPU.",
+        path=_RECIPES / "gsm8k_grpo.yaml",
+    )
+    yield RecipeSpec(
+        name="other_tasks",
+        summary="Suites of other tasks for a Countdown-trained model: `reasonrl eval RUN --recipe other_tasks`.",
+        path=_RECIPES / "other_tasks.yaml",
+    )

@@ -1,0 +1,87 @@
+"""Boxed answers compared by value, and the shape of a completion."""
+
+import pytest
+
+from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score
+from reasonrl_math.rewards import BoxedReward, ThinkFormatReward, find_boxed
+
+
+def completion(text: str) -> Completion:
+    return Completion(token_ids=(), logprobs=None, text=text, finish_reason=FinishReason.EOS)
+
+
+def boxed(known: str, text: str) -> Score:
+    problem = Problem(id="m/0", prompt="?", info={"answer": known})
+    return BoxedReward(NoConfig(), RewardContext()).score(problem, completion(text))
+
+
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [
+        ("18", "18"),
+        ("18", "18.0"),
+        ("1,234", "1234"),
+        ("1234", "1,234"),
+        ("\\frac{1}{2}", "0.5"),
+        ("0.5", "\\frac{2}{4}"),
+        ("x^2+1", "1 + x^2"),
+        ("\\frac{3}{4}", "\\dfrac34"),
+        ("(1, 2)", "(1,2)"),
+    ],
+)
+def test_equal_values_are_right(known: str, answer: str) -> None:
+    score = boxed(known, f"<think>a</think> It is \\boxed{{{answer}}}.")
+    assert (score.value, score.correct, score.answer) == (1.0, True, answer)
+
+
+@pytest.mark.parametrize("answer", ["19", "", "x", "\\text{eighteen}", "}{", "9^{9^{9}}", "__import__('os')"])
+def test_anything_else_is_wrong(answer: str) -> None:
+    assert boxed("18", f"\\boxed{{{answer}}}").value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\\boxed{\\frac{1}{2}}", ("\\frac{1}{2}", "")),
+        ("\\boxed{1} and again \\boxed{1}", ("1", "")),
+        ("\\boxed{1} or \\boxed{2}", (None, "several_answers")),
+        ("<think>\\boxed{1}</think> \\boxed{2}", ("2", "")),
+        ("<think>\\boxed{1}</think>", (None, "no_answer")),
+        ("\\boxed{1", (None, "no_answer")),
+        ("\\boxed{ }", (None, "no_answer")),
+        ("1", (None, "no_answer")),
+        ("\\boxed{" + "1" * 501 + "}", (None, "too_long")),
+    ],
+)
+def test_where_the_answer_is_looked_for(text: str, found: tuple[str | None, str]) -> None:
+    assert find_boxed(text) == found
+
+
+def test_a_known_answer_that_cannot_be_read_leaves_the_completion_unscored() -> None:
+    with pytest.raises(ValueError, match="known answer"):
+        boxed("\\qqq{", "\\boxed{1}")
+    assert boxed("no idea", "\\boxed{no idea}").value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "plain"),
+    [
+        ("<think>a</think>b", "several_tags", ""),
+        ("  <think>\na\n</think>\n\nb", "several_tags", ""),
+        ("a</think>b", "", "no_opening"),
+        ("</think>b", "no_reasoning", "no_opening"),
+        ("a</think> \n", "no_answer", "no_opening"),
+        ("a", "no_closing", "no_opening"),
+        ("<think>a</think>", "several_tags", "no_answer"),
+        ("<think> </think>b", "several_tags", "no_reasoning"),
+        ("<think>a</think>b</think>", "several_tags", "several_tags"),
+        ("x<think>a</think>b", "several_tags", "no_opening"),
+    ],
+)
+def test_the_shape_of_a_completion(text: str, opened: str, plain: str) -> None:
+    reward = ThinkFormatReward(NoConfig(), RewardContext())
+    prefilled = Problem(id="m/0", prompt="Question: ?", assistant_prefix=" <think>")
+    asked = Problem(id="m/1", prompt=(Message(role="user", content="?"),))
+    for problem, reason in ((prefilled, opened), (asked, plain)):
+        score = reward.score(problem, completion(text))
+        assert (score.value, score.reason, score.correct) == (0.0 if reason else 1.0, reason, None)
