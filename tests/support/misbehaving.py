@@ -13,7 +13,8 @@ from reasonrl import Completion, Problem, RewardContext, RewardSpec, RolloutGrou
 
 FOREVER = 1000.0
 FINE = "fine"
-MARKER = "reasonrl-stray"  # in the command line of what a reward starts
+# In the command line of what a reward starts; that of the test process, which its workers inherit.
+MARKER = os.environ.setdefault("REASONRL_TEST_STRAYS", f"reasonrl-stray-{os.getpid()}")
 
 
 def raises(problem: Problem, completion: Completion) -> Any:
