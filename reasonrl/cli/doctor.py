@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import table, wrapped
 from reasonrl.errors import RecipeError
+from reasonrl.redact import redact_text
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
@@ -25,7 +27,7 @@ def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> Non
     """
     if of_installation == (run_dir is not None):
         raise RecipeError("say what to examine: `reasonrl doctor RUN`, or `reasonrl doctor --self`")
-    diagnosis = _examined(run_dir)
+    diagnosis = _without_secrets(_examined(run_dir))
     if as_json:
         typer.echo(json.dumps(diagnosis.to_json(), indent=2))
     else:
@@ -40,6 +42,12 @@ def _examined(run_dir: str | None) -> Diagnosis:
     from reasonrl.cli.installation import examine_installation
 
     return examine_installation()
+
+
+def _without_secrets(diagnosis: Diagnosis) -> Diagnosis:
+    """A plugin's mistake, or a run's, may quote what nobody should see."""
+    shown = tuple(replace(finding, message=redact_text(finding.message)) for finding in diagnosis.findings)
+    return replace(diagnosis, findings=shown)
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def test_how_a_run_ended(tmp_path: Path) -> None:
     stopped = only(write_run(tmp_path / "stopped", outcome="interrupted"))
     assert (stopped.check, stopped.severity) == ("state", "note")
     failed = write_run(tmp_path / "failed", outcome="failed")
-    assert "failed: the log" in only(failed).message
+    assert "failed: its output" in only(failed).message
     write_summary(failed, "failed", STEPS, error="reward 'x' raised")
     assert "failed: reward 'x' raised, after step 40 of 40" in only(failed).message
 
@@ -196,6 +198,29 @@ def test_the_table_fits_80_columns_and_obeys_nobody(tmp_path: Path) -> None:
     assert "\x1b" not in text
     assert "\\x1b[2Jgone\\u202e" in text
     assert "not measured: imitation" in text
+
+
+def test_a_secret_in_an_error_is_not_repeated(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", outcome="failed")
+    write_summary(folder, "failed", STEPS, error="cannot fetch https://me:canary-7@host/x, api_key=canary-8")
+    for arguments in ([folder], [folder, "--json"]):
+        text = cli(*arguments, code=1)
+        assert "cannot fetch" in text
+        assert "canary" not in text
+
+
+def test_looking_at_a_run_never_loads_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from reasonrl.cli.app import app; app(['doctor', sys.argv[1]], standalone_mode=False); "
+    )
+    code += "print('heavy', {'torch', 'transformers', 'safetensors'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(write_run(tmp_path / "run"))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "heavy set()"
 
 
 def test_a_terminal_gets_the_same_in_colour(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def check_state(run: RunRecords) -> Iterator[Finding]:
     elif run.state == "died":
         yield _ended("error", run, "died without a word (killed, out of memory, or power lost)", "died")
     elif run.state == "failed":
-        reason = str((run.summary or {}).get("error") or "the log of the run says why")
+        reason = str((run.summary or {}).get("error") or "its output in the terminal says why")
         yield _ended("error", run, f"failed: {reason}", "failed")
     elif run.state == "interrupted":
         yield _ended("note", run, "was interrupted", "interrupted")
@@ -55,7 +55,7 @@ def _ended(severity: str, run: RunRecords, what: str, state: str) -> Finding:
     planned = run.setting("trainer.steps")
     of_all = f" of {planned}" if planned else ""
     after = f"after step {run.last_step}{of_all}" if run.last_step else "before its first step ended"
-    first = "look into the log, then " if state == "failed" else ""
+    first = "remove the cause, then " if state == "failed" else ""
     memory = "; if memory ran out, lower `trainer.max_tokens_per_microbatch`" if state == "died" else ""
     return Finding(
         severity="error" if severity == "error" else "note",
