@@ -4,9 +4,13 @@ This module is the plugin author's surface and imports no torch. Tensor types li
 shared maths in ``reasonrl.functional``.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+# Read once, when huggingface_hub is imported, by it and by what builds on it: transformers, datasets.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from reasonrl.contracts.data import (
     Completion,

@@ -35,7 +35,7 @@ _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
     r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|glpat-[\w-]{16,})"
 )
-_VALUE = r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+)"
+_VALUE = r"(?P<value>\[redacted\]|\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+)"
 _ASSIGNED = re.compile(r"(?P<head>\b(?P<name>[A-Za-z_][\w-]*)[\"']?\s*=\s*)" + _VALUE)
 _MAPPED = re.compile(r"(?P<head>[{,]\s*[\"']?(?P<name>[A-Za-z_][\w-]*)[\"']?\s*:\s*)" + _VALUE)
 

@@ -13,8 +13,9 @@ from reasonrl.contracts.data import Completion, FinishReason, RewardOutput, Scor
 def pad_rows(rows: Sequence[Sequence[float]], fill: float, dtype: type, width: int) -> np.ndarray:
     """Right-pad ragged rows to ``[len(rows), width]``."""
     out: np.ndarray = np.full((len(rows), width), fill, dtype=dtype)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the update counts and skips
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
     return out
 
 
@@ -46,7 +47,7 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
         attention_mask=on_device(attention),
         response_mask=on_device(response),
         rollout_logprobs=_rollout_logprobs([(p, c, r) for _, p, c, r in rows], width, device),
-        rewards=on_device(np.array([r.total or 0.0 for *_, r in rows], dtype=np.float32)),
+        rewards=on_device(pad_rows([[r.total or 0.0] for *_, r in rows], 0.0, np.float32, 1)[:, 0]),
         token_rewards=_token_rewards([(p, c, r) for _, p, c, r in rows], width, device),
         scored=on_device(scored),
         truncated=on_device(np.array([c.finish_reason == FinishReason.LENGTH for _, _, c, _ in rows])),

@@ -20,6 +20,7 @@ Keys = tuple[str, ...]
 SLOTS = ("task", "algorithm", "rollout")
 _ENV = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(,[^${}]*)?\}")
 _MAX_BYTES = 1_000_000
+_MAX_DEPTH = 32
 
 
 @dataclass(kw_only=True)
@@ -88,6 +89,7 @@ def _read_file(path: Path) -> Source:
     text = _read_text(path)
     origins: dict[Keys, str] = {}
     try:
+        _refuse_depth(path, text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
             raise RecipeError(f"{path}: is empty; see `reasonrl recipes list` for examples to copy")
@@ -126,6 +128,16 @@ def _yaml_text(path: Path, err: yaml.YAMLError) -> str:
 
 def _kind(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+
+
+def _refuse_depth(path: Path, text: str) -> None:
+    """Reading nested data is recursive; the events of a text are not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            line = event.start_mark.line + 1
+            raise RecipeError(f"{path}:{line}: nested over {_MAX_DEPTH} levels deep; a recipe needs six")
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
