@@ -136,8 +136,8 @@ def _refuse_depth(path: Path, text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
-            line = event.start_mark.line + 1
-            raise RecipeError(f"{path}:{line}: nested over {_MAX_DEPTH} levels deep; a recipe needs six")
+            line = f":{event.start_mark.line + 1}" if event.start_mark else ""
+            raise RecipeError(f"{path}{line}: nested over {_MAX_DEPTH} levels deep; a recipe needs six")
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
