@@ -150,6 +150,60 @@ def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
         os._exit(code)
 
 
+def race(recipe: Path | None, run_dir: Path, barrier: Any, ends: Any) -> None:
+    """Start or resume at the same moment as another process; the winner stays until the other one is gone."""
+    quiet()
+    import reasonrl.trainer.rl as rl
+    from reasonrl.errors import RunDirInUseError
+    from reasonrl.trainer.runs import carry_out
+
+    def stay(*args: Any) -> Any:
+        ends.wait(60)
+        return carry_out(*args)
+
+    rl.carry_out = stay
+    code = 1
+    try:
+        barrier.wait(60)
+        go(recipe, run_dir, *(() if recipe is None else ("trainer.steps=1",)))
+        code = 0
+    except RunDirInUseError as err:
+        code = err.exit_code
+        ends.wait(60)
+    except BaseException as err:  # noqa: BLE001 - whatever it is, it becomes an exit code
+        (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
+        ends.abort()
+    finally:
+        os._exit(code)
+
+
+def soak_run(recipe: Path, run_dir: Path, samples: Any) -> None:
+    """A run that puts (step, resident bytes, open files) of itself into a queue."""
+    quiet()
+    import psutil
+
+    from reasonrl.observability.reporter import SilentReporter
+
+    me = psutil.Process()
+
+    class Watch(SilentReporter):
+        def stepped(self, record: Any, total_steps: int, groups: Any) -> None:
+            if record.step % 20 == 0:
+                samples.put((record.step, me.memory_info().rss, me.num_fds()))
+
+    go(recipe, run_dir, reporter=Watch())
+    samples.put(None)
+
+
+def run_on_full_disk(recipe: Path | None, run_dir: Path, largest_file: int) -> None:
+    """A run on a disk that takes no file beyond a size; 0 = of any size."""
+    import resource
+
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    run_in_child(recipe, run_dir)
+
+
 def hang_in_the_save(recipe: Path, run_dir: Path) -> None:
     """A run whose disk does not answer."""
     quiet()

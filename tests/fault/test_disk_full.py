@@ -1,0 +1,85 @@
+"""A disk that fills up ends the run with one line; with room again it goes on exactly."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.resume_runs import assert_same_run, child, go, resumable_recipe, run_in_child, run_on_full_disk
+
+from reasonrl.checkpoint.models import newest_valid
+
+
+def recipe_of(folder: Path, model: Path) -> Path:
+    return resumable_recipe(
+        folder, model, rollout={"name": "script"}, trainer={"steps": 9, "prompts_per_step": 4}
+    )
+
+
+def error_of(run_dir: Path) -> str:
+    return run_dir.with_name(f"{run_dir.name}.error").read_text()
+
+
+@pytest.mark.fault
+def test_files_that_cannot_grow_end_the_run_and_it_resumes_exactly(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, tiny_model)
+    go(recipe, tmp_path / "whole")
+    checkpoint = tmp_path / "whole" / "checkpoints" / "step_000009"
+    run = tmp_path / "run"
+    for size in (
+        0.5,
+        0.9,
+    ):  # of the largest file: within the optimizer's, and within the model's or behind it
+        limit = int(size * (checkpoint / "optimizer.safetensors").stat().st_size)
+        process = child(run_on_full_disk, None if run.exists() else recipe, run, limit)
+        process.join(120)
+        assert process.exitcode == 1
+        assert "earlier checkpoints are kept" in error_of(run)
+        assert newest_valid(run) is None
+    go(None, run)
+    assert_same_run(tmp_path / "whole", run)
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[bool]:
+    """A file system of its own of ``size`` bytes; False where this user may mount none."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    may_mount = (
+        os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+    try:
+        yield may_mount
+    finally:
+        if may_mount:
+            # Lazily: tensors that were read from it are still mapped.
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.fault
+def test_a_full_disk_ends_the_run_and_it_resumes_exactly(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, tiny_model)
+    go(recipe, tmp_path / "whole")
+    one = sum(p.stat().st_size for p in (tmp_path / "whole" / "checkpoints" / "step_000009").iterdir())
+    with small_disk(tmp_path / "disk", int(2.5 * one)) as is_small:
+        run = tmp_path / "disk" / "run"
+        if is_small:
+            process = child(run_in_child, recipe, run)  # it keeps two; the third finds no room
+            process.join(120)
+            assert process.exitcode == 1
+            assert "No space left on device" in error_of(run) or "earlier checkpoints are kept" in error_of(
+                run
+            )
+            found = newest_valid(run)
+            assert found is not None
+            assert json.loads((found / "trainer_state.json").read_text())["step"] == 6
+            subprocess.run(["mount", "-o", f"remount,size={10 * one}", str(tmp_path / "disk")], check=True)
+            go(None, run)
+        else:
+            go(recipe, run)  # where nothing can be mounted the test above has to do
+        shutil.copytree(run, tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
