@@ -26,7 +26,7 @@ pytestmark = pytest.mark.fault
 
 LIMIT_S = 2.0
 SLACK_S = 1.0
-MEMORY_MB = 256
+MEMORY_MB = 96
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -104,7 +104,7 @@ def test_what_is_judged_cannot_be_changed() -> None:
 def test_memory_is_bounded_and_the_trainer_keeps_its_own() -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with isolated(m.allocates, memory_mb=256, timeout_s=10) as runner:
+    with isolated(m.allocates, memory_mb=128, timeout_s=10) as runner:
         outputs = runner.score(texts("bad", "bad", FINE)).rewards
     assert reasons(outputs)[:2] == ["raised MemoryError"] * 2
     assert outputs[2].total == 0.4
