@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from reasonrl.plugins import (
     Provided,
     describe,
     nearest,
+    one_line,
     unavailable_reason,
 )
 from reasonrl.redact import redacting_logger
@@ -49,6 +51,8 @@ REGISTRATION_HOOKS: Mapping[str, type] = {
     "reasonrl_models": ModelSpec,
     "reasonrl_recipes": RecipeSpec,
 }
+API_ATTRIBUTE = "REASONRL_API"
+"""A plugin may say in this attribute for which plugin interface it is written: ``REASONRL_API = 1``."""
 OBSERVER_HOOKS = ("reasonrl_run_started", "reasonrl_step_finished", "reasonrl_run_finished")
 
 
@@ -82,7 +86,12 @@ class _Loader:
 
     def add(self, source: _Source, plugin: Any) -> None:
         """Register an imported plugin and collect what it offers. Leaves nothing behind if it raises."""
-        self.manager.register(plugin, name=source.record("active").label)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # pluggy warns of hooks and arguments that are on their way out
+            self.manager.register(plugin, name=source.record("active").label)
+        deprecations = tuple(one_line(warning.message) for warning in caught)
+        for text in deprecations:
+            log.warning("plugin %s: %s", source.record("active").label, text)
         try:
             _check_hooks(self.manager, plugin)
             specs = self._collect(plugin)
@@ -91,7 +100,12 @@ class _Loader:
             raise
         reasons = [reason for spec in specs if (reason := unavailable_reason(spec))]
         record = source.record("unavailable" if reasons else "active", "; ".join(reasons) or None)
-        record = replace(record, provides=tuple(f"{s.kind} {s.name}" for s in specs))
+        record = replace(
+            record,
+            provides=tuple(f"{s.kind} {s.name}" for s in specs),
+            deprecations=deprecations,
+            hooks=tuple(sorted(caller.name for caller in self.manager.get_hookcallers(plugin) or ())),
+        )
         self.records.append(record)
         for spec in specs:
             self.provided.setdefault((spec.kind, spec.name), []).append(Provided(spec=spec, record=record))
@@ -125,7 +139,7 @@ class _Loader:
         return "; ".join(found) or None
 
 
-def load(files: Sequence[str], allowed: str | None) -> Plugins:
+def load(files: Sequence[str], allowed: str | None, objects: Sequence[Any] = ()) -> Plugins:
     """See ``reasonrl.plugins.load_plugins``. ``allowed`` is the text of REASONRL_PLUGINS, None if unset."""
     manager = PluginManager("reasonrl")
     manager.add_hookspecs(ReasonRLSpecs)
@@ -138,6 +152,8 @@ def load(files: Sequence[str], allowed: str | None) -> Plugins:
         _load_installed(loader, source, allow)
     for file in files:
         _load_file(loader, file)
+    for plugin in objects:
+        _load_object(loader, plugin)
     return loader.finish()
 
 
@@ -192,7 +208,11 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
         if mismatch := _requirement_mismatch(source):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        loader.add(source, _import_value(source.value))
+        plugin = _import_value(source.value)
+        if mismatch := _api_mismatch(plugin):
+            loader.records.append(source.record("incompatible", mismatch))
+            return
+        loader.add(source, plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
@@ -215,6 +235,19 @@ def _requirement_mismatch(source: _Source) -> str | None:
     return None
 
 
+def _api_mismatch(plugin: Any) -> str | None:
+    """Why the interface that the plugin is written for is not this one, or None."""
+    wanted, ours = getattr(plugin, API_ATTRIBUTE, None), reasonrl.API_VERSION
+    if wanted is None:
+        return None
+    if isinstance(wanted, bool) or not isinstance(wanted, int):
+        raise PluginContractError(f"{API_ATTRIBUTE} is {wanted!r}, expected a whole number such as {ours}")
+    if wanted == ours:
+        return None
+    cure = "upgrade reasonrl" if wanted > ours else "upgrade the plugin"
+    return f"is written for plugin interface {wanted}, reasonrl {reasonrl.__version__} has {ours}; {cure}"
+
+
 def _import_value(value: str) -> Any:
     # What a plugin prints while it is imported must not end up in the middle of --json output.
     with contextlib.redirect_stdout(sys.stderr):
@@ -233,11 +266,29 @@ def _load_file(loader: _Loader, file: str) -> None:
     name = path.stem if is_file else file
     source = _Source(name=name, value=file, distribution="--plugin", version="")
     try:
-        loader.add(source, _import_file(path) if is_file else _import_value(file))
+        _add_wanted(loader, source, _import_file(path) if is_file else _import_value(file))
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # a plugin may raise anything
         raise PluginContractError(f"--plugin {file}: {describe(err)}") from err
+
+
+def _load_object(loader: _Loader, plugin: Any) -> None:
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    value = name if isinstance(plugin, ModuleType) else type(plugin).__module__
+    source = _Source(name=name, value=value, distribution="--plugin", version="")
+    try:
+        _add_wanted(loader, source, plugin)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as err:  # a plugin may raise anything
+        raise PluginContractError(f"plugin {name}: {describe(err)}") from err
+
+
+def _add_wanted(loader: _Loader, source: _Source, plugin: Any) -> None:
+    if mismatch := _api_mismatch(plugin):
+        raise PluginContractError(mismatch)
+    loader.add(source, plugin)
 
 
 def _import_file(path: Path) -> ModuleType:

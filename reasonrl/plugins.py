@@ -37,7 +37,8 @@ class PluginRecord:
     ``active``: usable. ``broken``: raised or broke the contract; offers nothing. ``unavailable``: loaded, but
     an engine lacks a module. ``incompatible``: declares another version of reasonrl; not imported.
     ``disabled``: left out by REASONRL_PLUGINS; not imported. ``provides`` holds entries such as
-    ``"task countdown"``.
+    ``"task countdown"``, ``hooks`` the hooks that it implements, ``deprecations`` what it uses that a later version
+    will not have.
     """
 
     name: str
@@ -48,6 +49,8 @@ class PluginRecord:
     provides: tuple[str, ...] = ()
     error: str | None = None
     traceback: str | None = None
+    deprecations: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -173,19 +176,33 @@ class Plugins:
         return "; ".join(parts)
 
 
-def load_plugins(*, files: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Plugins:
-    """Load every installed plugin, and the given files.
+def load_plugins(
+    *, files: Sequence[str] = (), environ: Mapping[str, str] = os.environ, objects: Sequence[Any] = ()
+) -> Plugins:
+    """Load every installed plugin, and the given files and objects.
 
     Args:
         files: paths of Python files or dotted module names, loaded besides the installed plugins whatever
             REASONRL_PLUGINS says.
         environ: REASONRL_PLUGINS, if set, is a comma-separated list of the plugins (entry point or
             distribution names) to load; empty = none.
-    Raises: PluginError only for ``files``: they were asked for by name.
+        objects: modules or other objects with ``@hookimpl`` functions, loaded like files.
+    Raises: PluginError only for ``files`` and ``objects``: they were asked for.
     """
     from reasonrl.plugin_loading import load
 
-    return load(files, environ.get("REASONRL_PLUGINS"))
+    return load(files, environ.get("REASONRL_PLUGINS"), objects)
+
+
+def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
+    """The plugins of that name or distribution. Raises: PluginNotFoundError, with the nearest name."""
+    found = [r for r in plugins.records if name in (r.name, r.distribution)]
+    if found:
+        return found
+    names = sorted({r.name for r in plugins.records})
+    close = nearest(name, names)
+    hint = f"did you mean '{close}'? " if close else ""
+    raise PluginNotFoundError(f"no plugin '{name}'; {hint}installed: {', '.join(names) or 'none'}")
 
 
 def resolve_factory(spec: ComponentSpec) -> Callable[[Any, Any], Any]:

@@ -13,9 +13,10 @@ MODEL = Path("reasonrl_countdown/models/countdown-base")
 
 
 def expected() -> Iterator[str]:
-    """Names inside the wheel: every Python file, the recipes, the model folder."""
+    """Names inside the wheel: every Python file, the templates of new plugins, the recipes, the model folder."""
     for package in (ROOT / "reasonrl", *(ROOT / "plugins").glob("reasonrl_*")):
-        yield from (path.relative_to(package.parent).as_posix() for path in package.rglob("*.py"))
+        for pattern in ("*.py", "*.tmpl"):
+            yield from (path.relative_to(package.parent).as_posix() for path in package.rglob(pattern))
     for recipe in (ROOT / "recipes").rglob("*.yaml"):
         yield f"reasonrl_countdown/recipes/{recipe.relative_to(ROOT / 'recipes').as_posix()}"
     for file in (ROOT / "plugins" / MODEL).iterdir():

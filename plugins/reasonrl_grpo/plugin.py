@@ -17,6 +17,7 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
             config=GRPOConfig,
             factory="reasonrl_grpo.algorithm:GRPO",
             metrics=POLICY_METRICS,
+            papers=("arXiv:2402.03300",),
             needs=needs,
         )
     ]

@@ -40,6 +40,7 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
             config=PPOConfig,
             factory="reasonrl_ppo.algorithm:PPO",
             metrics=METRICS,
+            papers=("arXiv:1707.06347", "arXiv:1506.02438"),
             needs=needs,
         )
     ]

@@ -1,9 +1,9 @@
-"""``reasonrl plugins``: what is installed, what it offers, what is wrong with it."""
+"""``reasonrl plugins``: what is installed, what it offers, what is wrong with it; checking and starting one."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reasonrl.contracts.specs import AnySpec
     from reasonrl.plugins import PluginRecord, Plugins
 
-app = typer.Typer(no_args_is_help=True, help="What is installed and what it offers.")
+app = typer.Typer(no_args_is_help=True, help="What is installed and what it offers; check or start a plugin.")
 
 Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
 
@@ -43,33 +43,53 @@ def list_plugins(
 def show(
     name: Annotated[str, typer.Argument(help="Plugin, as in `plugins list`.")], plugin: Files = None
 ) -> None:
-    """One plugin: its components, the options of each, and what is wrong with it."""
-    from reasonrl.plugins import load_plugins
+    """One plugin: its hooks and components, the options of each, and what is wrong with it."""
+    from reasonrl.plugins import load_plugins, named_records
 
     plugins = load_plugins(files=plugin or [])
-    for record in _named(plugins, name):
+    for record in named_records(plugins, name):
         for line in _describe(plugins, record):
             typer.echo(line)
 
 
-def _named(plugins: "Plugins", name: str) -> "list[PluginRecord]":
-    from reasonrl.errors import PluginNotFoundError
-    from reasonrl.plugins import nearest
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Plugin, its file, or its project.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="kind.name.key=value, options of a component.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose problems its rewards judge.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugin: Files = None,
+) -> None:
+    """Try everything that the contracts ask of a plugin's parts. Exit status 1 if something does not hold."""
+    from reasonrl.cli.plugins_check import run_check
 
-    found = [r for r in plugins.records if name in (r.name, r.distribution)]
-    if found:
-        return found
-    names = sorted({r.name for r in plugins.records})
-    close = nearest(name, names)
-    hint = f"did you mean '{close}'? " if close else ""
-    raise PluginNotFoundError(f"no plugin '{name}'; {hint}installed: {', '.join(names) or 'none'}")
+    run_check(target, options or [], task, as_json, plugin or [])
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Such as word-count: package reasonrl_word_count.")],
+    kind: Annotated[
+        Literal["task", "reward", "algorithm", "rollout"], typer.Option(help="What it is to offer.")
+    ] = "task",
+    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to put the project.")] = ".",
+) -> None:
+    """Write a whole plugin project that works as it is: package, recipe, tests."""
+    from reasonrl.cli.plugins_new import run_new
+
+    run_new(name, kind, folder)
 
 
 def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
     yield f"{record.label}: {record.status}"
     yield f"  from {record.value}"
-    if record.error:
-        yield wrapped(record.error, indent="  ")
+    if record.hooks:
+        yield wrapped(f"hooks: {', '.join(record.hooks)}", indent="  ")
+    for text in (record.error, *record.deprecations):
+        if text:
+            yield wrapped(text, indent="  ")
     if record.traceback:
         yield from ("  " + line for line in record.traceback.rstrip().splitlines())
     for providers in plugins.provided.values():
@@ -84,9 +104,22 @@ def _component(spec: "AnySpec") -> Iterator[str]:
     yield wrapped(spec.summary, indent="  ")
     if rewards := getattr(spec, "default_rewards", ()):
         yield f"  default rewards: {', '.join(rewards)}"
+    if papers := getattr(spec, "papers", ()):
+        yield wrapped(f"papers: {', '.join(papers)}", indent="  ")
+    if spec.kind == "reward":
+        yield from _reward(spec)
+    if path := getattr(spec, "path", None):
+        yield f"  {path}"
     rows = list(_options(getattr(spec, "config", None), ""))
     if rows:
         yield from ("  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=78))
+
+
+def _reward(spec: Any) -> Iterator[str]:
+    low, high = spec.range
+    yield f"  range: {low:g} to {high:g}"
+    if spec.isolation == "process":
+        yield f"  runs in a process of its own, at most {spec.timeout_s:g} s a completion"
 
 
 def _options(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:

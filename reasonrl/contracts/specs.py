@@ -52,7 +52,10 @@ def _is_positive(value: Any, kind: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSpec:
-    """Common to tasks, rewards, algorithms and rollout backends."""
+    """Common to tasks, rewards, algorithms and rollout backends.
+
+    ``papers`` are where it comes from, such as ``"arXiv:1707.06347"``; ``reasonrl plugins show`` lists them.
+    """
 
     kind: ClassVar[str] = "component"
 
@@ -61,6 +64,7 @@ class ComponentSpec:
     factory: str | Callable[[Any, Any], Any]
     config: type = NoConfig
     metrics: tuple[MetricDef, ...] = ()
+    papers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self)

@@ -18,6 +18,7 @@ from reasonrl.recipe.resolved import (
     ResolvedSuite,
     RewardComponent,
 )
+from reasonrl.recipe.reward_files import file_reward
 from reasonrl.recipe.schema import AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
@@ -143,10 +144,20 @@ class _Resolver:
         if weight != weight:
             raise self.source.error((*at, "weight"), " must be a number, got nan")
         config = {key: value for key, value in entry.items() if key not in ("weight", *REWARD_LIMITS)}
-        part = self._component("reward", name, config, at, at)
+        is_file = "path" in entry and ("reward", name) not in self.plugins.provided
+        part = self._file_reward(name, config) if is_file else self._component("reward", name, config, at, at)
         return RewardComponent(
             spec=self._limited(part.spec, entry, at), config=part.config, weight=float(weight)
         )
+
+    def _file_reward(self, name: str, config: Mapping[str, Any]) -> Component:
+        """A function in a file, which no plugin has registered."""
+        at = ("rewards", name)
+        try:
+            spec = file_reward(name)
+        except ValueError as err:
+            raise self.source.error(at, f": {err}") from None
+        return Component(spec=spec, config=build(spec.config, config, self.source, at, of=f"reward '{name}'"))
 
     def _limited(self, spec: Any, entry: Mapping[str, Any], at: Keys) -> RewardSpec:
         """The reward's spec with the isolation and limits that the recipe gives it."""

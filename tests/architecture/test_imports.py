@@ -21,6 +21,7 @@ LEVELS = {
     "contracts": 1,
     "functional": 2,
     "recipe": 3,
+    "scaffold": 4,
     "plugins": 3,
     "plugin_loading": 3,
     "data": 3,
@@ -53,6 +54,7 @@ TORCH_FREE = (
     "plugins",
     "plugin_loading",
     "rewards",
+    "scaffold",
     "analysis",
     "cli",
     "__init__",
@@ -114,7 +116,9 @@ def test_core_imports_point_downwards(path: Path) -> None:
         target = part_of(dotted)
         if target is None or target == part:
             continue
-        assert target not in ANYWHERE, f"the core must not import {dotted}"
+        assert target not in ANYWHERE or part == "cli", f"the core must not import {dotted}"
+        if target in ANYWHERE:
+            continue
         assert part != "analysis" or target in ALLOWED_IN_ANALYSIS, f"analysis must not import {dotted}"
         downwards = LEVELS[target] < LEVELS[part]
         assert downwards or (part, target) in WITHIN_LEVEL, f"{part} must not import {dotted}"

@@ -1,0 +1,139 @@
+"""``reasonrl plugins check``: conformance without pytest."""
+
+import importlib
+import json
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from reasonrl.cli.table import table
+from reasonrl.errors import RAISABLE, PluginContractError, RecipeError
+
+if TYPE_CHECKING:
+    from reasonrl.plugins import Plugins
+    from reasonrl.testing.checks import CheckResult
+
+Options = dict[tuple[str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What is checked: a plugin's name among ``plugins``, and the dependencies its project declares, if known."""
+
+    name: str
+    plugins: "Plugins"
+    requires: tuple[str, ...] | None = None
+
+
+def run_check(
+    target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]
+) -> None:
+    """Print a line for each check. Raises: typer.Exit(1) if one failed; PluginError, RecipeError."""
+    from reasonrl.testing.plugin import check_plugin
+
+    found = _find(target, files)
+    results = check_plugin(
+        found.name, plugins=found.plugins, options=_parse(options), task=task, requires=found.requires
+    )
+    if as_json:
+        rows = [
+            {"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print(results)
+    if any(result.has_failed for result in results):
+        raise typer.Exit(1)
+
+
+def _print(results: "Sequence[CheckResult]") -> None:
+    for subject, group in groupby(results, key=lambda result: result.subject):
+        typer.echo(subject)
+        rows = [(r.check, r.status, r.reason) for r in group]
+        for line in table(("  CHECK", "RESULT", "REASON"), [(f"  {check}", *rest) for check, *rest in rows]):
+            typer.echo(line)
+        typer.echo("")
+    counts = {status: sum(r.status == status for r in results) for status in ("ok", "failed", "not run")}
+    typer.echo(
+        ", ".join(f"{count} {status}" for status, count in counts.items() if count or status != "not run")
+    )
+
+
+def _find(target: str, files: Sequence[str]) -> _Target:
+    from reasonrl.plugins import load_plugins
+
+    path = Path(target)
+    if target.endswith(".py"):
+        return _Target(name=path.stem, plugins=load_plugins(files=[*files, target]))
+    if (path / "pyproject.toml").is_file():
+        return _project(path, files)
+    if path.is_dir() and ("/" in target or target in (".", "..")):
+        raise RecipeError(
+            f"{target}: has no pyproject.toml; give a plugin's name, its file, or its project's folder"
+        )
+    return _Target(name=target, plugins=load_plugins(files=files))
+
+
+def _project(folder: Path, files: Sequence[str]) -> _Target:
+    """The plugin of a project, installed or not."""
+    from reasonrl.plugins import load_plugins
+
+    project = _read(folder / "pyproject.toml")
+    points = project.get("entry-points", {}).get("reasonrl", {})
+    if not isinstance(points, dict) or len(points) != 1:
+        raise RecipeError(
+            f"{folder}: pyproject.toml must have one entry point of reasonrl, has {len(points)}"
+        )
+    requires = tuple(project.get("dependencies", ()))
+    installed = load_plugins(files=files)
+    name = str(project.get("name", ""))
+    if any(record.distribution == name for record in installed.records):
+        return _Target(name=name, plugins=installed, requires=requires)
+    (value,) = points.values()
+    plugin = _import(folder, str(value))
+    named = getattr(plugin, "__name__", type(plugin).__name__)
+    return _Target(name=named, plugins=load_plugins(files=files, objects=[plugin]), requires=requires)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError) as err:
+        raise RecipeError(f"{path}: cannot be read: {err}") from err
+
+
+def _import(folder: Path, value: str) -> Any:
+    source = folder / "src" if (folder / "src").is_dir() else folder
+    sys.path.insert(0, str(source.resolve()))
+    module, _, attribute = value.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for part in filter(None, attribute.split(".")):
+            target = getattr(target, part)
+    except RAISABLE as err:  # a plugin may raise anything
+        raise PluginContractError(
+            f"{folder}: {value} cannot be imported: {type(err).__name__}: {err}"
+        ) from err
+    return target
+
+
+def _parse(options: Sequence[str]) -> Options:
+    """``task.add.count=4`` -> ``{("task", "add"): {"count": 4}}``."""
+    from reasonrl.plugins import KINDS
+    from reasonrl.recipe.source import command_line_source
+
+    parsed: dict[tuple[str, str], list[str]] = {}
+    for option in options:
+        kind, _, rest = option.partition(".")
+        name, _, setting = rest.partition(".")
+        if kind not in KINDS or not name or "=" not in setting:
+            raise RecipeError(f"option {option!r}: expected kind.name.key=value, such as task.add.count=4")
+        parsed.setdefault((kind, name), []).append(setting)
+    sources = {key: command_line_source(*key, settings).data[key[0]] for key, settings in parsed.items()}
+    return {key: {k: v for k, v in data.items() if k != "name"} for key, data in sources.items()}

@@ -1,0 +1,21 @@
+"""``reasonrl plugins new``: a plugin project that works as it is."""
+
+from pathlib import Path
+
+import typer
+
+from reasonrl.cli.table import wrapped
+
+
+def run_new(name: str, kind: str, folder: str) -> None:
+    """Write the project and say what to do with it. Raises: RecipeError, PluginConflictError."""
+    from reasonrl.plugins import load_plugins
+    from reasonrl.scaffold.project import create
+
+    project = create(name, kind, Path(folder), load_plugins())
+    typer.echo(f"wrote {project.folder}")
+    for file in project.files:
+        typer.echo(f"  {file}")
+    typer.echo(wrapped("Next, in that folder:"))
+    for command in project.commands:
+        typer.echo(f"  {command}")

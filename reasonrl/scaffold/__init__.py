@@ -1,0 +1,1 @@
+"""Writes plugin projects from the templates beside it. Torch-free, no network."""

@@ -1,0 +1,302 @@
+"""Conformance of algorithms: masks, padding, order and micro-batches do not matter, and it learns something."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonrl.contracts.batch import AdvantageOutput
+from reasonrl.contracts.data import SamplingParams
+from reasonrl.contracts.metrics import Metric
+from reasonrl.contracts.protocols import Algorithm, AlgorithmContext
+from reasonrl.contracts.specs import Needs
+from reasonrl.plugins import Plugins
+from reasonrl.testing.bandit import probability_of_the_best
+from reasonrl.testing.batches import (
+    Case,
+    Outcome,
+    advantages_of,
+    normalizer_of,
+    random_case,
+    run,
+)
+from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.subjects import Subject, add_common, find
+
+LEARNED = 0.8
+"""Probability of the best of three arms that counts as learned; it starts at a third."""
+
+
+@dataclass(kw_only=True)
+class AlgorithmSubject(Subject):
+    """An algorithm and a random batch for it."""
+
+    @cached_property
+    def needs(self) -> Needs:
+        return self.spec.needs(self.config)
+
+    @property
+    def group_size(self) -> int:
+        return max(4, self.needs.min_group_size)
+
+    def new(self) -> Any:
+        context = AlgorithmContext(sampling=SamplingParams(), group_size=self.group_size, total_steps=10)
+        return self.make(context)
+
+    def case(self, padding: int = 0) -> Case:
+        return random_case(self.needs, group_size=self.group_size, padding=padding)
+
+    def run(self, case: Case, **options: Any) -> Outcome:
+        return run(self.new(), case, self.needs, **options)
+
+
+checks: Checks[AlgorithmSubject] = Checks()
+add_common(checks)
+
+
+@checks("defaults_are_valid")
+def needs_are_stated(subject: AlgorithmSubject) -> None:
+    """``needs(config)`` returns a Needs."""
+    needs = subject.needs
+    require(isinstance(needs, Needs), f"needs(config) returned {type(needs).__name__}, expected Needs")
+    require(needs.min_group_size >= 1, f"min_group_size is {needs.min_group_size}")
+
+
+@checks("needs_are_stated")
+def is_built(subject: AlgorithmSubject) -> None:
+    """``factory(config, context)`` gives an object with ``compute_advantages`` and ``compute_loss``."""
+    algorithm = subject.new()
+    name = type(algorithm).__name__
+    require(isinstance(algorithm, Algorithm), f"{name} lacks compute_advantages or compute_loss")
+
+
+@checks("is_built")
+def asks_only_for_what_it_declared(subject: AlgorithmSubject) -> None:
+    """With the evaluations that ``needs`` names, and no others, it computes advantages and a loss."""
+    case = subject.case()
+    algorithm = subject.new()
+    advantages = advantages_of(algorithm, case, subject.needs)
+    got = type(advantages).__name__
+    require(isinstance(advantages, AdvantageOutput), f"compute_advantages returned {got}")
+    outcome = run(algorithm, case, subject.needs)
+    require(isinstance(outcome.loss, Tensor), f"the loss is {type(outcome.loss).__name__}, expected a tensor")
+
+
+@checks("asks_only_for_what_it_declared")
+def advantages_are_well_formed(subject: AlgorithmSubject) -> None:
+    """``[B, T]``, finite, without gradient, and 0 outside ``response_mask``; so are returns."""
+    case = subject.case()
+    output = advantages_of(subject.new(), case, subject.needs)
+    mask = case.batch.response_mask
+    for name, tensor in (("advantages", output.advantages), ("returns", output.returns)):
+        if tensor is None and name == "returns":
+            continue
+        shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        require(shape == list(mask.shape), f"{name}: got {shape}, expected a tensor {list(mask.shape)}")
+        assert tensor is not None
+        require(not tensor.requires_grad, f"{name} carry a gradient; detach them")
+        require(bool(tensor.isfinite().all()), f"{name} are not all finite")
+        require(not tensor[~mask].any(), f"{name} are not 0 outside response_mask")
+
+
+@checks("advantages_are_well_formed")
+def the_loss_is_a_finite_scalar(subject: AlgorithmSubject) -> None:
+    """One number that has a gradient."""
+    loss = subject.run(subject.case()).loss
+    require(loss.ndim == 0, f"the loss has shape {list(loss.shape)}, expected a scalar")
+    require(bool(loss.isfinite()), f"the loss is {loss.item()}")
+    require(loss.requires_grad, "the loss has no gradient; was something detached?")
+
+
+@checks("the_loss_is_a_finite_scalar")
+def gradients_are_finite(subject: AlgorithmSubject) -> None:
+    """By the log-probabilities and the values; and by one of them not zero everywhere."""
+    outcome = subject.run(subject.case())
+    parts = [g for g in (outcome.by_logprobs, outcome.by_values) if g is not None]
+    require(all(bool(g.isfinite().all()) for g in parts), "a gradient is not finite")
+    require(
+        bool(outcome.by_logprobs.any()),
+        "the gradient by every log-probability is 0: nothing would be learned",
+    )
+
+
+@checks("gradients_are_finite")
+def what_is_masked_does_not_matter(subject: AlgorithmSubject) -> None:
+    """Whatever stands outside ``response_mask``, NaN too, changes neither loss nor gradient."""
+    case = subject.case()
+    _require_equal(subject.run(case), subject.run(case.fill_outside(math.nan)), "with NaN outside the mask")
+    _require_equal(subject.run(case), subject.run(case.fill_outside(1e4)), "with 10000 outside the mask")
+
+
+@checks("gradients_are_finite")
+def padding_does_not_matter(subject: AlgorithmSubject) -> None:
+    """Five more columns of padding change nothing."""
+    case = subject.case()
+    width = case.batch.input_ids.shape[1]
+    wide = subject.run(subject.case(padding=5))
+    narrow = replace(
+        wide,
+        by_logprobs=wide.by_logprobs[:, :width],
+        by_values=None if wide.by_values is None else wide.by_values[:, :width],
+    )
+    _require_equal(subject.run(case), narrow, "with five columns of padding")
+
+
+@checks("gradients_are_finite")
+def row_order_does_not_matter(subject: AlgorithmSubject) -> None:
+    """Other places for the rows give the same loss and each row its own gradient."""
+    case = subject.case()
+    rows = torch.randperm(case.batch.num_rows, generator=torch.Generator().manual_seed(5))
+    moved = subject.run(case.select(rows))
+    back = torch.argsort(rows)
+    values = None if moved.by_values is None else moved.by_values[back]
+    again = replace(moved, by_logprobs=moved.by_logprobs[back], by_values=values)
+    _require_equal(subject.run(case), again, "with the rows in another order")
+
+
+@checks("gradients_are_finite")
+def microbatches_add_up(subject: AlgorithmSubject) -> None:
+    """The losses of the parts of an optimizer step sum to the loss of the whole."""
+    case = subject.case()
+    whole, algorithm = subject.run(case), subject.new()
+    normalizer = normalizer_of(algorithm, case.batch, whole.advantages)
+    total = torch.zeros(())
+    for rows in torch.arange(case.batch.num_rows).split(5):
+        advantages = whole.advantages.select(rows, case.batch.input_ids.shape[1])
+        part = run(algorithm, case.select(rows), subject.needs, advantages=advantages, normalizer=normalizer)
+        total = total + part.loss.detach()
+    message = (
+        f"parts sum to {total.item():.6g}, the whole is {whole.loss.item():.6g}; divide by the normalizer"
+    )
+    require(torch.allclose(total, whole.loss.detach(), atol=1e-5, rtol=1e-4), message)
+
+
+@checks("gradients_are_finite")
+def unscored_rows_take_no_part(subject: AlgorithmSubject) -> None:
+    """The reward of a row that is not ``scored`` is ignored."""
+    case = subject.case()
+    odd = torch.where(case.batch.scored, case.batch.rewards, torch.tensor(1000.0))
+    other = replace(case, batch=replace(case.batch, rewards=odd))
+    _require_equal(subject.run(case), subject.run(other), "when an unscored row has another reward")
+
+
+@checks("gradients_are_finite")
+def rows_left_out_have_no_gradient(subject: AlgorithmSubject) -> None:
+    """A row for which ``contributes`` is False has a gradient of exactly 0: the trainer leaves it out."""
+    case = subject.case()
+    same = torch.where(case.batch.group_ids == 0, torch.tensor(0.5), case.batch.rewards)
+    outcome = subject.run(replace(case, batch=replace(case.batch, rewards=same)))
+    contributes = outcome.advantages.contributes
+    if contributes is None:
+        raise NotApplicableError("contributes is None: every row takes part")
+    shape = list(contributes.shape)
+    require(
+        contributes.dtype == torch.bool and shape == [case.batch.num_rows],
+        f"contributes {shape}: not bool [B]",
+    )
+    for gradient in (outcome.by_logprobs, outcome.by_values):
+        require(gradient is None or not gradient[~contributes].any(), "a row that is left out has a gradient")
+
+
+@checks("gradients_are_finite")
+def zero_advantages_teach_nothing(subject: AlgorithmSubject) -> None:
+    """Without advantages the log-probabilities have no gradient, unless a KL term or the entropy gives one."""
+    if subject.needs.reference or subject.needs.entropy == "grad":
+        raise NotApplicableError("the loss has a term without advantages")
+    case = subject.case()
+    some = advantages_of(subject.new(), case, subject.needs)
+    none = replace(some, advantages=torch.zeros_like(some.advantages))
+    gradient = subject.run(case, advantages=none).by_logprobs
+    require(
+        not gradient.any(), f"the largest gradient is {gradient.abs().max().item():.3g} with zero advantages"
+    )
+
+
+@checks("gradients_are_finite")
+def inputs_are_left_alone(subject: AlgorithmSubject) -> None:
+    """No tensor of the batch or the evaluations is changed in place."""
+    case = subject.case()
+    subject.run(case)
+    fresh = subject.case()
+    for one, two in ((case.batch, fresh.batch), (case.evals, fresh.evals)):
+        for name in type(one).__dataclass_fields__:
+            a, b = getattr(one, name), getattr(two, name)
+            require(a is None or torch.equal(a, b), f"{name} was changed in place")
+
+
+@checks("gradients_are_finite")
+def global_randomness_is_left_alone(subject: AlgorithmSubject) -> None:
+    """Torch's global generator is not used."""
+    state = torch.get_rng_state()
+    subject.run(subject.case())
+    untouched = torch.equal(torch.get_rng_state(), state)
+    torch.set_rng_state(state)
+    require(untouched, "the global generator was used; seed an own one")
+
+
+@checks("gradients_are_finite")
+def metrics_are_declared(subject: AlgorithmSubject) -> None:
+    """Every metric is a Metric under a key that the spec declares."""
+    declared = [re.escape(d.key) for d in subject.spec.metrics]
+    patterns = [re.compile(re.sub(r"<\w+>", "[^/]+", key) + r"\Z") for key in declared]
+    for key, value in subject.run(subject.case()).metrics.items():
+        require(isinstance(value, Metric), f"{key} is {type(value).__name__}, expected a Metric")
+        known = any(pattern.match(key) for pattern in patterns)
+        require(
+            known, f"{key} is not in the spec's metrics; add MetricDef(key={key!r}, unit=..., meaning=...)"
+        )
+
+
+@checks("gradients_are_finite")
+def learns_a_bandit(subject: AlgorithmSubject) -> None:
+    """On three arms of which one pays, it finds that one in sixty steps."""
+    probability = probability_of_the_best(subject.new(), subject.needs, group_size=max(8, subject.group_size))
+    require(
+        probability >= LEARNED,
+        f"the paying arm has probability {probability:.2f}, expected {LEARNED} or more",
+    )
+
+
+def _require_equal(one: Outcome, two: Outcome, when: str) -> None:
+    def same(a: Tensor | None, b: Tensor | None) -> bool:
+        return a is None or b is None or torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+    require(
+        same(one.loss.detach(), two.loss.detach()), f"the loss is {one.loss:.6g}, and {two.loss:.6g} {when}"
+    )
+    gradients = same(one.by_logprobs, two.by_logprobs) and same(one.by_values, two.by_values)
+    require(gradients, f"the gradient is another one {when}")
+
+
+def check_algorithm(
+    spec: Any,
+    config: Mapping[str, Any] | None = None,
+    *,
+    plugins: Plugins | None = None,
+    files: Sequence[str] = (),
+) -> list[CheckResult]:
+    """Run every check of an algorithm: its name or spec, and its options as in a recipe.
+
+    Raises: PluginNotFoundError if there is no such algorithm.
+    """
+    found, known = find("algorithm", spec, plugins, files)
+    subject = AlgorithmSubject(spec=found, plugins=known, options=config or {})
+    return checks.run(subject, subject.label)
+
+
+class AlgorithmConformance(Conformance):
+    """Tests of an algorithm: ``class TestMine(AlgorithmConformance): spec = "mine"``."""
+
+    @classmethod
+    def run_checks(cls) -> list[CheckResult]:
+        return check_algorithm(cls.spec, cls.config, files=cls.plugins)
+
+
+add_tests(AlgorithmConformance, checks)

@@ -1,0 +1,39 @@
+"""Fingerprints of problems, for comparing them with another process. Run there by ``tasks.py``."""
+
+import hashlib
+import importlib
+import json
+import pickle
+import sys
+from typing import Any
+
+from reasonrl.contracts.data import Problem
+from reasonrl.contracts.protocols import TaskContext
+
+
+def digest(problem: Problem) -> str:
+    """Of everything that a problem holds."""
+    prompt = problem.prompt
+    shown = prompt if isinstance(prompt, str) else [[m.role, m.content] for m in prompt]
+    whole = [problem.id, shown, problem.assistant_prefix, dict(problem.info)]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def main() -> None:
+    """Read a pickled request from standard input; write the fingerprints of its problems as JSON."""
+    factory, config, seed, counts, _ = pickle.load(sys.stdin.buffer)
+    out = sys.stdout
+    sys.stdout = sys.stderr  # a task may print
+    task = _resolve(factory)(config, TaskContext(seed=seed))
+    made = {split: [digest(task.problem(split, i)) for i in range(count)] for split, count in counts.items()}
+    out.write("\n" + json.dumps(made) + "\n")
+
+
+def _resolve(factory: Any) -> Any:
+    if not isinstance(factory, str):
+        return factory
+    module, _, attribute = factory.partition(":")
+    target: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        target = getattr(target, part)
+    return target

@@ -1,0 +1,143 @@
+"""What the checks of rollout engines look at: a tiny policy, an engine over it, and what the engine must say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonrl.contracts.data import (
+    Completion,
+    FinishReason,
+    Problem,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingParams,
+)
+from reasonrl.contracts.protocols import RolloutContext
+from reasonrl.model.export import iter_hf_weights
+from reasonrl.testing.checks import require
+from reasonrl.testing.policies import TinyPolicy, forward_logprobs, steer, tiny_policy
+from reasonrl.testing.subjects import Subject
+
+LETTERS = tuple(range(65, 91))
+"""Symbols of the byte tokenizer whose text is a letter; ``EngineSubject.letters`` has their ids."""
+MAX_PROMPT_TOKENS = 64
+
+
+@dataclass(kw_only=True)
+class EngineSubject(Subject):
+    """A rollout engine on a tiny policy. One engine serves all checks: starting some takes minutes."""
+
+    device: str = "cpu"
+    tolerance: float = 1e-3
+    """Allowed distance of a log-probability from the forward pass, in nats."""
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    entered: list[Any] = field(default_factory=list)
+    version: int = 0
+
+    @cached_property
+    def folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="reasonrl-check-")
+
+    @cached_property
+    def tiny(self) -> TinyPolicy:
+        path = Path(self.folder.name) / "model"
+        return tiny_policy(path, seed=7, device=torch.device(self.device), tie=False, **self.shape)
+
+    @cached_property
+    def original(self) -> dict[str, Tensor]:
+        """The weights as they were made."""
+        return {name: p.detach().clone() for name, p in self.tiny.policy.named_parameters()}
+
+    def new(self) -> Any:
+        context = RolloutContext(
+            policy=self.tiny.policy,
+            tokenizer=self.tiny.tokenizer,
+            sampling=SamplingParams(max_completion_tokens=32),
+            device=torch.device(self.device),
+            model_path=str(self.tiny.path),
+            run_dir=None,
+            max_prompt_tokens=MAX_PROMPT_TOKENS,
+        )
+        return self.make(context)
+
+    @cached_property
+    def engine(self) -> Any:
+        made = self.new()
+        self.entered.append(made)
+        return made.__enter__()
+
+    def close(self) -> None:
+        """End the engine, if one was started, and take the model away."""
+        for engine in self.entered:
+            engine.__exit__(None, None, None)
+        self.entered.clear()
+        self.folder.cleanup()
+
+    def sync(self) -> None:
+        """Tell the engine of the policy's present weights."""
+        self.version += 1
+        self.engine.sync_weights(iter_hf_weights(self.tiny.policy), policy_version=self.version)
+
+    def token(self, letter: str) -> int:
+        return self.tiny.tokenizer.encode(letter)[0]
+
+    @property
+    def eos(self) -> int:
+        return self.tiny.tokenizer.eos_token_id
+
+    def say(self, logits: Mapping[int, float], *, flat: bool = False) -> None:
+        """Weights that prefer some tokens, in policy and engine."""
+        with torch.no_grad():
+            for name, parameter in self.tiny.policy.named_parameters():
+                parameter.copy_(self.original[name])
+        steer(self.tiny, logits, flat=flat)
+        self.sync()
+
+    def say_letters(self, eos: float = -30.0) -> None:
+        """Weights that say letters, which ones depends on what came before; EOS with this logit."""
+        self.say({**{self.token(chr(code)): 0.0 for code in LETTERS}, self.eos: eos})
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """What the engine gives, in the agreed form and number."""
+        groups = self.engine.generate(requests)
+        kinds = isinstance(groups, list) and all(isinstance(group, RolloutGroup) for group in groups)
+        require(kinds, f"generate returned {type(groups).__name__}, expected a list of RolloutGroup")
+        require(len(groups) == len(requests), f"{len(requests)} requests, {len(groups)} groups")
+        return groups
+
+    def complete(self, request: RolloutRequest) -> list[Completion]:
+        return list(self.generate([request])[0].completions)
+
+    def request(
+        self, text: str = "AB", *, size: int = 1, seed: int = 0, sampling: SamplingParams | None = None
+    ) -> RolloutRequest:
+        return RolloutRequest(
+            problem=Problem(id=f"check/{text}/{seed}", prompt=text),
+            prompt_ids=tuple(self.tiny.tokenizer.encode(text)),
+            group_size=size,
+            sampling=sampling or SamplingParams(max_completion_tokens=12),
+            seed=seed,
+        )
+
+    def expected(self, request: RolloutRequest, completion: Completion) -> Tensor:
+        """``[L, V]``: ln p of every token before each of the completion's, at the request's temperature."""
+        logits = forward_logprobs(self.tiny, request.prompt_ids, completion.token_ids)
+        return torch.log_softmax(logits / request.sampling.logprob_temperature, dim=-1)
+
+    def visible(self, completion: Completion) -> tuple[int, ...]:
+        """The tokens without the EOS that ended them."""
+        ended = completion.finish_reason is FinishReason.EOS
+        return completion.token_ids[:-1] if ended else completion.token_ids
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self.tiny.tokenizer.decode(
+            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )

@@ -1,0 +1,186 @@
+"""Checks of a whole plugin: how it is packaged, and every component that it offers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from reasonrl.contracts.specs import AnySpec, ModelSpec, RecipeSpec
+from reasonrl.plugins import PluginRecord, Plugins, missing_modules, named_records
+from reasonrl.recipe.load import check_recipe
+from reasonrl.testing.checks import CheckResult, Checks, NotApplicableError, require
+
+HEAVY = ("torch", "transformers", "vllm", "datasets", "accelerate", "peft")
+FILE = "--plugin"
+PROBE = (
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); importlib.import_module(sys.argv[2]); "
+    "print('\\n' + json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"
+)
+
+
+@dataclass(kw_only=True)
+class PluginSubject:
+    """A plugin, and the modules and metadata behind it."""
+
+    record: PluginRecord
+    plugins: Plugins
+    requires: tuple[str, ...] | None = None
+    """Of the project it was loaded from; None = ask the installed distribution."""
+
+    @property
+    def module(self) -> str:
+        """The module that is imported when plugins are listed."""
+        value = self.record.value
+        return Path(value).stem if value.endswith(".py") else value.partition(":")[0].strip()
+
+    def specs(self) -> list[AnySpec]:
+        return [p.spec for found in self.plugins.provided.values() for p in found if p.record == self.record]
+
+
+checks: Checks[PluginSubject] = Checks()
+
+
+@checks()
+def loads(subject: PluginSubject) -> None:
+    """It is listed as active, or lacks only its engine."""
+    status, error = subject.record.status, subject.record.error or ""
+    require(status in ("active", "unavailable"), f"is {status}: {error}")
+    require(not error.startswith("conflict"), error)
+
+
+@checks("loads")
+def offers_something(subject: PluginSubject) -> None:
+    """It provides a component, a model or a recipe, or observes runs."""
+    observes = any(
+        o.plugin == subject.record.label for found in subject.plugins.observers.values() for o in found
+    )
+    require(observes or bool(subject.specs()), "its hooks return nothing")
+
+
+@checks("loads")
+def imports_nothing_heavy(subject: PluginSubject) -> None:
+    """Listing plugins imports it, so importing it must not import torch and its like."""
+    paths = json.dumps([p or "." for p in sys.path])
+    command = [sys.executable, "-P", "-c", PROBE, paths, subject.module]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    said = done.stderr.strip().splitlines()
+    require(done.returncode == 0, f"cannot be imported by itself: {said[-1] if said else 'no output'}")
+    heavy = sorted(set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY))
+    require(
+        not heavy, f"importing {subject.module} imports {', '.join(heavy)}; give factories as 'pkg.mod:Class'"
+    )
+
+
+@checks("loads")
+def bounds_reasonrl(subject: PluginSubject) -> None:
+    """Its distribution requires reasonrl below a version: a later one may have another interface."""
+    requires = subject.requires if subject.requires is not None else _requirements(subject.record)
+    declared = [Requirement(text) for text in requires]
+    own = [requirement for requirement in declared if requirement.name.lower() == "reasonrl"]
+    require(bool(own), "its dependencies lack reasonrl, such as 'reasonrl>=0.1,<0.2'")
+    bounded = any(s.operator in ("<", "<=", "==", "~=") for r in own for s in r.specifier)
+    require(bounded, f"{own[0]} has no upper bound, such as <0.2")
+
+
+def _requirements(record: PluginRecord) -> Sequence[str]:
+    if record.distribution in (FILE, "reasonrl"):
+        raise NotApplicableError("it belongs to no distribution of its own")
+    return importlib.metadata.distribution(record.distribution).requires or ()
+
+
+@checks("loads")
+def is_typed(subject: PluginSubject) -> None:
+    """Its package has ``py.typed``: type checkers then read its annotations."""
+    if subject.record.distribution == "reasonrl":
+        raise NotApplicableError("bundled")
+    package = subject.module.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotApplicableError("it is a single file")
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    require(any((folder / "py.typed").is_file() for folder in folders), f"{package} has no file py.typed")
+
+
+@checks("loads")
+def models_are_there(subject: PluginSubject) -> None:
+    """Every model that it ships is a folder with a config and a tokenizer."""
+    models = [spec for spec in subject.specs() if isinstance(spec, ModelSpec)]
+    if not models:
+        raise NotApplicableError("it ships no model")
+    for model in models:
+        for name in ("config.json", "tokenizer_config.json"):
+            require((model.path / name).is_file(), f"model {model.name!r}: {model.path} has no {name}")
+
+
+@checks("loads")
+def recipes_are_accepted(subject: PluginSubject) -> None:
+    """Every recipe that it ships passes ``recipes check``."""
+    recipes = [spec for spec in subject.specs() if isinstance(spec, RecipeSpec)]
+    if not recipes:
+        raise NotApplicableError("it ships no recipe")
+    for recipe in recipes:
+        require(recipe.path.is_file(), f"recipe {recipe.name!r}: no file {recipe.path}")
+        check_recipe(recipe.path, [], subject.plugins)
+
+
+def check_plugin(
+    name: str,
+    *,
+    plugins: Plugins,
+    options: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    task: str | None = None,
+    requires: tuple[str, ...] | None = None,
+) -> list[CheckResult]:
+    """Check a plugin and each of its tasks, rewards, algorithms and engines.
+
+    Args:
+        name: as in ``plugins list``, or its distribution. options: of a component, by (kind, name).
+        task: whose problems the plugin's rewards judge; default: as ``check_reward`` guesses.
+        requires: the dependencies that its project declares, if it is not installed.
+    Raises: PluginNotFoundError if there is no such plugin, or no such task.
+    """
+    if task is not None:
+        plugins.get("task", task)
+    results = []
+    for record in named_records(plugins, name):
+        subject = PluginSubject(record=record, plugins=plugins, requires=requires)
+        results += checks.run(subject, f"plugin {record.name}")
+        for spec in subject.specs():
+            results += _component(spec, plugins, (options or {}).get((spec.kind, spec.name), {}), task)
+    return results
+
+
+def _component(
+    spec: AnySpec, plugins: Plugins, options: Mapping[str, Any], task: str | None
+) -> list[CheckResult]:
+    """Torch is imported for algorithms and engines only."""
+    if missing := missing_modules(spec):
+        reason = f"no module {', '.join(missing)} here"
+        label = f"{spec.kind} {spec.name}"
+        return [CheckResult(subject=label, check="starts", status="not applicable", reason=reason)]
+    if spec.kind == "task":
+        from reasonrl.testing.tasks import check_task
+
+        return check_task(spec, options, plugins=plugins)
+    if spec.kind == "reward":
+        from reasonrl.testing.rewards import check_reward
+
+        return check_reward(spec, options, task=task, plugins=plugins)
+    if spec.kind == "algorithm":
+        from reasonrl.testing.algorithms import check_algorithm
+
+        return check_algorithm(spec, options, plugins=plugins)
+    if spec.kind == "rollout":
+        from reasonrl.testing.rollouts import check_rollout
+
+        return check_rollout(spec, options, plugins=plugins)
+    return []

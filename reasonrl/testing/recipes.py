@@ -1,0 +1,36 @@
+"""Recipes made small enough for a test."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def small(model: Path, output: Path) -> list[str]:
+    """Overrides that make any training recipe a run of two small steps on the model folder ``model``."""
+    return [
+        f"output_dir={output}",
+        f"model.path={model}",
+        "model.name=null",
+        "model.dtype=float32",
+        "sampling.max_prompt_tokens=1024",
+        "sampling.max_completion_tokens=8",
+        "trainer.steps=2",
+        "trainer.prompts_per_step=4",
+        "trainer.minibatches=1",
+        "evaluation.every=0",
+    ]
+
+
+def written(recipe: Mapping[str, Any], folder: Path) -> Path:
+    """The recipe as a file in ``folder``; keys that training needs and a test does not care about are filled in."""
+    whole = {
+        "name": "test",
+        "model": {"name": None, "path": "."},
+        "trainer": {"steps": 2, "prompts_per_step": 4},
+        **recipe,
+    }
+    path = folder / f"{whole['name']}.yaml"
+    path.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    return path

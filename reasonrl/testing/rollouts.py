@@ -1,0 +1,288 @@
+"""Conformance of rollout engines, whatever they run on: ends, text, log-probabilities, randomness, weights."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+
+from reasonrl.contracts.data import FinishReason, SamplingParams
+from reasonrl.contracts.protocols import RolloutBackend
+from reasonrl.plugins import Plugins
+from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.engines import EngineSubject
+from reasonrl.testing.subjects import add_common, find
+
+GREEDY = SamplingParams(temperature=0.0, max_completion_tokens=16)
+TOLERANCE = 1e-3
+MAX_SIGMA = 5.0
+
+checks: Checks[EngineSubject] = Checks()
+add_common(checks)
+
+
+@checks("defaults_are_valid")
+def is_built(subject: EngineSubject) -> None:
+    """``factory(config, context)`` gives a context manager with ``generate`` and ``sync_weights``."""
+    engine = subject.new()
+    name = type(engine).__name__
+    require(
+        isinstance(engine, RolloutBackend), f"{name} lacks one of __enter__, __exit__, generate, sync_weights"
+    )
+
+
+@checks("is_built")
+def starts(subject: EngineSubject) -> None:
+    """Entering it gives an engine, which takes weights and answers one request."""
+    assert subject.original  # the weights as they are before anything changes them
+    name = type(subject.engine).__name__
+    require(isinstance(subject.engine, RolloutBackend), f"__enter__ returned {name}, expected the engine")
+    subject.say_letters()
+    require(len(subject.complete(subject.request())) == 1, "no completion came back")
+
+
+@checks("starts")
+def answers_every_request_in_order(subject: EngineSubject) -> None:
+    """A group for each request, with ``group_size`` completions; settings may differ; no request, no group."""
+    subject.say_letters()
+    short = SamplingParams(max_completion_tokens=3)
+    requests = [
+        subject.request("AB", size=2, seed=1, sampling=short),
+        subject.request("A" * 20, size=3, seed=2, sampling=GREEDY),
+        subject.request("AB", size=1, seed=3, sampling=replace(short, temperature=0.5)),
+    ]
+    groups = subject.generate(requests)
+    require([g.request for g in groups] == requests, "the groups are not in the order of their requests")
+    sizes = [len(group.completions) for group in groups]
+    require(sizes == [2, 3, 1], f"group sizes 2, 3, 1 were asked, {sizes} came")
+    longest = [max(len(c.token_ids) for c in group.completions) for group in groups]
+    require(longest == [3, 16, 3], f"limits of 3, 16, 3 tokens gave completions of {longest}")
+    require(subject.generate([]) == [], "no requests gave groups")
+
+
+@checks("starts")
+def ends_with_eos(subject: EngineSubject) -> None:
+    """EOS ends a completion, is its last token, and not part of its text."""
+    subject.say_letters(eos=2.0)
+    limit = SamplingParams(max_completion_tokens=40)
+    completions = subject.complete(subject.request(size=16, sampling=limit))
+    for completion in completions:
+        has_eos = subject.eos in completion.token_ids
+        is_eos = completion.finish_reason is FinishReason.EOS
+        require(has_eos == is_eos, f"finish_reason {completion.finish_reason} of {completion.token_ids}")
+        require(subject.eos not in completion.token_ids[:-1], "tokens follow an EOS")
+        visible = subject.text_of([subject.eos]) in completion.text
+        require(not visible, "the text holds the EOS that ended the completion")
+    ended = any(completion.finish_reason is FinishReason.EOS for completion in completions)
+    require(ended, "EOS is likely, and no completion ended with it")
+
+
+@checks("starts")
+def stops_at_the_token_limit(subject: EngineSubject) -> None:
+    """Without EOS a completion has exactly ``max_completion_tokens`` tokens, and says LENGTH."""
+    subject.say_letters()
+    for completion in subject.complete(subject.request(size=3)):
+        length, reason = len(completion.token_ids), completion.finish_reason
+        require(length == 12, f"{length} tokens, expected max_completion_tokens 12")
+        require(reason is FinishReason.LENGTH, f"finish_reason {reason}, expected LENGTH")
+
+
+@checks("starts")
+def stops_at_stop_strings(subject: EngineSubject) -> None:
+    """A stop string, also over several tokens, ends the completion there and stays in its text."""
+    subject.say({subject.token("A"): 0.0, subject.token("B"): 0.0}, flat=True)
+    sampling = SamplingParams(max_completion_tokens=200, stop=("ABA", "never"))
+    for completion in subject.complete(subject.request("AB", size=8, sampling=sampling)):
+        reason, text = completion.finish_reason, completion.text
+        require(reason is FinishReason.STOP_STRING, f"finish_reason {reason} of {text[:40]!r}")
+        first = text.find("ABA")
+        require(
+            text.endswith("ABA") and first == len(text) - 3,
+            f"{text[-20:]!r} does not end with the first 'ABA'",
+        )
+        require(
+            len(completion.token_ids) == len(text),
+            f"{len(completion.token_ids)} tokens of {len(text)} letters",
+        )
+
+
+@checks("starts")
+def the_text_is_that_of_the_tokens(subject: EngineSubject) -> None:
+    """``text`` is ``token_ids`` decoded, special tokens kept, without the EOS that ended it."""
+    subject.say_letters(eos=1.0)
+    for completion in subject.complete(subject.request(size=8)):
+        text = subject.text_of(subject.visible(completion))
+        require(completion.text == text, f"text {completion.text!r}, the tokens say {text!r}")
+
+
+@checks("starts")
+def log_probabilities_are_those_of_a_forward_pass(subject: EngineSubject) -> None:
+    """One for each token, at the sampling temperature (greedy: at temperature 1), within the tolerance."""
+    if not subject.spec.provides_logprobs:
+        raise NotApplicableError("the engine gives none")
+    subject.say_letters(eos=1.0)
+    for temperature in (1.0, 0.6, 0.0):
+        sampling = SamplingParams(temperature=temperature, max_completion_tokens=12)
+        requests = [subject.request("A" * n, size=2, seed=n, sampling=sampling) for n in (1, 2, 9)]
+        for group in subject.generate(requests):
+            for completion in group.completions:
+                given, tokens = completion.logprobs, completion.token_ids
+                require(given is not None and len(given) == len(tokens), "not one log-probability a token")
+                table = subject.expected(group.request, completion)
+                right = table.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+                worst = (torch.tensor(given) - right).abs().max().item()
+                message = f"off by {worst:.3g} at temperature {temperature}, allowed is {subject.tolerance:g}"
+                require(worst <= subject.tolerance, message)
+
+
+@checks("starts")
+def greedy_takes_the_likeliest(subject: EngineSubject) -> None:
+    """At temperature 0 every token is the likeliest one, so every completion of a prompt is the same."""
+    subject.say_letters()
+    request = subject.request(size=3, sampling=GREEDY)
+    first, *others = subject.complete(request)
+    require(all(c.token_ids == first.token_ids for c in others), "greedy completions of one prompt differ")
+    table = subject.expected(request, first)
+    lost = table.max(-1).values - table.gather(-1, torch.tensor(first.token_ids)[:, None])[:, 0]
+    message = f"a token {lost.max().item():.3g} nats below the likeliest was taken"
+    require(bool(lost.max() <= 2 * subject.tolerance), message)
+
+
+@checks("starts")
+def samples_differ(subject: EngineSubject) -> None:
+    """The samples of a group, and those of another seed, are drawn by themselves."""
+    subject.say_letters()
+    groups = subject.generate([subject.request(size=4, seed=seed) for seed in (1, 2)])
+    drawn = [completion.token_ids for group in groups for completion in group.completions]
+    require(
+        len(set(drawn)) == len(drawn), f"{len(drawn)} samples of 12 letters, only {len(set(drawn))} differ"
+    )
+
+
+@checks("starts")
+def the_seed_fixes_the_samples(subject: EngineSubject) -> None:
+    """The same request gives the same samples, whatever else is asked with it."""
+    subject.say_letters()
+    request, other = subject.request(size=2, seed=5), subject.request("ABCDEFG", size=3, seed=6)
+    alone = [c.token_ids for c in subject.complete(request)]
+    beside = subject.generate([other, request])[1]
+    require(alone == [c.token_ids for c in beside.completions], "other samples of the same request")
+
+
+@checks("starts")
+def samples_follow_the_distribution(subject: EngineSubject) -> None:
+    """First tokens come as often as the model and the temperature say."""
+    letters = {subject.token("A"): 0.0, subject.token("B"): 0.7, subject.token("C"): 1.4}
+    subject.say(letters, flat=True)
+    for temperature in (1.0, 0.5):
+        sampling = SamplingParams(temperature=temperature, max_completion_tokens=1)
+        request = subject.request(size=400, seed=8, sampling=sampling)
+        completions = subject.complete(request)
+        counts = Counter(completion.token_ids[0] for completion in completions)
+        shares = subject.expected(request, completions[0])[0].exp()
+        for token in letters:
+            share = float(shares[token])
+            sigma = math.sqrt(400 * share * (1 - share))
+            far = abs(counts[token] - 400 * share) / sigma
+            message = (
+                f"{counts[token]} of 400 samples at temperature {temperature}, expected {400 * share:.0f}"
+            )
+            require(far <= MAX_SIGMA, message)
+
+
+@checks("starts")
+def new_weights_are_used(subject: EngineSubject) -> None:
+    """After ``sync_weights`` completions come from the new weights and carry their version."""
+    for letter in "AB":
+        subject.say({subject.token(letter): 0.0}, flat=True)
+        completion = subject.complete(subject.request(sampling=GREEDY))[0]
+        require(
+            set(completion.text) == {letter},
+            f"the weights say {letter!r}, the engine {completion.text[:20]!r}",
+        )
+        version = completion.policy_version
+        require(
+            version == subject.version, f"policy_version {version} after weights of version {subject.version}"
+        )
+
+
+@checks("starts")
+def the_policy_is_left_alone(subject: EngineSubject) -> None:
+    """Sampling changes neither the policy's weights nor its mode, gradients or torch's global generator."""
+    subject.say_letters()
+    policy = subject.tiny.policy
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    policy.train()
+    state = torch.get_rng_state()
+    subject.complete(subject.request())
+    training = policy.training and policy.model.training
+    policy.eval()
+    require(training, "the policy was in training mode, and is not any more")
+    require(torch.equal(torch.get_rng_state(), state), "torch's global generator was used")
+    same = all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+    require(same, "the policy's weights were changed")
+    clean = all(p.requires_grad and p.grad is None for p in policy.parameters())
+    require(clean, "a parameter was frozen or has a gradient")
+
+
+@checks("starts")
+def closes_twice(subject: EngineSubject) -> None:
+    """Leaving it a second time does no harm."""
+    engine = subject.engine
+    subject.entered.clear()
+    engine.__exit__(None, None, None)
+    engine.__exit__(None, None, None)
+
+
+def check_rollout(
+    spec: Any,
+    config: Mapping[str, Any] | None = None,
+    *,
+    device: str = "cpu",
+    tolerance: float = TOLERANCE,
+    shape: Mapping[str, Any] | None = None,
+    plugins: Plugins | None = None,
+    files: Sequence[str] = (),
+) -> list[CheckResult]:
+    """Run every check of a rollout engine.
+
+    Args:
+        spec: its name, or a RolloutBackendSpec. config: its options, as in a recipe.
+        device: of policy and engine. tolerance: of log-probabilities, in nats; a lower precision needs a larger one.
+        shape: of the tiny model, for engines that need larger heads: ``{"hidden": 256, "heads": 4, "kv_heads": 2}``.
+    Raises: PluginNotFoundError if there is no such engine, or its modules are not installed.
+    """
+    found, known = find("rollout", spec, plugins, files)
+    subject = EngineSubject(
+        spec=found, plugins=known, options=config or {}, device=device, tolerance=tolerance, shape=shape or {}
+    )
+    try:
+        return checks.run(subject, subject.label)
+    finally:
+        subject.close()
+
+
+class RolloutConformance(Conformance):
+    """Tests of a rollout engine: ``class TestMine(RolloutConformance): spec = "mine"; tolerance = 0.02``."""
+
+    device: ClassVar[str] = "cpu"
+    tolerance: ClassVar[float] = TOLERANCE
+    shape: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def run_checks(cls) -> list[CheckResult]:
+        return check_rollout(
+            cls.spec,
+            cls.config,
+            device=cls.device,
+            tolerance=cls.tolerance,
+            shape=cls.shape,
+            files=cls.plugins,
+        )
+
+
+add_tests(RolloutConformance, checks)

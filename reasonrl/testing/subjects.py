@@ -1,0 +1,84 @@
+"""What a check looks at: a component, its options, and the plugins around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from reasonrl.contracts.specs import ComponentSpec
+from reasonrl.plugins import Kind, Plugins, load_plugins
+from reasonrl.recipe.source import Source
+from reasonrl.recipe.typed import build
+from reasonrl.testing.checks import Checks, require
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """A component under test. ``options`` are those of its slot in a recipe."""
+
+    spec: Any
+    plugins: Plugins
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec.kind} {self.spec.name}"
+
+    @cached_property
+    def config(self) -> Any:
+        """An instance of the spec's config. Raises: RecipeError if the options do not fit it."""
+        return typed_config(self.spec, self.options)
+
+    def make(self, context: Any) -> Any:
+        """A new component; a plugin's mistake is an error that names it."""
+        return self.plugins.build(self.spec, self.config, context)
+
+
+def typed_config(spec: ComponentSpec, options: Mapping[str, Any]) -> Any:
+    """The options as an instance of ``spec.config``, as a recipe's slot would give it."""
+    source = Source(path=Path(f"options of {spec.kind} '{spec.name}'"), data={spec.kind: dict(options)})
+    return build(spec.config, dict(options), source, (spec.kind,), of=f"{spec.kind} '{spec.name}'")
+
+
+def find(kind: Kind, spec: Any, plugins: Plugins | None, files: Sequence[str]) -> tuple[Any, Plugins]:
+    """The spec behind a name, or the spec itself, and the plugins around it."""
+    known = plugins if plugins is not None else load_plugins(files=files)
+    return (known.get(kind, spec) if isinstance(spec, str) else spec), known
+
+
+def add_common(checks: Checks[Any]) -> None:
+    """The checks that every kind of component begins with."""
+    for function in (has_a_summary, options_have_help, defaults_are_valid):
+        checks()(function)
+
+
+def has_a_summary(subject: Subject) -> None:
+    """The spec says in one line what the component is."""
+    summary = subject.spec.summary
+    require(isinstance(summary, str) and bool(summary.strip()), "summary is empty")
+    require("\n" not in summary, "summary has several lines")
+
+
+def options_have_help(subject: Subject) -> None:
+    """Every option explains itself: ``field(metadata={"help": ...})``."""
+    silent = _without_help(subject.spec.config, "")
+    require(not silent, f"no help for {', '.join(silent)}; write field(metadata={{'help': '...'}})")
+
+
+def defaults_are_valid(subject: Subject) -> None:
+    """The options, by default none, make a valid config."""
+    require(isinstance(subject.config, subject.spec.config), f"config is {type(subject.config).__name__}")
+
+
+def _without_help(config: type, prefix: str) -> list[str]:
+    hints, silent = get_type_hints(config), []
+    for option in fields(config):
+        inner = hints[option.name]
+        if isinstance(inner, type) and is_dataclass(inner):
+            silent += _without_help(inner, f"{prefix}{option.name}.")
+        elif not str(option.metadata.get("help", "")).strip():
+            silent.append(prefix + option.name)
+    return silent

@@ -1,0 +1,110 @@
+"""The outsider: a new plugin, from the command that writes it to the wheel's removal, for every kind."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hatchling.build
+import pytest
+
+KINDS = ("task", "reward", "algorithm", "rollout")
+MAX_LINES = 45
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def command(*arguments: object, site: Path | None = None, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """One command of a fresh interpreter that finds packages in ``site`` too."""
+    environ = {**os.environ, "COLUMNS": "80", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site or "")}
+    environ.pop("REASONRL_PLUGINS", None)
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=environ,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def done(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def records(site: Path, cwd: Path) -> dict[str, dict[str, object]]:
+    listed = json.loads(done(command("reasonrl", "plugins", "list", "--json", site=site, cwd=cwd)))
+    return {record["distribution"]: record for record in listed}
+
+
+def built(project: Path, dist: Path) -> Path:
+    """The wheel, built in this process: what ``pip wheel`` would do without an index."""
+    dist.mkdir()
+    with working_in(project):
+        return dist / hatchling.build.build_wheel(str(dist))
+
+
+def installed(wheel: Path, site: Path, cwd: Path) -> None:
+    options = ("--no-deps", "--no-index", "--no-compile", "--quiet", "--disable-pip-version-check")
+    done(command("pip", "install", *options, "--target", site, wheel, cwd=cwd))
+
+
+def play(kind: str, folder: Path) -> None:
+    name, site = f"outside-{kind}", folder / "site"
+    told = done(command("reasonrl", "plugins", "new", name, "--kind", kind, "--dir", folder, cwd=folder))
+    project = folder / f"reasonrl-{name}"
+    assert str(project) in told
+    installed(built(project, folder / "dist"), site, folder)
+    record = records(site, folder)[f"reasonrl-{name}"]
+    assert (record["status"], record["error"]) == ("active", None)
+    assert f"{kind} {name}" in record["provides"]  # type: ignore[operator]
+
+    checked = done(command("reasonrl", "plugins", "check", name, "--json", site=site, cwd=folder))
+    results = json.loads(checked)
+    assert {r["status"] for r in results} <= {"ok", "not applicable"}
+    assert {f"plugin {name}", f"{kind} {name}"} <= {r["subject"] for r in results}
+
+    recipe = project / "recipes" / f"outside_{kind}_smoke.yaml"
+    run_dir = folder / "run"
+    done(command("reasonrl", "train", recipe, "--run-dir", run_dir, "--plain", site=site, cwd=folder))
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads((run_dir / "summary.json").read_text())["outcome"] == "completed"
+
+    shutil.rmtree(site)
+    site.mkdir()
+    assert f"reasonrl-{name}" not in records(site, folder)
+
+
+def test_an_outsiders_task_from_new_to_uninstall(tmp_path: Path) -> None:
+    play("task", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_an_outsiders_plugin_of_any_kind(kind: str, tmp_path: Path) -> None:
+    play(kind, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tests_of_a_new_project_pass(kind: str, tmp_path: Path) -> None:
+    done(command("reasonrl", "plugins", "new", "fresh", "--kind", kind, "--dir", tmp_path, cwd=tmp_path))
+    project, site = tmp_path / "reasonrl-fresh", tmp_path / "site"
+    installed(built(project, tmp_path / "dist"), site, tmp_path)
+    said = done(command("pytest", "-q", "-p", "no:cacheprovider", site=site, cwd=project))
+    assert " passed" in said
+    assert "failed" not in said

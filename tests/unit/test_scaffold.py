@@ -1,0 +1,131 @@
+"""``reasonrl plugins new``: what it writes, and what it refuses in one line."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+import reasonrl
+from reasonrl.cli.app import app
+from reasonrl.errors import PluginConflictError, ReasonRLError, RecipeError
+from reasonrl.plugins import load_plugins
+from reasonrl.scaffold.project import KINDS_OFFERED, TEMPLATES, _bounds, create
+
+PLUGINS = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
+MAX_LINES = 45
+
+
+def code_lines(text: str) -> int:
+    return len([line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")])
+
+
+@pytest.mark.parametrize("kind", KINDS_OFFERED)
+def test_a_project_is_whole(kind: str, tmp_path: Path) -> None:
+    project = create("word-count", kind, tmp_path / "new", PLUGINS)
+    folder = tmp_path / "new" / "reasonrl-word-count"
+    assert project.folder == folder
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == set(project.files)
+    assert {
+        ".github/workflows/ci.yml",
+        ".gitignore",
+        "README.md",
+        "pyproject.toml",
+        "recipes/word_count_smoke.yaml",
+        "src/reasonrl_word_count/__init__.py",
+        "src/reasonrl_word_count/py.typed",
+        "tests/test_conformance.py",
+    } <= files
+    for path in folder.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree)
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef) and "src" in path.parts:
+                assert function.returns is not None, function.name
+    for name in ("recipes/word_count_smoke.yaml", ".github/workflows/ci.yml"):
+        assert isinstance(yaml.safe_load((folder / name).read_text()), dict)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["reasonrl-word-count"], (
+        "nothing half-made"
+    )
+    for path in folder.rglob("*"):
+        assert path.is_dir() or "$" not in path.read_text(), path
+
+
+def test_its_requirement_is_bounded_above(tmp_path: Path) -> None:
+    folder = create("word", "task", tmp_path, PLUGINS).folder
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    requirement = Requirement(project["dependencies"][0])
+    assert requirement.name == "reasonrl"
+    assert requirement.specifier.contains(reasonrl.__version__)
+    assert not requirement.specifier.contains("99.0")
+    assert project["entry-points"]["reasonrl"] == {"word": "reasonrl_word"}
+
+
+@pytest.mark.parametrize(
+    ("version", "bounds"),
+    [("0.1.0", ">=0.1,<0.2"), ("0.9.3", ">=0.9,<0.10"), ("1.0.0", ">=1.0,<2"), ("2.7.1", ">=2.7,<3")],
+)
+def test_bounds(version: str, bounds: str) -> None:
+    assert _bounds(version) == bounds
+
+
+def test_a_task_and_its_reward_take_few_lines(tmp_path: Path) -> None:
+    folder = create("word", "task", tmp_path, PLUGINS).folder
+    texts = [(folder / name).read_text() for name in ("pyproject.toml", "src/reasonrl_word/__init__.py")]
+    assert sum(map(code_lines, texts)) <= MAX_LINES
+
+
+@pytest.mark.parametrize(
+    "name", ["Word", "9lives", "", "a b", "a/b", "../up", "word\n", "-x", "word-", "x" * 41]
+)
+def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="expected lower-case letters") as caught:
+        create(name, "task", tmp_path, PLUGINS)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("countdown", "task", r"task 'countdown' is provided by countdown \(reasonrl "),
+        ("countdown_tinyzero", "task", "reward 'countdown_tinyzero' is provided by"),
+        ("countdown_tinyzero", "reward", "reward 'countdown_tinyzero' is provided by"),
+        ("reasonrl-ppo", "algorithm", "algorithm 'ppo' is provided by"),
+        ("ppo", "rollout", r"plugin ppo \(reasonrl .*is installed; give another name"),
+    ],
+)
+def test_taken_names_are_refused(name: str, kind: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginConflictError, match=expected):
+        create(name, kind, tmp_path, PLUGINS)
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "reasonrl-word").mkdir()
+    with pytest.raises(RecipeError, match="exists already; give another name or --dir"):
+        create("word", "task", tmp_path, PLUGINS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReasonRLError, match="cannot be written"):
+        create("word", "task", tmp_path / "file", PLUGINS)
+
+
+def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
+    arguments = ["plugins", "new", "reasonrl-word-two", "--dir", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for text in ("pip install -e . pytest", "reasonrl tasks preview word-two", "recipes/word_two_smoke.yaml"):
+        assert text in result.output
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 2
+    assert again.output.count("\n") == 1
+    wrong = CliRunner().invoke(app, [*arguments[:2], "x", "--kind", "hat"])
+    assert wrong.exit_code == 2
+
+
+def test_every_template_belongs_somewhere() -> None:
+    found = {path.relative_to(TEMPLATES).parts[0] for path in TEMPLATES.rglob("*.tmpl")}
+    assert found == {"common", *KINDS_OFFERED}
