@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.cli.app import app
 from reasonrl.cli.doctor import run_doctor
 from reasonrl.cli.installation import SELF_CHECKS, check_hub, check_output, check_packages, check_plugins
+from reasonrl.errors import RecipeError
 from reasonrl.plugins import PluginRecord
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
@@ -109,6 +111,34 @@ def test_a_damaged_line_is_named_and_the_rest_is_read(damage: bytes, tmp_path: P
 def test_a_huge_step_number_makes_no_huge_list(tmp_path: Path) -> None:
     found = only(write_run(tmp_path / "run", [healthy_line(1), {"step": 10**17}]))
     assert "missing: 2, 3, 4, 5, 6, ..." in found.message
+
+
+ODD = (None, True, -1, 10**400, "x", [], [1, "x"], {}, {"a": []})
+
+
+def each_replaced(data: object) -> Iterator[object]:
+    """``data`` with one part after another replaced by every odd value."""
+    yield from ODD
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from ({**data, key: odd} for odd in each_replaced(value))
+
+
+def test_records_of_another_shape_never_stop_an_examination(tmp_path: Path) -> None:
+    """Whatever JSON the files hold, there are findings or one refusal, and no traceback."""
+    lines = sick(lambda line: {"group/zero_std_frac": 1.0, "completion/truncated_frac": 0.9}, since=1)
+    folder = write_run(tmp_path / "run", lines, outcome="failed")
+    refused = set()
+    for name in ("run.json", "summary.json", "evals/step_000000/summary.json"):
+        content = (folder / name).read_text()
+        for data in each_replaced(json.loads(content)):
+            (folder / name).write_text(json.dumps(data))
+            try:
+                assert examine(folder, lambda path: None).findings
+            except RecipeError:
+                refused.add(name)
+        (folder / name).write_text(content)
+    assert refused == {"run.json"}
 
 
 def test_a_cut_last_line(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
     """Completions that another policy wrote than the one they train."""
     yield from _wrong_version(run)
     curve = run.curve("rollout/logprob_gap/mean")
-    limit = GAP_FLOAT32 if run.manifest.get("machine", {}).get("precision") == "float32" else GAP_ROUNDED
+    limit = GAP_FLOAT32 if run.recorded("machine.precision") == "float32" else GAP_ROUNDED
     since = curve.since(lambda nats: nats >= limit)
     if since is not None:
         yield Finding(

@@ -52,7 +52,7 @@ def check_state(run: RunRecords) -> Iterator[Finding]:
 
 
 def _ended(severity: str, run: RunRecords, what: str, state: str) -> Finding:
-    planned = run.setting("trainer.steps")
+    planned = run.count("trainer.steps")
     of_all = f" of {planned}" if planned else ""
     after = f"after step {run.last_step}{of_all}" if run.last_step else "before its first step ended"
     first = "remove the cause, then " if state == "failed" else ""

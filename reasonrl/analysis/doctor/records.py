@@ -16,6 +16,7 @@ STEP_DIR = re.compile(r"step_(\d{6,18})")
 STEP_FILE = re.compile(r"step_(\d{6,18})\.jsonl")
 LEFTOVER = re.compile(r"\.(tmp|old|gone)-step_\d{6,18}")  # as checkpoints are written and deleted
 TRACES = ("metrics.jsonl", "checkpoints", "transcripts", "evals")
+MOST = 10**12  # of anything; a larger number is damage
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 
 Verify = Callable[[Path], str | None]
@@ -77,12 +78,22 @@ class RunRecords:
         """Every key of metrics.jsonl."""
         return {key for _, _, values in self.metrics.lines for key in values}
 
-    def setting(self, dotted: str) -> Any:
-        """A value of the recipe, such as ``trainer.steps``; None if it is not there."""
-        value: Any = self.manifest.get("recipe")
+    def recorded(self, dotted: str) -> Any:
+        """A value of run.json, such as ``machine.precision``; None if it is not there."""
+        value: Any = self.manifest
         for part in dotted.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
+
+    def setting(self, dotted: str) -> Any:
+        """A value of the recipe, such as ``algorithm.kl``; None if it is not there."""
+        return self.recorded(f"recipe.{dotted}")
+
+    def count(self, dotted: str) -> int | None:
+        """A positive whole number of the recipe, such as ``trainer.steps``; None if there is none."""
+        value = self.setting(dotted)
+        known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST
+        return value if known else None
 
 
 def number(value: Any) -> float | None:

@@ -47,7 +47,7 @@ def check_unscored(run: RunRecords) -> Iterator[Finding]:
 def check_flat_groups(run: RunRecords) -> Iterator[Finding]:
     """Flat groups (all completions of a prompt earn the same), by whether they are all wrong or all right."""
     accuracy = run.curve("train/accuracy")
-    if run.setting("sampling.group_size") == 1:
+    if run.count("sampling.group_size") == 1:
         yield from _single(run, accuracy)
         return
     flat = run.curve("group/zero_std_frac")
@@ -57,7 +57,7 @@ def check_flat_groups(run: RunRecords) -> Iterator[Finding]:
     if not len(accuracy):
         yield _flat(run, flat.last, "flat-groups", "(the rewards do not say what is right)", since)
         return
-    right = all_right_frac(flat.last, accuracy.last, int(run.setting("sampling.group_size") or 2))
+    right = all_right_frac(flat.last, accuracy.last, run.count("sampling.group_size") or 2)
     wrong = flat.last - right
     text = f"about {wrong:.0%} all wrong, {right:.0%} all right"
     one_sided = "all-wrong" if wrong >= ONE_SIDED * flat.last else "all-right"
@@ -163,7 +163,7 @@ def check_truncation(run: RunRecords) -> Iterator[Finding]:
     curve = run.curve("completion/truncated_frac")
     since = curve.since(lambda share: share >= TRUNCATED_FRAC)
     if since is not None:
-        limit = run.setting("sampling.max_completion_tokens")
+        limit = run.count("sampling.max_completion_tokens")
         yield Finding(
             severity="warning",
             check="truncation",
@@ -176,11 +176,13 @@ def check_truncation(run: RunRecords) -> Iterator[Finding]:
 
 def check_progress(run: RunRecords) -> Iterator[Finding]:
     """The first suite's held-out accuracy against its 95% intervals."""
-    for suite in run.setting("evaluation.suites") or {}:
-        points = _evaluations(run, str(suite))
-        if len(points) >= 2 and points[-1][0] - points[0][0] >= MIN_EVAL_STEPS:
-            yield from _judge(str(suite), points)
-        return  # the others are read, but what a recipe is after is its first suite
+    suites = run.setting("evaluation.suites")
+    if not isinstance(suites, Mapping) or not suites:
+        return
+    headline = str(next(iter(suites)))  # what a recipe is after is its first suite
+    points = _evaluations(run, headline)
+    if len(points) >= 2 and points[-1][0] - points[0][0] >= MIN_EVAL_STEPS:
+        yield from _judge(headline, points)
 
 
 Point = tuple[int, float, float, float]
