@@ -2,8 +2,8 @@
 
 A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement
 learning something to find: to search longer, to choose better, to answer only what it has checked. Like the texts
-that larger models are trained on, they are of mixed quality: a share of them, ``aimed_frac``, looks at the target
-before it chooses the last operation of an attempt.
+that larger models are trained on, they are of mixed quality: a share of them, ``aimed_frac``, begins by repeating the
+target and chooses the last operation of every attempt with an eye on it.
 """
 
 import random
@@ -42,6 +42,8 @@ def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig)
     lines: list[str] = []
     failures_left = _patience(config, rng)
     aim = instance.target if _is_aimed(config, rng) else None
+    if aim is not None:
+        lines.append(f"aim {aim}\n")
     while True:
         attempt = random_attempt(instance.numbers, rng, aim=aim)
         is_right = attempt.value == instance.target

@@ -171,26 +171,18 @@ def test_an_aimed_attempt_ends_as_near_as_it_can() -> None:
         assert behaviours(f"{', '.join(attempt.steps)} no\n</think>", numbers, target)["aimed"] == 1.0
 
 
-def test_a_share_of_the_demonstrations_is_aimed() -> None:
-    def aimed(frac: float) -> float:
-        options: dict[str, Any] = {
-            "template": "compact",
-            "max_numbers": 3,
-            "max_number": 20,
-            "aimed_frac": frac,
-        }
-        task = _task(**options)
-        shares = []
-        for index in range(400):
-            problem = task.problem("train", index)
-            text = task.demonstration(problem, random.Random(index))
-            shares.append(task.behaviours(problem, text)["aimed"])
-        return sum(share == 1.0 for share in shares) / len(shares)
-
-    none, half, everything = aimed(0.0), aimed(0.5), aimed(1.0)
-    assert everything == 1.0
-    assert none < 0.4  # by chance; most demonstrations make one or two attempts
-    assert half == pytest.approx((none + everything) / 2, abs=0.08)
+def test_a_share_of_the_demonstrations_says_its_aim_and_follows_it() -> None:
+    task = _task(template="compact", max_numbers=3, max_number=20, aimed_frac=0.5)
+    says, follows = [], []
+    for index in range(400):
+        problem = task.problem("train", index)
+        text = task.demonstration(problem, random.Random(index))
+        says.append(text.startswith(f"aim {problem.info['target']}\n"))
+        follows.append(task.behaviours(problem, text)["aimed"] == 1.0)
+    assert sum(says) / len(says) == pytest.approx(0.5, abs=0.08)
+    assert all(follow for say, follow in zip(says, follows, strict=True) if say)
+    by_chance = [follow for say, follow in zip(says, follows, strict=True) if not say]
+    assert sum(by_chance) / len(by_chance) < 0.5
 
 
 def test_demonstrations_search_check_and_give_up() -> None:
