@@ -18,7 +18,9 @@ def make(**options: Any) -> MathTask:
 
 
 def write(path: Path, *rows: Any) -> str:
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
+    path.write_text(
+        "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -81,7 +83,9 @@ def test_json_and_parquet_are_read_too(tmp_path: Path) -> None:
 
 def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", *({"question": f"{i}?", "answer": i} for i in range(9)))
-    held_out = write(tmp_path / "b.jsonl", *({"question": f"{i} ?".replace(" ", ""), "answer": i} for i in range(3)))
+    held_out = write(
+        tmp_path / "b.jsonl", *({"question": f"{i} ?".replace(" ", ""), "answer": i} for i in range(3))
+    )
     task = make(path=train, eval_path=held_out)
     assert (task.size("train"), task.size("eval")) == (6, 3)
 
@@ -90,8 +94,14 @@ def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         (["{"], "x.jsonl:1: not valid JSON"),
-        ([{"question": "a", "answer": "1"}, {"question": "b"}], "x.jsonl:2: no column 'answer'; it has question"),
-        ([{"question": "a", "answer": "1"}, "", {"question": " ", "answer": 1}], "x.jsonl:3: column 'question' is empty"),
+        (
+            [{"question": "a", "answer": "1"}, {"question": "b"}],
+            "x.jsonl:2: no column 'answer'; it has question",
+        ),
+        (
+            [{"question": "a", "answer": "1"}, "", {"question": " ", "answer": 1}],
+            "x.jsonl:3: column 'question' is empty",
+        ),
         ([{"question": "a", "answer": [1]}], "x.jsonl:1: column 'answer' must be text or a number"),
         ([{"question": "a", "answer": "so #### "}], "x.jsonl:1: nothing follows the last '####'"),
         ([[1]], "x.jsonl:1: must be an object"),

@@ -76,7 +76,15 @@ def test_tinyzeros_scale(text: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1 + 1 = 2, 3 * 4 = {product} no\n", 1.0), ("3 * 4 = 1\n", 0.1), ("{product}", 0.0), ("=", 0.0), ("= x", 0.0)],
+    [
+        ("1 + 1 = 2, 3 * 4 = {product} no\n", 1.0),
+        ("3*4={product},", 1.0),
+        ("3 * 4 = 1\n", 0.1),
+        ("3 * 4 = {product}.5", 0.0),
+        ("{product}", 0.0),
+        ("=", 0.0),
+        ("= x", 0.0),
+    ],
 )
 def test_the_last_equation_counts_in_the_compact_form(text: str, value: float) -> None:
     problem = make(min_factor=20, template="compact").problem("train", 3)

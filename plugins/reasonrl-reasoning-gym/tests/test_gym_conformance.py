@@ -13,7 +13,7 @@ MIXTURE = {
 
 class TestTask(TaskConformance):
     spec = "reasoning_gym"
-    config = MIXTURE  # noqa: RUF012 - the kit's way
+    config = MIXTURE
 
 
 class TestReward(RewardConformance):

@@ -38,7 +38,11 @@ def test_two_steps_on_a_mixture(run_recipe: Callable[..., Any]) -> None:
     recipe = {
         "name": "gym_smoke",
         "model": {"name": "countdown-base"},
-        "task": {"name": "reasoning_gym", "template": "bare", "datasets": {"chain_sum": {}, "leg_counting": {}}},
+        "task": {
+            "name": "reasoning_gym",
+            "template": "bare",
+            "datasets": {"chain_sum": {}, "leg_counting": {}},
+        },
         "algorithm": {"name": "grpo"},
         "sampling": {"group_size": 2, "max_prompt_tokens": 1000, "max_completion_tokens": 8},
         "trainer": {"steps": 2, "prompts_per_step": 2},

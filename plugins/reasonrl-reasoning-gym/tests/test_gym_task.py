@@ -69,7 +69,11 @@ def test_every_scorer_that_evaluates_text_is_guarded() -> None:
 
 
 def test_problems_are_repeatable_and_leave_the_global_generators_alone() -> None:
-    mixture = {"chain_sum": DatasetConfig(), "list_functions": DatasetConfig(), "pool_matrix": DatasetConfig()}
+    mixture = {
+        "chain_sum": DatasetConfig(),
+        "list_functions": DatasetConfig(),
+        "pool_matrix": DatasetConfig(),
+    }
     random.seed(5)
     state = random.getstate()
     first = [make(datasets=mixture).problem("train", i) for i in range(8)]

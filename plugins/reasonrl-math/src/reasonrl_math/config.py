@@ -14,7 +14,9 @@ class MathConfig:
         default="",
         metadata={"help": "hub name, or .jsonl, .json or .parquet file; '' = a few examples that come along"},
     )
-    subset: str | None = field(default=None, metadata={"help": "configuration of a hub data set, such as main"})
+    subset: str | None = field(
+        default=None, metadata={"help": "configuration of a hub data set, such as main"}
+    )
     train_split: str = field(default="train", metadata={"help": "split of a hub data set to train on"})
     eval_split: str | None = field(
         default=None, metadata={"help": "split of a hub data set to hold out; null = a tenth of train_split"}
@@ -27,7 +29,9 @@ class MathConfig:
     marker: str = field(
         default="####", metadata={"help": "the answer follows this text, if the column has it; '' = never"}
     )
-    template: str = field(default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"})
+    template: str = field(
+        default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"}
+    )
 
     def __post_init__(self) -> None:
         _check_choice("template", self.template, TEMPLATES)
@@ -55,7 +59,9 @@ class MultiplicationConfig:
             raise ValueError(f"min_factor must be in [0, {MAX_FACTOR}], got {self.min_factor}")
         if not self.min_factor + 4 <= self.max_factor <= MAX_FACTOR:
             low = self.min_factor + 4
-            raise ValueError(f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}")
+            raise ValueError(
+                f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}"
+            )
 
 
 @dataclass(frozen=True)

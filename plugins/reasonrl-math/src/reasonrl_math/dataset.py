@@ -54,7 +54,9 @@ class MathTask:
 
     def reference(self, problem: Problem) -> str:
         """The known solution, and the known answer in a box."""
-        opening = lead(problem.prompt, problem.assistant_prefix, problem.info["solution"] or "I know the answer.")
+        opening = lead(
+            problem.prompt, problem.assistant_prefix, problem.info["solution"] or "I know the answer."
+        )
         return f"{opening}\\boxed{{{problem.info['answer']}}}"
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str:

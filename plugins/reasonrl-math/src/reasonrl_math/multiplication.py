@@ -1,6 +1,7 @@
 """Multiply two whole numbers, TinyZero's second task, and its reward."""
 
 import random
+import re
 
 from reasonrl import Completion, Problem, RewardContext, Score, Split, TaskContext
 from reasonrl_math.config import MultiplicationConfig, MultiplicationRewardConfig
@@ -9,6 +10,7 @@ from reasonrl_math.templates import lead, render
 
 _MAX_TRIES = 10_000
 _MAX_DIGITS = 20
+_RESULT = re.compile(rf"[ \t]*([0-9]{{1,{_MAX_DIGITS}}})(?![0-9]|\.[0-9])")
 _THINK_CLOSE = "</think>"
 _FORM = "give the product alone, once, as <answer> ... </answer>"
 
@@ -42,8 +44,14 @@ class MultiplicationTask:
         else:
             rendered, prefix = render(self._config.template, f"What is {left} times {right}?", _FORM)
             prompt = rendered  # type: ignore[assignment]
-        info = {"factors": [left, right], "product": left * right, "form": "equation" if is_compact else "tag"}
-        return Problem(id=f"multiplication/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
+        info = {
+            "factors": [left, right],
+            "product": left * right,
+            "form": "equation" if is_compact else "tag",
+        }
+        return Problem(
+            id=f"multiplication/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info
+        )
 
     def reference(self, problem: Problem) -> str:
         """The product by the distributive law, one digit at a time."""
@@ -65,7 +73,9 @@ class MultiplicationTask:
             left, right = rng.randint(low, high), rng.randint(low, high)
             if split_of(f"multiplication/{min(left, right)}*{max(left, right)}") == split:
                 return left, right
-        raise ValueError(f"multiplication: no {split} problem with factors from {low} to {high}; widen the range")
+        raise ValueError(
+            f"multiplication: no {split} problem with factors from {low} to {high}; widen the range"
+        )
 
 
 def _steps(left: int, right: int) -> str:
@@ -103,9 +113,9 @@ class MultiplicationReward:
 
 
 def _last_result(text: str) -> str | None:
-    """The digits after the last ``=``."""
-    _, equals, tail = text.rpartition("=")
-    return _whole(tail.strip().split(maxsplit=1)[0]) if equals and tail.strip() else None
+    """The whole number that begins right after the last ``=``."""
+    found = _RESULT.match(text, text.rfind("=") + 1) if "=" in text else None
+    return found[1] if found else None
 
 
 def _tagged(text: str) -> str | None:

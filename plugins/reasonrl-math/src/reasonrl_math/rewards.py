@@ -105,7 +105,9 @@ def _parse(text: str) -> Any:
     from math_verify import LatexExtractionConfig, parse
 
     # As LaTeX only: the other way of math-verify hands text to sympy's parse_expr, which evaluates it.
-    return parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=_LIMIT_S, fallback_mode="no_fallback")
+    return parse(
+        f"${text}$", [LatexExtractionConfig()], parsing_timeout=_LIMIT_S, fallback_mode="no_fallback"
+    )
 
 
 def _format_fault(problem: Problem, text: str) -> str:

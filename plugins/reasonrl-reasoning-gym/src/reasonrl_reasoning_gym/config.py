@@ -53,7 +53,9 @@ class ReasoningGymConfig:
         if self.answer_tag and not _TAG.match(self.answer_tag):
             raise ValueError(f"answer_tag must be a word such as answer, or '', got {self.answer_tag!r}")
         if self.datasets and (self.dataset is not None or self.config):
-            raise ValueError("datasets must be empty when dataset or config is given; list that one there too")
+            raise ValueError(
+                "datasets must be empty when dataset or config is given; list that one there too"
+            )
         _check(self)
 
     @property

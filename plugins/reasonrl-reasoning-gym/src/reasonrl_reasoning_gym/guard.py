@@ -12,7 +12,8 @@ from collections.abc import Mapping
 _NUMBERS = r"[0-9 \t\r\n+\-*/().]*"
 _MATRIX = r"[0-9 \t\r\n\[\],]*"
 _WORDS = frozenset(
-    "x X y z u v w a b C E pi e exp log ln sqrt sin cos tan sec csc cot sinh cosh tanh asin acos atan Abs".split()
+    {"x", "X", "y", "z", "u", "v", "w", "a", "b", "C", "E", "pi", "e", "exp", "log", "ln", "sqrt", "Abs"}
+    | {"sin", "cos", "tan", "sec", "csc", "cot", "sinh", "cosh", "tanh", "asin", "acos", "atan"}
 )
 _FORMULA = re.compile(r"[A-Za-z0-9 \t\r\n+\-*/^(),.]*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
