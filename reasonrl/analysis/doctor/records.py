@@ -79,7 +79,7 @@ class RunRecords:
         return {key for _, _, values in self.metrics.lines for key in values}
 
     def recorded(self, dotted: str) -> Any:
-        """A value of run.json, such as ``machine.precision``; None if it is not there."""
+        """A value of run.json below the given keys, joined by dots; None if it is not there."""
         value: Any = self.manifest
         for part in dotted.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
