@@ -29,6 +29,7 @@ METRICS = (  # metric, label, format of its figures
 )
 ONLY_SFT = ("optim/learning_rate",)
 LABEL, FIGURE, RANGE = 10, 8, 19  # columns
+MIN_NAME, MAX_NAME = 10, 20  # columns of a suite
 MAX_SUITES = 4
 MAX_TEXT = 4000  # characters of a prompt or completion that are looked at
 
@@ -146,11 +147,13 @@ class LiveView:
             return []
         is_first = self.first_at == self.last_at
         first = "" if is_first else f"at step {self.first_at}"
-        drawn = [
-            Text(fit(f"{'accuracy':<12}{f'at step {self.last_at} (95%)':<24}{first}", width), style="dim")
-        ]
-        for name, figures in list(self.last.items())[:MAX_SUITES]:
-            line = Text(f"{fit(self._harmless(name), 11):<12}", no_wrap=True)
+        suites = list(self.last.items())[:MAX_SUITES]
+        longest = max(cell_len(self._harmless(name)) for name, _ in suites)
+        names = max(MIN_NAME, min(longest, MAX_NAME, width - 48))
+        head = f"{'accuracy':<{names}}  {f'at step {self.last_at} (95%)':<24}{first}"
+        drawn = [Text(fit(head, width), style="dim")]
+        for name, figures in suites:
+            line = Text(f"{fit(self._harmless(name), names):<{names}}  ", no_wrap=True)
             line.append(f"{_interval(figures):<24}", style="bold")
             line.append(_interval(self.first[name]) if name in self.first and not is_first else "")
             drawn.append(line)
