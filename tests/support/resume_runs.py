@@ -144,7 +144,7 @@ def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
             go(recipe, run_dir)
         code = 0
     except BaseException as err:  # noqa: BLE001 - whatever it is, it becomes an exit code
-        code = getattr(err, "exit_code", 1)
+        code = getattr(err, "exit_code", 130 if isinstance(err, KeyboardInterrupt) else 1)
         (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
     finally:
         os._exit(code)
