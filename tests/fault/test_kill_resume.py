@@ -30,7 +30,7 @@ def kill_somewhere(
     process = child(run_in_child, recipe, run_dir, dies_at)
     if not aimed:
         wait_until((run_dir / "run.json").exists, process)
-        process.join(rng.uniform(0, seconds))
+        process.join(rng.uniform(0, 0.6 * seconds))
         process.kill()
     process.join(120)
     assert process.exitcode in (0, SIGKILLED), run_dir.with_name(f"{run_dir.name}.error").read_text()
