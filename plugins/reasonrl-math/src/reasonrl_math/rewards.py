@@ -1,5 +1,6 @@
 """Rewards for answers in a box and for the shape of a completion: the two of DeepSeek-R1-Zero (arXiv:2501.12948)."""
 
+import importlib
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ class BoxedReward:
 
     def __init__(self, config: NoConfig, context: RewardContext) -> None:
         del config, context
+        importlib.import_module("math_verify")  # seconds; now, not on the clock of the first completion
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """Judge the completion's text against ``problem.info["answer"]``."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl import Completion, Problem, RewardContext, Score
+from reasonrl_reasoning_gym.catalogue import gym
 from reasonrl_reasoning_gym.config import ReasoningGymRewardConfig
 from reasonrl_reasoning_gym.extraction import find_answer
 from reasonrl_reasoning_gym.guard import is_harmless
@@ -44,6 +45,7 @@ class ReasoningGymReward:
 
     def __init__(self, config: ReasoningGymRewardConfig, context: RewardContext) -> None:
         del context
+        gym()  # now, not on the clock of the first completion
         self._config = config
         self._scorer = _Scorer()
 
