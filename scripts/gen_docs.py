@@ -12,6 +12,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
@@ -19,6 +21,7 @@ from reasonrl.plugins import Kind, Plugins, load_plugins
 from reasonrl.recipe.schema import Recipe, SftRecipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DIRECTORY = FOLDER.parent / "plugin_directory.yaml"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
 COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout")
 
@@ -31,6 +34,7 @@ def pages() -> dict[str, str]:
         "config.md": config(plugins),
         "metrics.md": metrics(plugins),
         "hooks.md": hooks(),
+        "plugins.md": directory(plugins),
     }
     return {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
 
@@ -299,6 +303,23 @@ def _prose_and_example(doc: str) -> Iterator[str]:
     yield text(prose)
     if example:
         yield from ("", "```python", inspect.cleandoc(example), "```")
+
+
+# Plugin directory
+
+
+def directory(plugins: Plugins) -> Iterator[str]:
+    """The bundled plugins, then those of ``docs/plugin_directory.yaml``."""
+    yield from ("# Plugin directory", "", "Bundled, and there after `pip install reasonrl`:", "")
+    bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
+    offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
+    yield from table(("plugin", "offers"), offers)
+    yield from ("Distributions of their own:", "")
+    entries = yaml.safe_load(DIRECTORY.read_text(encoding="utf-8"))
+    columns = ("distribution", "offers", "summary", "where")
+    rows = [[code(e[c]) if c == "distribution" else text(e[c]) for c in columns] for e in entries]
+    yield from table(columns, rows)
+    yield "To add one, see [Publish a plugin](../publish.md): an entry in `docs/plugin_directory.yaml`."
 
 
 if __name__ == "__main__":

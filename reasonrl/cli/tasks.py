@@ -61,8 +61,8 @@ def _preview(
     component, rewards = resolve_task(command_line_source("task", name, options), plugins)
     task = plugins.build(component.spec, component.config, TaskContext(seed=seed))
     problems = _problems(task, component.name, split, num)
-    runner = RewardRunner.build(rewards, plugins, RewardContext(seed=seed))
-    return [_entry(problem, _reference(task, component.name, problem), runner) for problem in problems]
+    with RewardRunner.build(rewards, plugins, RewardContext(seed=seed)) as runner:
+        return [_entry(problem, _reference(task, component.name, problem), runner) for problem in problems]
 
 
 def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":

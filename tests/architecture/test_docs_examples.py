@@ -12,10 +12,13 @@ import pytest
 import yaml
 
 import reasonrl
+from reasonrl import Problem
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
+from reasonrl.testing.checks import assert_all_hold
 from reasonrl.testing.models import tiny_model_folder
+from reasonrl.testing.tasks import completion_of
 from reasonrl.trainer.run import RunResult, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +30,7 @@ SHRINK = (
     "trainer.prompts_per_step=4",
     "logging.transcripts_per_step=2",
 )
-NAMES = ("reasonrl_add.py", "add.yaml", "pyproject.toml", "test_add.py")
+NAMES = ("reasonrl_add.py", "add.yaml", "pyproject.toml", "test_add.py", "my_reward.py", "rewards")
 
 
 def blocks(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -46,7 +49,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_model_folder(tmp_path / "tiny", hidden=16, layers=1, heads=2, kv_heads=1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    for module in ("reasonrl_add", "test_add"):  # not the copy of another test
+    for module in ("reasonrl_add", "test_add", "my_reward"):  # not the copy of another test
         monkeypatch.delitem(sys.modules, module, raising=False)
     importlib.invalidate_caches()
     return tmp_path
@@ -81,8 +84,8 @@ def test_the_printed_recipe_learns(files: Path) -> None:
     assert rewards[0] > 0.1, "partial credit from the first step on"
 
 
-def test_the_tutorial_trains_as_a_package(files: Path) -> None:
-    """Installed by hand: what pip would make of the page's pyproject.toml, without pip."""
+def install(files: Path) -> None:
+    """By hand: what pip would make of the page's pyproject.toml, without pip."""
     project = tomllib.loads((files / "pyproject.toml").read_text())["project"]
     info = files / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
@@ -92,6 +95,9 @@ def test_the_tutorial_trains_as_a_package(files: Path) -> None:
     points = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["reasonrl"].items())
     (info / "entry_points.txt").write_text(f"[reasonrl]\n{points}")
 
+
+def test_the_tutorial_trains_as_a_package(files: Path) -> None:
+    install(files)
     record = next(r for r in load_plugins().records if r.distribution == "reasonrl-add")
     assert (record.status, record.provides) == ("active", ("task add", "reward add"))
     overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
@@ -99,11 +105,26 @@ def test_the_tutorial_trains_as_a_package(files: Path) -> None:
 
 
 def test_the_tutorials_own_tests_pass(files: Path) -> None:
+    install(files)
     module = importlib.import_module("test_add")
-    found = [getattr(module, name) for name in vars(module) if name.startswith("test_")]
+    found = [value for name, value in vars(module).items() if name.startswith("Test")]
     assert len(found) == 2
-    for function in found:
-        function()
+    for suite in found:
+        results = suite.run_checks()
+        assert len(results) > 10
+        assert_all_hold(results)
+
+
+def test_the_tutorials_reward_of_one_file_is_accepted(files: Path) -> None:
+    whole = yaml.safe_load((files / "add.yaml").read_text()) | yaml.safe_load((files / "rewards").read_text())
+    (files / "both.yaml").write_text(yaml.safe_dump(whole))
+    plugins = load_plugins(files=["reasonrl_add.py"])
+    resolved = check_recipe(files / "both.yaml", [], plugins)
+    assert list(resolved.rewards) == ["mine", "add"]
+    mine = resolved.rewards["mine"]
+    reward = plugins.build(mine.spec, mine.config, None)
+    problem = Problem(id="p", prompt="", info={"sum": 42})
+    assert [reward.score(problem, completion_of(text)) for text in ("=42", "=41")] == [1.0, 0.0]
 
 
 def test_the_tutorial_fits_in_forty_lines() -> None:

@@ -2,7 +2,9 @@
 
 import importlib.util
 import inspect
+import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +13,7 @@ import pytest
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.plugins import load_plugins
+from reasonrl.testing import assert_all_hold, check_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -86,3 +89,36 @@ def test_defaults_are_shown_as_yaml_has_them() -> None:
     assert "| `minibatches` | int | `1` | " in config
     assert "| `gradient_checkpointing` | true or false | `false` | " in config
     assert "| `learning_rate` | number or null | `null` | " in config
+
+
+HOOKS = [name for name in vars(ReasonRLSpecs) if name.startswith("reasonrl_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_page_with_its_exact_signature_and_an_example_that_loads(
+    hook: str, gen_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "hooks" / f"{hook}.md").read_text(encoding="utf-8")
+    signature = gen_docs.signature(hook, getattr(ReasonRLSpecs, hook))
+    assert f"```\n{signature}\n```" in text
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    file = tmp_path / f"example_of_{hook}.py"
+    file.write_text(example, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    plugins = load_plugins(files=[str(file)], environ={"REASONRL_PLUGINS": ""})
+    (record,) = [r for r in plugins.records if r.distribution == "--plugin"]
+    assert record.status == "active"
+    assert hook in record.hooks
+    if hook in ("reasonrl_tasks", "reasonrl_rewards", "reasonrl_algorithms"):
+        assert_all_hold(check_plugin(record.name, plugins=plugins))
+
+
+def test_the_hooks_index_names_them_all() -> None:
+    text = (ROOT / "docs" / "hooks" / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((reasonrl_\w+)\.md\)", text) == HOOKS
+
+
+def test_the_directory_names_every_distribution_of_this_repository() -> None:
+    projects = [tomllib.loads(p.read_text())["project"] for p in (ROOT / "plugins").glob("*/pyproject.toml")]
+    for project in projects:
+        assert f"| `{project['name']}` | " in page("plugins.md")

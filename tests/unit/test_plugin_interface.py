@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 from pluggy import PluginManager
 from support.distributions import write_distribution
+from typer.testing import CliRunner
 
 import reasonrl
+from reasonrl.cli.app import app
 from reasonrl.contracts.hookspecs import ReasonRLSpecs, hookimpl, hookspec
 from reasonrl.errors import PluginContractError
 from reasonrl.plugin_loading import _Loader, _Source
@@ -96,3 +98,26 @@ def test_deprecated_hooks_and_arguments_are_told_and_still_work(caplog: pytest.L
 def test_no_bundled_plugin_uses_what_will_go() -> None:
     for record in load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"}).records:
         assert record.deprecations == ()
+
+
+def shown(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["plugins", "show", *arguments], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_show_names_hooks_papers_ranges_and_limits(tmp_path: Path) -> None:
+    text = shown("ppo")
+    assert "hooks: reasonrl_algorithms" in text
+    assert "papers: arXiv:1707.06347, arXiv:1506.02438" in text
+    assert "kl.coef 0.0 Weight of the penalty" in text
+    text = shown("countdown")
+    assert "hooks: reasonrl_models, reasonrl_recipes, reasonrl_rewards, reasonrl_tasks" in text
+    assert "range: 0 to 1" in text
+    file = tmp_path / "isolated_reward.py"
+    file.write_text(
+        "from reasonrl import RewardSpec, hookimpl\n\n@hookimpl\ndef reasonrl_rewards():\n"
+        "    yield RewardSpec(name='far', summary='Far.', factory='a:b', isolation='process', timeout_s=2.5)\n"
+    )
+    text = shown("isolated_reward", "--plugin", str(file))
+    assert "runs in a process of its own, at most 2.5 s a completion" in text

@@ -1,6 +1,7 @@
 """``reasonrl plugins new``: what it writes, and what it refuses in one line."""
 
 import ast
+import sys
 import tomllib
 from pathlib import Path
 
@@ -129,3 +130,52 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
 def test_every_template_belongs_somewhere() -> None:
     found = {path.relative_to(TEMPLATES).parts[0] for path in TEMPLATES.rglob("*.tmpl")}
     assert found == {"common", *KINDS_OFFERED}
+
+
+def check(*arguments: object, code: int) -> str:
+    command = ["plugins", "check", *map(str, arguments)]
+    result = CliRunner().invoke(app, command, prog_name="reasonrl", env={"COLUMNS": "80"})
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_project_is_checked_before_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = create("not-installed", "reward", tmp_path, PLUGINS).folder
+    text = check(folder, "--task", "countdown", "reward.not-installed.characters=500", code=0)
+    assert "plugin reasonrl_not_installed" in text
+    assert "reward not-installed" in text
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("reasonrl>=0.1,<0.2", "reasonrl"))
+    wanted = "bounds_reasonrl failed reasonrl has no upper bound, such as <0.2"
+    assert wanted in " ".join(check(folder, code=1).split())
+    text = check(folder, "reward.not-installed.characters=0", code=1)
+    assert "characters must be >= 1, got 0" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "init", "expected"),
+    [
+        ("[project]\nname = 'x'\n", "", "must have one entry point of reasonrl, has 0"),
+        ("not toml", "", "pyproject.toml: cannot be read"),
+        (
+            "[project]\nname = 'x'\n[project.entry-points.reasonrl]\nx = 'plugin_of_a_wrong_project'\n",
+            "import no_such_module_anywhere",
+            "plugin_of_a_wrong_project cannot be imported: ModuleNotFoundError",
+        ),
+        (
+            "[project]\nname = 'x'\n[project.entry-points.reasonrl]\nx = 'plugin_of_no_project:missing'\n",
+            "",
+            "cannot be imported: ",
+        ),
+    ],
+)
+def test_a_project_that_cannot_be_checked_is_one_line(
+    pyproject: str, init: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "pyproject.toml").write_text(pyproject)
+    (tmp_path / "plugin_of_a_wrong_project.py").write_text(init)
+    text = check(tmp_path, code=2)
+    assert expected in text
+    assert text.count("\n") == 1
