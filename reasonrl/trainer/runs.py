@@ -69,11 +69,12 @@ class OpenRun:
 def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options: RunOptions) -> OpenRun:
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
-    A failure leaves a free folder, and a summary if the folder is new.
+    A failure leaves a free folder and a summary.
     Raises: RecipeError, RunDirInUseError, CheckpointError.
     """
     identity = identity_of(resolved, plugins, bench.tokenizer)
     folder = _open_folder(resolved, bench.ranks, options)
+    point: ResumePoint | None = None
     try:
         point = _find_point(folder, bench.ranks, options, identity)
         logbook = _open_logbook(resolved, plugins, bench, folder, options, point)
@@ -81,8 +82,8 @@ def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options:
         if folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
-                if not options.resume:
-                    folder.write_json("summary.json", nothing_done(outcome))
+                if not (folder.path / "summary.json").exists():  # a refused resume has changed nothing
+                    folder.write_json("summary.json", nothing_done(outcome, point.state.step if point else 0))
             folder.close()
         raise
     return OpenRun(folder=folder, logbook=logbook, identity=identity, point=point, stop=options.stop)
@@ -140,9 +141,15 @@ def carry_out(run: OpenRun, start_engine: Callable[[], Any], work: Callable[[Any
     return RunResult(outcome=outcome, run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
 
 
-def nothing_done(outcome: str) -> dict[str, Any]:
-    """The summary of a run that ended before its first step."""
-    return {"outcome": outcome, "steps": 0, "wall_s": 0.0, "eval": {"first": {}, "last": {}}, "best": None}
+def nothing_done(outcome: str, steps: int = 0) -> dict[str, Any]:
+    """The summary of a run that ended before it took a step of its own."""
+    return {
+        "outcome": outcome,
+        "steps": steps,
+        "wall_s": 0.0,
+        "eval": {"first": {}, "last": {}},
+        "best": None,
+    }
 
 
 def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> RunDir | None:
