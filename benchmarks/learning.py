@@ -132,7 +132,6 @@ def run_sft_once(folder: Path, tokens: int) -> None:
         "seed=1000",
         "optimizer.learning_rate=3.0e-4",
         "evaluation.every=0",
-        "evaluation.suites=null",
         "checkpoint.every=0",
     )
     sft(RECIPES / "countdown_base_sft.yaml", overrides, run_dir=folder)
