@@ -16,6 +16,7 @@ from reasonrl.observability.jsonl import append_jsonl, write_jsonl
 from reasonrl.observability.reporter import Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
+from reasonrl.redact import redact_text
 from reasonrl.trainer.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class Logbook:
             "wall_s": self._wall_s(),
             "eval": {"first": self._first_evaluation, "last": self._last_evaluation},
             "best": self._best,
+            "error": said(error),
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
         if self._trackers is not None:
@@ -165,6 +167,14 @@ class Logbook:
             finally:
                 self._run_dir.close()
         return summary
+
+
+def said(error: BaseException | None) -> str | None:
+    """An error in one line that may be kept; None without one."""
+    if error is None:
+        return None
+    text = " ".join(str(error).split())
+    return redact_text(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def _headline(step: int, results: Sequence[SuiteResult]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.trainer.describe import describe_run, run_manifest
 from reasonrl.trainer.driver import Driver, Job, Plan
 from reasonrl.trainer.identity import identity_of, refuse_changes, total_steps
-from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.logbook import Logbook, said
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.saving import Saver, machine
@@ -83,7 +83,9 @@ def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
                 if not (folder.path / "summary.json").exists():  # a refused resume has changed nothing
-                    folder.write_json("summary.json", nothing_done(outcome, point.state.step if point else 0))
+                    folder.write_json(
+                        "summary.json", nothing_done(outcome, err, point.state.step if point else 0)
+                    )
             folder.close()
         raise
     return OpenRun(folder=folder, logbook=logbook, identity=identity, point=point, stop=options.stop)
@@ -141,7 +143,7 @@ def carry_out(run: OpenRun, start_engine: Callable[[], Any], work: Callable[[Any
     return RunResult(outcome=outcome, run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
 
 
-def nothing_done(outcome: str, steps: int = 0) -> dict[str, Any]:
+def nothing_done(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:
     """The summary of a run that ended before it took a step of its own."""
     return {
         "outcome": outcome,
@@ -149,6 +151,7 @@ def nothing_done(outcome: str, steps: int = 0) -> dict[str, Any]:
         "wall_s": 0.0,
         "eval": {"first": {}, "last": {}},
         "best": None,
+        "error": said(error),
     }
 
 

@@ -212,6 +212,26 @@ def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     assert (reporter.steps, reporter.ends) == ([1, 2], ["completed"])
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, None),
+        (ValueError("two\nlines"), "ValueError: two lines"),
+        (RuntimeError(), "RuntimeError"),
+        (
+            OSError("https://me:hunter2@hub.example/x is away"),
+            "OSError: https://[redacted]@hub.example/x is away",
+        ),
+    ],
+)
+def test_the_summary_says_what_ended_the_run_and_no_secret(
+    tmp_path: Path, error: BaseException | None, said: str | None
+) -> None:
+    book = logbook(open_folder(tmp_path))
+    assert book.finish("failed", error)["error"] == said
+    assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["error"] == said
+
+
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
     reporter = Recorder()
     book = logbook(None, reporter)
