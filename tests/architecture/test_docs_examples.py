@@ -117,10 +117,10 @@ def test_the_tutorials_own_tests_pass(files: Path) -> None:
 
 def test_the_tutorials_reward_of_one_file_is_accepted(files: Path) -> None:
     whole = yaml.safe_load((files / "add.yaml").read_text()) | yaml.safe_load((files / "rewards").read_text())
-    (files / "both.yaml").write_text(yaml.safe_dump(whole))
+    (files / "both.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
     plugins = load_plugins(files=["reasonrl_add.py"])
     resolved = check_recipe(files / "both.yaml", [], plugins)
-    assert list(resolved.rewards) == ["mine", "add"]
+    assert list(resolved.rewards) == ["add", "mine"]
     mine = resolved.rewards["mine"]
     reward = plugins.build(mine.spec, mine.config, None)
     problem = Problem(id="p", prompt="", info={"sum": 42})
