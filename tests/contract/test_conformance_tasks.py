@@ -39,7 +39,7 @@ REWARDS: dict[str, dict[str, Any]] = {
     "defaults_are_valid": {"config": kit_tasks.Impossible},
     "is_built": {"factory": kit_tasks.NoScore},
     "works_in_a_process": {"factory": lambda config, context: kit_tasks.Reward(config, context)},
-    "answers_in_time": {"factory": kit_tasks.Slow, "timeout_s": 2.0},
+    "answers_in_time": {"factory": kit_tasks.Slow, "timeout_s": 1.0},
     "never_raises": {"factory": kit_tasks.Raising},
     "scores_are_well_formed": {"factory": kit_tasks.Text},
     "values_are_in_range": {"factory": kit_tasks.Generous},
@@ -110,6 +110,8 @@ def test_a_good_reward_passes_every_check() -> None:
 def test_a_broken_reward_fails_its_own_check_and_no_other(check: str) -> None:
     results = check_reward(reward(**REWARDS[check]), task="double", plugins=plugins())
     assert failed(results) == [check], [r for r in results if r.has_failed]
+    reason = next(r.reason for r in results if r.check == check)
+    assert check != "answers_in_time" or "timed out after 1 s" in reason
 
 
 def test_a_group_reward_is_checked_too() -> None:
@@ -134,9 +136,3 @@ def test_checks_that_build_on_a_failed_one_are_not_run() -> None:
     results = {r.check: r for r in check_task(task(factory=kit_tasks.NoProblems), plugins=plugins())}
     assert results["ids_are_unique"].status == "not run"
     assert results["ids_are_unique"].reason == "needs problems_are_well_formed"
-
-
-def test_a_slow_reward_says_what_it_was_asked() -> None:
-    results = check_reward(reward(**REWARDS["answers_in_time"]), task="double", plugins=plugins())
-    reason = next(r.reason for r in results if r.check == "answers_in_time")
-    assert "timed out after 2 s" in reason
