@@ -14,7 +14,7 @@ Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 MAIN = "held_out"
 SUITES = (MAIN, "four_numbers", "greedy")
-HEADER = ("", "3 numbers, T = 1", "4 numbers, T = 1", "3 numbers, greedy", "tokens", "cut off", "seconds")
+HEADER = ("", "3 numbers", "4 numbers", "3, greedy", "tokens", "cut off", "seconds")
 BEHAVIOURS = (
     ("attempts", "attempts"),
     ("repeated_attempts", "attempts that repeat an earlier one"),
@@ -75,7 +75,7 @@ def pooled(results: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
 def share_with_interval(results: Sequence[Mapping[str, Any]]) -> str:
     right, trials = pooled(results)
     low, high = wilson_interval(right, trials)
-    return f"{right / trials:.1%} ({low:.1%} to {high:.1%})"
+    return f"{right / trials:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def margin(algorithm: str, after: Sequence[Suites], control: Sequence[Suites]) -> str:
