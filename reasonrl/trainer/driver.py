@@ -85,7 +85,7 @@ class Driver:
             if self._ranks.is_main:
                 log.warning("%s: saving step %d; a second signal ends at once", err, self._state.step)
             if self._saved_step != self._state.step:
-                self._save()
+                self._save(is_due=False)
             raise
 
     def _run(self) -> None:
@@ -111,7 +111,7 @@ class Driver:
             self._record(self._state.record, metrics, timer, groups)
         self._state = replace(self._state, is_recorded=True, record=None)
         if diagnosis or self._plan.is_saved(step):
-            self._save()
+            self._save(is_due=not diagnosis)
         if diagnosis:
             raise TrainingError(diagnosis)
 
@@ -133,10 +133,10 @@ class Driver:
         )
         self._logbook.record(whole, groups)
 
-    def _save(self) -> None:
+    def _save(self, *, is_due: bool) -> None:
         timer = Timer()
         with timer("checkpoint_s"):
-            self._saver.save(replace(self._state, progress=self._job.progress()))
+            self._saver.save(replace(self._state, progress=self._job.progress()), is_due=is_due)
         self._saved_step = self._state.step
         self._save_s = timer.seconds["checkpoint_s"]
 

@@ -105,15 +105,22 @@ class Logbook:
         self._reporter.evaluated(step, results)
 
     def save(
-        self, state: TrainState, write: Callable[[Path], None], *, keep: int, keep_best: bool = False
+        self,
+        state: TrainState,
+        write: Callable[[Path], None],
+        *,
+        keep: int,
+        keep_best: bool = False,
+        is_due: bool = True,
     ) -> None:
         """``checkpoints/step_<n>/``: what ``write`` writes, and the state with the logbook's own.
 
+        One that is not due is no candidate for the best: where a run was stopped must not change what it keeps.
         Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
         """
         if self._run_dir is None:
             return
-        best = self._better(state.step) if keep_best else None
+        best = self._better(state.step) if keep_best and is_due else self._best
 
         def write_all(folder: Path) -> None:
             write(folder)

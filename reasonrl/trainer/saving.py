@@ -31,8 +31,11 @@ class Saver:
     config: CheckpointConfig
     identity: Mapping[str, Any]
 
-    def save(self, state: TrainState) -> None:
-        """Raises: CheckpointError on every rank if rank 0 could not write; earlier checkpoints are untouched."""
+    def save(self, state: TrainState, *, is_due: bool = True) -> None:
+        """``is_due``: on the recipe's schedule, not because the run stops here.
+
+        Raises: CheckpointError on every rank if rank 0 could not write; earlier checkpoints are untouched.
+        """
         self.logbook.phase("saving")
         weights, tensors = gather_model(self.policy), gather(self.policy, self.optimizer)
         whole = replace(state, identity=self.identity, machine=machine(self.ranks))
@@ -43,7 +46,9 @@ class Saver:
 
         failure: CheckpointError | None = None
         try:
-            self.logbook.save(whole, write, keep=self.config.keep, keep_best=self.config.keep_best)
+            self.logbook.save(
+                whole, write, keep=self.config.keep, keep_best=self.config.keep_best, is_due=is_due
+            )
         except CheckpointError as err:
             failure = err
         if self.ranks.max(int(failure is not None)):  # a barrier, too: nobody trains on while rank 0 writes

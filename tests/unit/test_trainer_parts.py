@@ -19,6 +19,7 @@ from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
+from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.observability.trackers import Trackers
@@ -230,6 +231,17 @@ def test_the_summary_says_what_ended_the_run_and_no_secret(
     book = logbook(open_folder(tmp_path))
     assert book.finish("failed", error)["error"] == said
     assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["error"] == said
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_where_a_run_was_stopped_does_not_change_its_best(tmp_path: Path, is_due: bool) -> None:
+    metrics = {"accuracy": 0.5, "format": 1.0, "length_tokens": 3.0}
+    result = SuiteResult(name="held_out", problems=2, samples=1, metrics=metrics, ci95=(0.1, 0.9), groups=())
+    book = logbook(open_folder(tmp_path))
+    book.evaluated(1, [result])
+    book.save(TrainState(step=1), lambda folder: None, keep=1, keep_best=True, is_due=is_due)
+    best = {"step": 1, "suite": "held_out", "accuracy": 0.5} if is_due else None
+    assert book.finish("interrupted")["best"] == best
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
