@@ -93,6 +93,7 @@ def test_a_hundred_signals(tiny_model: Path, tmp_path: Path) -> None:
     done = signal_often(tmp_path, tiny_model, signals=100, seed=1)
     print(dict(done))  # noqa: T201 - the figures of `pytest -m long -s`
     assert done["signals"] >= 100
+    assert min(done["SIGINT"], done["SIGTERM"]) >= 30
 
 
 @pytest.mark.fault

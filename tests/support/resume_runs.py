@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,9 +222,13 @@ def hang_in_the_save(recipe: Path, run_dir: Path) -> None:
 
 
 def quiet() -> None:
-    """Children share the terminal of the tests."""
+    """Children share the terminal of the tests, and run as if in its foreground.
+
+    What runs in the background inherits that Ctrl-C is ignored, and a run would respect that.
+    """
     import torch
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     nowhere = os.open(os.devnull, os.O_WRONLY)
