@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -77,7 +78,10 @@ def test_plan_and_end() -> None:
     summary = {"steps": 3, "wall_s": 61.4, "eval": {"first": point, "last": after}}
     shown.finished("completed", summary, None)
     shown.finished("failed", {**summary, "steps": 1}, None)
+    assert "to go on" not in out.getvalue()
+    shown.finished("interrupted", {**summary, "steps": 2}, Path("runs/x-1/checkpoints/step_000002"))
     text = out.getvalue()
+    assert text.endswith("model: runs/x-1/checkpoints/step_000002\nto go on: reasonrl resume runs/x-1\n")
     assert "run [x]\n  model       tiny [y]\n" in text
     assert "before (step 0) and after (step 3)" in text
     assert "10.0% (5.0% to 20.0%)" in text
