@@ -50,6 +50,7 @@ class LocalEngine:
         self._config = config
         self._on_gpu = torch.device(context.device).type == "cuda"
         self._sleeps = config.sleep and self._on_gpu
+        self._is_eager = not self._on_gpu if config.enforce_eager is None else config.enforce_eager
         self._asleep: set[str] = set()
         self._owns_process_group = not torch.distributed.is_initialized()
         self._llm: Any = self._start(context)
@@ -58,7 +59,7 @@ class LocalEngine:
     def _start(self, context: RolloutContext) -> Any:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept():
+        with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept(), self._stance():
             _write_description(context, Path(folder))
             try:
                 import vllm
@@ -77,7 +78,7 @@ class LocalEngine:
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
             "tensor_parallel_size": config.tensor_parallel_size,
-            "enforce_eager": not self._on_gpu if config.enforce_eager is None else config.enforce_eager,
+            "enforce_eager": self._is_eager,
             "enable_sleep_mode": self._sleeps,
             "distributed_executor_backend": "uni",
             "load_format": "dummy",
@@ -88,13 +89,17 @@ class LocalEngine:
             "seed": 0,
         }
 
+    def _stance(self) -> Any:
+        """Eager means eager: vLLM compiles single functions all the same, which takes half a minute and a compiler."""
+        return torch.compiler.set_stance("force_eager" if self._is_eager else "default")
+
     def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[Any]:
         """vLLM's outputs, in order. ``options`` are keyword arguments of its ``SamplingParams``."""
         from vllm import SamplingParams
 
         self._wake("weights", "kv_cache")
         params = [SamplingParams(**given) for given in options]
-        with random_state_kept():
+        with random_state_kept(), self._stance():
             try:
                 return self._llm.generate(
                     [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False

@@ -42,8 +42,9 @@ def check_request(request: RolloutRequest, limits: Limits) -> None:
 def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[str, Any]:
     """Keyword arguments of vLLM's ``SamplingParams`` for a group as one request.
 
-    Full vocabulary. A greedy completion is asked for once: all of its group are the same. EOS tokens are given as stop tokens, so that the engine's own idea of them does not matter. vLLM
-    adds the sample's number to the seed; hashed first, neighbouring seeds share no samples.
+    Full vocabulary. A greedy completion is asked for once: all of its group are the same. EOS tokens are given as
+    stop tokens, so that the engine's own idea of them does not matter. vLLM adds the sample's number to the seed;
+    hashed first, neighbouring seeds share no samples.
     """
     sampling = request.sampling
     return {
