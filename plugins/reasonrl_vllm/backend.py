@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
@@ -105,17 +106,16 @@ def check_options(config: VLLMConfig, context: RolloutContext) -> None:
             f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
             f"{context.sampling.max_completion_tokens} need {wanted} tokens, rollout.max_model_len is {limit}; raise it"
         )
-    devices = num_devices(context)
-    if config.tensor_parallel_size > devices:
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if processes > 1:
         raise RolloutError(
-            f"vllm: rollout.tensor_parallel_size is {config.tensor_parallel_size}, this process has {devices} "
-            f"device{'s' if devices > 1 else ''}; lower it to {devices}"
+            f"vllm: it samples in one process, this run has {processes}; set rollout.name to hf"
         )
-
-
-def num_devices(context: RolloutContext) -> int:
-    """Devices that an engine inside this process can use: the trainer's own."""
-    return 1
+    if config.tensor_parallel_size > 1:
+        raise RolloutError(
+            f"vllm: rollout.tensor_parallel_size is {config.tensor_parallel_size}, an engine in the trainer's "
+            "process has one device; lower it to 1"
+        )
 
 
 def model_context(context: RolloutContext) -> int | None:

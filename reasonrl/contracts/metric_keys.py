@@ -4,6 +4,11 @@ from collections.abc import Iterable
 
 from reasonrl.contracts.metrics import MetricDef
 
+GAP_FLOAT32 = 1e-3
+"""Nats a token between trainer and sampler. In float32 they agree to 1e-5, so a thousandth is another policy."""
+GAP_ROUNDED = 0.05
+"""In lower precision 0.005 to 0.02 nats are usual, and several times that with stale weights."""
+
 POLICY_METRICS: tuple[MetricDef, ...] = (
     MetricDef(
         key="loss/policy",

@@ -31,6 +31,7 @@ from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.signals import StopSignals
+from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
@@ -67,6 +68,7 @@ class Trainer:
     def __init__(self, parts: TrainerParts) -> None:
         self._p = parts
         self._sampling = sampling_params(parts.recipe)
+        self._gap_watch = GapWatch(is_float32=parts.accelerator.mixed_precision == "no")
         self.position = 0
         """Prompts taken from the stream."""
 
@@ -102,6 +104,8 @@ class Trainer:
             with timer("sync_s"):
                 self.sync_weights()
         metrics.update(update.metrics)
+        if p.ranks.is_main:
+            self._gap_watch.look(step, update.metrics)
         metrics["optim/skipped_updates"] = float(update.num_skipped)
         metrics["optim/learning_rate"] = p.optimizer.param_groups[0]["lr"]
         metrics["policy/version"] = float(update.policy_version)

@@ -6,6 +6,7 @@ from reasonrl.analysis.doctor.curve import WINDOW
 from reasonrl.analysis.doctor.findings import Finding
 from reasonrl.analysis.doctor.records import RunRecords
 from reasonrl.analysis.doctor.signal import is_solved
+from reasonrl.contracts.metric_keys import GAP_FLOAT32, GAP_ROUNDED
 
 SKIPS_IN_A_ROW = 3
 """As many non-finite updates in a row end a run."""
@@ -20,10 +21,6 @@ KL_STEP = 0.05
 """Nats a token in one step; healthy runs move by 0.0001 to 0.005, trust-region methods stop at 0.01 to 0.02."""
 KL_REFERENCE = 1.0
 """Nats a token from the reference: an average token has become e times as likely as before."""
-GAP_FLOAT32 = 1e-3
-"""In float32 sampler and trainer agree to 1e-6 nats, so a thousandth is another policy."""
-GAP_ROUNDED = 0.05
-"""In lower precision 0.005 to 0.02 nats are usual, and several times that with stale weights."""
 CLIPPED_FRAC = 0.3
 """Healthy runs clip under 0.05; where a third of the tokens is clipped, a third of the batch is thrown away."""
 CRITIC_STEPS = 20

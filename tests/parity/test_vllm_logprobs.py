@@ -1,0 +1,97 @@
+"""vLLM's log-probabilities are the trainer's, before and after every one of five weight syncs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny_policies import CPU, load_tiny
+from torch import Tensor
+
+from reasonrl import Problem, RolloutContext, RolloutGroup, RolloutRequest, SamplingParams
+from reasonrl.model.export import iter_hf_weights
+from reasonrl.model.policy import PolicyModule
+from reasonrl_vllm.backend import VLLMBackend
+from reasonrl_vllm.config import VLLMConfig
+
+pytestmark = pytest.mark.vllm
+BASE = Path(__file__).resolve().parents[2] / "plugins" / "reasonrl_countdown" / "models" / "countdown-base"
+SAMPLING = SamplingParams(temperature=1.0, max_completion_tokens=16)
+SYNCS = 5
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    return load_tiny(BASE)
+
+
+@pytest.fixture(scope="module")
+def backend(loaded: Any) -> Iterator[VLLMBackend]:
+    context = RolloutContext(
+        policy=PolicyModule(loaded.model),
+        tokenizer=loaded.tokenizer,
+        sampling=SAMPLING,
+        device=CPU,
+        model_path=str(BASE),
+        run_dir=None,
+        max_prompt_tokens=64,
+    )
+    with VLLMBackend(VLLMConfig(), context) as engine:
+        yield engine
+
+
+def requests(tokenizer: Any, version: int) -> list[RolloutRequest]:
+    """125 prompts of different lengths, 8 completions each."""
+    texts = [f"Numbers: {', '.join(map(str, range(1, 2 + i % 9)))}. Target: {i}." for i in range(125)]
+    return [
+        RolloutRequest(
+            problem=Problem(id=text, prompt=text),
+            prompt_ids=tuple(tokenizer.encode(text)),
+            group_size=8,
+            sampling=SAMPLING,
+            seed=1000 * version + i,
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def gaps(policy: PolicyModule, groups: list[RolloutGroup]) -> Tensor:
+    """|trainer - sampler| of every sampled token."""
+    rows = [(group.request.prompt_ids, c) for group in groups for c in group.completions]
+    width = max(len(prompt) + len(c.token_ids) for prompt, c in rows)
+    ids = torch.zeros((len(rows), width), dtype=torch.int64)
+    attention, response = torch.zeros(ids.shape, dtype=torch.bool), torch.zeros(ids.shape, dtype=torch.bool)
+    sampler = torch.zeros(ids.shape)
+    for row, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion.token_ids)
+        ids[row, :end] = torch.tensor(prompt + completion.token_ids)
+        attention[row, :end] = True
+        response[row, len(prompt) : end] = True
+        sampler[row, len(prompt) : end] = torch.tensor(completion.logprobs)
+    with torch.no_grad():
+        output = policy(ids, attention, response, temperature=SAMPLING.logprob_temperature)
+    return (output.logprobs - sampler)[response].abs()
+
+
+def disturb(policy: PolicyModule, seed: int) -> None:
+    """As an update would, only more: every weight moves by a twentieth of its matrix's spread."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * parameter.std() * noise)
+
+
+def test_a_thousand_completions_agree_before_and_after_each_sync(loaded: Any, backend: VLLMBackend) -> None:
+    policy = PolicyModule(loaded.model)
+    for version in range(SYNCS + 1):
+        if version:
+            disturb(policy, version)
+            stale = gaps(policy, backend.generate(requests(loaded.tokenizer, version)[:10]))
+            assert stale.mean() > 1e-3, "the weights have not changed enough to be noticed"
+        backend.sync_weights(iter_hf_weights(policy), policy_version=version)
+        groups = backend.generate(requests(loaded.tokenizer, version))
+        assert {c.policy_version for group in groups for c in group.completions} == {version}
+        assert sum(len(group.completions) for group in groups) == 1000
+        assert gaps(policy, groups).max() < 1e-4
