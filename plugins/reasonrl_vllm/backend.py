@@ -11,7 +11,7 @@ from torch import Tensor
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.engine import LocalEngine, check_version
+from reasonrl_vllm.engine import LocalEngine, base_model, check_version
 from reasonrl_vllm.requests import Limits, Reader, check_request, eos_token_ids, sampling_options
 
 
@@ -27,7 +27,7 @@ class VLLMBackend:
         self._engine: LocalEngine | None = None
         self._policy_version: int | None = None
         self._reader = Reader(context.tokenizer)
-        self._eos_ids = eos_token_ids(_base(context.policy.model), context.tokenizer)
+        self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
 
     def __enter__(self) -> VLLMBackend:
         """Start the engine. Raises: RolloutError if the installation, the options or the machine do not allow it."""
@@ -120,9 +120,5 @@ def check_options(config: VLLMConfig, context: RolloutContext) -> None:
 
 def model_context(context: RolloutContext) -> int | None:
     """The longest sequence that the model was made for, in tokens; None if it does not say."""
-    text = _base(context.policy.model).config.get_text_config()
+    text = base_model(context.policy.model).config.get_text_config()
     return getattr(text, "max_position_embeddings", None)
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

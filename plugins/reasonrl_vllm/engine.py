@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class LocalEngine:
         self._is_eager = not self._on_gpu if config.enforce_eager is None else config.enforce_eager
         self._asleep: set[str] = set()
         self._owns_process_group = not torch.distributed.is_initialized()
+        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
+        self._tied = {} if self._on_gpu else tied_names(context.policy.model)
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
 
@@ -60,7 +63,7 @@ class LocalEngine:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept(), self._stance():
-            _write_description(context, Path(folder))
+            _write_description(context, Path(folder), untie=not self._on_gpu)
             try:
                 import vllm
 
@@ -112,7 +115,9 @@ class LocalEngine:
         self._wake("weights")
         try:
             with random_state_kept():
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+                self._llm.collective_rpc(
+                    "reload_weights", kwargs={"weights_iterator": with_second_names(weights, self._tied)}
+                )
         except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
             raise RolloutError(f"vllm: the engine did not take the weights: {first_cause(error)}") from error
         if not self._llm.reset_prefix_cache():
@@ -151,12 +156,35 @@ def first_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:400]}"
 
 
-def _write_description(context: RolloutContext, folder: Path) -> None:
+def _write_description(context: RolloutContext, folder: Path, *, untie: bool) -> None:
     """Config and tokenizer of the policy, as vLLM reads them; no weights."""
-    model = context.policy.model
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    base.config.save_pretrained(folder)
+    config = copy.deepcopy(base_model(context.policy.model).config)
+    if untie:
+        config.tie_word_embeddings = False
+    config.save_pretrained(folder)
     context.tokenizer.save_pretrained(folder)
+
+
+def tied_names(model: Any) -> dict[str, str]:
+    """Second name -> name of the weights that the model has under two names, such as head and embedding."""
+    base = base_model(model)
+    parameters = dict(base.named_parameters(remove_duplicate=False))
+    tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
+    return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
+
+
+def with_second_names(
+    weights: Iterable[tuple[str, Tensor]], tied: dict[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """The weights, tied ones under both of their names."""
+    for name, tensor in weights:
+        yield name, tensor
+        yield from ((second, tensor) for second, first in tied.items() if first == name)
+
+
+def base_model(model: Any) -> Any:
+    """The transformers model inside peft's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _dtype_of(context: RolloutContext) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTIONS = {"math_verify": "math-verify", "reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
-OPTIONAL = {"peft", "pytest"}
+OPTIONAL = {"peft", "pytest", "vllm"}
 
 
 def imported(path: Path) -> set[str]:
