@@ -61,7 +61,7 @@ class _Malformed(ValueError):
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
-        raise _Malformed("is missing; the checkpoint was never finished, or a version before 0.2 wrote it")
+        raise _Malformed("is missing; the checkpoint was never finished, or an earlier version wrote it")
     try:
         text = path.read_text(encoding="utf-8")
         manifest = json.loads(text)

@@ -54,23 +54,17 @@ def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from _plain_weights(model)
 
 
-def save_model(policy: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write a model folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
-
-    Every rank gathers the weights, the first one writes. Not atomic: checkpoints are.
-
-    Raises: CheckpointError if the folder cannot be written.
-    """
-    write_model(policy, tokenizer, folder, gather_model(policy))
-
-
 def gather_model(policy: nn.Module) -> dict[str, Tensor]:
     """All of ``iter_hf_weights``; every rank joins. One process copies nothing: use it before the next update."""
     return dict(iter_hf_weights(policy))
 
 
 def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """The model folder of gathered ``weights``. Raises: CheckpointError if it cannot be written."""
+    """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
+
+    Not atomic: checkpoints are.
+    Raises: CheckpointError if the folder cannot be written.
+    """
     base = base_model(unwrap(policy).model)
     try:
         with quiet_transformers():

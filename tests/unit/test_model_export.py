@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonrl.errors import CheckpointError
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import iter_hf_weights, model_names, save_model, unwrap
+from reasonrl.model.export import gather_model, iter_hf_weights, model_names, unwrap, write_model
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.reference import build_reference
 from reasonrl.recipe.schema import LoraConfig
@@ -38,7 +38,7 @@ def test_the_saved_folder_loads_as_it_is_with_the_same_logits(
     loaded = load_tiny(tiny_model_folder(tmp_path / "base", architecture=architecture, tie=tie), lora=lora)
     policy = shaken(PolicyModule(loaded.model))
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    save_model(policy, loaded.tokenizer, tmp_path / "saved")
+    write_model(policy, loaded.tokenizer, tmp_path / "saved", gather_model(policy))
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert type(again).__name__ == type(unwrap(policy).model).__name__ or lora
@@ -73,7 +73,7 @@ def test_weights_can_be_loaded_into_a_plain_model(tmp_path: Path) -> None:
 def test_bfloat16_keeps_its_type_on_disk(tmp_path: Path) -> None:
     loaded = load_tiny(tiny_model_folder(tmp_path / "base"))
     policy = PolicyModule(loaded.model.bfloat16())
-    save_model(policy, loaded.tokenizer, tmp_path / "saved")
+    write_model(policy, loaded.tokenizer, tmp_path / "saved", gather_model(policy))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.bfloat16
 
 
