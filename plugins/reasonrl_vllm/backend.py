@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,27 +12,42 @@ from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.engine import LocalEngine, base_model, check_version
-from reasonrl_vllm.requests import Limits, Reader, check_request, eos_token_ids, sampling_options
+from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
+
+
+class Engine(Protocol):
+    """vLLM, wherever it runs. ``max_model_len``: the longest prompt and completion that it holds, in tokens."""
+
+    max_model_len: int
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
+    ) -> list[list[Answer]]: ...
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class VLLMBackend:
-    """Samples with vLLM inside the trainer's process; its copy of the weights is renewed in place after each update.
+    """Samples with vLLM. A group is one request, so its prompt is computed once.
 
-    A group is one request, so its prompt is computed once. On a GPU the engine sleeps whenever it is not asked.
+    The engine has its own copy of the weights, renewed after each update.
+    Raises: RolloutError if the installation, the options or the machine do not allow it.
     """
 
     def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
+        check_version()
+        check_options(config, context)
         self._config = config
         self._context = context
-        self._engine: LocalEngine | None = None
+        self._engine: Engine | None = None
         self._policy_version: int | None = None
         self._reader = Reader(context.tokenizer)
         self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
 
     def __enter__(self) -> VLLMBackend:
-        """Start the engine. Raises: RolloutError if the installation, the options or the machine do not allow it."""
-        check_version()
-        check_options(self._config, self._context)
+        """Start the engine. Raises: RolloutError if it does not."""
         self._engine = LocalEngine(self._config, self._context)
         return self
 
@@ -46,7 +61,7 @@ class VLLMBackend:
 
         Raises: RolloutError if the engine's model does not take them.
         """
-        self._running().load_weights(weights)
+        self._running().load_weights(weights, policy_version)
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
@@ -62,16 +77,14 @@ class VLLMBackend:
             check_request(request, limits)
         if not requests:
             return []
-        outputs = engine.generate(
+        answers = engine.generate(
             [request.prompt_ids for request in requests],
             [sampling_options(request, self._eos_ids) for request in requests],
         )
-        engine.sleep()
-        return [self._group(*pair) for pair in zip(requests, outputs, strict=True)]
+        return [self._group(*pair) for pair in zip(requests, answers, strict=True)]
 
-    def _group(self, request: RolloutRequest, output: Any) -> RolloutGroup:
+    def _group(self, request: RolloutRequest, answers: Sequence[Answer]) -> RolloutGroup:
         version = self._policy_version or 0
-        answers = sorted(output.outputs, key=lambda answer: answer.index)
         completions = tuple(self._reader.completion(answer, version) for answer in answers)
         if request.sampling.is_greedy:
             completions *= request.group_size
@@ -79,7 +92,7 @@ class VLLMBackend:
             raise RolloutError(f"vllm: {request.group_size} completions were asked, {len(completions)} came")
         return RolloutGroup(request=request, completions=completions)
 
-    def _limits(self, engine: LocalEngine) -> Limits:
+    def _limits(self, engine: Engine) -> Limits:
         context = model_context(self._context)
         is_model = context is not None and engine.max_model_len >= context
         return Limits(
@@ -87,7 +100,7 @@ class VLLMBackend:
             option="the model's context" if is_model else "rollout.max_model_len",
         )
 
-    def _running(self) -> LocalEngine:
+    def _running(self) -> Engine:
         if self._engine is None:
             raise RolloutError("vllm: the engine does not run; use the backend in a with statement")
         return self._engine

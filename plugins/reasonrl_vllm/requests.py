@@ -21,6 +21,16 @@ class Limits:
     option: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One completion as an engine gives it. ``stopped_by``: the token or string that ended it, if vLLM says so."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: str | None
+    stopped_by: int | str | None
+
+
 def check_request(request: RolloutRequest, limits: Limits) -> None:
     """Raises: RolloutError for a request that the engine would refuse, cut short or answer otherwise."""
     where = f"vllm: problem {request.problem.id!r}"
@@ -65,18 +75,18 @@ def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[
 
 
 class Reader:
-    """Reads vLLM's answers. ``tokenizer`` is the trainer's: texts are those of the token ids."""
+    """Reads an engine's answers. ``tokenizer`` is the trainer's: texts are those of the token ids."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def completion(self, output: Any, policy_version: int) -> Completion:
-        """One of vLLM's ``CompletionOutput``. Raises: RolloutError for log-probabilities that are not finite."""
-        tokens = tuple(int(token) for token in output.token_ids)
-        reason = finish_reason(output.finish_reason, output.stop_reason)
+    def completion(self, answer: Answer, policy_version: int) -> Completion:
+        """The completion. Raises: RolloutError for log-probabilities that are not finite."""
+        tokens, reason = answer.token_ids, finish_reason(answer.finished, answer.stopped_by)
+        _check_logprobs(answer)
         return Completion(
             token_ids=tokens,
-            logprobs=_logprobs(output.logprobs, tokens),
+            logprobs=answer.logprobs,
             text=self._text(tokens[:-1] if reason is FinishReason.EOS else tokens),
             finish_reason=reason,
             policy_version=policy_version,
@@ -104,8 +114,10 @@ def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(i for i in ids if i is not None))
 
 
-def _logprobs(given: Any, tokens: tuple[int, ...]) -> tuple[float, ...]:
-    values = tuple(float(at[token].logprob) for at, token in zip(given or (), tokens, strict=True))
-    if not all(value <= 0.0 and value != -float("inf") for value in values):
+def _check_logprobs(answer: Answer) -> None:
+    if len(answer.logprobs) != len(answer.token_ids):
+        raise RolloutError(
+            f"vllm: {len(answer.logprobs)} log-probabilities came for {len(answer.token_ids)} tokens"
+        )
+    if not all(value <= 0.0 and value != -float("inf") for value in answer.logprobs):
         raise RolloutError("vllm: the model gives non-finite log-probabilities; its weights have diverged")
-    return values

@@ -101,7 +101,7 @@ class ConsoleReporter:
         self._console.print(f"{outcome} after {summary['steps']} steps in {summary['wall_s']:.0f} s")
         if model_path is not None:
             self._console.print(Text(f"model: {model_path}"))
-            if outcome == "interrupted":
+            if outcome != "completed":
                 self._console.print(Text(f"to go on: reasonrl resume {model_path.parent.parent}"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from reasonrl.contracts.data import (
@@ -60,7 +59,9 @@ class RolloutContext:
     """What an engine gets.
 
     ``policy`` is the trainer's ``PolicyModule`` (an engine in the same process may share ``policy.model``);
-    ``model_path`` the folder or hub name of the starting model; ``device`` a torch device.
+    ``model_path`` the folder or hub name of the starting model; ``device`` a torch device; ``precision`` that of the
+    trainer's forward passes: float32 or bfloat16. The factory runs before the run folder exists, and refuses there what
+    it can; memory and processes are taken when the engine is entered.
     """
 
     policy: Any
@@ -68,8 +69,8 @@ class RolloutContext:
     sampling: SamplingParams
     device: Any
     model_path: str
-    run_dir: Path | None
     max_prompt_tokens: int
+    precision: str = "float32"
 
 
 @runtime_checkable

@@ -63,7 +63,6 @@ class EngineSubject(Subject):
             sampling=SamplingParams(max_completion_tokens=32),
             device=torch.device(self.device),
             model_path=str(self.tiny.path),
-            run_dir=None,
             max_prompt_tokens=MAX_PROMPT_TOKENS,
         )
         return self.make(context)

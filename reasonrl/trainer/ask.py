@@ -37,7 +37,7 @@ def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
     )
     bench = _open(target)
     preflight(bench, recipe.sampling, suites)
-    with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
+    with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling) as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
         return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks)
 
@@ -67,7 +67,7 @@ def generate(
         seed=derive_seed(recipe.seed, "generate"),
     )
     rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
-    with build_backend(resolved.rollout, plugins, bench, recipe.sampling, None) as engine:
+    with build_backend(resolved.rollout, plugins, bench, recipe.sampling) as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
         return rewards.score(sample(engine, [request])[0])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
-from reasonrl.errors import TrainingError
+from reasonrl.errors import RolloutError, TrainingError
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.saving import Saver
@@ -77,15 +77,20 @@ class Driver:
         self._save_s = 0.0
 
     def run(self) -> None:
-        """All steps that are left. Raises StopRequested, with the state saved, if a signal asked for it."""
+        """All steps that are left.
+
+        Raises: StopRequested if a signal asked for it; RolloutError or TrainingError if no further step can be
+        sampled. The last finished step is saved by then.
+        """
         self._stop.defer(self._ranks.max if self._ranks.size > 1 else None)
         try:
             self._run()
         except StopRequested as err:
-            if self._ranks.is_main:
-                log.warning("%s: saving step %d; a second signal ends at once", err, self._state.step)
-            if self._saved_step != self._state.step:
-                self._save(is_due=False)
+            self._save_finished(f"{err}: saving step {self._state.step}; a second signal ends at once")
+            raise
+        except (RolloutError, TrainingError) as err:
+            # Both come while a step is sampled or evaluated, which can be dropped.
+            self._save_finished(f"{err}: saving step {self._state.step}")
             raise
 
     def _run(self) -> None:
@@ -132,6 +137,12 @@ class Driver:
             timing_s={**record["timing_s"], **timing},
         )
         self._logbook.record(whole, groups)
+
+    def _save_finished(self, why: str) -> None:
+        if self._saved_step != self._state.step:
+            if self._ranks.is_main:
+                log.warning("%s", why)
+            self._save(is_due=False)
 
     def _save(self, *, is_due: bool) -> None:
         timer = Timer()

@@ -17,11 +17,11 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
-from reasonrl.model.export import iter_hf_weights
 from reasonrl.plugins import describe
 from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.trainer.driver import StepOutcome
+from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices
 from reasonrl.trainer.numerics import skip_diagnosis
@@ -49,7 +49,7 @@ class TrainerParts:
     stream: ProblemStream
     rewards: RewardRunner
     algorithm: Any
-    backend: Any
+    engine: PolicyEngine
     policy: Any
     reference: Any | None
     tokenizer: Any
@@ -101,8 +101,6 @@ class Trainer:
                 batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
             update = self._learn(step, batch, timer)
             self.position = position
-            with timer("sync_s"):
-                self.sync_weights()
         metrics.update(update.metrics)
         if p.ranks.is_main:
             self._gap_watch.look(step, update.metrics)
@@ -129,9 +127,11 @@ class Trainer:
         sampled: list[ScoredGroup] = []
         kept: list[ScoredGroup] = []
         enough, position = False, self.position
+        with timer("sync_s"):
+            engine = p.engine.at(p.updater.policy_version)
         for _ in range(MAX_REFILLS):
-            with timer("rollout_s"), p.accelerator.autocast():
-                groups = sample(p.backend, self._requests(position))
+            with timer("rollout_s"), p.accelerator.autocast(), p.ranks.together():
+                groups = sample(engine, self._requests(position))
             with timer("reward_s"):
                 scored = p.rewards.score_all(groups)
             sampled += scored
@@ -222,14 +222,9 @@ class Trainer:
             return {}
         p.logbook.phase("evaluating")
         with p.accelerator.autocast():
-            results = evaluate_suites(p.suites, p.backend, p.tokenizer, p.ranks)
+            results = evaluate_suites(p.suites, p.engine.at(p.updater.policy_version), p.tokenizer, p.ranks)
         p.logbook.evaluated(step, results)
         return suite_metrics(results)
-
-    def sync_weights(self) -> None:
-        """Hand the policy to the engine: before the first prompt, after a resume, after each update."""
-        policy = self._p.accelerator.unwrap_model(self._p.policy)
-        self._p.backend.sync_weights(iter_hf_weights(policy), policy_version=self._p.updater.policy_version)
 
     def _set_learning_rate(self, step: int) -> None:
         factor = learning_rate_factor(self._p.recipe.optimizer, step, self._p.recipe.trainer.steps)

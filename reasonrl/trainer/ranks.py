@@ -1,6 +1,7 @@
 """The few collective operations that the trainer needs; the identity on one process."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from reasonrl.contracts.batch import Reduce
 from reasonrl.contracts.metrics import Metric, combine, resolve
+from reasonrl.errors import ReasonRLError, RolloutError
 
 T = TypeVar("T")
 
@@ -55,6 +57,22 @@ class Ranks:
         """Metrics of all micro-batches and ranks as numbers."""
         local = {key: _to_host(metric) for key, metric in combine(parts).items()}
         return resolve(combine(self.gather([local])))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work that can fail on one rank alone: the others fail with it instead of waiting for it for ever.
+
+        Raises: RolloutError on the ranks that had no error of their own.
+        """
+        error: ReasonRLError | None = None
+        try:
+            yield
+        except ReasonRLError as err:
+            error = err
+        if self.size > 1 and self.max(int(error is not None)) and error is None:
+            raise RolloutError("another process of this run could not sample; its message says why")
+        if error is not None:
+            raise error
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""

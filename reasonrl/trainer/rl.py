@@ -9,6 +9,7 @@ from reasonrl.model.reference import build_reference
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
+from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
@@ -56,19 +57,14 @@ def run_rl(
     )
     check_divisible(resolved, bench.ranks)
     preflight(bench, recipe.sampling, suites, [stream])
+    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options)
-
-    def start_engine() -> Any:
-        return build_backend(resolved.rollout, plugins, bench, recipe.sampling, run.path)
 
     def work(entered: Any) -> None:
         parts = _assemble(resolved, algorithm, bench, run, entered, stream, rewards, suites)
-        trainer = Trainer(parts)
-        driver = make_driver(trainer, run, bench, resolved, parts.policy, parts.optimizer)
-        trainer.sync_weights()
-        driver.run()
+        make_driver(Trainer(parts), run, bench, resolved, parts.policy, parts.optimizer).run()
 
-    return carry_out(run, start_engine, work)
+    return carry_out(run, backend, work)
 
 
 def _assemble(
@@ -92,7 +88,7 @@ def _assemble(
         stream=stream,
         rewards=rewards,
         algorithm=algorithm,
-        backend=backend,
+        engine=PolicyEngine(backend, policy, bench, run.stop),
         policy=policy,
         reference=reference.forward if reference else None,
         tokenizer=bench.tokenizer,

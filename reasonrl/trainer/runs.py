@@ -123,12 +123,12 @@ def make_driver(
     )
 
 
-def carry_out(run: OpenRun, start_engine: Callable[[], Any], work: Callable[[Any], None]) -> RunResult:
-    """Run ``work(engine)`` and leave a truthful summary however it ends, also if the engine does not start."""
+def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
+    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end."""
     outcome = "failed"
     error: BaseException | None = None
     try:
-        with start_engine() as engine:
+        with backend as engine:
             work(engine)
         outcome = "completed"
     except KeyboardInterrupt as err:

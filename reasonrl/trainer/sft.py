@@ -14,23 +14,23 @@ import torch
 from reasonrl.checkpoint import manifest
 from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.data import StepRecord
+from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import pad_rows
 from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse_missing, task_examples
 from reasonrl.errors import CheckpointError, RecipeError
-from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SftRecipe
 from reasonrl.trainer import state
 from reasonrl.trainer.driver import StepOutcome
+from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.identity import total_steps
-from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.runs import RunOptions, carry_out, make_driver, open_run
+from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
@@ -76,17 +76,15 @@ def run_sft(
     )
     examples = open_examples(resolved, plugins, bench)
     preflight(bench, recipe.sampling, suites)
+    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options)
 
-    def start_engine() -> Any:
-        return build_backend(resolved.rollout, plugins, bench, recipe.sampling, run.path)
-
     def work(engine: Any) -> None:
-        trainer = SftTrainer(resolved, bench, run.logbook, engine, suites, examples)
+        trainer = SftTrainer(resolved, bench, run, engine, suites, examples)
         make_driver(trainer, run, bench, resolved, trainer.policy, trainer.optimizer).run()
         _copy_to(output, run.logbook.model_path)
 
-    return carry_out(run, start_engine, work)
+    return carry_out(run, backend, work)
 
 
 def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> Iterator[Example]:
@@ -121,21 +119,21 @@ class SftTrainer:
         self,
         resolved: ResolvedSft,
         bench: Workbench,
-        logbook: Logbook,
-        engine: Any,
+        run: OpenRun,
+        engine: RolloutBackend,
         suites: Sequence[Any],
         examples: Iterator[Example],
     ) -> None:
         self._recipe: SftRecipe = resolved.recipe
         self._bench = bench
-        self._logbook = logbook
-        self._engine = engine
+        self._logbook = run.logbook
         self._suites = suites
         self._examples = examples
         self._num_taken = 0
         self._total = total_steps(resolved)
         optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
         self.policy, self.optimizer = bench.accelerator.prepare(bench.policy, optimizer)
+        self._engine = PolicyEngine(engine, self.policy, bench, run.stop)
         self._guard = GuardedOptimizer(self.optimizer, self._recipe.optimizer.max_grad_norm)
         self.policy.eval()
 
@@ -239,10 +237,9 @@ class SftTrainer:
         if not self._suites:
             return {}
         self._logbook.phase("evaluating")
-        policy = self._bench.accelerator.unwrap_model(self.policy)
-        self._engine.sync_weights(iter_hf_weights(policy), policy_version=step)
+        engine = self._engine.at(step)
         with self._bench.accelerator.autocast():
-            results = evaluate_suites(self._suites, self._engine, self._bench.tokenizer, self._bench.ranks)
+            results = evaluate_suites(self._suites, engine, self._bench.tokenizer, self._bench.ranks)
         self._logbook.evaluated(step, results)
         return suite_metrics(results)
 

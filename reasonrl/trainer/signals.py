@@ -60,6 +60,17 @@ class StopSignals:
             self._may_interrupt = False
         self.check()
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A part of what is interruptible that is not: what was asked for meanwhile is raised behind it."""
+        allowed, self._may_interrupt = self._may_interrupt, False
+        try:
+            yield
+        finally:
+            self._may_interrupt = allowed
+        if allowed:
+            self.check()
+
     def check(self) -> None:
         """Raises StopRequested if any rank was asked to stop; every rank calls it."""
         asked = self._agree(self.asked) if self._agree else self.asked

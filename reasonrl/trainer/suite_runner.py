@@ -17,7 +17,8 @@ def evaluate_suites(
 
 def _evaluate(suite: Suite, backend: RolloutBackend, tokenizer: Any, ranks: Ranks) -> SuiteResult:
     indices = list(range(ranks.rank, suite.problems, ranks.size))
-    groups = run_suite(suite, backend, tokenizer, indices) if indices else []
+    with ranks.together():  # also a rank without a problem: an engine may be spread over ranks
+        groups = run_suite(suite, backend, tokenizer, indices)
     gathered = ranks.gather(list(zip(indices, groups, strict=True)))
     ordered = [group for _, group in sorted(gathered, key=lambda pair: pair[0])]
     return summarise(suite, ordered)

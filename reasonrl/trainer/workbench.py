@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -161,10 +160,8 @@ def build_rewards(
     return RewardRunner.build(rewards, plugins, context, logged)
 
 
-def build_backend(
-    component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig, run_dir: Path | None
-) -> Any:
-    """The rollout engine, not entered yet."""
+def build_backend(component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig) -> Any:
+    """The rollout engine, not entered yet. Options that it cannot work with it refuses here."""
     context = RolloutContext(
         policy=bench.policy,
         tokenizer=bench.tokenizer,
@@ -175,7 +172,7 @@ def build_backend(
         ),
         device=bench.accelerator.device,
         model_path=bench.model_path,
-        run_dir=run_dir,
+        precision=bench.precision,
         max_prompt_tokens=sampling.max_prompt_tokens,
     )
     return plugins.build(component.spec, component.config, context)

@@ -36,7 +36,6 @@ def backend(loaded: Any) -> Iterator[VLLMBackend]:
         sampling=SAMPLING,
         device=CPU,
         model_path=str(BASE),
-        run_dir=None,
         max_prompt_tokens=64,
     )
     with VLLMBackend(VLLMConfig(), context) as engine:

@@ -122,8 +122,15 @@ class Sabotage:
         return LossOutput(loss=loss)
 
 
-def absent_engine(config: Any, context: Any) -> Any:
-    raise RolloutError("the engine's server does not answer; start it first")
+class AbsentEngine:
+    """Its server does not run."""
+
+    def __init__(self, config: Any, context: Any) -> None: ...
+
+    def __enter__(self) -> Any:
+        raise RolloutError("the engine's server does not answer; start it first")
+
+    def __exit__(self, *exc: object) -> None: ...
 
 
 @hookimpl
@@ -151,4 +158,4 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    yield RolloutBackendSpec(name="deaf", summary="Never starts.", factory=absent_engine)
+    yield RolloutBackendSpec(name="deaf", summary="Never starts.", factory=AbsentEngine)

@@ -28,7 +28,6 @@ def backend_for(loaded: LoadedModel, sampling: SamplingParams, **options: object
         sampling=sampling,
         device=CPU,
         model_path="tiny",
-        run_dir=None,
         max_prompt_tokens=64,
     )
     return HFBackend(HFConfig(**options), context)

@@ -14,7 +14,7 @@ from reasonrl.errors import RolloutError
 from reasonrl_vllm import engine
 from reasonrl_vllm.backend import check_options
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.requests import Limits, Reader, check_request, finish_reason, sampling_options
+from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, finish_reason, sampling_options
 
 LIMITS = Limits(context=64, option="the model's context")
 
@@ -143,11 +143,6 @@ def test_every_end_has_its_reason(finished: Any, stopped_by: Any, expected: Fini
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.5])
 def test_log_probabilities_that_are_none_are_refused(value: float) -> None:
-    output = SimpleNamespace(
-        token_ids=[4],
-        logprobs=[{4: SimpleNamespace(logprob=value)}],
-        finish_reason="length",
-        stop_reason=None,
-    )
+    answer = Answer(token_ids=(4,), logprobs=(value,), finished="length", stopped_by=None)
     with pytest.raises(RolloutError, match="its weights have diverged"):
-        Reader(tokenizer=None).completion(output, 0)
+        Reader(tokenizer=None).completion(answer, 0)

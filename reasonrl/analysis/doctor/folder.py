@@ -30,7 +30,9 @@ def check_folder(run: RunRecords) -> Iterator[Finding]:
             message="recipe.yaml is missing, so the run cannot be resumed or repeated",
             remedy="write the recipe there again; `recipe` in run.json has every value that was in force",
         )
-    if "metrics.jsonl" in run.missing and (run.checkpoints or _steps_claimed(run)):
+    if "metrics.jsonl" in run.missing and (
+        any(run.checkpoints) or _steps_claimed(run)
+    ):  # step 0 has no metrics
         yield Finding(
             severity="error",
             check="folder",

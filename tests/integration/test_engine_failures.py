@@ -1,0 +1,67 @@
+"""An engine that fails ends a run; what the run had done is saved, and resuming loses nothing."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.resume_runs import assert_same_run, resumable_recipe
+from support.small_recipes import summary_of
+
+from reasonrl.errors import RolloutError
+from reasonrl.trainer import run
+
+SUPPORT = Path(__file__).parents[1] / "support"
+PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_engine.py")]
+SECTIONS: dict[str, Any] = {
+    "trainer": {"steps": 4, "prompts_per_step": 4, "minibatches": 2},
+    "evaluation": {"every": 2, "suites": {"held_out": {"problems": 2}}},
+    "checkpoint": {"every": 0, "keep": 9},
+}
+
+
+def recipe_of(folder: Path, model: Path, fails: str, call: int) -> Path:
+    rollout = {"name": "fragile", "while_exists": str(folder / "broken"), "fails": fails, "call": call}
+    return resumable_recipe(folder, model, rollout=rollout, **SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fails", "call", "saved"),
+    [
+        ("generate", 1, 0),  # the first evaluation
+        ("generate", 2, 0),  # the first step
+        ("generate", 4, 2),  # the evaluation after step 2
+        ("generate", 5, 2),  # step 3
+        ("sync", 1, 0),  # before the first evaluation
+        ("sync", 2, 1),  # before step 2, with the weights of step 1
+        ("sync", 3, 2),  # before the evaluation of step 2
+    ],
+)
+def test_the_last_finished_step_is_saved(
+    fails: str, call: int, saved: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tmp_path, tiny_model, fails, call)
+    run.train(recipe, run_dir=tmp_path / "whole", plugin_files=PLUGINS)
+    (tmp_path / "broken").touch()
+    with pytest.raises(RolloutError, match="the engine has gone"):
+        run.train(recipe, run_dir=tmp_path / "run", plugin_files=PLUGINS)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("step_*")] == [f"step_{saved:06d}"]
+    assert summary_of(tmp_path / "run")["outcome"] == "failed"
+    (tmp_path / "broken").unlink()
+    run.resume(tmp_path / "run", plugin_files=PLUGINS)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{saved:06d}")  # the uninterrupted run has none
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_an_engine_that_refuses_its_options_leaves_no_folder(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    with pytest.raises(RolloutError, match="the engine has gone"):
+        run.train(recipe_of(tmp_path, tiny_model, "build", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_that_does_not_start_leaves_a_summary(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    with pytest.raises(RolloutError, match="the engine has gone"):
+        run.train(recipe_of(tmp_path, tiny_model, "enter", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
+    assert summary_of(tmp_path / "run")["outcome"] == "failed"
