@@ -13,6 +13,8 @@ from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.engine import LocalEngine, base_model, check_version
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
+from reasonrl_vllm.server import ServerEngine
+from reasonrl_vllm.server_checks import look_at_server
 
 
 class Engine(Protocol):
@@ -45,10 +47,14 @@ class VLLMBackend:
         self._policy_version: int | None = None
         self._reader = Reader(context.tokenizer)
         self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
+        self._server = look_at_server(config, context) if config.mode == "server" else None
 
     def __enter__(self) -> VLLMBackend:
-        """Start the engine. Raises: RolloutError if it does not."""
-        self._engine = LocalEngine(self._config, self._context)
+        """Start the engine, or connect to it. Raises: RolloutError if it does not start."""
+        if self._server is not None:
+            self._engine = ServerEngine(self._config, self._context, self._server)
+        else:
+            self._engine = LocalEngine(self._config, self._context)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -95,10 +101,8 @@ class VLLMBackend:
     def _limits(self, engine: Engine) -> Limits:
         context = model_context(self._context)
         is_model = context is not None and engine.max_model_len >= context
-        return Limits(
-            context=engine.max_model_len,
-            option="the model's context" if is_model else "rollout.max_model_len",
-        )
+        option = "rollout.max_model_len" if self._server is None else "the server's --max-model-len"
+        return Limits(context=engine.max_model_len, option="the model's context" if is_model else option)
 
     def _running(self) -> Engine:
         if self._engine is None:
@@ -120,9 +124,9 @@ def check_options(config: VLLMConfig, context: RolloutContext) -> None:
             f"{context.sampling.max_completion_tokens} need {wanted} tokens, rollout.max_model_len is {limit}; raise it"
         )
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if processes > 1:
+    if processes > 1 and config.mode == "colocate":
         raise RolloutError(
-            f"vllm: it samples in one process, this run has {processes}; set rollout.name to hf"
+            f"vllm: mode colocate samples in one process, this run has {processes}; set rollout.mode to server"
         )
     if config.tensor_parallel_size > 1:
         raise RolloutError(

@@ -1,0 +1,183 @@
+"""Requests to a `vllm serve`: many at a time, with time limits and repeats, and one line for what went wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+from anyio.from_thread import start_blocking_portal
+
+from reasonrl.errors import RolloutError
+from reasonrl_vllm.config import is_loopback
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+CONNECT_S = 5.0
+CONNECTIONS = 256
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+AWAY = (502, 503, 504)
+"""What a proxy, or a server whose engine is dead, says while nobody is there."""
+ENGINE_DEAD = "EngineCore encountered"
+KEY = "VLLM_API_KEY"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What the server said. ``body`` is its JSON; None if it sent none."""
+
+    status: int
+    body: Any
+
+    @property
+    def is_good(self) -> bool:
+        return self.status < 400
+
+    @property
+    def message(self) -> str:
+        """Why it refused, in one line."""
+        body = self.body if isinstance(self.body, dict) else {}
+        error = body.get("error", body.get("detail", ""))
+        text = error.get("message", "") if isinstance(error, dict) else error
+        return f"{self.status} {' '.join(str(text).split())[:400]}".strip()
+
+
+class Client:
+    """A server and the connections to it, which live in a thread: an exception in the one that waits, such as a
+    signal's, breaks all of them off at once, and the server then drops what it was asked.
+
+    ``retry_s``: how long requests are repeated to a server that is away. ``advice`` ends the message that says so.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float, retry_s: float, advice: str) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_s, self._retry_s, self._advice = timeout_s, retry_s, advice
+        self._is_away = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Client:
+        key = os.environ.get(KEY)
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_S, pool=None),
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            trust_env=not is_loopback(urlsplit(self.url).hostname or ""),  # no proxy to this machine
+        )
+        self._stack.callback(self._wait, self._http.aclose)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def ask(self, method: str, path: str, body: Any = None, *, again: bool = True) -> Reply:
+        """One request. ``again``: it may be repeated.
+
+        Raises: RolloutError if the server is away, or takes too long.
+        """
+        return self._wait(lambda: self._ask(method, path, body, again))
+
+    def get(self, path: str) -> Any:
+        """The JSON at ``path``. Raises: RolloutError if the server is away or refuses."""
+        return self._good(path, self.ask("GET", path))
+
+    def post(self, path: str, body: Any = None, *, again: bool = True) -> Any:
+        """The JSON that answers. Raises: RolloutError if the server is away or refuses."""
+        return self._good(path, self.ask("POST", path, body, again=again))
+
+    def post_all(self, path: str, bodies: Sequence[Any]) -> list[Any]:
+        """The answers to all bodies, in their order, asked together; the first error ends all."""
+        return self._wait(lambda: self._post_all(path, bodies))
+
+    def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Carry ``work`` out in the thread. Whatever interrupts the waiting cancels the work."""
+        future = self._portal.start_task_soon(work)
+        try:
+            return future.result()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            future.cancel()
+
+    async def _post_all(self, path: str, bodies: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = [None] * len(bodies)
+
+        async def fill(index: int) -> None:
+            answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True))
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(bodies)):
+                group.start_soon(fill, index)
+        return answers
+
+    async def _ask(self, method: str, path: str, body: Any, again: bool) -> Reply:
+        """The reply, repeated for ``retry_s`` since the first failure, with growing pauses."""
+        began, pause = 0.0, FIRST_PAUSE_S
+        while isinstance(found := await self._once(method, path, body), str):
+            began = began or time.monotonic()
+            left = self._retry_s - (time.monotonic() - began) if again else 0.0
+            if left <= 0.0:
+                raise RolloutError(self._gone(found))
+            if not self._is_away:
+                self._is_away = True
+                log.warning("vllm: %s is away (%s); trying for %g s", self.url, found, self._retry_s)
+            await anyio.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        self._is_away = False
+        return found
+
+    async def _once(self, method: str, path: str, body: Any) -> Reply | str:
+        """The reply, or why there is none, which may pass."""
+        try:
+            response = await self._http.request(method, path, json=body)
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise RolloutError(
+                f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; look at the server's log, "
+                "or raise rollout.timeout_s"
+            ) from error
+        except httpx.TransportError as error:
+            return _told(error)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RolloutError(f"vllm: {self.url}{path}: {_told(error)}") from error
+        reply = Reply(status=response.status_code, body=_json(response))
+        is_dead = reply.status == 500 and ENGINE_DEAD in reply.message
+        return f"it said {reply.message}" if reply.status in AWAY or is_dead else reply
+
+    def _gone(self, why: str) -> str:
+        tried = f" for {self._retry_s:g} s" if self._retry_s and self._is_away else ""
+        return f"vllm: no answer from {self.url}{tried} ({why}); {self._advice}"
+
+    def _good(self, path: str, reply: Reply) -> Any:
+        if not reply.is_good:
+            raise RolloutError(f"vllm: {self.url}{path} refused: {reply.message}")
+        return reply.body
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the others."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

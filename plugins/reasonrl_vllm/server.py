@@ -1,0 +1,134 @@
+"""The engine of ``mode: server``: a `vllm serve` that somebody started."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonrl import RolloutContext
+from reasonrl.errors import RolloutError
+from reasonrl_vllm.client import Client
+from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.engine import tied_names, with_second_names
+from reasonrl_vllm.requests import Answer
+from reasonrl_vllm.server_checks import ServerFacts, start_command
+from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
+
+log = logging.getLogger(__name__)
+NO_LOGPROB = -9999.0
+"""What the server says in place of -inf and NaN."""
+
+
+class ServerEngine:
+    """Asks the server for completions and hands it weights.
+
+    Its weights have a name: this run's, and the policy's version. Every answer says by which weights it was made, so
+    that a server that was started anew, or that another run uses too, is noticed at once.
+    Of several processes each asks for its own completions; the first one hands over the weights.
+    """
+
+    def __init__(self, config: VLLMConfig, context: RolloutContext, facts: ServerFacts) -> None:
+        self.max_model_len = facts.max_model_len
+        # vLLM on a CPU has the head apart from the embedding, also where the policy has one for both.
+        self._tied = tied_names(context.policy.model) if facts.device == "cpu" else {}
+        self._run, self._weights = "", ""
+        self._client = Client(
+            config.url or "",
+            timeout_s=config.timeout_s,
+            retry_s=config.retry_s,
+            advice=f"start it again and resume the run: {start_command(config, context)}",
+        ).__enter__()
+        self._transfer: Transfer = (
+            NCCLTransfer(self._client, dtype=facts.dtype)
+            if facts.transfer == "nccl"
+            else FolderTransfer(self._client, dtype=facts.dtype, sync_dir=config.sync_dir)
+        )
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
+    ) -> list[list[Answer]]:
+        """The samples of every prompt, one request each. ``options``: fields of vLLM's ``SamplingParams``."""
+        bodies = [
+            {"token_ids": list(prompt), "sampling_params": given}
+            for prompt, given in zip(prompts, options, strict=True)
+        ]
+        replies = self._client.post_all("/inference/v1/generate", bodies)
+        return [self._answers(reply) for reply in replies]
+
+    def _answers(self, reply: Any) -> list[Answer]:
+        try:
+            choices = sorted(reply["choices"], key=lambda choice: int(choice["index"]))
+            made_by = {span["version"] for choice in choices for span in choice["weight_versions"] or ()}
+            answers = [_answer(choice) for choice in choices]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RolloutError(
+                f"vllm: {self._client.url} answers in a way that this plugin does not know: {error!r}"
+            ) from error
+        if made_by - {self._weights}:
+            raise RolloutError(
+                f"vllm: {self._client.url} answers with weights {', '.join(sorted(made_by))!r}, the run's are "
+                f"{self._weights!r}: it was restarted, or another run uses it too; see that none does, and resume"
+            )
+        return answers
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
+        """Hand the weights over. Every process calls it and reads ``weights`` to the end, whatever happens: gathering
+        sharded ones needs all of them."""
+        pairs = iter(weights)
+        try:
+            self._run = self._run or agreed(uuid.uuid4().hex[:12])
+            self._weights = f"{self._run}-{policy_version}"
+            if is_first_process():
+                self._send(with_second_names(pairs, self._tied))
+        finally:
+            for _ in pairs:
+                pass
+
+    def _send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        # Half of the new weights must not answer as the old ones.
+        self._name("between-two-versions")
+        self._transfer.send(weights)
+        reset = self._client.post("/reset_prefix_cache")
+        if not (isinstance(reset, dict) and reset.get("success")):
+            raise RolloutError(
+                f"vllm: {self._client.url} did not forget its cached prefixes, which are of old weights: it is at work "
+                "for somebody else; give the run a server of its own"
+            )
+        self._name(self._weights)
+
+    def _name(self, weights: str) -> None:
+        self._client.post("/update_weight_version", {"new_version": weights})
+
+    def close(self) -> None:
+        """End the connections; the server stays. A second time does nothing."""
+        self._transfer.close()
+        self._client.__exit__()
+
+
+def _answer(choice: dict[str, Any]) -> Answer:
+    said = [float(entry["logprob"]) for entry in choice["logprobs"]["content"]]
+    return Answer(
+        token_ids=tuple(int(token) for token in choice["token_ids"]),
+        logprobs=tuple(value if value > NO_LOGPROB else -float("inf") for value in said),
+        finished=choice["finish_reason"],
+        stopped_by=choice["stop_reason"],
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks for all of the run's."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def agreed(name: str) -> str:
+    """The first process's ``name``, in all of them."""
+    if not torch.distributed.is_initialized():
+        return name
+    names = [name]
+    torch.distributed.broadcast_object_list(names, src=0)
+    return names[0]

@@ -1,0 +1,201 @@
+"""What is looked at before a run samples from a `vllm serve`: cheap questions, one line for what does not fit."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import torch
+
+from reasonrl import RolloutContext
+from reasonrl.errors import RolloutError
+from reasonrl_vllm.client import KEY, Client
+from reasonrl_vllm.config import VLLMConfig, is_loopback
+from reasonrl_vllm.engine import SUPPORTED, base_model, tied_names
+
+log = logging.getLogger(__name__)
+COMPARED = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rope_parameters",
+    "rms_norm_eps",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerFacts:
+    """What the server says of itself. ``max_model_len`` in tokens; ``device`` is cpu or cuda."""
+
+    max_model_len: int
+    dtype: torch.dtype
+    device: str
+    transfer: Literal["nccl", "folder"]
+
+
+def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
+    """Ask the server what it is. Raises: RolloutError, one line with the fix, if the run cannot sample from it."""
+    command = start_command(config, context)
+    client = Client(
+        config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}"
+    )
+    with client:
+        _check_kind(client, command)
+        found = _described(client)
+    facts = _facts(found, config, context)
+    _check_options(found, context, facts, command)
+    _check_model(found["model_config"], context)
+    return facts
+
+
+def _check_kind(client: Client, command: str) -> None:
+    told = client.ask("GET", "/version")
+    found = told.body.get("version") if isinstance(told.body, dict) else None
+    if not isinstance(found, str):
+        raise RolloutError(f"vllm: what listens at {client.url} is no vLLM server; start one: {command}")
+    if not SUPPORTED.contains(found, prereleases=True):
+        raise RolloutError(
+            f"vllm: the server at {client.url} is vLLM {found}, this plugin knows {SUPPORTED}; install that one there"
+        )
+    if client.ask("GET", "/v1/models").status == 401:
+        raise RolloutError(
+            f"vllm: the server at {client.url} wants another key; set {KEY} to the one it was started with"
+        )
+
+
+def _described(client: Client) -> dict[str, Any]:
+    told = client.ask("GET", "/server_info?config_format=json")
+    if told.status == 404:
+        raise RolloutError(
+            f"vllm: the server at {client.url} lets nobody change its weights; start it with VLLM_SERVER_DEV_MODE=1"
+        )
+    # Without any field it is refused either way; how tells whether the door is open.
+    if client.ask("POST", "/inference/v1/generate", {}).status in (403, 404):
+        raise RolloutError(
+            f"vllm: the server at {client.url} takes no token ids; start it with --enable-scale-out"
+        )
+    try:
+        return dict(told.body["vllm_config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RolloutError(f"vllm: the server at {client.url} does not describe itself: {error!r}") from error
+
+
+def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -> ServerFacts:
+    model = found["model_config"]
+    device = str(found["device_config"]["device"]).split(":")[0]
+    return ServerFacts(
+        max_model_len=int(model["max_model_len"]),
+        dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
+        device=device,
+        transfer=_transfer(found, config, on_gpus=device == "cuda" == torch.device(context.device).type),
+    )
+
+
+def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Literal["nccl", "folder"]:
+    backend = (found.get("weight_transfer_config") or {}).get("backend")
+    if config.weight_transfer == "nccl" or (config.weight_transfer == "auto" and on_gpus):
+        if not on_gpus:
+            raise RolloutError(
+                "vllm: rollout.weight_transfer nccl goes from GPU to GPU, and trainer and server have not both one; "
+                "set it to folder"
+            )
+        if backend != "nccl":
+            raise RolloutError(
+                f"vllm: the server at {config.url} was not started to receive weights by NCCL; start it with "
+                """--weight-transfer-config '{"backend": "nccl"}', or set rollout.weight_transfer to folder"""
+            )
+        return "nccl"
+    if config.sync_dir is None and not is_loopback(urlsplit(config.url or "").hostname or ""):
+        raise RolloutError(
+            "vllm: the server on another machine does not see this one's temporary folder; set rollout.sync_dir to a "
+            "folder that both see"
+        )
+    return "folder"
+
+
+def _check_options(found: dict[str, Any], context: RolloutContext, facts: ServerFacts, command: str) -> None:
+    model = found["model_config"]
+    for option, value in (("logprobs_mode", "processed_logprobs"), ("generation_config", "vllm")):
+        if model.get(option, value) != value:
+            flag = f"--{option.replace('_', '-')}"
+            raise RolloutError(
+                f"vllm: the server runs with {flag} {model[option]}; start it with {flag} {value}"
+            )
+    wanted = context.max_prompt_tokens + context.sampling.max_completion_tokens
+    if wanted > facts.max_model_len:
+        raise RolloutError(
+            f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
+            f"{context.sampling.max_completion_tokens} need {wanted} tokens, the server holds {facts.max_model_len}; "
+            f"start it with --max-model-len {wanted}, or lower them"
+        )
+    is_untied = (model.get("hf_overrides") or {}).get("tie_word_embeddings") is False
+    if facts.device == "cpu" and tied_names(context.policy.model) and not is_untied:
+        raise RolloutError(
+            "vllm: a server on a CPU does not renew an output head that is the embedding; start it so that they are "
+            f"two: {command}"
+        )
+    if facts.dtype is not getattr(torch, context.precision):
+        log.warning(
+            "vllm: the server computes in %s, the trainer in %s; rollout/logprob_gap will say how far apart they are",
+            str(facts.dtype).removeprefix("torch."),
+            context.precision,
+        )
+
+
+def _check_model(model: dict[str, Any], context: RolloutContext) -> None:
+    """Compare the models' descriptions, if the server's can be read here."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model["model"], local_files_only=True)
+    except (OSError, ValueError):
+        log.warning("vllm: the server's model, %s, is not on this machine: not compared", model["model"])
+        return
+    theirs, ours = config.get_text_config(), base_model(context.policy.model).config.get_text_config()
+    for name in COMPARED:
+        here, there = getattr(ours, name, None), getattr(theirs, name, None)
+        if here != there:
+            raise RolloutError(
+                f"vllm: the server has another model, {model['model']}: its {name} is {there}, the policy's {here}; "
+                f"start it with {context.model_path}"
+            )
+
+
+def start_command(config: VLLMConfig, context: RolloutContext) -> str:
+    """What starts a server that fits this run."""
+    parts = urlsplit(config.url or "")
+    on_gpu = torch.device(context.device).type == "cuda"
+    words = ["VLLM_SERVER_DEV_MODE=1", *serve(context.model_path, on_gpu=on_gpu)]
+    words += ["--host", parts.hostname or "", "--port", str(parts.port or 80), "--enable-scale-out"]
+    words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+    words += ["--dtype", context.precision]
+    if on_gpu:
+        words += ["--weight-transfer-config", '{"backend": "nccl"}']
+    elif tied_names(context.policy.model):
+        words += ["--load-format", "dummy", "--hf-overrides", '{"tie_word_embeddings": false}']
+    return " ".join(word if word.startswith("VLLM_") else shlex.quote(word) for word in words)
+
+
+def serve(model_path: str, *, on_gpu: bool) -> list[str]:
+    """The first words of the command. vLLM's build for CPUs does not find its own version under ``vllm serve``."""
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return [
+            "python",
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--enforce-eager",
+            "--model",
+            model_path,
+        ]
+    return ["vllm", "serve", model_path] + ([] if on_gpu else ["--enforce-eager"])

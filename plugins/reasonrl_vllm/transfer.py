@@ -1,0 +1,182 @@
+"""Weights from the trainer to a `vllm serve`: through files that both see, or from GPU to GPU."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from reasonrl.errors import RAISABLE, RolloutError
+from reasonrl_vllm.client import Client
+from reasonrl_vllm.engine import first_cause
+
+SHARD_BYTES = 1 << 30
+
+
+class Transfer(Protocol):
+    """A way for weights into the server. ``send`` raises RolloutError; the server's weights are then unknown."""
+
+    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FolderTransfer:
+    """Writes safetensors into a folder of its own, has the server read them, and takes the folder away."""
+
+    def __init__(self, client: Client, *, dtype: torch.dtype, sync_dir: str | None) -> None:
+        self._client, self._dtype, self._sync_dir = client, dtype, sync_dir
+
+    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="reasonrl-weights-", dir=self._sync_dir) as folder:
+                write_shards(weights, Path(folder), self._dtype)
+                self._read(folder)
+        except OSError as error:
+            where = self._sync_dir or tempfile.gettempdir()
+            raise RolloutError(
+                f"vllm: cannot write the weights to {where}: {error}; set rollout.sync_dir to another folder"
+            ) from error
+
+    def _read(self, folder: str) -> None:
+        # A server that was started with weights that mean nothing would look for no files.
+        overrides = {"load_config": {"load_format": "safetensors"}}
+        call(self._client, "update_config", {"overrides": overrides})
+        call(self._client, "reload_weights", {"weights_path": folder})
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def call(client: Client, method: str, arguments: dict[str, Any]) -> None:
+    """Call a method of the server's workers. Raises: RolloutError if it fails there."""
+    reply = client.ask("POST", "/collective_rpc", {"method": method, "kwargs": arguments})
+    if not reply.is_good:
+        raise RolloutError(
+            f"vllm: {client.url} did not take the weights: {reply.message}; its log says more. Does it see the "
+            "trainer's files (same machine and user, or rollout.sync_dir), and has it the recipe's model?"
+        )
+
+
+def write_shards(weights: Iterable[tuple[str, Tensor]], folder: Path, dtype: torch.dtype) -> None:
+    """Weights as ``[...]`` tensors of ``dtype`` in files of about a GiB: all of them need not fit into memory."""
+    from safetensors.torch import save_file
+
+    shard: dict[str, Tensor] = {}
+    size = count = 0
+    for name, tensor in weights:
+        # A copy, since files may hold no tensor under two names.
+        shard[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+        size += shard[name].nbytes
+        if size >= SHARD_BYTES:
+            save_file(shard, folder / f"{count:05d}.safetensors")
+            shard, size, count = {}, 0, count + 1
+    if shard:
+        save_file(shard, folder / f"{count:05d}.safetensors")
+
+
+class NCCLTransfer:
+    """vLLM's own trainer side: the server's workers receive what this GPU broadcasts. Not tried: it needs two GPUs.
+
+    What is sent must be told before it is sent. The first time the weights are held to learn it, later they pass.
+    """
+
+    def __init__(self, client: Client, *, dtype: torch.dtype) -> None:
+        self._client, self._control, self._dtype = client, ControlClient(client), dtype
+        self._meta: list[Any] | None = None
+        self._engine: Any = None
+
+    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if self._meta is None:
+            weights = list(weights)
+            self._meta = [(name, self._dtype, tuple(tensor.shape)) for name, tensor in weights]
+        try:
+            self._source = source(weights, self._meta)
+            if self._engine is None:
+                self._engine = self._connect()
+            self._engine.source = self._source
+            self._engine.send_weights()
+        except RolloutError:
+            raise
+        except RAISABLE as error:  # NCCL and vLLM raise whatever they like
+            raise RolloutError(
+                f"vllm: {self._client.url} did not take the weights: {first_cause(error)}; restart the server"
+            ) from error
+
+    def _connect(self) -> Any:
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+        address = own_address(self._client.url)
+        workers = int(self._client.get("/get_world_size")["world_size"])
+        info = NCCLTrainerInitInfo(
+            rank=0, master_address=address, master_port=free_port(address), world_size=workers + 1
+        )
+        return WeightTransferTrainerFactory.trainer_init(info, client=self._control, source=self._source)
+
+    def close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
+
+
+class ControlClient:
+    """What vLLM's trainer side wants to tell the server, over our connections. Nothing here may come twice."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        self._client.post("/init_weight_transfer_engine", {"init_info": init_info}, again=False)
+
+    def shutdown_weight_transfer_engine(self) -> None:
+        self._client.post("/shutdown_weight_transfer_engine", again=False)
+
+    def start_weight_update(self) -> None:
+        self._client.post("/start_weight_update", again=False)
+
+    def update_weights(self, update_info: Any) -> None:
+        self._client.post("/update_weights", {"update_info": update_info}, again=False)
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        body = None if weight_version is None else {"weight_version": weight_version}
+        self._client.post("/finish_weight_update", body, again=False)
+
+
+def source(
+    weights: Iterable[tuple[str, Tensor]], meta: list[tuple[str, torch.dtype, tuple[int, ...]]]
+) -> Any:
+    """One round's weights as vLLM's ``WeightSource``: what comes, and before that its names, dtypes and shapes."""
+    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+
+    class Source(WeightSource):
+        def metadata(self) -> list[ParamMeta]:
+            return [ParamMeta(*entry) for entry in meta]
+
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            for (name, tensor), (_, dtype, _) in zip(weights, meta, strict=True):
+                yield name, tensor.detach().to(dtype)
+
+    return Source()
+
+
+def own_address(url: str) -> str:
+    """The address of this machine that the server at ``url`` reaches."""
+    parts = urlsplit(url)
+    family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((parts.hostname or "", parts.port or 80))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def free_port(address: str) -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
