@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
+import httpx2 as httpx
 from anyio.from_thread import start_blocking_portal
 
 from reasonrl.errors import RolloutError

@@ -30,6 +30,8 @@ COMPARED = (
     "rope_parameters",
     "rms_norm_eps",
 )
+ON_CPU = ("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "TORCHDYNAMO_DISABLE=1")
+"""1 GiB and not all memory, no threads pinned where the trainer's run, nothing compiled by the way."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,28 +176,23 @@ def start_command(config: VLLMConfig, context: RolloutContext) -> str:
     """What starts a server that fits this run."""
     parts = urlsplit(config.url or "")
     on_gpu = torch.device(context.device).type == "cuda"
-    words = ["VLLM_SERVER_DEV_MODE=1", *serve(context.model_path, on_gpu=on_gpu)]
-    words += ["--host", parts.hostname or "", "--port", str(parts.port or 80), "--enable-scale-out"]
-    words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+    settings = ["VLLM_SERVER_DEV_MODE=1", *([] if on_gpu else ON_CPU)]
+    words = [*serve(context.model_path), "--host", parts.hostname or "", "--port", str(parts.port or 80)]
+    words += ["--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     words += ["--dtype", context.precision]
     if on_gpu:
         words += ["--weight-transfer-config", '{"backend": "nccl"}']
-    elif tied_names(context.policy.model):
-        words += ["--load-format", "dummy", "--hf-overrides", '{"tie_word_embeddings": false}']
-    return " ".join(word if word.startswith("VLLM_") else shlex.quote(word) for word in words)
+    else:
+        words.append("--enforce-eager")
+        if tied_names(context.policy.model):
+            words += ["--load-format", "dummy", "--hf-overrides", '{"tie_word_embeddings": false}']
+    return " ".join([*settings, shlex.join(words)])
 
 
-def serve(model_path: str, *, on_gpu: bool) -> list[str]:
+def serve(model_path: str) -> list[str]:
     """The first words of the command. vLLM's build for CPUs does not find its own version under ``vllm serve``."""
     try:
         version("vllm")
     except PackageNotFoundError:
-        return [
-            "python",
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--enforce-eager",
-            "--model",
-            model_path,
-        ]
-    return ["vllm", "serve", model_path] + ([] if on_gpu else ["--enforce-eager"])
+        return ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", model_path]
+    return ["vllm", "serve", model_path]

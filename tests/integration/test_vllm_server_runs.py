@@ -1,0 +1,148 @@
+"""Training from a real `vllm serve`: it learns, and a server that dies costs nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.resume_runs import metrics_without_times
+from support.small_recipes import cli
+from support.tiny_runs import metrics_of
+from support.vllm_server import Served, free_url, serving
+
+pytestmark = pytest.mark.vllm
+SMALL = (
+    "trainer.steps=5",
+    "trainer.prompts_per_step=16",
+    "evaluation.every=0",
+    "evaluation.suites.held_out.problems=8",
+    "evaluation.suites.four_numbers.problems=8",
+    "evaluation.suites.greedy.problems=8",
+    "checkpoint.every=0",
+    "seed=0",
+)
+
+
+def overrides(url: str, *more: str) -> list[str]:
+    return ["rollout.name=vllm", "rollout.mode=server", f"rollout.url={url}", *SMALL, *more]
+
+
+@contextmanager
+def training(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``reasonrl train`` in a process of its own."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reasonrl", "train", "countdown_grpo", *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def lines_of(run_dir: Path) -> int:
+    path = run_dir / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def until(condition: Any, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def start_command(url: str) -> str:
+    """The command that the refusal of a server that is down names."""
+    refused = cli("train", "countdown_grpo", *overrides(url))
+    assert refused.exit_code == 1, refused.output
+    found = re.search(
+        r"error: (vllm: no answer from .*); start it: (VLLM_SERVER_DEV_MODE=1 .*)", refused.output
+    )
+    assert found, refused.output
+    return found[2]
+
+
+@pytest.fixture(scope="module")
+def command() -> tuple[str, str]:
+    """An address, and what starts a server there."""
+    url = free_url()
+    return url, start_command(url)
+
+
+@pytest.fixture(scope="module")
+def served(command: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    url, line = command
+    with serving(line, url, tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def whole(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbs."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    result = cli("train", "countdown_grpo", *overrides(served.url), "--run-dir", str(run_dir))
+    assert result.exit_code == 0, result.output
+    return run_dir
+
+
+def test_five_steps_learn_on_the_server_that_the_refusal_asks_for(whole: Path) -> None:
+    lines = metrics_of(whole)
+    assert len(lines) == 5
+    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in lines)
+    assert lines[-1]["reward/mean"] > lines[0]["reward/mean"] + 0.1
+
+
+def test_a_signal_ends_a_long_generation_at_once_and_saves(served: Served, tmp_path: Path) -> None:
+    long = ("sampling.temperature=2", "sampling.max_completion_tokens=800", "trainer.prompts_per_step=64")
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    with training(*overrides(served.url, *long), "--run-dir", str(run_dir), log=log) as process:
+        until(lambda: served.running() > 64)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(60) == 143, log.read_text()
+        assert time.monotonic() - began < 8
+    assert (run_dir / "checkpoints" / "step_000000").is_dir(), log.read_text()
+    until(lambda: served.running() == 0, 10)
+
+
+def test_a_server_that_dies_in_a_step_costs_that_step_alone(
+    served: Served, whole: Path, command: tuple[str, str], tmp_path: Path
+) -> None:
+    """The last test of this server: it is killed."""
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    arguments = [*overrides(served.url, "rollout.retry_s=2"), "--run-dir", str(run_dir)]
+    with training(*arguments, log=log) as process:
+        until(lambda: lines_of(run_dir) == 2 and served.running() > 20)
+        served.kill()
+        assert process.wait(60) == 1
+    text = log.read_text()
+    assert re.search(
+        r"error: vllm: no answer from \S+ for 2 s \(.*\); start it again and resume the run: VLLM", text
+    )
+    assert "Traceback" not in text
+    assert [p.name for p in (run_dir / "checkpoints").glob("step_*")] == ["step_000002"]
+
+    with serving(command[1], served.url, tmp_path / "server.log"):
+        resumed = cli("resume", str(run_dir))
+        assert resumed.exit_code == 0, resumed.output
+    # The same tokens: requests carry their seeds, and the server's weights are the trainer's.
+    same = [
+        {name: value for name, value in line.items() if name.startswith(("reward/", "rollout/length"))}
+        for run in (whole, run_dir)
+        for line in metrics_without_times(run)
+    ]
+    assert same[:5] == same[5:]

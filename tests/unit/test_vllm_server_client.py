@@ -1,0 +1,153 @@
+"""The client of a vLLM server: limits, repeats, interruptions, and what it says when it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.scripted_vllm import Script, refuses, scripted
+from support.vllm_server import free_url
+
+from reasonrl.errors import RolloutError
+from reasonrl_vllm.client import Client
+
+PATH = "/thing"
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    with scripted() as server:
+        yield server
+
+
+def client(url: str, *, timeout_s: float = 10.0, retry_s: float = 0.0) -> Client:
+    return Client(url, timeout_s=timeout_s, retry_s=retry_s, advice="start it: like this")
+
+
+def test_answers_come_in_the_order_of_the_questions(script: Script) -> None:
+    def slower_first(body: Any) -> tuple[int, Any]:
+        time.sleep(0.002 * (40 - body))
+        return 200, body
+
+    script.routes[PATH] = slower_first
+    with client(script.url) as asked:
+        assert asked.post_all(PATH, list(range(40))) == list(range(40))
+        assert asked.post_all(PATH, []) == []
+
+
+def test_it_works_inside_a_running_event_loop(script: Script) -> None:
+    script.routes[PATH] = lambda body: (200, body)
+
+    async def main() -> Any:
+        with client(script.url) as asked:
+            return asked.post(PATH, 5)
+
+    assert asyncio.run(main()) == 5
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_server_that_comes_back_is_asked_again(
+    script: Script, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies = [refuses(status, "busy"), refuses(status, "busy"), lambda body: (200, "well")]
+    script.routes[PATH] = lambda body: replies.pop(0)(body)
+    with client(script.url, retry_s=5) as asked, caplog.at_level(logging.WARNING):
+        assert asked.get(PATH) == "well"
+    assert caplog.text.count("is away") == 1
+
+
+def test_an_engine_that_died_inside_the_server_counts_as_away(script: Script) -> None:
+    text = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    replies = [refuses(500, text), lambda body: (200, "well")]
+    script.routes[PATH] = lambda body: replies.pop(0)(body)
+    with client(script.url, retry_s=5) as asked:
+        assert asked.get(PATH) == "well"
+
+
+def test_it_gives_up_after_the_time_that_it_was_given() -> None:
+    url = free_url()
+    began = time.monotonic()
+    with client(url, retry_s=0.6) as asked, pytest.raises(RolloutError) as gone:
+        asked.post_all(PATH, [1, 2, 3])
+    assert 0.5 < time.monotonic() - began < 3
+    text = str(gone.value)
+    assert text.startswith(f"vllm: no answer from {url} for 0.6 s (ConnectError")
+    assert text.endswith("; start it: like this")
+    assert "\n" not in text
+
+
+def test_what_must_not_come_twice_is_not_repeated(script: Script) -> None:
+    script.routes[PATH] = refuses(503)
+    with client(script.url, retry_s=5) as asked, pytest.raises(RolloutError, match="no answer from"):
+        asked.post(PATH, 1, again=False)
+    assert script.paths() == [PATH]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
+def test_a_refusal_is_final_and_told_in_one_line(script: Script, status: int) -> None:
+    script.routes[PATH] = refuses(status, "no\n such   thing")
+    with client(script.url, retry_s=5) as asked, pytest.raises(RolloutError) as refused:
+        asked.post_all(PATH, [1])
+    assert str(refused.value) == f"vllm: {script.url}{PATH} refused: {status} no such thing"
+    assert script.paths() == [PATH]
+
+
+def test_an_answer_that_takes_too_long_ends_the_waiting(script: Script) -> None:
+    ended = threading.Event()
+    script.routes[PATH] = lambda body: (200, ended.wait(20))
+    with client(script.url, timeout_s=0.3, retry_s=5) as asked:
+        with pytest.raises(RolloutError, match=r"no answer .* within 0.3 s; .* rollout.timeout_s"):
+            asked.post(PATH)
+        ended.set()
+
+
+class Stopped(BaseException):
+    """What a signal's handler raises."""
+
+
+def test_an_exception_in_the_one_that_waits_breaks_everything_off(script: Script) -> None:
+    ended = threading.Event()
+    script.routes[PATH] = lambda body: (200, ended.wait(20))
+
+    def stop(*args: Any) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, stop)
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with client(script.url) as asked, pytest.raises(Stopped):
+            asked.post_all(PATH, list(range(30)))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        ended.set()
+    assert time.monotonic() - began < 3
+
+
+def test_the_key_is_sent_and_never_told(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "open-sesame")
+    script.routes[PATH] = lambda body: (401, {"error": "Unauthorized"})
+    with client(script.url) as asked, pytest.raises(RolloutError) as refused:
+        asked.get(PATH)
+    assert script.keys == {"Bearer open-sesame"}
+    assert "sesame" not in str(refused.value)
+
+
+def test_no_proxy_stands_before_this_machine(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, free_url())
+    script.routes[PATH] = lambda body: (200, "direct")
+    with client(script.url) as asked:
+        assert asked.get(PATH) == "direct"
+
+
+def test_it_closes_twice(script: Script) -> None:
+    asked = client(script.url).__enter__()
+    asked.__exit__()
+    asked.__exit__()
