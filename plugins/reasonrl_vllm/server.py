@@ -34,6 +34,7 @@ class ServerEngine:
 
     def __init__(self, config: VLLMConfig, context: RolloutContext, facts: ServerFacts) -> None:
         self.max_model_len = facts.max_model_len
+        self._max_samples = facts.max_num_seqs
         # vLLM on a CPU has the head apart from the embedding, also where the policy has one for both.
         self._tied = tied_names(context.policy.model) if facts.device == "cpu" else {}
         self._run, self._weights = "", ""
@@ -53,17 +54,28 @@ class ServerEngine:
         self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
     ) -> list[list[Answer]]:
         """The samples of every prompt, one request each. ``options``: fields of vLLM's ``SamplingParams``."""
-        bodies = [
-            {"token_ids": list(prompt), "sampling_params": given}
-            for prompt, given in zip(prompts, options, strict=True)
+        asked = [self._parts(list(prompt), given) for prompt, given in zip(prompts, options, strict=True)]
+        replies = self._client.post_all("/inference/v1/generate", [part for parts in asked for part in parts])
+        rest = iter(replies)
+        return [[answer for _ in parts for answer in self._answers(next(rest))] for parts in asked]
+
+    def _parts(self, prompt: list[int], given: dict[str, Any]) -> list[dict[str, Any]]:
+        """A request, in parts if it has more samples than the server takes at once. Sample i has the seed + i."""
+        count, most = given.get("n", 1), self._max_samples
+        if count <= most:
+            return [{"token_ids": prompt, "sampling_params": given}]
+        return [
+            {
+                "token_ids": prompt,
+                "sampling_params": {**given, "n": min(most, count - start), "seed": given["seed"] + start},
+            }
+            for start in range(0, count, most)
         ]
-        replies = self._client.post_all("/inference/v1/generate", bodies)
-        return [self._answers(reply) for reply in replies]
 
     def _answers(self, reply: Any) -> list[Answer]:
         try:
             choices = sorted(reply["choices"], key=lambda choice: int(choice["index"]))
-            made_by = {span["version"] for choice in choices for span in choice["weight_versions"] or ()}
+            made_by = {name for choice in choices for name in _made_by(choice)}
             answers = [_answer(choice) for choice in choices]
         except (KeyError, TypeError, ValueError) as error:
             raise RolloutError(
@@ -106,8 +118,16 @@ class ServerEngine:
 
     def close(self) -> None:
         """End the connections; the server stays. A second time does nothing."""
-        self._transfer.close()
-        self._client.__exit__()
+        try:
+            self._transfer.close()
+        finally:
+            self._client.__exit__()
+
+
+def _made_by(choice: dict[str, Any]) -> list[str]:
+    """The weights that made its tokens."""
+    named = [str(span["version"]) for span in choice["weight_versions"] or ()]
+    return named or ["unnamed"] * bool(choice["token_ids"])
 
 
 def _answer(choice: dict[str, Any]) -> Answer:

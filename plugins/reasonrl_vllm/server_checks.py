@@ -36,9 +36,13 @@ ON_CPU = ("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "TORCH
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerFacts:
-    """What the server says of itself. ``max_model_len`` in tokens; ``device`` is cpu or cuda."""
+    """What the server says of itself. ``max_model_len`` in tokens; ``device`` is cpu or cuda.
+
+    ``max_num_seqs``: completions that it makes at once, and the most of one request.
+    """
 
     max_model_len: int
+    max_num_seqs: int
     dtype: torch.dtype
     device: str
     transfer: Literal["nccl", "folder"]
@@ -96,6 +100,7 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
     device = str(found["device_config"]["device"]).split(":")[0]
     return ServerFacts(
         max_model_len=int(model["max_model_len"]),
+        max_num_seqs=int(found["scheduler_config"]["max_num_seqs"]),
         dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
         device=device,
         transfer=_transfer(found, config, on_gpus=device == "cuda" == torch.device(context.device).type),

@@ -68,6 +68,7 @@ def server_config(model: str, **changes: Any) -> dict[str, Any]:
     }
     return {
         "model_config": {**described, **changes},
+        "scheduler_config": {"max_num_seqs": 8},
         "device_config": {"device": "cpu"},
         "weight_transfer_config": None,
     }

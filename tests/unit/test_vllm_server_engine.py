@@ -1,0 +1,278 @@
+"""The engine of a vLLM server, against a scripted one: what is asked, what is believed, how weights go over."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.scripted_vllm import Script, choice, refuses, scripted
+from torch import Tensor
+
+from reasonrl import RolloutContext, SamplingParams
+from reasonrl.errors import RolloutError
+from reasonrl.testing import tiny_policy
+from reasonrl_vllm import transfer
+from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.requests import Reader
+from reasonrl_vllm.server import ServerEngine
+from reasonrl_vllm.server_checks import ServerFacts
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+SYNC = [
+    "/update_weight_version",
+    "/collective_rpc",
+    "/collective_rpc",
+    "/reset_prefix_cache",
+    "/update_weight_version",
+]
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> RolloutContext:
+    tiny = tiny_policy(tmp_path_factory.mktemp("policy") / "model", tie=True)
+    return RolloutContext(
+        policy=tiny.policy,
+        tokenizer=tiny.tokenizer,
+        sampling=SamplingParams(),
+        device=torch.device("cpu"),
+        model_path=str(tiny.path),
+        max_prompt_tokens=50,
+    )
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def opened() -> Iterator[list[ServerEngine]]:
+    engines: list[ServerEngine] = []
+    yield engines
+    for engine in engines:
+        engine.close()
+        engine.close()
+
+
+@pytest.fixture
+def engine(
+    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
+) -> ServerEngine:
+    return make(script, context, opened, tmp_path)
+
+
+def make(
+    script: Script,
+    context: RolloutContext,
+    opened: list[ServerEngine],
+    sync_dir: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cuda",
+) -> ServerEngine:
+    config = VLLMConfig(mode="server", url=script.url, retry_s=0.3, timeout_s=10, sync_dir=str(sync_dir))
+    facts = ServerFacts(max_model_len=64, max_num_seqs=8, dtype=dtype, device=device, transfer="folder")
+    opened.append(ServerEngine(config, context, facts))
+    return opened[-1]
+
+
+def weights(*names: str) -> list[tuple[str, Tensor]]:
+    return [(name, torch.arange(6.0).reshape(2, 3) + i) for i, name in enumerate(names)]
+
+
+def received(script: Script) -> list[dict[str, Tensor]]:
+    """What the server finds in the folder at the moment when it is told to read it."""
+    found: list[dict[str, Tensor]] = []
+
+    def read(body: Any) -> tuple[int, Any]:
+        if body["method"] == "reload_weights":
+            folder = Path(body["kwargs"]["weights_path"])
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            found.extend(load_file(path) for path in sorted(folder.iterdir()))
+        return 200, {"results": [None]}
+
+    script.routes["/collective_rpc"] = read
+    return found
+
+
+def test_a_group_is_one_request_and_its_samples_are_sorted(script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    answers = engine.generate([(3, 4), (5,)], [{"n": 2, "seed": 7}, {"n": 1}])
+    assert [[answer.token_ids for answer in group] for group in answers] == [[(4,), (4, 4)], [(5,)]]
+    asked = [body for path, body in script.seen if path == "/inference/v1/generate"]
+    assert {"token_ids": [3, 4], "sampling_params": {"n": 2, "seed": 7}} in asked
+    assert answers[0][1].logprobs == (-0.5, -0.5)
+
+
+def test_a_group_larger_than_the_server_takes_comes_in_parts(script: Script, engine: ServerEngine) -> None:
+    """Sample i has the seed + i, so these are the samples of one request."""
+    engine.load_weights(weights("a"), 1)
+    first, second = engine.generate([(3, 4), (5,)], [{"n": 19, "seed": 100}, {"n": 8, "seed": None}])
+    assert (len(first), len(second)) == (19, 8)
+    assert [len(answer.token_ids) for answer in first] == [*range(1, 9), *range(1, 9), 1, 2, 3]
+    given = [body["sampling_params"] for path, body in script.seen if path == "/inference/v1/generate"]
+    parts = sorted((part["seed"], part["n"]) for part in given if part["seed"] is not None)
+    assert parts == [(100, 8), (108, 8), (116, 3)]
+
+
+def test_what_the_server_says_in_place_of_nan_ends_the_run(script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    script.routes["/inference/v1/generate"] = lambda body: (
+        200,
+        {"choices": [choice(0, [4], script.weights, logprob=-9999.0)]},
+    )
+    answer = engine.generate([(3,)], [{}])[0][0]
+    with pytest.raises(RolloutError, match="its weights have diverged"):
+        Reader(tokenizer=None).completion(answer, 1)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        lambda own: [choice(0, [4, 5], "default")],
+        lambda own: [choice(0, [4], own), choice(1, [4], "of-another-run-3")],
+        lambda own: [
+            {
+                **choice(0, [4, 5], own),
+                "weight_versions": [
+                    {"version": own, "start": 0, "end": 1},
+                    {"version": "between-two-versions", "start": 1, "end": 2},
+                ],
+            }
+        ],
+    ],
+)
+def test_answers_by_other_weights_are_never_taken(choices: Any, script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    script.routes["/inference/v1/generate"] = lambda body: (200, {"choices": choices(script.weights)})
+    with pytest.raises(RolloutError, match=r"it was restarted, or another run uses it too; .* resume"):
+        engine.generate([(3,)], [{}])
+
+
+def test_tokens_that_do_not_say_their_weights_are_not_taken(script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    unsaid = {**choice(0, [4], ""), "weight_versions": None}
+    script.routes["/inference/v1/generate"] = lambda body: (200, {"choices": [unsaid]})
+    with pytest.raises(RolloutError, match="it was restarted"):
+        engine.generate([(3,)], [{}])
+
+
+def test_a_completion_that_was_broken_off_before_its_first_token_is_read(
+    script: Script, engine: ServerEngine
+) -> None:
+    engine.load_weights(weights("a"), 1)
+    nothing = {**choice(0, [], "", finished="abort"), "weight_versions": None}
+    script.routes["/inference/v1/generate"] = lambda body: (200, {"choices": [nothing]})
+    assert engine.generate([(3,)], [{}])[0][0].finished == "abort"
+
+
+@pytest.mark.parametrize(
+    "body", [None, {}, {"choices": [{}]}, {"choices": "x"}, [], {"choices": [{"index": 0}]}]
+)
+def test_an_answer_in_another_form_is_one_line(body: Any, script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    script.routes["/inference/v1/generate"] = lambda _: (200, body)
+    with pytest.raises(RolloutError, match="answers in a way that this plugin does not know"):
+        engine.generate([(3,)], [{}])
+
+
+def test_weights_go_by_way_of_a_folder_that_is_gone_afterwards(
+    script: Script, engine: ServerEngine, tmp_path: Path
+) -> None:
+    found = received(script)
+    engine.load_weights(weights("a", "b"), 3)
+    assert script.paths() == SYNC
+    assert [set(shard) for shard in found] == [{"a", "b"}]
+    assert torch.equal(found[0]["b"], weights("a", "b")[1][1])
+    assert list(tmp_path.iterdir()) == []
+    names = [body["new_version"] for path, body in script.seen if path == "/update_weight_version"]
+    assert names[0] == "between-two-versions"
+    assert names[1].endswith("-3")
+    engine.load_weights(weights("a"), 4)
+    assert script.weights == names[1][:-1] + "4"
+
+
+def test_they_have_the_precision_of_the_server(
+    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
+) -> None:
+    found = received(script)
+    make(script, context, opened, tmp_path, dtype=torch.bfloat16).load_weights(weights("a"), 1)
+    assert found[0]["a"].dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(("device", "names"), [("cpu", {EMBEDDING, HEAD}), ("cuda", {EMBEDDING})])
+def test_on_a_cpu_a_tied_head_goes_under_its_own_name_too(
+    device: str,
+    names: set[str],
+    script: Script,
+    context: RolloutContext,
+    opened: list[ServerEngine],
+    tmp_path: Path,
+) -> None:
+    found = received(script)
+    make(script, context, opened, tmp_path, device=device).load_weights(weights(EMBEDDING), 1)
+    assert set(found[0]) == names
+
+
+def test_large_models_go_in_several_files(
+    script: Script, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SHARD_BYTES", 40)
+    found = received(script)
+    engine.load_weights(weights("a", "b", "c"), 1)
+    assert [sorted(shard) for shard in found] == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "message"),
+    [
+        (
+            "/collective_rpc",
+            refuses(500, "Worker failed: no such file"),
+            "did not take the weights: 500 Worker failed",
+        ),
+        ("/reset_prefix_cache", lambda body: (200, {"success": False}), "did not forget its cached prefixes"),
+        ("/reset_prefix_cache", refuses(500), "refused: 500"),
+        (
+            "/update_weight_version",
+            refuses(503),
+            "no answer from .* for 0.3 s .*; start it again and resume the run",
+        ),
+    ],
+)
+def test_a_handover_that_fails_reads_the_weights_to_their_end(
+    path: str, route: Any, message: str, script: Script, engine: ServerEngine, tmp_path: Path
+) -> None:
+    """Other processes would wait for ever for one that stops gathering."""
+    script.routes[path] = route
+    left = iter(weights("a", "b", "c"))
+    with pytest.raises(RolloutError, match=message):
+        engine.load_weights(left, 1)
+    assert list(left) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
+) -> None:
+    left = iter(weights("a"))
+    with pytest.raises(RolloutError, match=r"cannot write the weights to .*missing.*; set rollout.sync_dir"):
+        make(script, context, opened, tmp_path / "missing").load_weights(left, 1)
+    assert list(left) == []
+
+
+def test_runs_name_their_weights_apart(
+    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
+) -> None:
+    one, other = (make(script, context, opened, tmp_path) for _ in range(2))
+    one.load_weights(weights("a"), 1)
+    other.load_weights(weights("a"), 1)
+    other.generate([(3,)], [{}])
+    with pytest.raises(RolloutError, match="another run uses it too"):
+        one.generate([(3,)], [{}])
