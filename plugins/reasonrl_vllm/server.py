@@ -105,11 +105,11 @@ class ServerEngine:
         # Half of the new weights must not answer as the old ones.
         self._name("between-two-versions")
         self._transfer.send(weights)
-        reset = self._client.post("/reset_prefix_cache")
+        # Without this word it would not while somebody else's request, or one that was given up, is still at work.
+        reset = self._client.post("/reset_prefix_cache?reset_running_requests=true")
         if not (isinstance(reset, dict) and reset.get("success")):
             raise RolloutError(
-                f"vllm: {self._client.url} did not forget its cached prefixes, which are of old weights: it is at work "
-                "for somebody else; give the run a server of its own"
+                f"vllm: {self._client.url} did not forget its cached prefixes, which are of old weights; restart it"
             )
         self._name(self._weights)
 

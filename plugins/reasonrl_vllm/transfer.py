@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -97,10 +98,9 @@ class NCCLTransfer:
             weights = list(weights)
             self._meta = [(name, self._dtype, tuple(tensor.shape)) for name, tensor in weights]
         try:
-            self._source = source(weights, self._meta)
             if self._engine is None:
                 self._engine = self._connect()
-            self._engine.source = self._source
+            self._engine.source = source(weights, self._meta)
             self._engine.send_weights()
         except RolloutError:
             raise
@@ -118,11 +118,13 @@ class NCCLTransfer:
         info = NCCLTrainerInitInfo(
             rank=0, master_address=address, master_port=free_port(address), world_size=workers + 1
         )
-        return WeightTransferTrainerFactory.trainer_init(info, client=self._control, source=self._source)
+        return WeightTransferTrainerFactory.trainer_init(info, client=self._control, source=source((), []))
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
+            with suppress(RolloutError):  # a server that is gone has nothing to let go of
+                self._control.shutdown_weight_transfer_engine()
             engine.shutdown()
 
 
