@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reasonrl.contracts.specs import AnySpec, ComponentSpec, RolloutBackendSpec
+from reasonrl.contracts.specs import AnySpec, ComponentSpec
 from reasonrl.errors import (
     RAISABLE,
     PluginConflictError,
@@ -98,7 +98,7 @@ class Plugins:
     def get(self, kind: Kind, name: str, *, allow_unavailable: bool = False) -> Any:
         """The spec of that name.
 
-        Raises: PluginNotFoundError (no provider, or its engine is not installed), PluginConflictError (two).
+        Raises: PluginNotFoundError (no provider, or it lacks a module), PluginConflictError (two).
         """
         found = self._one(kind, name)
         if not allow_unavailable and (missing := missing_modules(found.spec)):
@@ -217,8 +217,8 @@ def resolve_factory(spec: ComponentSpec) -> Callable[[Any, Any], Any]:
 
 
 def missing_modules(spec: AnySpec) -> list[str]:
-    """The modules that a rollout engine needs and this environment lacks. Imports nothing."""
-    if not isinstance(spec, RolloutBackendSpec):
+    """The modules that a component needs and this environment lacks. Imports nothing."""
+    if not isinstance(spec, ComponentSpec):
         return []
     return [module for module in spec.modules if not _is_installed(module)]
 

@@ -64,12 +64,13 @@ def check(
     """Check a recipe: every key, type, range, name and combination. Loads no model."""
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
+    from reasonrl.recipe.resolved import components
 
     resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
         typer.echo(f"  {line}")
-    if reason := unavailable_reason(resolved.rollout.spec):
+    for reason in sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""}):
         typer.echo(wrapped(f"note: {reason}", indent="  "))
 
 

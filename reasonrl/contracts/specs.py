@@ -55,6 +55,7 @@ class ComponentSpec:
     """Common to tasks, rewards, algorithms and rollout backends.
 
     ``papers`` are where it comes from, such as ``"arXiv:1707.06347"``; ``reasonrl plugins show`` lists them.
+    Without all of ``modules`` it is listed as unavailable, with ``install`` as the cure.
     """
 
     kind: ClassVar[str] = "component"
@@ -65,6 +66,8 @@ class ComponentSpec:
     config: type = NoConfig
     metrics: tuple[MetricDef, ...] = ()
     papers: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    install: str = ""
 
     def __post_init__(self) -> None:
         _check_name(self)
@@ -121,15 +124,13 @@ class AlgorithmSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutBackendSpec(ComponentSpec):
-    """An engine that samples. Without all of ``modules`` it is listed as unavailable, with ``install`` as the cure.
+    """An engine that samples.
 
     ``provides_logprobs``: its completions carry log-probabilities; an algorithm that needs them is refused without.
     """
 
     kind: ClassVar[str] = "rollout"
 
-    modules: tuple[str, ...] = ()
-    install: str = ""
     provides_logprobs: bool = True
 
 

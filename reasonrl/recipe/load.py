@@ -18,7 +18,7 @@ def load_recipe(
     Args:
         path_or_name: a file, or the name of a packaged recipe (``reasonrl recipes list``).
         overrides: ``"section.key=value"``, the value in YAML; they win over the file.
-        allow_unavailable: accept an engine that is not installed here, as ``recipes check`` does.
+        allow_unavailable: accept components whose modules are not installed here, as ``recipes check`` does.
     Returns: a ResolvedSft if the recipe has a top-level ``sft`` key, else a ResolvedRecipe.
     Raises: RecipeError, PluginNotFoundError, PluginConflictError; each says where, in one line.
     """
@@ -27,7 +27,7 @@ def load_recipe(
 
 
 def check_recipe(path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
-    """All checks of ``load_recipe``, for a machine that may lack the recipe's engine."""
+    """All checks of ``load_recipe``, for a machine that may lack modules of the recipe's components."""
     return load_recipe(path_or_name, overrides, plugins, allow_unavailable=True)
 
 

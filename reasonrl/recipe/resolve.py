@@ -30,7 +30,7 @@ def resolve(source: Source, plugins: Plugins, *, allow_unavailable: bool = False
     """Type and check a recipe.
 
     Args:
-        allow_unavailable: accept an engine whose modules are not installed here.
+        allow_unavailable: accept components whose modules are not installed here.
     Raises: RecipeError, PluginNotFoundError, PluginConflictError.
     """
     return _Resolver(source, plugins, allow_unavailable).resolve()

@@ -72,3 +72,12 @@ class ResolvedSft(_Resolved):
 
 
 AnyResolved = ResolvedRecipe | ResolvedSft
+
+
+def components(resolved: AnyResolved) -> list[Component | RewardComponent]:
+    """Every component that the recipe names."""
+    found: list[Component | RewardComponent] = [resolved.rollout, *resolved.rewards.values()]
+    for suite in resolved.suites.values():
+        found += [suite.task, *suite.rewards.values()]
+    found += [resolved.task] if resolved.task else []
+    return [*found, resolved.algorithm] if isinstance(resolved, ResolvedRecipe) else found

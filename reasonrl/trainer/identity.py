@@ -9,7 +9,7 @@ from typing import Any, cast
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.render import render_plain
-from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 
 EXTENDABLE = ("trainer.steps", "sft.max_tokens")
 """A run may be resumed to go on for longer."""
@@ -33,14 +33,6 @@ def total_steps(resolved: AnyResolved) -> int:
         return resolved.recipe.trainer.steps
     sft = resolved.recipe.sft
     return -(-sft.max_tokens // sft.tokens_per_batch)
-
-
-def components(resolved: AnyResolved) -> list[Component]:
-    """Every component that the recipe names."""
-    found: list[Any] = [resolved.rollout, *resolved.rewards.values()]
-    found += [suite.task for suite in resolved.suites.values()]
-    found += [resolved.task] if resolved.task else []
-    return [*found, resolved.algorithm] if isinstance(resolved, ResolvedRecipe) else found
 
 
 def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:

@@ -82,11 +82,18 @@ class StopSignals:
         """The signal handler."""
         if self.asked:
             # Nobody can clean up now. The newest finished checkpoint is whole, whatever was going on.
+            _show_cursor()
             os._exit(128 + signum)
         self.asked = signum
         if self._may_interrupt:
             self._may_interrupt = False
             raise StopRequested(signum)
+
+
+def _show_cursor() -> None:
+    """A live view has hidden it."""
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h")
 
 
 @contextmanager

@@ -13,24 +13,51 @@ from support.tiny_runs import metrics_of
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-@pytest.mark.slow
-def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path) -> None:
-    path = recipe(tmp_path, tiny_model)
+FRAGILE = str(Path(__file__).parents[1] / "support" / "fragile_engine.py")
+
+
+def launch(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """``reasonrl`` in two processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command = [*launcher, "-m", "reasonrl", "train", str(path), "--plugin", PLUGIN]
+    plugins = ["--plugin", PLUGIN, "--plugin", FRAGILE]
     environ = {k: v for k, v in os.environ.items() if k not in HIDDEN and not k.startswith("ACCELERATE_")}
-    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [*command, "--run-dir", str(tmp_path / "run")],
+    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+    return subprocess.run(
+        [*launcher, "-m", "reasonrl", *map(str, arguments), *plugins],
         env=environ,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path) -> None:
+    done = launch(tmp_path, "train", recipe(tmp_path, tiny_model), "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["machine"]["processes"] == 2
     assert summary_of(tmp_path / "run")["outcome"] == "completed"
     assert len(metrics_of(tmp_path / "run")) == 2
     assert done.stdout.count("completed after 2 steps") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fails", "call"), [("generate", 3), ("sync", 2)])
+def test_an_engine_that_fails_in_one_process_ends_both(
+    fails: str, call: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    engine = {"name": "fragile", "while_exists": str(tmp_path / "broken"), "fails": fails, "call": call}
+    path = recipe(tmp_path, tiny_model, rollout={**engine, "rank": 1})
+    (tmp_path / "broken").touch()
+    done = launch(tmp_path, "train", path, "--run-dir", run)
+    assert done.returncode != 0
+    assert "the engine has gone" in done.stdout + done.stderr
+    assert [folder.name for folder in (run / "checkpoints").glob("step_*")] == ["step_000001"]
+    assert summary_of(run)["outcome"] == "failed"
+    (tmp_path / "broken").unlink()
+    done = launch(tmp_path, "resume", run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line["step"] for line in metrics_of(run)] == [1, 2]

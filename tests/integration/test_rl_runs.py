@@ -131,6 +131,7 @@ def test_tinyzeros_recipe_shrunk_trains(tiny_model: Path, tmp_path: Path) -> Non
         RECIPES / "tinyzero" / "qwen2.5-1.5b_ppo.yaml",
         [
             f"model.path={tiny_model}",
+            "rollout.name=hf",
             "sampling.max_prompt_tokens=1024",
             # A random model earns nothing; entropy moves it, and then the KL penalty gives the critic its work.
             "algorithm.entropy_coef=0.1",

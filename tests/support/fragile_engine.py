@@ -1,5 +1,6 @@
 """The engine ``hf`` with a server's weakness: as long as a file exists, it is gone from some call on."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ class FragileConfig:
         default="generate", metadata={"help": "what"}
     )
     call: int = field(default=1, metadata={"help": "the first call that fails"})
+    rank: int = field(default=0, metadata={"help": "in which process"})
 
 
 class FragileEngine(HFBackend):
@@ -31,6 +33,8 @@ class FragileEngine(HFBackend):
     def _count(self, what: str) -> None:
         self._calls[what] += 1
         config = self._fragile
+        if int(os.environ.get("RANK", "0")) != config.rank:
+            return
         if what == config.fails and self._calls[what] >= config.call and Path(config.while_exists).exists():
             raise RolloutError(MESSAGE)
 

@@ -83,6 +83,25 @@ def test_recipes_check_of_an_engine_that_is_missing_here(tmp_path: Path) -> None
     assert "note: rollout 'absent' is unavailable here" in text
 
 
+NEEDY = """
+from reasonrl import TaskSpec, hookimpl
+
+@hookimpl
+def reasonrl_tasks():
+    yield TaskSpec(name="needy", summary="Lacks a library.", factory="nowhere:Needy",
+                   default_rewards=("toy_reward",), modules=("no_such_library",), install="pip install no-such")
+"""
+
+
+def test_a_task_may_lack_a_library(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "needy.py").write_text(NEEDY)
+    arguments = (str(tmp_path / "r.yaml"), "task.name=needy", *TOY, "--plugin", str(tmp_path / "needy.py"))
+    reason = "task 'needy' is unavailable here: no module no_such_library; pip install no-such"
+    assert f"note: {reason}" in " ".join(run("recipes", "check", *arguments).split())
+    assert reason in " ".join(run("train", *arguments, code=2).split())
+
+
 def test_recipes_check_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE + "optimizer: {learning_rat: 1}\n")
     text = run("recipes", "check", str(tmp_path / "r.yaml"), *TOY, code=2)
