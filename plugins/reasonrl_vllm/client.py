@@ -65,7 +65,7 @@ class Client:
         self._stack = ExitStack()
 
     def __enter__(self) -> Client:
-        key = os.environ.get(KEY)
+        key = _key()
         self._portal = self._stack.enter_context(start_blocking_portal())
         self._http = httpx.AsyncClient(
             base_url=self.url,
@@ -162,6 +162,16 @@ class Client:
         if not reply.is_good:
             raise RolloutError(f"vllm: {self.url}{path} refused: {reply.message}")
         return reply.body
+
+
+def _key() -> str:
+    """The key to send; empty if none is set. Raises: RolloutError for one that would be told in an error."""
+    key = os.environ.get(KEY, "")
+    if not (key.isascii() and key.isprintable()):
+        raise RolloutError(
+            f"vllm: {KEY} holds a line break or another character that no key has; set it anew"
+        )
+    return key
 
 
 def _json(response: httpx.Response) -> Any:

@@ -92,18 +92,27 @@ def _described(client: Client) -> dict[str, Any]:
     try:
         return dict(told.body["vllm_config"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RolloutError(f"vllm: the server at {client.url} does not describe itself: {error!r}") from error
+        raise _unknown(client.url, error) from error
 
 
 def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -> ServerFacts:
-    model = found["model_config"]
-    device = str(found["device_config"]["device"]).split(":")[0]
-    return ServerFacts(
-        max_model_len=int(model["max_model_len"]),
-        max_num_seqs=int(found["scheduler_config"]["max_num_seqs"]),
-        dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
-        device=device,
-        transfer=_transfer(found, config, on_gpus=device == "cuda" == torch.device(context.device).type),
+    try:
+        model, device = found["model_config"], str(found["device_config"]["device"]).split(":")[0]
+        on_gpus = device == "cuda" == torch.device(context.device).type
+        return ServerFacts(
+            max_model_len=int(model["max_model_len"]),
+            max_num_seqs=int(found["scheduler_config"]["max_num_seqs"]),
+            dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
+            device=device,
+            transfer=_transfer(found, config, on_gpus=on_gpus),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unknown(config.url, error) from error
+
+
+def _unknown(url: str | None, error: Exception) -> RolloutError:
+    return RolloutError(
+        f"vllm: the server at {url} describes itself in a way that this plugin does not know: {error!r}"
     )
 
 

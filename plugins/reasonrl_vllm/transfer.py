@@ -35,11 +35,13 @@ class FolderTransfer:
         self._client, self._dtype, self._sync_dir = client, dtype, sync_dir
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        from safetensors import SafetensorError
+
         try:
             with tempfile.TemporaryDirectory(prefix="reasonrl-weights-", dir=self._sync_dir) as folder:
                 write_shards(weights, Path(folder), self._dtype)
                 self._read(folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             where = self._sync_dir or tempfile.gettempdir()
             raise RolloutError(
                 f"vllm: cannot write the weights to {where}: {error}; set rollout.sync_dir to another folder"

@@ -36,6 +36,23 @@ def overrides(url: str, *more: str) -> list[str]:
     return ["rollout.name=vllm", "rollout.mode=server", f"rollout.url={url}", *SMALL, *more]
 
 
+HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def train_on_two(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``reasonrl train`` in two processes."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    environ = {k: v for k, v in os.environ.items() if k not in HIDDEN and not k.startswith("ACCELERATE_")}
+    return subprocess.run(
+        [*launcher, "-m", "reasonrl", "train", "countdown_grpo", *arguments],
+        env={**environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @contextmanager
 def training(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """``reasonrl train`` in a process of its own."""
@@ -117,6 +134,28 @@ def test_a_signal_ends_a_long_generation_at_once_and_saves(served: Served, tmp_p
         assert time.monotonic() - began < 8
     assert (run_dir / "checkpoints" / "step_000000").is_dir(), log.read_text()
     until(lambda: served.running() == 0, 10)
+
+
+def test_two_processes_sample_from_one_server(served: Served, whole: Path, tmp_path: Path) -> None:
+    """Each asks for its share; both see the weights that the first one handed over."""
+    done = train_on_two(*overrides(served.url, "trainer.steps=2"), "--run-dir", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = metrics_of(tmp_path / "run")
+    assert len(lines) == 2
+    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in lines)
+    assert lines[0]["reward/mean"] == metrics_of(whole)[0]["reward/mean"]
+
+
+def test_a_server_that_is_used_by_two_runs_is_noticed(served: Served, tmp_path: Path) -> None:
+    """Another run's weights never answer for this one's."""
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    with training(*overrides(served.url), "--run-dir", str(run_dir), log=log) as process:
+        until(lambda: lines_of(run_dir) == 2)
+        other = cli("train", "countdown_grpo", *overrides(served.url), "--run-dir", str(tmp_path / "other"))
+        assert process.wait(120) == 1 or other.exit_code == 1
+    texts = (log.read_text(), other.output)
+    assert any("another run uses it too" in text for text in texts), texts
+    assert (run_dir / "checkpoints").is_dir()
 
 
 def test_a_server_that_dies_in_a_step_costs_that_step_alone(

@@ -139,6 +139,16 @@ def test_the_key_is_sent_and_never_told(script: Script, monkeypatch: pytest.Monk
     assert "sesame" not in str(refused.value)
 
 
+@pytest.mark.parametrize("key", ["open\nsesame", "öpen-sesame", "open-sesame\r"])
+def test_a_key_that_cannot_be_sent_is_not_told_either(
+    key: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", key)
+    with pytest.raises(RolloutError, match="VLLM_API_KEY holds a line break") as refused, client(script.url):
+        pass
+    assert "sesame" not in str(refused.value)
+
+
 def test_no_proxy_stands_before_this_machine(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, free_url())

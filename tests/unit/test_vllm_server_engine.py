@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,17 @@ def test_a_folder_that_cannot_be_written_is_named(
     with pytest.raises(RolloutError, match=r"cannot write the weights to .*missing.*; set rollout.sync_dir"):
         make(script, context, opened, tmp_path / "missing").load_weights(left, 1)
     assert list(left) == []
+
+
+def test_a_folder_without_room_is_named(script: Script, engine: ServerEngine, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        with pytest.raises(RolloutError, match=r"cannot write the weights to .*; set rollout.sync_dir"):
+            engine.load_weights(weights("a"), 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_name_their_weights_apart(
