@@ -16,7 +16,10 @@ from torch import Tensor
 
 from reasonrl import RolloutContext
 from reasonrl.errors import RAISABLE, RolloutError
+from reasonrl_vllm.checks import model_context
 from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.failures import Failures
+from reasonrl_vllm.parallel import Team, launched, memory_named, process_count
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.sync import Delivery, base_model, check_delivered, deliver, tied_names
@@ -45,13 +48,18 @@ def check_version() -> str:
 class LocalEngine:
     """vLLM's engine core in the trainer's process, on the trainer's device.
 
+    Several trainer processes are to vLLM what a launcher of its own would start: each has an engine that answers it
+    alone, or, in a team of several, a part of the model; then all of the team ask the same at the same time.
+
     It starts with weights that mean nothing: the trainer hands over the policy's before it asks for anything, so that
     random starts, adapters and resumed runs need no folder of their own, and nothing is read twice.
     """
 
-    def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
+    def __init__(self, config: VLLMConfig, context: RolloutContext, team: Team) -> None:
         self._config = config
+        self._team = team
         self._on_gpu = torch.device(context.device).type == "cuda"
+        self._failures = Failures(config=config, on_gpu=self._on_gpu)
         self._sleeps = config.sleep and self._on_gpu
         self._is_eager = not self._on_gpu if config.enforce_eager is None else config.enforce_eager
         self._asleep: set[str] = set()
@@ -60,18 +68,37 @@ class LocalEngine:
         self._tied = {} if self._on_gpu else tied_names(context.policy.model)
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+        try:
+            self._check_cache(context)
+        except RolloutError:
+            self.close()
+            raise
 
     def _start(self, context: RolloutContext) -> Any:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept(), self._stance():
+        told = launched(torch.device(context.device))
+        with (
+            tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder,
+            process_kept(told),
+            self._stance(),
+        ):
             _write_description(context, Path(folder), untie=not self._on_gpu)
             try:
                 import vllm
 
-                return vllm.LLM(model=folder, **self._arguments(context))
+                with memory_named(self._team.name):
+                    return vllm.LLM(model=folder, **self._arguments(context))
             except RAISABLE as error:  # whatever vLLM raises while it starts, the user gets one line
-                raise RolloutError(f"vllm: the engine did not start: {first_cause(error)}") from error
+                raise RolloutError(
+                    f"vllm: the engine did not start: {self._failures.explain(error)}"
+                ) from error
+
+    def _check_cache(self, context: RolloutContext) -> None:
+        """Without an own limit vLLM shortens the model's context to what its cache holds, and does not say so."""
+        needs = context.max_prompt_tokens + context.sampling.max_completion_tokens
+        if self.max_model_len < min(needs, model_context(context) or needs):
+            raise RolloutError(f"vllm: {self._failures.cache_too_small(self.max_model_len, needs)}")
 
     def _arguments(self, context: RolloutContext) -> dict[str, Any]:
         config = self._config
@@ -82,10 +109,10 @@ class LocalEngine:
             "max_num_seqs": config.max_num_seqs,
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
-            "tensor_parallel_size": config.tensor_parallel_size,
+            "tensor_parallel_size": self._team.size,
             "enforce_eager": self._is_eager,
             "enable_sleep_mode": self._sleeps,
-            "distributed_executor_backend": "uni",
+            "distributed_executor_backend": "uni" if process_count() == 1 else "external_launcher",
             "load_format": "dummy",
             "logprobs_mode": "processed_logprobs",
             "generation_config": "vllm",  # no sampling defaults of the model's
@@ -117,7 +144,7 @@ class LocalEngine:
                     [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
                 )
             except RAISABLE as error:  # an engine that fails inside names no cause of ours
-                raise RolloutError(f"vllm: the engine failed: {first_cause(error)}") from error
+                raise RolloutError(f"vllm: the engine failed: {self._failures.explain(error)}") from error
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes.
@@ -130,8 +157,9 @@ class LocalEngine:
             with random_state_kept():
                 (missing,) = self._llm.collective_rpc(deliver, args=(delivery,))
         except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
+            cause = self._failures.explain(error)
             raise RolloutError(
-                f"vllm: the engine did not take the weights, {delivery.name!r} came last: {first_cause(error)}"
+                f"vllm: the engine did not take the weights, {delivery.name!r} came last: {cause}"
             ) from error
         check_delivered(missing)
         if not self._llm.reset_prefix_cache():
@@ -155,11 +183,19 @@ class LocalEngine:
         llm, self._llm = self._llm, None
         llm.llm_engine.engine_core.shutdown()
         del llm
-        from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
+        _leave_groups(everything=self._owns_process_group)
 
-        destroy_model_parallel()
-        if self._owns_process_group:
-            destroy_distributed_environment()
+
+def _leave_groups(*, everything: bool) -> None:
+    """vLLM's process groups end with it, the trainer's stay."""
+    from vllm.distributed import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    if everything:
+        parallel_state.destroy_distributed_environment()
+    elif (world := parallel_state._WORLD) is not None:
+        parallel_state._WORLD = None
+        world.destroy()
 
 
 def _index(sample: Any) -> int:
@@ -175,14 +211,6 @@ def _answer(sample: Any) -> Answer:
         finished=sample.finish_reason,
         stopped_by=sample.stop_reason,
     )
-
-
-def first_cause(error: BaseException) -> str:
-    """What went wrong first, in one line: vLLM wraps its errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:400]}"
 
 
 def _write_description(context: RolloutContext, folder: Path, *, untie: bool) -> None:
