@@ -113,6 +113,8 @@ class LocalEngine:
             "enforce_eager": self._is_eager,
             "enable_sleep_mode": self._sleeps,
             "distributed_executor_backend": "uni" if process_count() == 1 else "external_launcher",
+            "runner": "generate",
+            "model_impl": "vllm",  # the other one changes the classes of transformers, which the trainer uses
             "load_format": "dummy",
             "logprobs_mode": "processed_logprobs",
             "generation_config": "vllm",  # no sampling defaults of the model's
@@ -215,7 +217,10 @@ def _answer(sample: Any) -> Answer:
 
 def _write_description(context: RolloutContext, folder: Path, *, untie: bool) -> None:
     """Config and tokenizer of the policy, as vLLM reads them; no weights."""
-    config = copy.deepcopy(base_model(context.policy.model).config)
+    model = base_model(context.policy.model)
+    config = copy.deepcopy(model.config)
+    # A model that was not read from a folder does not say what it is. FSDP puts its own class before the model's.
+    config.architectures = [type(model).__name__.removeprefix("FSDP")]
     if untie:
         config.tie_word_embeddings = False
     config.save_pretrained(folder)
