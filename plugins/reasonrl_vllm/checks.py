@@ -31,12 +31,14 @@ def check_architecture(name: str) -> None:
     """Whether vLLM has a model of its own of this architecture. Imports vLLM.
 
     For some it runs the classes of transformers, and rebuilds them for that: the trainer's model would be another one.
-    Raises: RolloutError for those.
+    Raises: RolloutError for those, and for what it does not know.
     """
     from vllm import ModelRegistry
 
     known = ModelRegistry.models.get(name)
-    if known is not None and getattr(known, "class_name", "").startswith("Transformers"):
+    if known is None:
+        raise RolloutError(f"vllm: it has no model of the architecture {name}; {OTHER_ENGINE}")
+    if getattr(known, "class_name", "").startswith("Transformers"):
         raise RolloutError(
             f"vllm: it samples {name} with the trainer's own classes, which it changes; {OTHER_ENGINE}, or "
             "rollout.mode to server"

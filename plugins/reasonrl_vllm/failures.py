@@ -85,8 +85,8 @@ def _heads(of: Failures, size: str) -> str:
     return f"its CPU build knows no attention heads of {size} dimensions; {OTHER_ENGINE}"
 
 
-def _architecture(of: Failures, name: str) -> str:
-    return f"it has no model of the architecture {name}; {OTHER_ENGINE}"
+def _own_code(of: Failures) -> str:
+    return f"the model has code of its own, which vLLM's one is not made for; {OTHER_ENGINE}"
 
 
 def _end_tokens(of: Failures, tokens: str, size: str) -> str:
@@ -112,6 +112,6 @@ _KNOWN: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)", _length_over_model),
     (r"Unsupported CPU attention configuration: head_dim=(\d+)", _heads),
     (r"token_id\(s\) \[([\d, ]+)\] in stop_token_ids .*?Vocabulary size: (\d+)", _end_tokens),
-    (r"Model architectures \['(\w+)'\] are not supported", _architecture),
+    (r"contains custom code which must be executed|does not recognize this architecture", _own_code),
 )
 """vLLM 0.32's messages, by the parts that carry a number or a name."""

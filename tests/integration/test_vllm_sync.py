@@ -1,6 +1,7 @@
 """A sync that leaves something out of vLLM's model is an error, and the next one is whole again."""
 
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,31 @@ def test_a_weight_that_does_not_fit_is_named(
     name: str, tensor: Tensor, named: str, loaded: Any, backend: VLLMBackend
 ) -> None:
     refused(backend, {**weights_of(loaded), name: tensor}, named)
+    works_again(loaded, backend)
+
+
+def test_a_sync_holds_a_few_tensors_at_a_time(loaded: Any, backend: VLLMBackend) -> None:
+    """As FSDP gathers them and adapters are merged: each tensor is a copy that only the engine keeps."""
+    alive, most = 0, 0
+
+    def forget(size: int) -> None:
+        nonlocal alive
+        alive -= size
+
+    def copies() -> Iterator[tuple[str, Tensor]]:
+        nonlocal alive, most
+        for name, tensor in iter_hf_weights(PolicyModule(loaded.model)):
+            copy = tensor.clone()
+            alive += copy.nbytes
+            most = max(most, alive)
+            weakref.finalize(copy, forget, copy.nbytes)
+            yield name, copy
+            del copy
+
+    backend.sync_weights(copies(), policy_version=1)
+    weights = weights_of(loaded)
+    whole, largest = (f(tensor.nbytes for tensor in weights.values()) for f in (sum, max))
+    assert most <= 3 * largest < whole / 2
     works_again(loaded, backend)
 
 

@@ -48,8 +48,14 @@ KNOWN = [
         "its CPU build knows no attention heads of 16 dimensions; set rollout.name to hf",
     ),
     (
-        "Model architectures ['HomemadeForCausalLM'] are not supported for now. Supported architectures: ...",
-        "it has no model of the architecture HomemadeForCausalLM; set rollout.name to hf",
+        "1 validation error for ModelConfig Value error, The repository /tmp/x contains custom code which must be "
+        "executed to correctly load the model.",
+        "the model has code of its own, which vLLM's one is not made for; set rollout.name to hf",
+    ),
+    (
+        "token_id(s) [50256] in stop_token_ids contain out-of-vocab token ids. Vocabulary size: 770 "
+        "(parameter=stop_token_ids, value=[50256])",
+        "the model's vocabulary has 770 tokens, its generation config ends completions on 50256; correct it",
     ),
 ]
 
