@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
 from reasonrl.errors import RolloutError
+from reasonrl_vllm.checks import check_options, model_context
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.engine import LocalEngine, base_model, check_version
+from reasonrl_vllm.engine import LocalEngine, check_version
+from reasonrl_vllm.parallel import Team, process_count
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
 from reasonrl_vllm.server import ServerEngine
 from reasonrl_vllm.server_checks import look_at_server
+from reasonrl_vllm.sync import base_model
 
 
 class Engine(Protocol):
@@ -40,34 +42,48 @@ class VLLMBackend:
 
     def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
         check_version()
-        check_options(config, context)
+        self._server = look_at_server(config, context) if config.mode == "server" else None
+        if self._server is None:
+            check_options(config, context, process_count())
         self._config = config
         self._context = context
         self._engine: Engine | None = None
+        self._team: Team | None = None
         self._policy_version: int | None = None
         self._reader = Reader(context.tokenizer)
         self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
-        self._server = look_at_server(config, context) if config.mode == "server" else None
 
     def __enter__(self) -> VLLMBackend:
         """Start the engine, or connect to it. Raises: RolloutError if it does not start."""
-        if self._server is not None:
-            self._engine = ServerEngine(self._config, self._context, self._server)
-        else:
-            self._engine = LocalEngine(self._config, self._context)
+        team = Team(self._config.tensor_parallel_size)
+        try:
+            self._engine = self._start(team)
+        except RolloutError:
+            team.close()
+            raise
+        self._team = team
         return self
 
+    def _start(self, team: Team) -> Engine:
+        if self._server is not None:
+            return ServerEngine(self._config, self._context, self._server)
+        return LocalEngine(self._config, self._context, team)
+
     def __exit__(self, *exc: object) -> None:
-        engine, self._engine = self._engine, None
+        engine, team, self._engine, self._team = self._engine, self._team, None, None
         if engine is not None:
             engine.close()
+        if team is not None:
+            team.close()
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Copy ``weights`` into the engine and forget what it has cached of the old ones.
 
         Raises: RolloutError if the engine's model does not take them.
         """
-        self._running().load_weights(weights, policy_version)
+        engine, _ = self._running()
+        self._policy_version = None  # a failure leaves who knows what in the engine
+        engine.load_weights(weights, policy_version)
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
@@ -75,15 +91,15 @@ class VLLMBackend:
 
         Raises: RolloutError if there are no weights yet, a request does not fit the engine, or the engine fails.
         """
-        engine = self._running()
+        engine, team = self._running()
         if self._policy_version is None:
             raise RolloutError("vllm: no weights yet; sync_weights comes before the first generate")
         limits = self._limits(engine)
-        for request in requests:
-            check_request(request, limits)
-        if not requests:
-            return []
-        answers = engine.generate(
+        with team.together():
+            for request in requests:
+                check_request(request, limits)
+        answers = team.ask(
+            engine.generate,
             [request.prompt_ids for request in requests],
             [sampling_options(request, self._eos_ids) for request in requests],
         )
@@ -104,38 +120,7 @@ class VLLMBackend:
         option = "rollout.max_model_len" if self._server is None else "the server's --max-model-len"
         return Limits(context=engine.max_model_len, option="the model's context" if is_model else option)
 
-    def _running(self) -> Engine:
-        if self._engine is None:
+    def _running(self) -> tuple[Engine, Team]:
+        if self._engine is None or self._team is None:
             raise RolloutError("vllm: the engine does not run; use the backend in a with statement")
-        return self._engine
-
-
-def check_options(config: VLLMConfig, context: RolloutContext) -> None:
-    """What can be refused without starting an engine. Raises: RolloutError, one line with the fix."""
-    wanted = context.max_prompt_tokens + context.sampling.max_completion_tokens
-    limit, holds = config.max_model_len, model_context(context)
-    if limit is not None and holds is not None and limit > holds:
-        raise RolloutError(
-            f"vllm: rollout.max_model_len is {limit}, the model's context is {holds}; lower it or leave it out"
-        )
-    if limit is not None and wanted > limit:
-        raise RolloutError(
-            f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
-            f"{context.sampling.max_completion_tokens} need {wanted} tokens, rollout.max_model_len is {limit}; raise it"
-        )
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if processes > 1 and config.mode == "colocate":
-        raise RolloutError(
-            f"vllm: mode colocate samples in one process, this run has {processes}; set rollout.mode to server"
-        )
-    if config.tensor_parallel_size > 1:
-        raise RolloutError(
-            f"vllm: rollout.tensor_parallel_size is {config.tensor_parallel_size}, an engine in the trainer's "
-            "process has one device; lower it to 1"
-        )
-
-
-def model_context(context: RolloutContext) -> int | None:
-    """The longest sequence that the model was made for, in tokens; None if it does not say."""
-    text = base_model(context.policy.model).config.get_text_config()
-    return getattr(text, "max_position_embeddings", None)
+        return self._engine, self._team

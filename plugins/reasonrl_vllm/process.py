@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -35,17 +35,20 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
-def process_kept() -> Iterator[None]:
-    """Around the start: generators, number of threads and environment are the trainer's again afterwards."""
+def process_kept(told: Mapping[str, str]) -> Iterator[None]:
+    """Around the start: generators, number of threads and environment are the trainer's again afterwards.
+
+    ``told``: variables that are set for vLLM to read.
+    """
     threads, set_num_threads = torch.get_num_threads(), torch.set_num_threads
-    inherited = {name: os.environ.get(name) for name in _INHERITED}
+    inherited = {name: os.environ.get(name) for name in (*_INHERITED, *told)}
+    os.environ.update(told)
     with random_state_kept():
         try:
             yield
         finally:
-            torch.set_num_threads = (
-                set_num_threads  # on a CPU vLLM replaces it by a function that does nothing
-            )
+            # On a CPU vLLM replaces it by a function that does nothing.
+            torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
             for name, value in inherited.items():
                 os.environ.pop(name, None)

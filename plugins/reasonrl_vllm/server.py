@@ -14,9 +14,9 @@ from reasonrl import RolloutContext
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.client import Client
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.engine import tied_names, with_second_names
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.server_checks import ServerFacts, start_command
+from reasonrl_vllm.sync import Delivery, tied_names
 from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ServerEngine:
             self._run = self._run or agreed(uuid.uuid4().hex[:12])
             self._weights = f"{self._run}-{policy_version}"
             if is_first_process():
-                self._send(with_second_names(pairs, self._tied))
+                self._send(Delivery(pairs, self._tied))
         finally:
             for _ in pairs:
                 pass

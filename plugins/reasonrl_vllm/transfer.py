@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.client import Client
-from reasonrl_vllm.engine import first_cause
+from reasonrl_vllm.failures import first_cause
 
 SHARD_BYTES = 1 << 30
 

@@ -12,7 +12,7 @@ from support.tiny_policies import request
 from reasonrl import FinishReason, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl_vllm import engine
-from reasonrl_vllm.backend import check_options
+from reasonrl_vllm.checks import check_options
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, finish_reason, sampling_options
 
@@ -84,29 +84,72 @@ def test_a_request_that_does_not_fit_is_refused(
     assert "vllm: problem 'seed-0'" in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ({"max_model_len": 40}, "need 60 tokens, rollout.max_model_len is 40; raise it"),
-        ({"max_model_len": 100}, "rollout.max_model_len is 100, the model's context is 64; lower it"),
-        (
-            {"tensor_parallel_size": 2},
-            "tensor_parallel_size is 2, an engine in the trainer's process has one device",
-        ),
-    ],
-)
-def test_options_that_do_not_fit_the_run_are_refused(option: dict[str, int], message: str) -> None:
-    text = SimpleNamespace(max_position_embeddings=64)
+def context_of(**config: int) -> Any:
+    """Of a model with a context of 64 tokens and, unless ``config`` says otherwise, 6 heads of 32 dimensions."""
+    shape = {"max_position_embeddings": 64, "hidden_size": 192, "num_attention_heads": 6, **config}
+    text = SimpleNamespace(**{"num_key_value_heads": shape["num_attention_heads"], **shape})
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
-    context: Any = SimpleNamespace(
+    return SimpleNamespace(
         policy=SimpleNamespace(model=model),
         max_prompt_tokens=20,
         sampling=SamplingParams(max_completion_tokens=40),
+        device="cpu",
     )
-    check_options(VLLMConfig(max_model_len=60), context)
+
+
+@pytest.mark.parametrize(
+    ("option", "shape", "processes", "message"),
+    [
+        ({"max_model_len": 40}, {}, 1, "need 60 tokens, rollout.max_model_len is 40; raise it"),
+        ({"max_model_len": 100}, {}, 1, "rollout.max_model_len is 100, the model's context is 64; lower it"),
+        (
+            {"tensor_parallel_size": 4},
+            {},
+            2,
+            "vllm: rollout.tensor_parallel_size is 4, the run has 2 processes; "
+            "start it with accelerate launch --num_processes 4",
+        ),
+        ({"tensor_parallel_size": 2}, {}, 1, "the run has 1 process; start it with accelerate launch --num_"),
+        (
+            {"tensor_parallel_size": 2},
+            {},
+            3,
+            "the run has 3 processes; start it with accelerate launch --num_processes 4",
+        ),
+        (
+            {"tensor_parallel_size": 4},
+            {},
+            4,
+            "is 4, which does not divide the model's 6 attention heads; lower it",
+        ),
+        (
+            {"tensor_parallel_size": 3},
+            {"num_key_value_heads": 2},
+            3,
+            "is 3, which does not divide the model's 2 key-value heads; lower it",
+        ),
+        (
+            {},
+            {"num_attention_heads": 12},
+            1,
+            "heads have 16 dimensions, its CPU build knows 32 and more; set rollout",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_the_run_are_refused(
+    option: dict[str, Any], shape: dict[str, int], processes: int, message: str
+) -> None:
     with pytest.raises(RolloutError) as refused:
-        check_options(VLLMConfig(**option), context)
+        check_options(VLLMConfig(**option), context_of(**shape), processes)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spread", "heads", "shared", "processes"), [(1, 6, 6, 5), (2, 6, 2, 2), (2, 6, 1, 4), (6, 6, 3, 12)]
+)
+def test_options_that_fit_the_run_are_taken(spread: int, heads: int, shared: int, processes: int) -> None:
+    context = context_of(num_attention_heads=heads, num_key_value_heads=shared)
+    check_options(VLLMConfig(max_model_len=60, tensor_parallel_size=spread), context, processes)
 
 
 def test_neighbouring_seeds_share_no_samples() -> None:

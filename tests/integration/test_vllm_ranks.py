@@ -1,0 +1,66 @@
+"""Two processes sample with the engine ``vllm`` what one does: each with its engine, or one copy of the model spread
+over both."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.tiny_runs import RECIPES, metrics_of
+
+pytestmark = pytest.mark.vllm
+SMALL = (
+    "rollout.name=vllm",
+    "trainer.steps=2",
+    "trainer.prompts_per_step=8",
+    "optimizer.schedule=constant",
+    "logging.transcripts_per_step=64",
+    "checkpoint.every=0",
+    "evaluation.every=0",
+    "evaluation.suites.held_out.problems=9",
+    "evaluation.suites.four_numbers.problems=3",
+    "evaluation.suites.greedy.problems=1",  # the second process has none
+    "seed=0",
+)
+
+
+def train(run_dir: Path, processes: int, *overrides: str) -> Path:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    recipe = str(RECIPES / "countdown_grpo.yaml")
+    command = [*(launcher if processes > 1 else ()), "-m", "reasonrl", "train", recipe, *SMALL, *overrides]
+    done = subprocess.run(
+        [sys.executable, *command, "--run-dir", str(run_dir)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run_dir
+
+
+def sampled(run_dir: Path) -> list[dict[tuple[str, int], str]]:
+    """Of every step: problem and number of the sample -> completion."""
+    steps = sorted((run_dir / "transcripts").glob("step_*.jsonl"))
+    rows = [[json.loads(line) for line in step.read_text().splitlines()] for step in steps]
+    return [{(row["problem_id"], row["sample"]): row["completion"] for row in step} for step in rows]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("alone") / "run", 1)
+
+
+@pytest.mark.parametrize("spread", [1, 2])
+def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: Path) -> None:
+    both = train(tmp_path / "run", 2, f"rollout.tensor_parallel_size={spread}")
+    one, two = metrics_of(alone), metrics_of(both)
+    assert [line["rollout/logprob_gap/max"] < 1e-4 for line in two] == [True, True]
+    for figure in ("reward/mean", "completion/length_tokens/mean"):
+        assert [line[figure] for line in two] == [line[figure] for line in one]
+    for all_rows, of_the_first in zip(sampled(alone), sampled(both), strict=True):
+        assert (len(all_rows), len(of_the_first)) == (64, 32)  # transcripts are the first process's
+        assert of_the_first.items() <= all_rows.items()
