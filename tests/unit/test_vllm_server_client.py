@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -55,11 +58,16 @@ def test_it_works_inside_a_running_event_loop(script: Script) -> None:
 def test_a_server_that_comes_back_is_asked_again(
     script: Script, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    replies = [refuses(status, "busy"), refuses(status, "busy"), lambda body: (200, "well")]
+    """Soon, and every time that it goes away is told once."""
+    busy, well = refuses(status, "busy"), lambda body: (200, "well")
+    replies = [busy, busy, well, busy, well]
     script.routes[PATH] = lambda body: replies.pop(0)(body)
-    with client(script.url, retry_s=5) as asked, caplog.at_level(logging.WARNING):
-        assert asked.get(PATH) == "well"
-    assert caplog.text.count("is away") == 1
+    began = time.monotonic()
+    with client(script.url, retry_s=20) as asked, caplog.at_level(logging.WARNING):
+        for times in (1, 2):
+            assert asked.get(PATH) == "well"
+            assert caplog.text.count("is away") == times
+    assert time.monotonic() - began < 5
 
 
 def test_an_engine_that_died_inside_the_server_counts_as_away(script: Script) -> None:
@@ -111,23 +119,55 @@ class Stopped(BaseException):
     """What a signal's handler raises."""
 
 
-def test_an_exception_in_the_one_that_waits_breaks_everything_off(script: Script) -> None:
-    ended = threading.Event()
-    script.routes[PATH] = lambda body: (200, ended.wait(20))
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """A signal that comes while the main thread waits."""
 
     def stop(*args: Any) -> None:
         raise Stopped
 
     before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(Stopped):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_exception_in_the_one_that_waits_breaks_everything_off(script: Script) -> None:
+    ended = threading.Event()
+    script.routes[PATH] = lambda body: (200, ended.wait(20))
+
     began = time.monotonic()
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with client(script.url) as asked, pytest.raises(Stopped):
+        with client(script.url) as asked, stopped_after(0.3):
             asked.post_all(PATH, list(range(30)))
     finally:
-        signal.signal(signal.SIGALRM, before)
         ended.set()
     assert time.monotonic() - began < 3
+
+
+def test_what_is_broken_off_is_hung_up_at_once() -> None:
+    """The server learns by it that nobody waits any more."""
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            while said := connection.recv(4096):
+                heard.append(said)
+            heard.append(b"hung up")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as other:
+        serving = other.submit(serve, listener)
+        with client(f"http://127.0.0.1:{listener.getsockname()[1]}") as asked:
+            with stopped_after(0.3):
+                asked.post(PATH)
+            serving.result(timeout=3)
+    assert heard[-1] == b"hung up"
 
 
 def test_the_key_is_sent_and_never_told(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
