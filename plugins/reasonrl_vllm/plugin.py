@@ -8,10 +8,10 @@ from reasonrl_vllm.config import VLLMConfig
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    """Sampling with vLLM, in the trainer's process."""
+    """Sampling with vLLM."""
     yield RolloutBackendSpec(
         name="vllm",
-        summary="Samples with vLLM in the trainer's process, on the same GPU; fast, with a second copy of the weights.",
+        summary="Samples with vLLM, in the trainer's process or on a server; fast, with weights of its own.",
         factory="reasonrl_vllm.backend:VLLMBackend",
         config=VLLMConfig,
         modules=("vllm",),
