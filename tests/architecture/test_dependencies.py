@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTIONS = {"math_verify": "math-verify", "reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
-OPTIONAL = {"peft", "pytest", "vllm"}
+OPTIONAL = {"peft": "lora", "pytest": "test", "vllm": "vllm", "httpx2": "vllm", "anyio": "vllm"}
+"""Modules that not everybody needs, and the extra that brings them."""
 
 
 def imported(path: Path) -> set[str]:
@@ -31,10 +32,16 @@ PLUGIN_PROJECTS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pypr
 def undeclared(project: Path, files: list[Path]) -> list[str]:
     """What the files import from third parties and the project's pyproject does not list."""
     table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[^A-Za-z0-9_-]", text)[0] for text in table["dependencies"]}
-    modules = set().union(*map(imported, files)) - set(sys.stdlib_module_names) - OPTIONAL
-    third_party = {DISTRIBUTIONS.get(m, m) for m in modules if not m.startswith("reasonrl")}
-    return sorted(third_party - declared)
+    modules = set().union(*map(imported, files)) - set(sys.stdlib_module_names)
+    third_party = {m for m in modules if not m.startswith("reasonrl")}
+    extras = {**table.get("optional-dependencies", {}), None: table["dependencies"]}
+    return sorted(
+        m for m in third_party if DISTRIBUTIONS.get(m, m) not in _names(extras.get(OPTIONAL.get(m), []))
+    )
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9_-]", text)[0] for text in requirements}
 
 
 def test_every_import_is_declared() -> None:

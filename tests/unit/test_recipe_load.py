@@ -247,7 +247,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_resolve(path: Path) -> None:
     bundled = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
-    resolved = load_recipe(path, [], bundled)
+    resolved = check_recipe(path, [], bundled)
     assert resolved.recipe.name
     assert path.read_text().startswith("#"), "a recipe begins with its hardware and how to start it"
 
@@ -256,4 +256,4 @@ def test_packaged_recipe_by_name() -> None:
     bundled = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
     names = [spec.name for spec in bundled.specs("recipe")]
     assert {"countdown_ppo", "countdown_grpo", "countdown_base_sft"} <= set(names)
-    assert all(load_recipe(name, [], bundled).recipe for name in names)
+    assert all(check_recipe(name, [], bundled).recipe for name in names)
