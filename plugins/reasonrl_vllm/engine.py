@@ -19,7 +19,7 @@ from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.failures import Failures
-from reasonrl_vllm.parallel import Team, launched, memory_named, process_count
+from reasonrl_vllm.parallel import Team, groups_kept, launched, memory_named, process_count
 from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.sync import (
@@ -196,21 +196,8 @@ class LocalEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        _leave_groups(everything=self._owns_process_group)
-
-
-def _leave_groups(*, everything: bool) -> None:
-    """vLLM's process groups end with it, the trainer's stay."""
-    from vllm.distributed import parallel_state
-
-    parallel_state.destroy_model_parallel()
-    if everything:
-        parallel_state.destroy_distributed_environment()
-    elif (world := parallel_state._WORLD) is not None:
-        parallel_state._WORLD = None
-        world.destroy()
+        with groups_kept(not self._owns_process_group):
+            llm.llm_engine.engine_core.shutdown()
 
 
 def _index(sample: Any) -> int:

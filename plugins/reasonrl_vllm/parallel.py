@@ -113,3 +113,28 @@ def memory_named(name: str) -> Iterator[None]:
         yield
     finally:
         Launcher._distributed_args = arguments
+
+
+@contextmanager
+def groups_kept(is_trainers: bool) -> Iterator[None]:
+    """Around the end of an engine: vLLM's process groups end with it, and the default group, if it is vLLM's.
+
+    By itself vLLM ends the default group too, whoever made it.
+    """
+    from vllm.distributed import parallel_state as state
+
+    destroy = state.destroy_distributed_environment
+    if is_trainers:
+        state.destroy_distributed_environment = _leave_world
+    try:
+        yield
+    finally:
+        state.destroy_distributed_environment = destroy
+
+
+def _leave_world() -> None:
+    from vllm.distributed import parallel_state as state
+
+    world, state._WORLD, state._NODE_COUNT = state._WORLD, None, None
+    if world is not None:
+        world.destroy()

@@ -5,12 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.tiny_runs import RECIPES, metrics_of
+from support.tiny_runs import RECIPES, REPOSITORY, metrics_of
 
 pytestmark = pytest.mark.vllm
+TESTS = Path(__file__).resolve().parents[1]
+BASE = REPOSITORY / "plugins" / "reasonrl_countdown" / "models" / "countdown-base"
 SMALL = (
     "rollout.name=vllm",
     "trainer.steps=2",
@@ -26,19 +29,20 @@ SMALL = (
 )
 
 
-def train(run_dir: Path, processes: int, *overrides: str) -> Path:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    recipe = str(RECIPES / "countdown_grpo.yaml")
-    command = [*(launcher if processes > 1 else ()), "-m", "reasonrl", "train", recipe, *SMALL, *overrides]
-    done = subprocess.run(
-        [sys.executable, *command, "--run-dir", str(run_dir)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def call(command: Sequence[str]) -> None:
+    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def train(run_dir: Path, processes: int, *overrides: str) -> Path:
+    recipe = str(RECIPES / "countdown_grpo.yaml")
+    start = LAUNCHER if processes > 1 else LAUNCHER[:1]
+    call([*start, "-m", "reasonrl", "train", recipe, *SMALL, *overrides, "--run-dir", str(run_dir)])
     return run_dir
 
 
@@ -64,3 +68,12 @@ def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: 
     for all_rows, of_the_first in zip(sampled(alone), sampled(both), strict=True):
         assert (len(all_rows), len(of_the_first)) == (64, 32)  # transcripts are the first process's
         assert of_the_first.items() <= all_rows.items()
+
+
+def test_engines_follow_each_other_and_the_processes_stay_connected(tmp_path: Path) -> None:
+    call([*LAUNCHER, str(TESTS / "support" / "vllm_ranks_worker.py"), str(BASE), str(tmp_path)])
+    for rank in range(2):
+        *gaps, connected = [float(value) for value in (tmp_path / f"{rank}.txt").read_text().split()]
+        assert len(gaps) == 3
+        assert max(gaps) < 1e-4
+        assert connected == 2
