@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 CONNECT_S = 5.0
 CONNECTIONS = 256
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+WATCH_S = 5.0
+"""How often a server is asked how it is while it owes answers."""
 AWAY = (502, 503, 504)
 """What a proxy, or a server whose engine is dead, says while nobody is there."""
 ENGINE_DEAD = "EngineCore encountered"
@@ -71,7 +73,7 @@ class Client:
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_S, pool=None),
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            limits=httpx.Limits(max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS),
             verify=self.url.startswith("https:"),  # reading certificates takes longer than most requests
             trust_env=not is_loopback(urlsplit(self.url).hostname or ""),  # no proxy to this machine
         )
@@ -112,14 +114,25 @@ class Client:
 
     async def _post_all(self, path: str, bodies: Sequence[Any]) -> list[Any]:
         answers: list[Any] = [None] * len(bodies)
+        limiter = anyio.CapacityLimiter(CONNECTIONS)  # one more is left for the watch
 
         async def fill(index: int) -> None:
-            answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True))
+            async with limiter:
+                answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True))
 
         async with anyio.create_task_group() as group:
-            for index in range(len(bodies)):
-                group.start_soon(fill, index)
+            group.start_soon(self._watch)
+            async with anyio.create_task_group() as work:
+                for index in range(len(bodies)):
+                    work.start_soon(fill, index)
+            group.cancel_scope.cancel()
         return answers
+
+    async def _watch(self) -> None:
+        """Raises: RolloutError once nobody is there any more: a server whose engine died may keep connections open."""
+        while True:
+            await anyio.sleep(WATCH_S)
+            await self._ask("GET", "/health", None, True)
 
     async def _ask(self, method: str, path: str, body: Any, again: bool) -> Reply:
         """The reply, repeated for ``retry_s`` since the first failure, with growing pauses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
 log = logging.getLogger(__name__)
 NO_LOGPROB = -9999.0
 """What the server says in place of -inf and NaN."""
+PAUSES_S = (0.0, 0.1, 0.3, 1.0, 3.0)
+"""Before each time that it is asked to forget."""
 
 
 class ServerEngine:
@@ -45,7 +48,7 @@ class ServerEngine:
             advice=f"start it again and resume the run: {start_command(config, context)}",
         ).__enter__()
         self._transfer: Transfer = (
-            NCCLTransfer(self._client, dtype=facts.dtype)
+            NCCLTransfer(self._client, dtype=facts.dtype, device=torch.device(context.device))
             if facts.transfer == "nccl"
             else FolderTransfer(self._client, dtype=facts.dtype, sync_dir=config.sync_dir)
         )
@@ -102,16 +105,22 @@ class ServerEngine:
                 pass
 
     def _send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        # Half of the new weights must not answer as the old ones.
-        self._name("between-two-versions")
+        self._forget()  # at first, too: nobody's requests are answered by other weights in their middle
+        self._name("between-two-versions")  # half of the new weights must not answer as the old ones
         self._transfer.send(weights)
-        # Without this word it would not while somebody else's request, or one that was given up, is still at work.
-        reset = self._client.post("/reset_prefix_cache?reset_running_requests=true")
-        if not (isinstance(reset, dict) and reset.get("success")):
-            raise RolloutError(
-                f"vllm: {self._client.url} did not forget its cached prefixes, which are of old weights; restart it"
-            )
+        self._forget()
         self._name(self._weights)
+
+    def _forget(self) -> None:
+        """Have it forget cached prefixes. At work it does not; requests that were given up need a moment to leave."""
+        for pause in PAUSES_S:
+            time.sleep(pause)
+            reset = self._client.post("/reset_prefix_cache")
+            if isinstance(reset, dict) and reset.get("success"):
+                return
+        raise RolloutError(
+            f"vllm: {self._client.url} is at work for somebody else; give the run a server of its own"
+        )
 
     def _name(self, weights: str) -> None:
         self._client.post("/update_weight_version", {"new_version": weights})

@@ -87,22 +87,24 @@ def write_shards(weights: Iterable[tuple[str, Tensor]], folder: Path, dtype: tor
 class NCCLTransfer:
     """vLLM's own trainer side: the server's workers receive what this GPU broadcasts. Not tried: it needs two GPUs.
 
-    What is sent must be told before it is sent. The first time the weights are held to learn it, later they pass.
+    What is sent must be told before it is sent. The first time the weights wait in the host's memory, which has room
+    for all of a sharded model; later they pass.
     """
 
-    def __init__(self, client: Client, *, dtype: torch.dtype) -> None:
+    def __init__(self, client: Client, *, dtype: torch.dtype, device: torch.device) -> None:
         self._client, self._control, self._dtype = client, ControlClient(client), dtype
+        self._device = device
         self._meta: list[Any] | None = None
         self._engine: Any = None
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         if self._meta is None:
-            weights = list(weights)
+            weights = [(name, tensor.detach().to("cpu", self._dtype)) for name, tensor in weights]
             self._meta = [(name, self._dtype, tuple(tensor.shape)) for name, tensor in weights]
         try:
             if self._engine is None:
                 self._engine = self._connect()
-            self._engine.source = source(weights, self._meta)
+            self._engine.source = source(weights, self._meta, self._device)
             self._engine.send_weights()
         except RolloutError:
             raise
@@ -120,7 +122,9 @@ class NCCLTransfer:
         info = NCCLTrainerInitInfo(
             rank=0, master_address=address, master_port=free_port(address), world_size=workers + 1
         )
-        return WeightTransferTrainerFactory.trainer_init(info, client=self._control, source=source((), []))
+        return WeightTransferTrainerFactory.trainer_init(
+            info, client=self._control, source=source((), [], self._device)
+        )
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
@@ -154,7 +158,9 @@ class ControlClient:
 
 
 def source(
-    weights: Iterable[tuple[str, Tensor]], meta: list[tuple[str, torch.dtype, tuple[int, ...]]]
+    weights: Iterable[tuple[str, Tensor]],
+    meta: list[tuple[str, torch.dtype, tuple[int, ...]]],
+    device: torch.device,
 ) -> Any:
     """One round's weights as vLLM's ``WeightSource``: what comes, and before that its names, dtypes and shapes."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
@@ -165,7 +171,7 @@ def source(
 
         def __iter__(self) -> Iterator[tuple[str, Tensor]]:
             for (name, tensor), (_, dtype, _) in zip(weights, meta, strict=True):
-                yield name, tensor.detach().to(dtype)
+                yield name, tensor.detach().to(device, dtype)
 
     return Source()
 

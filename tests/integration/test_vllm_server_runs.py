@@ -155,8 +155,20 @@ def test_a_server_that_is_used_by_two_runs_is_noticed(served: Served, tmp_path: 
         other = cli("train", "countdown_grpo", *short, "--run-dir", str(tmp_path / "other"))
         assert process.wait(120) == 1 or other.exit_code == 1
     texts = (log.read_text(), other.output)
-    assert any("another run uses it too" in text for text in texts), texts
-    assert (run_dir / "checkpoints").is_dir()
+    said = ("another run uses it too", "is at work for somebody else")
+    assert any(words in text for text in texts for words in said), texts
+
+
+def test_a_server_at_work_is_left_to_whom_it_works_for(served: Served, tmp_path: Path) -> None:
+    long = ("sampling.temperature=2", "sampling.max_completion_tokens=800", "trainer.prompts_per_step=64")
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    with training(*overrides(served.url, *long), "--run-dir", str(run_dir), log=log) as process:
+        until(lambda: served.running() > 64)
+        other = cli("train", "countdown_grpo", *overrides(served.url), "--run-dir", str(tmp_path / "other"))
+        assert (other.exit_code, process.poll()) == (1, None), other.output
+        assert "is at work for somebody else; give the run a server of its own" in other.output
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143, log.read_text()
 
 
 def test_a_server_that_dies_in_a_step_costs_that_step_alone(

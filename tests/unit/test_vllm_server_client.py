@@ -18,6 +18,7 @@ from support.scripted_vllm import Script, refuses, scripted
 from support.vllm_server import free_url
 
 from reasonrl.errors import RolloutError
+from reasonrl_vllm import client as client_module
 from reasonrl_vllm.client import Client
 
 PATH = "/thing"
@@ -68,6 +69,31 @@ def test_a_server_that_comes_back_is_asked_again(
             assert asked.get(PATH) == "well"
             assert caplog.text.count("is away") == times
     assert time.monotonic() - began < 5
+
+
+def test_a_server_that_hangs_with_a_dead_engine_is_given_up(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps the connection open and answers nothing, but what asks for its health."""
+    monkeypatch.setattr(client_module, "WATCH_S", 0.02)
+    over = threading.Event()
+    script.routes[PATH] = lambda body: (200, over.wait(30))
+    script.routes["/health"] = refuses(503)
+    with (
+        client(script.url, retry_s=0.2) as asked,
+        pytest.raises(RolloutError, match=r"no answer from .* 503"),
+    ):
+        asked.post_all(PATH, [1, 2])
+    over.set()
+
+
+def test_a_healthy_server_may_take_its_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "WATCH_S", 0.02)
+    script.routes["/health"] = lambda body: (200, None)
+    script.routes[PATH] = lambda body: (200, time.sleep(0.3) or body)
+    with client(script.url) as asked:
+        assert asked.post_all(PATH, [1, 2]) == [1, 2]
+    assert script.paths().count("/health") > 1
 
 
 def test_an_engine_that_died_inside_the_server_counts_as_away(script: Script) -> None:

@@ -15,6 +15,7 @@ from reasonrl_vllm.client import Client
 from reasonrl_vllm.transfer import NCCLTransfer, free_port, own_address
 
 pytestmark = pytest.mark.vllm
+CPU = torch.device("cpu")
 ROUND = ["/start_weight_update", "/update_weights", "/finish_weight_update"]
 
 
@@ -59,7 +60,7 @@ def weights(value: float) -> Iterator[tuple[str, Tensor]]:
 def test_every_round_tells_and_sends_all_weights(
     script: Script, client: Client, sent: list[list[tuple[str, Tensor]]]
 ) -> None:
-    transfer = NCCLTransfer(client, dtype=torch.bfloat16)
+    transfer = NCCLTransfer(client, dtype=torch.bfloat16, device=CPU)
     for value in (1.0, 2.0):
         transfer.send(weights(value))
     transfer.close()
@@ -85,7 +86,7 @@ def test_every_round_tells_and_sends_all_weights(
 def test_other_weights_than_announced_are_an_error(
     script: Script, client: Client, sent: list[list[tuple[str, Tensor]]]
 ) -> None:
-    transfer = NCCLTransfer(client, dtype=torch.float32)
+    transfer = NCCLTransfer(client, dtype=torch.float32, device=CPU)
     transfer.send(weights(1.0))
     with pytest.raises(RolloutError, match=r"did not take the weights: ValueError.*; restart the server"):
         transfer.send([("a", torch.zeros(2, 3))])
@@ -96,7 +97,7 @@ def test_a_server_that_refuses_is_named(
 ) -> None:
     script.routes["/start_weight_update"] = refuses(500, "already active")
     with pytest.raises(RolloutError, match="/start_weight_update refused: 500 already active"):
-        NCCLTransfer(client, dtype=torch.float32).send(weights(1.0))
+        NCCLTransfer(client, dtype=torch.float32, device=CPU).send(weights(1.0))
 
 
 def test_the_server_is_told_where_the_trainer_is() -> None:
