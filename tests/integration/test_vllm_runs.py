@@ -10,7 +10,14 @@ import reasonrl
 
 pytestmark = pytest.mark.vllm
 STALE = str(Path(__file__).parents[1] / "support" / "stale_vllm.py")
-SMALL = ("evaluation.every=0", "evaluation.suites.held_out.problems=8", "checkpoint.every=0", "seed=0")
+SMALL = (
+    "evaluation.every=0",
+    "evaluation.suites.held_out.problems=8",
+    "evaluation.suites.four_numbers.problems=8",
+    "evaluation.suites.greedy.problems=8",
+    "checkpoint.every=0",
+    "seed=0",
+)
 
 
 def train(
