@@ -10,14 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import httpx2 as httpx
 from anyio.from_thread import start_blocking_portal
 
 from reasonrl.errors import RolloutError
-from reasonrl_vllm.config import is_loopback
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -42,7 +40,7 @@ class Reply:
 
     @property
     def is_good(self) -> bool:
-        return self.status < 400
+        return 200 <= self.status < 300
 
     @property
     def message(self) -> str:
@@ -75,7 +73,7 @@ class Client:
             timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_S, pool=None),
             limits=httpx.Limits(max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS),
             verify=self.url.startswith("https:"),  # reading certificates takes longer than most requests
-            trust_env=not is_loopback(urlsplit(self.url).hostname or ""),  # no proxy to this machine
+            trust_env=False,  # control and key go to the server alone, through no proxy
         )
         self._stack.callback(self._wait, self._http.aclose)
         return self
@@ -98,9 +96,9 @@ class Client:
         """The JSON that answers. Raises: RolloutError if the server is away or refuses."""
         return self._good(path, self.ask("POST", path, body, again=again))
 
-    def post_all(self, path: str, bodies: Sequence[Any]) -> list[Any]:
-        """The answers to all bodies, in their order, asked together; the first error ends all."""
-        return self._wait(lambda: self._post_all(path, bodies))
+    def post_all(self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS) -> list[Any]:
+        """The answers to all bodies, in their order, ``at_once`` asked together; the first error ends all."""
+        return self._wait(lambda: self._post_all(path, bodies, at_once))
 
     def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
         """Carry ``work`` out in the thread. Whatever interrupts the waiting cancels the work."""
@@ -112,9 +110,9 @@ class Client:
         finally:
             future.cancel()
 
-    async def _post_all(self, path: str, bodies: Sequence[Any]) -> list[Any]:
+    async def _post_all(self, path: str, bodies: Sequence[Any], at_once: int) -> list[Any]:
         answers: list[Any] = [None] * len(bodies)
-        limiter = anyio.CapacityLimiter(CONNECTIONS)  # one more is left for the watch
+        limiter = anyio.CapacityLimiter(min(at_once, CONNECTIONS))  # one more is left for the watch
 
         async def fill(index: int) -> None:
             async with limiter:

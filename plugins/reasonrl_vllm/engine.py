@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from reasonrl_vllm.checks import check_architecture, check_modules, model_contex
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.failures import Failures
 from reasonrl_vllm.parallel import Team, groups_kept, launched, memory_named, process_count
-from reasonrl_vllm.process import DEFAULTS, process_kept, random_state_kept
+from reasonrl_vllm.process import DEFAULTS, IN_THIS_PROCESS, process_kept, random_state_kept
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.sync import (
     Delivery,
@@ -87,25 +88,29 @@ class LocalEngine:
     def _start(self, context: RolloutContext) -> Any:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        told = launched(torch.device(context.device))
+        told = {**IN_THIS_PROCESS, **launched(torch.device(context.device))}
         with (
             tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder,
             process_kept(told),
             self._stance(),
         ):
             _write_description(context, Path(folder), untie=not self._on_gpu)
-            try:
+            with self._told("did not start"):
                 import vllm
 
                 check_architecture(architecture(context.policy.model))
                 with memory_named(self._team.name):
                     return vllm.LLM(model=folder, **self._arguments(context))
-            except RolloutError:
-                raise
-            except RAISABLE as error:  # whatever vLLM raises while it starts, the user gets one line
-                raise RolloutError(
-                    f"vllm: the engine did not start: {self._failures.explain(error)}"
-                ) from error
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Whatever vLLM raises in here becomes one line: the engine ``what``, and why."""
+        try:
+            yield
+        except RolloutError:
+            raise
+        except RAISABLE as error:  # vLLM raises anything, also what names no cause of ours
+            raise RolloutError(f"vllm: the engine {what}: {self._failures.explain(error)}") from error
 
     def _check_cache(self, context: RolloutContext) -> None:
         """Without an own limit vLLM shortens the model's context to what its cache holds, and does not say so."""
@@ -153,42 +158,50 @@ class LocalEngine:
 
         self._wake("weights", "kv_cache")
         params = [SamplingParams(**given) for given in options]
-        with random_state_kept(), self._stance():
-            try:
-                return self._llm.generate(
-                    [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
-                )
-            except RAISABLE as error:  # an engine that fails inside names no cause of ours
-                raise RolloutError(f"vllm: the engine failed: {self._failures.explain(error)}") from error
+        with random_state_kept(), self._stance(), self._told("failed"):
+            return self._llm.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
+            )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes.
 
-        With FSDP each comes gathered: one whole tensor exists at a time, and the layer that it belongs to.
+        With FSDP each comes gathered: whole are one tensor at a time and the layer that it belongs to. ``weights`` are
+        read to their end whatever happens, since gathering needs all processes.
         """
-        self._wake("weights")
-        delivery = Delivery(weights, self._tied)
+        pairs = iter(weights)
+        try:
+            self._wake("weights")
+            check_delivered(self._deliver(Delivery(pairs, self._tied)))
+        finally:
+            for _ in pairs:
+                pass
+        if not self._llm.reset_prefix_cache():
+            raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
+
+    def _deliver(self, delivery: Delivery) -> list[str]:
+        """What got no weights."""
         try:
             with random_state_kept():
                 (missing,) = self._llm.collective_rpc(deliver, args=(delivery,))
         except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
-            cause = self._failures.explain(error)
             raise RolloutError(
-                f"vllm: the engine did not take the weights, {delivery.name!r} came last: {cause}"
+                f"vllm: the engine did not take the weights, {delivery.name!r} came last: "
+                f"{self._failures.explain(error)}"
             ) from error
-        check_delivered(missing)
-        if not self._llm.reset_prefix_cache():
-            raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
+        return missing
 
     def _sleep(self) -> None:
         """Give the device's memory to the trainer; the weights wait in the host's. Nothing on a CPU."""
         if self._sleeps and not self._asleep:
-            self._llm.sleep(level=1)
+            with self._told("did not give its memory back"):
+                self._llm.sleep(level=1)
             self._asleep = {"weights", "kv_cache"}
 
     def _wake(self, *parts: str) -> None:
         if due := [part for part in parts if part in self._asleep]:
-            self._llm.wake_up(tags=due)
+            with self._told("did not get its memory back"):
+                self._llm.wake_up(tags=due)
             self._asleep -= set(due)
 
     def close(self) -> None:

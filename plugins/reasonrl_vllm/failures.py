@@ -113,7 +113,7 @@ _KNOWN: tuple[tuple[str, Callable[..., str]], ...] = (
         r"Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\) .*?utilization \([\d.]+, ([\d.]+) GiB\)",
         _share_over_free,
     ),
-    (r"CUDA out of memory", _out_of_memory),
+    (r"CUDA (?:[Ee]rror: )?out of memory", _out_of_memory),
     (r"max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)", _length_over_model),
     (r"Unsupported CPU attention configuration: head_dim=(\d+)", _heads),
     (r"token_id\(s\) \[([\d, ]+)\] in stop_token_ids .*?Vocabulary size: (\d+)", _end_tokens),

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# Without them vLLM starts processes of its own, sends statistics home, writes a page of log, and pins threads.
+IN_THIS_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""Whatever the user says: weights are handed over in memory."""
+# Without them vLLM sends statistics home, writes a page of log, and pins threads.
 DEFAULTS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",

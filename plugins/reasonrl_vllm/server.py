@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,6 @@ from reasonrl_vllm.server_checks import ServerFacts, start_command
 from reasonrl_vllm.sync import Delivery, tied_names
 from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
 
-log = logging.getLogger(__name__)
 NO_LOGPROB = -9999.0
 """What the server says in place of -inf and NaN."""
 PAUSES_S = (0.0, 0.1, 0.3, 1.0, 3.0)
@@ -38,9 +36,9 @@ class ServerEngine:
     def __init__(self, config: VLLMConfig, context: RolloutContext, facts: ServerFacts) -> None:
         self.max_model_len = facts.max_model_len
         self._max_samples = facts.max_num_seqs
-        # vLLM on a CPU has the head apart from the embedding, also where the policy has one for both.
-        self._tied = tied_names(context.policy.model) if facts.device == "cpu" else {}
-        self._run, self._weights = "", ""
+        # The server may have the head apart from the embedding where the policy has one for both.
+        self._tied = tied_names(context.policy.model) if facts.is_untied else {}
+        self._run, self._weights, self._held = "", "", ""
         self._client = Client(
             config.url or "",
             timeout_s=config.timeout_s,
@@ -58,7 +56,12 @@ class ServerEngine:
     ) -> list[list[Answer]]:
         """The samples of every prompt, one request each. ``options``: fields of vLLM's ``SamplingParams``."""
         asked = [self._parts(list(prompt), given) for prompt, given in zip(prompts, options, strict=True)]
-        replies = self._client.post_all("/inference/v1/generate", [part for parts in asked for part in parts])
+        samples = max((given.get("n", 1) for given in options), default=1)
+        replies = self._client.post_all(
+            "/inference/v1/generate",
+            [part for parts in asked for part in parts],
+            at_once=max(1, 2 * self._max_samples // samples),  # as many again as it is at work on wait there
+        )
         rest = iter(replies)
         return [[answer for _ in parts for answer in self._answers(next(rest))] for parts in asked]
 
@@ -105,11 +108,16 @@ class ServerEngine:
                 pass
 
     def _send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if self._held and not self._transfer.survives_restart:
+            self._expect(self._held)
         self._forget()  # at first, too: nobody's requests are answered by other weights in their middle
-        self._name("between-two-versions")  # half of the new weights must not answer as the old ones
+        self._held, between = "", f"{self._weights}-not-yet-{uuid.uuid4().hex[:8]}"
+        self._name(between)  # half of the new weights must not answer as the old ones
         self._transfer.send(weights)
         self._forget()
-        self._name(self._weights)
+        self._expect(between)
+        self._name(self._weights, again=False)  # a server that comes back in between has other weights
+        self._held = self._weights
 
     def _forget(self) -> None:
         """Have it forget cached prefixes. At work it does not; requests that were given up need a moment to leave."""
@@ -122,8 +130,17 @@ class ServerEngine:
             f"vllm: {self._client.url} is at work for somebody else; give the run a server of its own"
         )
 
-    def _name(self, weights: str) -> None:
-        self._client.post("/update_weight_version", {"new_version": weights})
+    def _expect(self, weights: str) -> None:
+        """Raises: RolloutError if the server has not the weights of this name."""
+        found = self._client.get("/weight_info")
+        if not isinstance(found, dict) or found.get("weight_version") != weights:
+            raise RolloutError(
+                f"vllm: {self._client.url} has lost the run's weights: it was restarted, or another run uses it too; "
+                "see that none does, and resume"
+            )
+
+    def _name(self, weights: str, *, again: bool = True) -> None:
+        self._client.post("/update_weight_version", {"new_version": weights}, again=again)
 
     def close(self) -> None:
         """End the connections; the server stays. A second time does nothing."""

@@ -39,13 +39,15 @@ ON_CPU = ("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "TORCH
 class ServerFacts:
     """What the server says of itself. ``max_model_len`` in tokens; ``device`` is cpu or cuda.
 
-    ``max_num_seqs``: completions that it makes at once, and the most of one request.
+    ``max_num_seqs``: completions that it makes at once, and the most of one request. ``is_untied``: it was told to have
+    an output head apart from the embedding.
     """
 
     max_model_len: int
     max_num_seqs: int
     dtype: torch.dtype
     device: str
+    is_untied: bool
     transfer: Literal["nccl", "folder"]
 
 
@@ -105,6 +107,7 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
             max_num_seqs=int(found["scheduler_config"]["max_num_seqs"]),
             dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
             device=device,
+            is_untied=(model.get("hf_overrides") or {}).get("tie_word_embeddings") is False,
             transfer=_transfer(found, config, on_gpus=on_gpus),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -154,8 +157,7 @@ def _check_options(found: dict[str, Any], context: RolloutContext, facts: Server
             f"{context.sampling.max_completion_tokens} need {wanted} tokens, the server holds {facts.max_model_len}; "
             f"start it with --max-model-len {wanted}, or lower them"
         )
-    is_untied = (model.get("hf_overrides") or {}).get("tie_word_embeddings") is False
-    if facts.device == "cpu" and tied_names(context.policy.model) and not is_untied:
+    if facts.device == "cpu" and tied_names(context.policy.model) and not facts.is_untied:
         raise RolloutError(
             "vllm: a server on a CPU does not renew an output head that is the embedding; start it so that they are "
             f"two: {command}"

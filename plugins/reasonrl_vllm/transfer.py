@@ -21,7 +21,12 @@ SHARD_BYTES = 1 << 30
 
 
 class Transfer(Protocol):
-    """A way for weights into the server. ``send`` raises RolloutError; the server's weights are then unknown."""
+    """A way for weights into the server. ``send`` raises RolloutError; the server's weights are then unknown.
+
+    ``survives_restart``: the next ``send`` reaches a server that was started anew meanwhile.
+    """
+
+    survives_restart: bool
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None: ...
 
@@ -30,6 +35,8 @@ class Transfer(Protocol):
 
 class FolderTransfer:
     """Writes safetensors into a folder of its own, has the server read them, and takes the folder away."""
+
+    survives_restart = True
 
     def __init__(self, client: Client, *, dtype: torch.dtype, sync_dir: str | None) -> None:
         self._client, self._dtype, self._sync_dir = client, dtype, sync_dir
@@ -91,6 +98,8 @@ class NCCLTransfer:
     for all of a sharded model; later they pass.
     """
 
+    survives_restart = False
+
     def __init__(self, client: Client, *, dtype: torch.dtype, device: torch.device) -> None:
         self._client, self._control, self._dtype = client, ControlClient(client), dtype
         self._device = device
@@ -105,9 +114,13 @@ class NCCLTransfer:
             if self._engine is None:
                 self._engine = self._connect()
             self._engine.source = source(weights, self._meta, self._device)
+            if (
+                self._device.type == "cuda"
+            ):  # what it reads on streams of its own, the optimizer must have written
+                torch.cuda.current_stream(self._device).synchronize()
             self._engine.send_weights()
-        except RolloutError:
-            raise
+        except RolloutError as error:
+            raise RolloutError(f"{error}; restart the server") from error
         except RAISABLE as error:  # NCCL and vLLM raise whatever they like
             raise RolloutError(
                 f"vllm: {self._client.url} did not take the weights: {first_cause(error)}; restart the server"

@@ -29,6 +29,8 @@ from reasonrl.testing.subjects import Subject
 LETTERS = tuple(range(65, 91))
 """Symbols of the byte tokenizer whose text is a letter; ``EngineSubject.letters`` has their ids."""
 MAX_PROMPT_TOKENS = 64
+SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
+"""Of the tiny model: as small as engines take it. Some know no attention heads under 32 dimensions."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +51,9 @@ class EngineSubject(Subject):
     @cached_property
     def tiny(self) -> TinyPolicy:
         path = Path(self.folder.name) / "model"
-        return tiny_policy(path, seed=7, device=torch.device(self.device), tie=False, **self.shape)
+        return tiny_policy(
+            path, seed=7, device=torch.device(self.device), tie=False, **{**SHAPE, **self.shape}
+        )
 
     @cached_property
     def original(self) -> dict[str, Tensor]:

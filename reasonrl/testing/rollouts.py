@@ -253,7 +253,7 @@ def check_rollout(
     Args:
         spec: its name, or a RolloutBackendSpec. config: its options, as in a recipe.
         device: of policy and engine. tolerance: of log-probabilities, in nats; a lower precision needs a larger one.
-        shape: of the tiny model, for engines that need larger heads: ``{"hidden": 256, "heads": 4, "kv_heads": 2}``.
+        shape: of the tiny model where the engine needs another one: ``{"hidden": 256}`` makes larger heads.
     Raises: PluginNotFoundError if there is no such engine, or its modules are not installed.
     """
     found, known = find("rollout", spec, plugins, files)

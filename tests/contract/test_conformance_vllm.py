@@ -2,21 +2,17 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
 
 import pytest
 from support.vllm_server import free_url, serve_command, serving
 
 from reasonrl.testing import CheckResult, RolloutConformance, check_rollout, tiny_model_folder
-
-# Heads of 32 are the smallest that it knows.
-SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
+from reasonrl.testing.engines import SHAPE
 
 
 @pytest.mark.vllm
 class TestVLLM(RolloutConformance):
     spec = "vllm"
-    shape: ClassVar[dict[str, Any]] = SHAPE
 
 
 @pytest.mark.vllm
@@ -29,4 +25,4 @@ class TestVLLMServer(RolloutConformance):
             model, url = Path(folder) / "model", free_url()
             tiny_model_folder(model, seed=8, tie=False, **SHAPE)
             with serving(serve_command(model, url), url, Path(folder) / "log"):
-                return check_rollout(cls.spec, {"mode": "server", "url": url}, shape=SHAPE)
+                return check_rollout(cls.spec, {"mode": "server", "url": url})

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.resume_runs import metrics_without_times
 from support.small_recipes import cli
 from support.tiny_policies import CPU, load_tiny, request
 from support.tiny_runs import REPOSITORY, metrics_of
@@ -91,6 +90,15 @@ def until(condition: Any, seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
+def assert_alike(one: Path, two: Path, steps: int = 5) -> None:
+    """The same samples: requests carry their seeds. But what is in a batch depends on the server's timing, and a
+    rounding may tip a token."""
+    both = [metrics_of(run)[:steps] for run in (one, two)]
+    for figure, tolerance in (("reward/mean", 0.05), ("completion/length_tokens/mean", 5.0)):
+        first, second = ([line[figure] for line in lines] for lines in both)
+        assert second == pytest.approx(first, abs=tolerance)
+
+
 def start_command(url: str) -> str:
     """The command that the refusal of a server that is down names."""
     refused = cli("train", "countdown_grpo", *overrides(url))
@@ -152,7 +160,7 @@ def test_two_processes_sample_from_one_server(served: Served, whole: Path, tmp_p
     lines = metrics_of(tmp_path / "run")
     assert len(lines) == 2
     assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in lines)
-    assert lines[0]["reward/mean"] == metrics_of(whole)[0]["reward/mean"]
+    assert_alike(whole, tmp_path / "run", steps=2)
 
 
 def test_weights_of_another_run_never_answer(served: Served) -> None:
@@ -195,7 +203,7 @@ def test_a_server_that_dies_in_a_step_costs_that_step_alone(
     run_dir, log = tmp_path / "run", tmp_path / "log"
     arguments = [*overrides(served.url, "rollout.retry_s=2"), "--run-dir", str(run_dir)]
     with training(*arguments, log=log) as process:
-        until(lambda: lines_of(run_dir) == 2 and served.running() > 20)
+        until(lambda: lines_of(run_dir) >= 2 and served.running() > 0)
         served.kill()
         assert process.wait(60) == 1
     text = log.read_text()
@@ -203,15 +211,11 @@ def test_a_server_that_dies_in_a_step_costs_that_step_alone(
         r"error: vllm: no answer from \S+ for 2 s \(.*\); start it again and resume the run: VLLM", text
     )
     assert "Traceback" not in text
-    assert [p.name for p in (run_dir / "checkpoints").glob("step_*")] == ["step_000002"]
+    done = lines_of(run_dir)
+    assert 2 <= done < 5
+    assert [p.name for p in (run_dir / "checkpoints").glob("step_*")] == [f"step_{done:06d}"]
 
     with serving(command[1], served.url, tmp_path / "server.log"):
         resumed = cli("resume", str(run_dir))
         assert resumed.exit_code == 0, resumed.output
-    # The same tokens: requests carry their seeds, and the server's weights are the trainer's.
-    same = [
-        {name: value for name, value in line.items() if name.startswith(("reward/", "rollout/length"))}
-        for run in (whole, run_dir)
-        for line in metrics_without_times(run)
-    ]
-    assert same[:5] == same[5:]
+    assert_alike(whole, run_dir)

@@ -95,6 +95,7 @@ DEFAULTS: dict[str, Callable[[Script, Any], tuple[int, Any]]] = {
     "/get_world_size": lambda script, body: (200, {"world_size": 2}),
     "/inference/v1/generate": _generate,
     "/update_weight_version": _rename,
+    "/weight_info": lambda script, body: (200, {"weight_version": script.weights}),
     "/collective_rpc": lambda script, body: (200, {"results": [None]}),
     "/reset_prefix_cache": lambda script, body: (200, {"success": True}),
 }

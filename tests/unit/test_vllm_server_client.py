@@ -87,6 +87,31 @@ def test_a_server_that_hangs_with_a_dead_engine_is_given_up(
     over.set()
 
 
+@pytest.mark.parametrize("status", [204, 307, 404])
+def test_only_success_is_good(script: Script, status: int) -> None:
+    script.routes[PATH] = lambda body: (status, None)
+    with client(script.url) as asked:
+        assert asked.ask("POST", PATH).is_good == (status == 204)
+
+
+def test_no_more_are_asked_at_once_than_told(script: Script) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def count(body: Any) -> tuple[int, Any]:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        return 200, body
+
+    script.routes[PATH] = count
+    with client(script.url) as asked:
+        assert asked.post_all(PATH, list(range(12)), at_once=3) == list(range(12))
+    assert 1 < most[0] <= 3
+
+
 def test_a_healthy_server_may_take_its_time(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "WATCH_S", 0.02)
     script.routes["/health"] = lambda body: (200, None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.scripted_vllm import Script, choice, refuses, scripted
+from support.scripted_vllm import DEFAULTS, Script, choice, refuses, scripted
 from torch import Tensor
 
 from reasonrl import RolloutContext, SamplingParams
@@ -30,6 +30,7 @@ SYNC = [
     "/collective_rpc",
     "/collective_rpc",
     "/reset_prefix_cache",
+    "/weight_info",
     "/update_weight_version",
 ]
 
@@ -76,10 +77,12 @@ def make(
     sync_dir: Path,
     *,
     dtype: torch.dtype = torch.float32,
-    device: str = "cuda",
+    is_untied: bool = False,
 ) -> ServerEngine:
     config = VLLMConfig(mode="server", url=script.url, retry_s=0.3, timeout_s=10, sync_dir=str(sync_dir))
-    facts = ServerFacts(max_model_len=64, max_num_seqs=8, dtype=dtype, device=device, transfer="folder")
+    facts = ServerFacts(
+        max_model_len=64, max_num_seqs=8, dtype=dtype, device="cpu", is_untied=is_untied, transfer="folder"
+    )
     opened.append(ServerEngine(config, context, facts))
     return opened[-1]
 
@@ -144,7 +147,7 @@ def test_what_the_server_says_in_place_of_nan_ends_the_run(script: Script, engin
                 **choice(0, [4, 5], own),
                 "weight_versions": [
                     {"version": own, "start": 0, "end": 1},
-                    {"version": "between-two-versions", "start": 1, "end": 2},
+                    {"version": f"{own}-not-yet-1", "start": 1, "end": 2},
                 ],
             }
         ],
@@ -194,10 +197,62 @@ def test_weights_go_by_way_of_a_folder_that_is_gone_afterwards(
     assert torch.equal(found[0]["b"], weights("a", "b")[1][1])
     assert list(tmp_path.iterdir()) == []
     names = [body["new_version"] for path, body in script.seen if path == "/update_weight_version"]
-    assert names[0] == "between-two-versions"
     assert names[1].endswith("-3")
+    assert names[0].startswith(f"{names[1]}-not-yet-")
     engine.load_weights(weights("a"), 4)
     assert script.weights == names[1][:-1] + "4"
+
+
+def restart_at(script: Script, path: str, call: int) -> None:
+    """At that call of ``path`` the server goes away and comes back, with the weights that it was started with."""
+    calls, answer = [0], DEFAULTS[path]
+
+    def reply(body: Any) -> tuple[int, Any]:
+        calls[0] += 1
+        if calls[0] == call:
+            script.weights = "default"
+            return 503, None
+        return answer(script, body)
+
+    script.routes[path] = reply
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "message"),
+    [
+        ("/reset_prefix_cache", 2, "has lost the run's weights: it was restarted"),
+        ("/weight_info", 1, "has lost the run's weights: it was restarted"),
+        ("/update_weight_version", 2, "no answer from"),
+    ],
+)
+def test_a_server_that_restarts_after_it_took_the_weights_does_not_get_their_name(
+    path: str, call: int, message: str, script: Script, engine: ServerEngine
+) -> None:
+    restart_at(script, path, call)
+    with pytest.raises(RolloutError, match=message):
+        engine.load_weights(weights("a"), 1)
+    assert not script.weights.endswith("-1")
+
+
+def test_one_that_restarts_before_gets_them(script: Script, engine: ServerEngine) -> None:
+    restart_at(script, "/reset_prefix_cache", 1)
+    found = received(script)
+    engine.load_weights(weights("a"), 1)
+    assert len(found) == 1
+    assert script.weights.endswith("-1")
+
+
+def test_a_transfer_that_is_bound_to_a_server_does_not_meet_another_one(
+    script: Script, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer.FolderTransfer, "survives_restart", False)
+    for version in (1, 2):
+        engine.load_weights(weights("a"), version)
+    script.weights = "default"
+    asked = len(script.seen)
+    with pytest.raises(RolloutError, match="has lost the run's weights"):
+        engine.load_weights(weights("a"), 3)
+    assert script.paths()[asked:] == ["/weight_info"]
 
 
 def test_they_have_the_precision_of_the_server(
@@ -208,9 +263,9 @@ def test_they_have_the_precision_of_the_server(
     assert found[0]["a"].dtype is torch.bfloat16
 
 
-@pytest.mark.parametrize(("device", "names"), [("cpu", {EMBEDDING, HEAD}), ("cuda", {EMBEDDING})])
-def test_on_a_cpu_a_tied_head_goes_under_its_own_name_too(
-    device: str,
+@pytest.mark.parametrize(("is_untied", "names"), [(True, {EMBEDDING, HEAD}), (False, {EMBEDDING})])
+def test_a_server_with_a_head_of_its_own_gets_a_tied_one_under_both_names(
+    is_untied: bool,
     names: set[str],
     script: Script,
     context: RolloutContext,
@@ -218,7 +273,7 @@ def test_on_a_cpu_a_tied_head_goes_under_its_own_name_too(
     tmp_path: Path,
 ) -> None:
     found = received(script)
-    make(script, context, opened, tmp_path, device=device).load_weights(weights(EMBEDDING), 1)
+    make(script, context, opened, tmp_path, is_untied=is_untied).load_weights(weights(EMBEDDING), 1)
     assert set(found[0]) == names
 
 
