@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
-from reasonrl.errors import RolloutError, TrainingError
+from reasonrl.errors import CheckpointError, RolloutError, TrainingError
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.saving import Saver
@@ -88,9 +88,12 @@ class Driver:
         except StopRequested as err:
             self._save_finished(f"{err}: saving step {self._state.step}; a second signal ends at once")
             raise
-        except (RolloutError, TrainingError) as err:
+        except (RolloutError, TrainingError):
             # Both come while a step is sampled or evaluated, which can be dropped.
-            self._save_finished(f"{err}: saving step {self._state.step}")
+            try:
+                self._save_finished(f"the run cannot go on: saving step {self._state.step}")
+            except CheckpointError as err:  # what ended the run is the error to report
+                log.error("%s", err)
             raise
 
     def _run(self) -> None:

@@ -8,8 +8,9 @@ import pytest
 from support.resume_runs import assert_same_run, resumable_recipe
 from support.small_recipes import summary_of
 
-from reasonrl.errors import RolloutError
+from reasonrl.errors import CheckpointError, RolloutError
 from reasonrl.trainer import run
+from reasonrl.trainer.saving import Saver
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_engine.py")]
@@ -51,6 +52,21 @@ def test_the_last_finished_step_is_saved(
     run.resume(tmp_path / "run", plugin_files=PLUGINS)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{saved:06d}")  # the uninterrupted run has none
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_full_disk_on_top_is_told_too(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: Any, state: Any, *, is_due: bool = True) -> None:
+        raise CheckpointError("cannot write the checkpoint: No space left on device")
+
+    monkeypatch.setattr(Saver, "save", no_room)
+    (tmp_path / "broken").touch()
+    recipe, run_dir = recipe_of(tmp_path, tiny_model, "generate", 2), tmp_path / "run"
+    with pytest.raises(RolloutError, match="has gone"):
+        run.train(recipe, run_dir=run_dir, plugin_files=PLUGINS)
+    assert "No space left on device" in caplog.text
+    assert summary_of(run_dir)["error"].endswith("the engine has gone")
 
 
 def test_an_engine_that_refuses_its_options_leaves_no_folder(tiny_model: Path, tmp_path: Path) -> None:
