@@ -1,4 +1,4 @@
-"""vLLM in this process: start, ask, new weights, sleep, end. The only file that knows vLLM's interface."""
+"""vLLM in this process: start, ask, new weights, sleep, end."""
 
 from __future__ import annotations
 
