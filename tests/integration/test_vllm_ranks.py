@@ -1,7 +1,6 @@
 """Two processes sample with the engine ``vllm`` what one does: each with its engine, or one copy of the model spread
 over both."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.tiny_runs import RECIPES, REPOSITORY, metrics_of
+from support.tiny_runs import RECIPES, REPOSITORY, metrics_of, sampled
 
 pytestmark = pytest.mark.vllm
 TESTS = Path(__file__).resolve().parents[1]
@@ -44,13 +43,6 @@ def train(run_dir: Path, processes: int, *overrides: str) -> Path:
     start = LAUNCHER if processes > 1 else LAUNCHER[:1]
     call([*start, "-m", "reasonrl", "train", recipe, *SMALL, *overrides, "--run-dir", str(run_dir)])
     return run_dir
-
-
-def sampled(run_dir: Path) -> list[dict[tuple[str, int], str]]:
-    """Of every step: problem and number of the sample -> completion."""
-    steps = sorted((run_dir / "transcripts").glob("step_*.jsonl"))
-    rows = [[json.loads(line) for line in step.read_text().splitlines()] for step in steps]
-    return [{(row["problem_id"], row["sample"]): row["completion"] for row in step} for step in rows]
 
 
 @pytest.fixture(scope="module")

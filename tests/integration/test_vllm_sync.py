@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_policies import CPU, load_tiny, mixed_requests, teacher_forced
+from support.tiny_policies import context_of, load_tiny, mixed_requests, teacher_forced
 from torch import Tensor
 
-from reasonrl import RolloutContext, SamplingParams
+from reasonrl import SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.policy import PolicyModule
@@ -31,14 +31,7 @@ def loaded() -> Any:
 
 @pytest.fixture(scope="module")
 def backend(loaded: Any) -> Iterator[VLLMBackend]:
-    context = RolloutContext(
-        policy=PolicyModule(loaded.model),
-        tokenizer=loaded.tokenizer,
-        sampling=SAMPLING,
-        device=CPU,
-        model_path=str(BASE),
-        max_prompt_tokens=64,
-    )
+    context = context_of(loaded, SAMPLING, BASE)
     with VLLMBackend(VLLMConfig(), context) as engine:
         yield engine
 

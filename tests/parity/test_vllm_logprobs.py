@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_policies import CPU, load_tiny
+from support.tiny_policies import context_of, load_tiny
 from torch import Tensor
 
-from reasonrl import RolloutContext, RolloutGroup, RolloutRequest, SamplingParams, TaskContext
+from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, TaskContext
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.policy import PolicyModule
 from reasonrl_countdown.config import CountdownConfig
@@ -30,14 +30,7 @@ def loaded() -> Any:
 
 @pytest.fixture(scope="module")
 def backend(loaded: Any) -> Iterator[VLLMBackend]:
-    context = RolloutContext(
-        policy=PolicyModule(loaded.model),
-        tokenizer=loaded.tokenizer,
-        sampling=SAMPLING,
-        device=CPU,
-        model_path=str(BASE),
-        max_prompt_tokens=64,
-    )
+    context = context_of(loaded, SAMPLING, BASE)
     with VLLMBackend(VLLMConfig(), context) as engine:
         yield engine
 

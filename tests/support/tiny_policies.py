@@ -20,17 +20,21 @@ def load_tiny(folder: Path, seed: int = 0, **options: object) -> LoadedModel:
     return load_model(ModelConfig(path=str(folder), **options), str(folder), seed=seed, device=CPU)
 
 
-def backend_for(loaded: LoadedModel, sampling: SamplingParams, **options: object) -> HFBackend:
-    """A backend on a policy of its own."""
-    context = RolloutContext(
+def context_of(loaded: LoadedModel, sampling: SamplingParams, path: Path | str = "tiny") -> RolloutContext:
+    """What an engine gets for a policy of its own."""
+    return RolloutContext(
         policy=PolicyModule(loaded.model),
         tokenizer=loaded.tokenizer,
         sampling=sampling,
         device=CPU,
-        model_path="tiny",
+        model_path=str(path),
         max_prompt_tokens=64,
     )
-    return HFBackend(HFConfig(**options), context)
+
+
+def backend_for(loaded: LoadedModel, sampling: SamplingParams, **options: object) -> HFBackend:
+    """A backend on a policy of its own."""
+    return HFBackend(HFConfig(**options), context_of(loaded, sampling))
 
 
 def request(

@@ -23,5 +23,12 @@ def tiny(model: Path, *more: str) -> list[str]:
     return [f"model.path={model}", "model.name=null", "sampling.max_prompt_tokens=512", *SMALL, *more]
 
 
+def sampled(run_dir: Path) -> list[dict[tuple[str, int], str]]:
+    """Of every step: problem and number of the sample -> completion, as far as they were logged."""
+    steps = sorted((run_dir / "transcripts").glob("step_*.jsonl"))
+    rows = [[json.loads(line) for line in step.read_text().splitlines()] for step in steps]
+    return [{(row["problem_id"], row["sample"]): row["completion"] for row in step} for step in rows]
+
+
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]

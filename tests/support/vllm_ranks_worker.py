@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from support.tiny_policies import CPU, load_tiny, mixed_requests, teacher_forced
+from support.tiny_policies import context_of, load_tiny, mixed_requests, teacher_forced
 
 from reasonrl import RolloutContext, SamplingParams
 from reasonrl.model.export import iter_hf_weights
@@ -19,14 +19,7 @@ def main(base: Path, out: Path) -> None:
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     loaded = load_tiny(base)
-    context = RolloutContext(
-        policy=PolicyModule(loaded.model),
-        tokenizer=loaded.tokenizer,
-        sampling=SAMPLING,
-        device=CPU,
-        model_path=str(base),
-        max_prompt_tokens=64,
-    )
+    context = context_of(loaded, SAMPLING, base)
     gaps = [gap(loaded.model, context, spread, rank) for spread in (2, 1, 2)]
     total = torch.ones(1)
     torch.distributed.all_reduce(total)
