@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from reasonrl import Completion, FinishReason, RolloutContext, RolloutGroup, RolloutRequest, SamplingParams
 from reasonrl.errors import RolloutError
+from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.config import HFConfig
 from reasonrl_hf.decoding import BatchDecoder, DecodeSettings, Row, Sampled
 from reasonrl_hf.stopping import StopStrings, decode, eos_token_ids
@@ -20,6 +20,8 @@ class HFBackend:
 
     A completion depends on the weights, the prompt, the request's seed and its own sample number alone:
     not, beyond rounding, on what else is in the batch. The global random generators are never used.
+
+    Raises: RolloutError if the model has no key-value cache.
     """
 
     def __init__(self, config: HFConfig, context: RolloutContext) -> None:
@@ -27,6 +29,7 @@ class HFBackend:
         self._policy = context.policy
         self._tokenizer = context.tokenizer
         self._policy_version = 0
+        self._model = CachedModel(_inner_model(context.policy.model))
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
     def __enter__(self) -> HFBackend:
@@ -43,17 +46,16 @@ class HFBackend:
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample every request's group: groups in order of the requests, completions of their samples.
 
-        Raises: RolloutError if the model has no key-value cache, a prompt is empty, prompt and limit exceed
-            the model's context, or logits are not finite.
+        Raises: RolloutError if a prompt is empty, prompt and limit exceed the model's context, or logits are not
+            finite.
         """
-        model = self._model()
         for request in requests:
-            self._check(request, model)
+            self._check(request)
         rows = [Row(request=request, sample=i) for request in requests for i in range(request.group_size)]
         was_training = self._policy.model.training
         self._policy.model.eval()
         try:
-            sampled = self._sample(model, rows)
+            sampled = self._sample(rows)
         finally:
             self._policy.model.train(was_training)
         completions = iter([self._completion(s) for s in sampled])
@@ -64,55 +66,44 @@ class HFBackend:
             for request in requests
         ]
 
-    def _model(self) -> Any:
-        """The transformers model: adapters live inside its layers, so their wrapper is not needed."""
-        model = self._policy.model
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if "past_key_values" not in inspect.signature(model.forward).parameters:
-            raise RolloutError(
-                f"hf: {type(model).__name__} keeps its state in no past_key_values cache, which this engine "
-                "needs; choose an attention model or another rollout engine"
-            )
-        return model
-
-    def _check(self, request: RolloutRequest, model: Any) -> None:
+    def _check(self, request: RolloutRequest) -> None:
         where = f"hf: problem {request.problem.id!r}"
         prompt, limit = len(request.prompt_ids), request.sampling.max_completion_tokens
         if prompt == 0:
             raise RolloutError(f"{where}: the prompt has no tokens; a model needs at least one")
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        context = getattr(self._model.model.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and prompt + limit > context:
             raise RolloutError(
                 f"{where}: {prompt} prompt tokens and {limit} completion tokens exceed the model's context "
                 f"of {context}; lower sampling.max_prompt_tokens or sampling.max_completion_tokens"
             )
 
-    def _sample(self, model: Any, rows: list[Row]) -> list[Sampled]:
+    def _sample(self, rows: list[Row]) -> list[Sampled]:
         """In batches of one sampling setting and similar prompt lengths; the answer is in the order of
         ``rows``."""
         out: dict[int, Sampled] = {}
         for sampling in dict.fromkeys(row.request.sampling for row in rows):
             mine = [i for i, row in enumerate(rows) if row.request.sampling == sampling]
             mine.sort(key=lambda i: len(rows[i].request.prompt_ids))
-            settings = self._settings(sampling, model)
+            settings = self._settings(sampling)
             for batch in _even_batches(mine, self._config.max_batch_rows):
-                decoder = BatchDecoder(model, [rows[i] for i in batch], settings)
+                decoder = BatchDecoder(self._model, [rows[i] for i in batch], settings)
                 out.update(zip(batch, decoder.run(), strict=True))
         return [out[i] for i in range(len(rows))]
 
-    def _settings(self, sampling: SamplingParams, model: Any) -> DecodeSettings:
-        eos = eos_token_ids(model, self._tokenizer)
+    def _settings(self, sampling: SamplingParams) -> DecodeSettings:
+        eos = eos_token_ids(self._model.model, self._tokenizer)
         return DecodeSettings(
             sampling=sampling,
             eos_ids=eos,
             pad_id=self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else eos[0],
-            stop=self._stopping(sampling.stop, model) if sampling.stop else None,
+            stop=self._stopping(sampling.stop) if sampling.stop else None,
             compact_fraction=self._config.compact_fraction,
         )
 
-    def _stopping(self, stop: tuple[str, ...], model: Any) -> StopStrings:
+    def _stopping(self, stop: tuple[str, ...]) -> StopStrings:
         if stop not in self._stop_strings:
-            embeddings = model.get_input_embeddings().weight
+            embeddings = self._model.model.get_input_embeddings().weight
             self._stop_strings[stop] = StopStrings(
                 stop, self._tokenizer, embeddings.shape[0], embeddings.device
             )
@@ -128,6 +119,11 @@ class HFBackend:
             finish_reason=sampled.finish_reason,
             policy_version=self._policy_version,
         )
+
+
+def _inner_model(model: Any) -> Any:
+    """The transformers model: adapters live inside its layers, so their wrapper is not needed."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _even_batches(items: list[int], at_most: int) -> list[list[int]]:

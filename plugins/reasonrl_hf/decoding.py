@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from torch import Tensor
 from reasonrl import FinishReason, RolloutRequest, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.functional.randomness import row_uniforms
+from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.sampling import greedy_tokens, sample_tokens
 from reasonrl_hf.stopping import StopStrings
 
@@ -53,11 +52,11 @@ class BatchDecoder:
     """Decodes one batch of rows. ``rows`` below are places in the batch, R of them; A are still in the
     running batch."""
 
-    def __init__(self, model: Any, rows: Sequence[Row], settings: DecodeSettings) -> None:
+    def __init__(self, model: CachedModel, rows: Sequence[Row], settings: DecodeSettings) -> None:
         self._model = model
         self._rows = rows
         self._settings = settings
-        self._device = model.get_input_embeddings().weight.device
+        self._device = model.device
         self._limit = settings.sampling.max_completion_tokens
         shape = (len(rows), self._limit)
         self._tokens = torch.zeros(shape, dtype=torch.int64, device=self._device)
@@ -94,10 +93,10 @@ class BatchDecoder:
         columns = torch.arange(width + self._limit, device=self._device)
         mask = (columns >= (width - lengths)[:, None]).long()
         positions = (mask[:, :width].cumsum(-1) - 1).clamp_(min=0)
-        self._cache = _new_cache(self._model)
         # Without padding there is nothing to mask; attention is faster without one.
         self._mask = mask[expand] if int(lengths.min()) < width else None
-        logits = self._forward(ids, mask[:, :width] if self._mask is not None else None, positions)
+        shown = mask[:, :width] if self._mask is not None else None
+        logits, self._cache = self._model.prefill(ids, shown, positions)
         self._cache.reorder_cache(expand)
         self._width = width
         self._prompt_lengths = lengths[expand]
@@ -150,19 +149,7 @@ class BatchDecoder:
 
     def _decode_one(self, newest: Tensor, step: int) -> Tensor:
         mask = None if self._mask is None else self._mask[:, : self._width + step + 1]
-        return self._forward(newest[:, None], mask, (self._prompt_lengths + step)[:, None])
-
-    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
-        options: dict[str, Any] = {}
-        accepted = inspect.signature(self._model.forward).parameters
-        if "position_ids" in accepted:
-            options["position_ids"] = positions
-        if "logits_to_keep" in accepted:
-            options["logits_to_keep"] = 1
-        output = self._model(
-            input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **options
-        )
-        return output.logits[:, -1]
+        return self._model.decode(self._cache, newest[:, None], mask, (self._prompt_lengths + step)[:, None])
 
     def _draw_uniforms(self) -> Tensor:
         # MPS has no float64.
@@ -186,9 +173,3 @@ class BatchDecoder:
                 Sampled(token_ids=tokens[:length], logprobs=logprobs[:length], finish_reason=_REASONS[reason])
             )
         return out
-
-
-def _new_cache(model: Any) -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)

@@ -2,17 +2,20 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.tiny_policies import backend_for, load_tiny, mixed_requests, request, teacher_forced
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import ModelOutput
 
 from reasonrl import FinishReason, RolloutBackend, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.model.load import LoadedModel
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.testing.models import tiny_model_folder
+from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.config import HFConfig
 
 EOS = 256
@@ -231,13 +234,67 @@ def test_adapters_are_sampled_with(folder: Path) -> None:
     assert (base - expected).abs().max() > 1e-2
 
 
+def rename_cache(model: Any, name: str, *, takes: str | None = None) -> None:
+    """Let the cache go in and out under another name, as a release of transformers may have it."""
+    inner, own = model.forward, CachedModel(model)._argument
+
+    def forward(
+        input_ids: Any, position_ids: Any = None, logits_to_keep: int = 0, **more: Any
+    ) -> ModelOutput:
+        cache = {own: more.pop(takes or name)} if (takes or name) in more else {}
+        more.pop(name, None)
+        output = inner(
+            input_ids=input_ids, position_ids=position_ids, logits_to_keep=logits_to_keep, **more, **cache
+        )
+        return ModelOutput({name: output.get(own), "logits": output.logits})
+
+    model.forward = forward
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache", "state_of_next_year"])
+def test_the_cache_argument_may_have_any_name(loaded: LoadedModel, name: str) -> None:
+    sampling = SamplingParams(max_completion_tokens=6)
+    requests = mixed_requests(sampling, group_size=2)
+    with backend_for(loaded, sampling) as backend:
+        expected = backend.generate(requests)
+    rename_cache(loaded.model, name)
+    with backend_for(loaded, sampling) as backend:
+        assert backend.generate(requests) == expected
+
+
+def test_a_cache_that_the_model_ignores_is_refused(loaded: LoadedModel) -> None:
+    """Else every token would be sampled without the prompt before it."""
+    rename_cache(loaded.model, "cache", takes="kept")
+    with pytest.raises(RolloutError, match="it ignores the argument 'cache'"):
+        backend_for(loaded, SamplingParams())
+
+
 def test_a_model_without_a_key_value_cache_is_refused(loaded: LoadedModel) -> None:
+    inner = loaded.model.forward
+    loaded.model.forward = lambda *a, **k: ModelOutput({"logits": inner(*a, **k).logits})
+    with pytest.raises(RolloutError, match=r"Qwen2ForCausalLM.*its output holds none"):
+        backend_for(loaded, SamplingParams())
+
+
+@pytest.mark.parametrize("family", ["mamba", "falcon_mamba"])
+def test_a_recurrent_model_is_refused(loaded: LoadedModel, family: str) -> None:
+    """Its state has read the padding before a shorter prompt. Older releases of transformers give no cache at all."""
     shape = {"vocab_size": 258, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
-    recurrent = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **shape))
-    sampling = SamplingParams()
-    backend = backend_for(LoadedModel(model=recurrent, tokenizer=loaded.tokenizer), sampling)
-    with backend, pytest.raises(RolloutError, match="past_key_values"):
-        backend.generate([request((5, 6), sampling)])
+    recurrent = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
+    with pytest.raises(RolloutError, match="gives no key-value cache that this backend can use"):
+        backend_for(LoadedModel(model=recurrent, tokenizer=loaded.tokenizer), SamplingParams())
+
+
+def test_a_model_that_gets_no_positions_is_refused(loaded: LoadedModel) -> None:
+    """As if a release of transformers had renamed ``position_ids``: absolute positions would count the padding."""
+    shape = {"vocab_size": 258, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **shape))
+    gpt2 = LoadedModel(model=model, tokenizer=loaded.tokenizer)
+    backend_for(gpt2, SamplingParams())
+    inner = model.forward
+    model.forward = lambda input_ids, **more: inner(input_ids=input_ids, **more)
+    with pytest.raises(RolloutError, match="logits with the cache are not those without"):
+        backend_for(gpt2, SamplingParams())
 
 
 @pytest.mark.parametrize(

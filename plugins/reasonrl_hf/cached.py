@@ -1,0 +1,98 @@
+"""A causal LM together with its key-value cache, whatever this version of transformers calls the argument."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reasonrl.errors import RolloutError
+
+
+class CachedModel:
+    """Forward passes of a transformers causal LM that fill and extend a cache.
+
+    The name of the cache argument has changed between minor releases. A model returns its cache under the name by
+    which it takes it back, so the name is read from an output, and one decoding step shows that it is right.
+
+    Raises: RolloutError if the model keeps no cache, or one that cannot be reordered.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._keeps_logits = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._argument = ""
+        self._probe()
+
+    def prefill(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> tuple[Tensor, Any]:
+        """Last logits ``[B, V]`` of prompts ``[B, T]`` (padded on the left), and a new cache that holds them."""
+        output = self._forward(ids, mask, positions)
+        return output.logits[:, -1], output[self._argument]
+
+    def decode(self, cache: Any, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        """Logits ``[B, V]`` after one more token each, ``[B, 1]``; ``cache`` grows in place."""
+        return self._forward(ids, mask, positions, **{self._argument: cache}).logits[:, -1]
+
+    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
+        options = {"position_ids": positions} if self._takes_positions else {}
+        return self.model(
+            input_ids=ids, attention_mask=mask, use_cache=True, **options, **self._keeps_logits, **cache
+        )
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            self._argument = self._find_argument()
+            self._rehearse()
+        except (AttributeError, NotImplementedError, TypeError) as err:
+            raise self._unusable(f"{type(err).__name__}: {err}") from err
+        finally:
+            self.model.train(was_training)
+
+    def _find_argument(self) -> str:
+        from transformers import Cache
+
+        ids = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
+        output = self._forward(ids, None, ids)
+        found = [name for name, value in output.items() if isinstance(value, Cache)]
+        if len(found) != 1:
+            raise self._unusable("its output holds none")
+        if (
+            self._forward(ids, None, ids + 1, **{found[0]: output[found[0]]})[found[0]]
+            is not output[found[0]]
+        ):
+            raise self._unusable(f"it ignores the argument {found[0]!r}")
+        return found[0]
+
+    def _rehearse(self) -> None:
+        """Sample as the decoder does: a prompt behind padding, exchanged rows, one more token. The logits must be
+        those of a plain forward pass; a recurrent state, for instance, has read the padding."""
+        ids = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]], device=self.device)
+        positions = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]], device=self.device)
+        mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=self.device)
+        exchanged = torch.tensor([1, 0], device=self.device)
+        _, cache = self.prefill(ids, mask[:, :4], positions)
+        cache.reorder_cache(exchanged)
+        newest = torch.tensor([[2], [3]], device=self.device)
+        stepwise = self.decode(cache, newest, mask[exchanged], torch.tensor([[2], [4]], device=self.device))
+        for logits, whole in zip(stepwise, ([0, 1, 2], [0, 1, 2, 3, 3]), strict=True):
+            row = torch.tensor([whole], device=self.device)
+            plain = self._forward(row, None, torch.arange(len(whole), device=self.device)[None]).logits[0, -1]
+            tolerance = torch.finfo(plain.dtype).eps ** 0.5 * float(plain.abs().max().clamp(min=1e-3))
+            if (logits - plain).abs().max() > tolerance:
+                raise self._unusable("its logits with the cache are not those without it")
+
+    def _unusable(self, why: str) -> RolloutError:
+        import transformers
+
+        return RolloutError(
+            f"hf: {type(self.model).__name__} gives no key-value cache that this backend can use ({why}; "
+            f"transformers {transformers.__version__}); choose an attention model or another rollout backend"
+        )
