@@ -23,6 +23,7 @@ from reasonrl.recipe.schema import Recipe, SftRecipe
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 DIRECTORY = FOLDER.parent / "plugin_directory.yaml"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
+EXCERPT = "<!-- not run: an excerpt, the hook's own page has the whole -->"
 COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout")
 
 
@@ -123,7 +124,7 @@ def _command(function: Callable[..., Any], name: str) -> Iterator[str]:
     options = [p for p in parameters if type(p[2]).__name__ == "OptionInfo"]
     shown = [_argument_name(p, hint, info, brackets=True) for p, hint, info in arguments]
     yield from (f"## {name}", "", inspect.getdoc(function) or "", "")
-    yield from ("```", " ".join([name, *(["[OPTIONS]"] if options else []), *shown]), "```", "")
+    yield from ("```text", " ".join([name, *(["[OPTIONS]"] if options else []), *shown]), "```", "")
     yield from table(
         ("argument", "meaning"),
         [(code(_argument_name(p, hint, info)), text(info.help)) for p, hint, info in arguments],
@@ -284,25 +285,25 @@ def hooks() -> Iterator[str]:
     )
     for name, function in vars(ReasonRLSpecs).items():
         if name.startswith("reasonrl_"):
-            yield from (f"## {name}", "", "```python", signature(name, function), "```", "")
+            yield from (f"## {name}", "", "```pyi", signature(name, function), "```", "")
             yield from (*_prose_and_example(inspect.getdoc(function) or ""), "")
 
 
 def signature(name: str, function: Callable[..., Any]) -> str:
-    """``def name(arguments) -> type`` as a plugin writes it: without ``self``, with short type names."""
+    """``def name(arguments) -> type: ...`` as a plugin writes it: without ``self``, with short type names."""
     full = inspect.signature(function)
     own = full.replace(parameters=[p for key, p in full.parameters.items() if key != "self"])
     shown = str(own)
     for module in ("collections.abc.", "reasonrl.contracts.data.", "reasonrl.contracts.specs."):
         shown = shown.replace(module, "")
-    return f"def {name}{shown}"
+    return f"def {name}{shown}: ..."
 
 
 def _prose_and_example(doc: str) -> Iterator[str]:
     prose, _, example = doc.partition("Example::")
     yield text(prose)
     if example:
-        yield from ("", "```python", inspect.cleandoc(example), "```")
+        yield from ("", EXCERPT, "```python", inspect.cleandoc(example), "```")
 
 
 # Plugin directory

@@ -100,7 +100,7 @@ def test_every_hook_has_a_page_with_its_exact_signature_and_an_example_that_load
 ) -> None:
     text = (ROOT / "docs" / "hooks" / f"{hook}.md").read_text(encoding="utf-8")
     signature = gen_docs.signature(hook, getattr(ReasonRLSpecs, hook))
-    assert f"```\n{signature}\n```" in text
+    assert f"```pyi\n{signature}\n```" in text
     (example,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     file = tmp_path / f"example_of_{hook}.py"
     file.write_text(example, encoding="utf-8")
