@@ -28,6 +28,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the files of a folder that was made here the permissions of files made with ``open``.
+
+    safetensors makes its files readable for their owner alone.
+    """
+    for path in list_files(folder):
+        path.chmod(plain_mode(folder))
+
+
+def plain_mode(folder: Path) -> int:
+    """The permissions of a new file in a folder that was made under the present umask."""
+    # Asking for the umask itself means to change it, for all threads.
+    return folder.stat().st_mode & 0o666
+
+
 def sync_file(path: Path) -> None:
     """Wait until the file's content is on the disk."""
     with path.open("rb") as file:

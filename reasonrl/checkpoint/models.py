@@ -45,6 +45,7 @@ def save_step(
             files.delete(temporary)
             files.make_folder(temporary)
             write(temporary)
+            files.follow_umask(temporary)
             write_manifest(temporary)
             _put_in_place(temporary, final)
             if problem := check_manifest(final, deep=False):

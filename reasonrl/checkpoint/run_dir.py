@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
+from reasonrl.checkpoint import files
 from reasonrl.errors import RecipeError, RunDirInUseError
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class RunDir:
             hidden.mkdir()
         except OSError as err:
             raise RecipeError(_cannot_create(parent, err)) from err
-        lock = FileLock(hidden / LOCK_NAME)
+        lock = _lock_of(hidden)
         try:
             lock.acquire(timeout=0)
             path = _place(hidden, parent, name, Path(explicit) if explicit is not None else None)
@@ -61,7 +62,7 @@ class RunDir:
 
         Raises: RunDirInUseError if another process holds it, RecipeError if it cannot be locked.
         """
-        lock = FileLock(path / LOCK_NAME)
+        lock = _lock_of(path)
         try:
             lock.acquire(timeout=0)
         except Timeout as err:
@@ -99,6 +100,11 @@ class RunDir:
         self._lock.release()
 
 
+def _lock_of(folder: Path) -> FileLock:
+    # Told the permissions, since older versions of filelock do not follow the umask.
+    return FileLock(folder / LOCK_NAME, mode=files.plain_mode(folder) | 0o600)
+
+
 def _place(hidden: Path, parent: Path, name: str, explicit: Path | None) -> Path:
     """Give the locked folder its name in one step, so that a racing run never meets one not yet locked."""
     while True:
@@ -112,7 +118,7 @@ def _place(hidden: Path, parent: Path, name: str, explicit: Path | None) -> Path
                 if not os.path.lexists(path):
                     raise
         if explicit is not None:
-            _refuse_existing(explicit, FileLock(explicit / LOCK_NAME))
+            _refuse_existing(explicit)
 
 
 def _refuse_empty(explicit: str | Path | None) -> None:
@@ -130,7 +136,7 @@ def refuse_taken(explicit: str | Path | None) -> None:
     """Refuse early what ``RunDir.create`` would refuse after the model was loaded."""
     _refuse_empty(explicit)
     if explicit is not None and Path(explicit).exists():
-        _refuse_existing(Path(explicit), FileLock(Path(explicit) / LOCK_NAME))
+        _refuse_existing(Path(explicit))
 
 
 def refuse_in_use(path: Path) -> None:
@@ -153,8 +159,9 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
         raise RecipeError(_cannot_create(parent, err)) from err
 
 
-def _refuse_existing(path: Path, lock: FileLock) -> NoReturn:
+def _refuse_existing(path: Path) -> NoReturn:
     if (path / LOCK_NAME).exists():
+        lock = _lock_of(path)
         try:
             lock.acquire(timeout=0)
         except Timeout as err:
