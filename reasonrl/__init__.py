@@ -50,6 +50,7 @@ from reasonrl.contracts.specs import (
     RolloutBackendSpec,
     TaskSpec,
 )
+from reasonrl.datafiles import DataRow, read_rows
 
 if TYPE_CHECKING:
     from reasonrl.trainer.result import RunResult
@@ -109,6 +110,7 @@ __all__ = [
     "AlgorithmContext",
     "AlgorithmSpec",
     "Completion",
+    "DataRow",
     "FinishReason",
     "GroupReward",
     "Message",
@@ -139,6 +141,7 @@ __all__ = [
     "TaskSpec",
     "__version__",
     "hookimpl",
+    "read_rows",
     "resume",
     "run",
 ]

@@ -23,9 +23,13 @@ class CountdownConfig:
     dataset: str = field(
         default="Jiayi-Pan/Countdown-Tasks-3to4",
         metadata={
-            "help": "for source dataset: hub name or .jsonl, .json or .parquet file with columns nums, target"
+            "help": "for source dataset: hub name, or .jsonl, .json, .csv or .parquet file with nums and target"
         },
     )
+    nums_column: str = field(
+        default="nums", metadata={"help": "column with the numbers; a dotted path reaches into columns"}
+    )
+    target_column: str = field(default="target", metadata={"help": "column with the target"})
     template: str = field(
         default="base", metadata={"help": "base (raw text), chat (messages) or compact (tiny models)"}
     )
@@ -72,8 +76,9 @@ class CountdownConfig:
         if not 1 <= self.patient_attempts <= 1000:
             raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
         _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)
-        if self.source == "dataset" and not self.dataset:
-            raise ValueError("dataset must name a data set or a file when source is dataset, got ''")
+        for name in ("dataset", "nums_column", "target_column"):
+            if self.source == "dataset" and not getattr(self, name):
+                raise ValueError(f"{name} must be a name when source is dataset, got ''")
 
 
 def _check_weights(weights: list[float], count: int) -> None:

@@ -20,6 +20,7 @@ LEVELS = {
     "errors": 0,
     "contracts": 1,
     "functional": 2,
+    "datafiles": 2,
     "recipe": 3,
     "scaffold": 4,
     "plugins": 3,
@@ -45,11 +46,12 @@ WITHIN_LEVEL = {
 }
 ANYWHERE = {"testing"}
 ALLOWED_IN_ANALYSIS = {"contracts", "observability", "errors"}
-ALLOWED_IN_PLUGINS = {"contracts", "functional", "testing", "errors"}
+ALLOWED_IN_PLUGINS = {"contracts", "functional", "testing", "errors", "datafiles"}
 TORCH_FREE = (
     "redact",
     "errors",
     "contracts",
+    "datafiles",
     "recipe",
     "plugins",
     "plugin_loading",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score, TaskContext
+from reasonrl.errors import RecipeError
 from reasonrl_countdown import extract_answer, verify
 from reasonrl_countdown.behaviours import behaviours
 from reasonrl_countdown.config import CountdownConfig
@@ -139,7 +140,8 @@ def test_a_negative_index_is_refused() -> None:
         ({"numbers_weights": [1.0, float("nan")]}, "numbers_weights must be"),
         ({"mean_attempts": float("nan")}, "mean_attempts must be"),
         ({"aimed_frac": 1.5}, "aimed_frac must be in"),
-        ({"source": "dataset", "dataset": ""}, "dataset must name"),
+        ({"source": "dataset", "dataset": ""}, "dataset must be a name"),
+        ({"source": "dataset", "nums_column": ""}, "nums_column must be a name"),
     ],
 )
 def test_config_names_the_field_that_is_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -295,12 +297,22 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "none of 0 rows lies in the ranges"),
+        ([], r"task.dataset: .*rows\.jsonl: is empty"),
         ([{"nums": [1, 2], "target": 3}], "none of 1 rows lies in the ranges"),
-        ([{"numbers": [1, 2, 3], "target": 30}], "row 0 must have nums"),
-        ([{"nums": "123", "target": 30}], "row 0 must have nums"),
-        ([{"nums": [1.5, 2, 3], "target": 30}], "row 0 must have nums"),
-        ([{"nums": [1, 2, 3], "target": None}], "row 0 must have nums"),
+        (
+            [{"numbers": [1, 2, 3], "target": 30}],
+            r"rows\.jsonl:1: no column 'nums'; the row has numbers, target",
+        ),
+        (
+            [{"nums": 123, "target": 30}],
+            r"rows\.jsonl:1: column 'nums' must be a list of whole numbers, got 123",
+        ),
+        (
+            [ROWS[0], {"nums": [1.5, 2, 3], "target": 30}],
+            r"rows\.jsonl:2: column 'nums' must hold whole numbers",
+        ),
+        ([{"nums": [1, True, 3], "target": 30}], r"rows\.jsonl:1: column 'nums' must hold .* got true"),
+        ([{"nums": [1, 2, 3], "target": None}], r"rows\.jsonl:1: column 'target' must hold .* got null"),
     ],
 )
 def test_a_bad_data_set_is_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
@@ -309,18 +321,23 @@ def test_a_bad_data_set_is_refused(tmp_path: Path, rows: list[dict[str, Any]], m
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(RecipeError, match=r"^task.dataset: .*none\.jsonl: no such file"):
         _task(source="dataset", dataset=str(tmp_path / "none.jsonl"))
     (tmp_path / "broken.jsonl").write_text('{"nums": [1, 2')
-    with pytest.raises(ValueError, match="not valid jsonl"):
+    with pytest.raises(RecipeError, match=r"broken\.jsonl:1: not valid JSON"):
         _task(source="dataset", dataset=str(tmp_path / "broken.jsonl"))
 
 
-@pytest.mark.parametrize("text", ["null", "7", '{"nums": [1, 2, 3], "target": 6}', '"rows"'])
-def test_a_json_file_without_a_list_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "rows.json").write_text(text)
-    with pytest.raises(ValueError, match=r"rows\.json: must hold a list of objects with nums .*, got "):
-        _task(source="dataset", dataset=str(tmp_path / "rows.json"))
+def test_columns_may_have_other_names_and_lie_inside_others(tmp_path: Path) -> None:
+    rows = [{"truth": {"numbers": row["nums"], "target": 28}} for row in ROWS]
+    columns = {"nums_column": "truth.numbers", "target_column": "truth.target"}
+    nested = _task(source="dataset", dataset=_write(tmp_path / "nested.parquet", rows), **columns)
+    plain = _task(source="dataset", dataset=_write(tmp_path / "plain.jsonl", ROWS))
+    assert nested.problem("train", 3) == plain.problem("train", 3)
+    (tmp_path / "rows.csv").write_text("nums,target\n" + "".join(f'"{row["nums"]}",28\n' for row in ROWS))
+    assert _task(source="dataset", dataset=str(tmp_path / "rows.csv")).problem("train", 3) == plain.problem(
+        "train", 3
+    )
 
 
 def test_a_data_set_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,8 +355,8 @@ def test_a_data_set_folder_is_read_through_datasets(tmp_path: Path, monkeypatch:
     _write(tmp_path / "rows" / "train.jsonl", ROWS)
     task = _task(source="dataset", dataset=str(tmp_path / "rows"))
     assert (task.size("train") or 0) + (task.size("eval") or 0) == len(ROWS)
-    with pytest.raises(ValueError, match=r"cannot be loaded .*; give a local file or allow network access"):
-        _task(source="dataset", dataset=str(tmp_path / "nothing"))
+    with pytest.raises(RecipeError, match=r"task.dataset: .*row: no such file; did you mean .*rows"):
+        _task(source="dataset", dataset=str(tmp_path / "row"))
 
 
 def test_patient_demonstrations_give_up_late_and_evenly() -> None:

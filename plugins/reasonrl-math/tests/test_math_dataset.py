@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reasonrl import Completion, FinishReason, RewardContext, TaskContext
+from reasonrl import Completion, FinishReason, Message, RewardContext, TaskContext
 from reasonrl_math.config import MathConfig
 from reasonrl_math.dataset import EXAMPLES, MathTask
 from reasonrl_math.rewards import BoxedReward
@@ -81,6 +81,16 @@ def test_json_and_parquet_are_read_too(tmp_path: Path) -> None:
     assert one.problem("train", 0).info["solution"] == "so"
 
 
+def test_nested_columns_and_conversations_are_taken_as_they_are(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Think in <think> tags. 1+1?"}]
+    rows = [{"prompt": turns, "reward_model": {"ground_truth": 2}, "extra_info": {"index": 0}}]
+    path, other = write(tmp_path / "x.jsonl", *rows), write(tmp_path / "y.jsonl", {**rows[0], "prompt": "2?"})
+    task = make(path=path, eval_path=other, question="prompt", answer="reward_model.ground_truth")
+    problem = task.problem("train", 0)
+    assert problem.prompt == (Message(role="user", content="Think in <think> tags. 1+1?"),)
+    assert problem.info["answer"] == "2"
+
+
 def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", *({"question": f"{i}?", "answer": i} for i in range(9)))
     held_out = write(
@@ -96,7 +106,7 @@ def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
         (["{"], "x.jsonl:1: not valid JSON"),
         (
             [{"question": "a", "answer": "1"}, {"question": "b"}],
-            "x.jsonl:2: no column 'answer'; it has question",
+            "x.jsonl:2: no column 'answer'; the row has question",
         ),
         (
             [{"question": "a", "answer": "1"}, "", {"question": " ", "answer": 1}],
@@ -104,8 +114,8 @@ def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
         ),
         ([{"question": "a", "answer": [1]}], "x.jsonl:1: column 'answer' must be text or a number"),
         ([{"question": "a", "answer": "so #### "}], "x.jsonl:1: nothing follows the last '####'"),
-        ([[1]], "x.jsonl:1: must be an object"),
-        ([], "no problem to train on among 0"),
+        ([[1]], "x.jsonl:1: expected an object"),
+        ([], "x.jsonl: is empty"),
     ],
 )
 def test_a_bad_row_is_named(rows: list[Any], message: str, tmp_path: Path) -> None:
@@ -118,7 +128,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no\.jsonl: no such file"):
         make(path=str(tmp_path / "no.jsonl"))
     (tmp_path / "x.parquet").write_text("no parquet")
-    with pytest.raises(ValueError, match=r"x\.parquet: cannot be read as parquet"):
+    with pytest.raises(ValueError, match=r"x\.parquet: holds no Parquet data"):
         make(path=str(tmp_path / "x.parquet"))
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(ValueError, match=r"x\.json: must hold a list"):

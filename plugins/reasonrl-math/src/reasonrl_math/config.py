@@ -12,7 +12,9 @@ class MathConfig:
 
     path: str = field(
         default="",
-        metadata={"help": "hub name, or .jsonl, .json or .parquet file; '' = a few examples that come along"},
+        metadata={
+            "help": "hub name, or .jsonl, .json, .csv or .parquet file; '' = a few examples that come along"
+        },
     )
     subset: str | None = field(
         default=None, metadata={"help": "configuration of a hub data set, such as main"}
@@ -24,8 +26,13 @@ class MathConfig:
     eval_path: str | None = field(
         default=None, metadata={"help": "file of held-out problems; null = a tenth of path"}
     )
-    question: str = field(default="question", metadata={"help": "column with the problem"})
-    answer: str = field(default="answer", metadata={"help": "column with the answer"})
+    question: str = field(
+        default="question",
+        metadata={"help": "column with the problem: text, or messages, which are used as they are"},
+    )
+    answer: str = field(
+        default="answer", metadata={"help": "column with the answer; a dotted path reaches into columns"}
+    )
     marker: str = field(
         default="####", metadata={"help": "the answer follows this text, if the column has it; '' = never"}
     )

@@ -1,28 +1,26 @@
 """Problems with known answers, from the hub or from a file."""
 
-import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from reasonrl import Problem, Split, TaskContext
+from reasonrl import DataRow, Message, Problem, Split, TaskContext, read_rows
 from reasonrl_math.config import MathConfig
 from reasonrl_math.splits import split_of
 from reasonrl_math.templates import lead, render
 
-FILE_SUFFIXES = (".jsonl", ".json", ".parquet")
 EXAMPLES = Path(__file__).resolve().parent / "data" / "examples.jsonl"
 _FORM = "give the final answer, once, as \\boxed{...}"
-_SHOWN = 80
+
+Prompt = str | tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A problem, its known answer, and what its column says before that answer (a solution), if anything."""
 
-    question: str
+    question: Prompt
     answer: str
     solution: str
 
@@ -30,7 +28,7 @@ class Row:
 class MathTask:
     """``info`` is ``{"answer": text}``. Held out are a split, a file, or a tenth of the problems by their text.
 
-    Raises: ValueError naming file and row when a file, column or row is missing or malformed.
+    Raises: RecipeError naming file and line when a file, column or row is missing or malformed.
     """
 
     def __init__(self, config: MathConfig, context: TaskContext) -> None:
@@ -48,9 +46,15 @@ class MathTask:
         if not 0 <= index < len(rows):
             raise IndexError(f"math: {split} has {len(rows)} problems, got index {index}")
         row = rows[index]
-        prompt, prefix = render(self._config.template, row.question, _FORM)
+        prompt, prefix = self._prompt(row.question)
         info = {"answer": row.answer, "solution": row.solution}
         return Problem(id=f"math/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
+
+    def _prompt(self, question: Prompt) -> tuple[Prompt, str]:
+        """A conversation stays as it is: what it asks for and how is up to the data."""
+        if isinstance(question, str):
+            return render(self._config.template, question.strip(), _FORM)
+        return question, ""
 
     def reference(self, problem: Problem) -> str:
         """The known solution, and the known answer in a box."""
@@ -89,88 +93,21 @@ def _distinct(rows: Iterable[Row]) -> list[Row]:
     return list(first.values())
 
 
-def _key(question: str) -> str:
-    return " ".join(question.lower().split())
+def _key(question: Prompt) -> str:
+    text = question if isinstance(question, str) else "\n".join(f"{m.role}: {m.content}" for m in question)
+    return " ".join(text.lower().split())
 
 
 def _rows(path: str, config: MathConfig, split: str) -> Iterator[Row]:
-    for where, raw in _raw_rows(path, config, split):
-        texts = {name: _text(raw, name, where) for name in (config.question, config.answer)}
-        yield _parsed(texts[config.question], texts[config.answer], config.marker, where)
+    key = "task.path" if path != config.eval_path else "task.eval_path"
+    for row in read_rows(path, key=key, subset=config.subset, split=split):
+        question = row.prompt(config.question)
+        answer = row.text(config.answer)
+        yield _parsed(question, answer.strip(), config.marker, row)
 
 
-def _text(raw: Any, column: str, where: str) -> str:
-    if not isinstance(raw, Mapping):
-        raise ValueError(f"{where}: must be an object with columns, got {str(raw)[:_SHOWN]}")
-    if column not in raw:
-        raise ValueError(f"{where}: no column '{column}'; it has {', '.join(map(str, raw)) or 'none'}")
-    value = raw[column]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: column '{column}' must be text or a number, got {str(value)[:_SHOWN]}")
-    if not str(value).strip():
-        raise ValueError(f"{where}: column '{column}' is empty")
-    return str(value).strip()
-
-
-def _parsed(question: str, answer: str, marker: str, where: str) -> Row:
+def _parsed(question: Prompt, answer: str, marker: str, row: DataRow) -> Row:
     solution, found, final = answer.rpartition(marker) if marker else ("", "", answer)
     if found and not final.strip():
-        raise ValueError(f"{where}: nothing follows the last {marker!r} of the answer")
+        raise row.error(f"nothing follows the last {marker!r} of the answer")
     return Row(question, final.strip(), solution.strip())
-
-
-def _raw_rows(path: str, config: MathConfig, split: str) -> Iterator[tuple[str, Any]]:
-    """(file:row, row), counted from 1; a JSONL row is a line."""
-    file = Path(path).expanduser()
-    if file.suffix not in FILE_SUFFIXES:
-        yield from ((f"{path}[{split}]:{i}", row) for i, row in enumerate(_hub(path, config, split), 1))
-    elif not file.is_file():
-        raise ValueError(f"path {path}: no such file; give an existing file or a hub name")
-    elif file.suffix == ".parquet":
-        yield from _parquet(file)
-    else:
-        yield from _json(file)
-
-
-def _json(file: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as err:
-        raise ValueError(f"{file}: not a text file (UTF-8 expected)") from err
-    if file.suffix == ".json":
-        rows = _loads(text, str(file))
-        if not isinstance(rows, list):
-            raise ValueError(f"{file}: must hold a list of objects, got {str(rows)[:_SHOWN]}")
-        yield from ((f"{file}:{number}", row) for number, row in enumerate(rows, 1))
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{file}:{number}", _loads(line, f"{file}:{number}")
-
-
-def _loads(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as err:
-        raise ValueError(f"{where}: not valid JSON: {err}") from err
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        rows = parquet.read_table(file).to_pylist()
-    except (ArrowException, OSError) as err:
-        raise ValueError(f"{file}: cannot be read as parquet: {err}") from err
-    yield from ((f"{file}:{number}", row) for number, row in enumerate(rows, 1))
-
-
-def _hub(name: str, config: MathConfig, split: str) -> Iterable[Any]:
-    from datasets import load_dataset
-
-    try:
-        rows: Iterable[Any] = load_dataset(name, config.subset, split=split)
-    except (OSError, ValueError) as err:  # ValueError: no such subset or split
-        hint = "give a local file, or check name, subset, split and network"
-        raise ValueError(f"path {name}: split '{split}' cannot be loaded ({err}); {hint}") from err
-    return rows

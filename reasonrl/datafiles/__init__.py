@@ -1,0 +1,9 @@
+"""The one reader of data files and hub data sets: ``for row in read_rows("my_rows.jsonl"): row.text("question")``.
+
+Every error is a RecipeError of one line that names the file, and the line or row. Torch-free.
+"""
+
+from reasonrl.datafiles.reader import FORMATS, is_local, read_rows
+from reasonrl.datafiles.rows import DataRow
+
+__all__ = ["FORMATS", "DataRow", "is_local", "read_rows"]

@@ -1,0 +1,163 @@
+"""Files and hub data sets as rows. A format is a suffix, in any case; ``.gz`` may follow those of text."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from reasonrl.datafiles.formats import Rows, csv_rows, json_rows, jsonl_rows, parquet_rows
+from reasonrl.datafiles.rows import DataRow
+from reasonrl.datafiles.source import Source, said, shown
+from reasonrl.errors import RAISABLE, RecipeError
+
+TEXT: Mapping[str, Callable[[Source, io.BufferedIOBase], Rows]] = {
+    ".jsonl": jsonl_rows,
+    ".json": json_rows,
+    ".csv": csv_rows,
+}
+PARQUET = ".parquet"
+FORMATS = ".jsonl, .json, .csv (each with or without .gz) or .parquet"
+# Surely meant as files, too. Not any suffix: hub names hold dots as well, as in "owner/data-v1.0".
+OTHERS = (
+    ".gz",
+    ".tsv",
+    ".txt",
+    ".ndjson",
+    ".yaml",
+    ".yml",
+    ".xml",
+    ".xlsx",
+    ".arrow",
+    ".pkl",
+    ".pt",
+    ".zip",
+    ".zst",
+)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PAR1": "Parquet",
+}
+BATCH = 1000
+SAID = 300
+
+
+def is_local(name: str) -> bool:
+    """Whether ``name`` is a path, of something that is there or not; else it is a data set on the hub."""
+    path = _path(name)
+    return (
+        os.path.exists(path)  # unlike Path.exists, False for whatever cannot be a path
+        or name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or path.suffix.lower() in {*TEXT, PARQUET, *OTHERS}
+    )
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))
+
+
+def read_rows(
+    name: str, *, key: str = "data", subset: str | None = None, split: str = "train"
+) -> Iterator[DataRow]:
+    """The rows of a file, or of one split of a data set on the hub or in a folder.
+
+    Args:
+        name: a path, relative to where the command was started, or a hub name such as ``openai/gsm8k``.
+        key: the recipe's key for it, which errors about the whole file name.
+        subset: configuration of a hub data set.
+        split: split of a hub data set.
+    Raises: RecipeError of one line if anything cannot be read or is malformed, or there is no row.
+    """
+    source = Source(_path(name), key)
+    is_file = is_local(name) and not source.path.is_dir()
+    rows = _file_rows(source) if is_file else _hub_rows(name, source, subset, split)
+    count = 0
+    for where, values in rows:
+        count += 1
+        if not isinstance(values, Mapping):
+            raise RecipeError(f"{where}: expected an object with columns, got {shown(values)}")
+        yield DataRow(where, values)
+    if not count:
+        raise source.error("holds no rows; expected at least one")
+
+
+def _file_rows(source: Source) -> Rows:
+    suffixes = [suffix.lower() for suffix in source.path.suffixes]
+    is_gzip = suffixes[-1:] == [".gz"]
+    form = (suffixes[:-1] if is_gzip else suffixes)[-1:]
+    suffix = form[0] if form else ""
+    try:
+        _check_file(source, suffix, is_gzip)
+        if suffix == PARQUET:
+            yield from parquet_rows(source)
+            return
+        with gzip.open(source.path) if is_gzip else source.path.open("rb") as stream:
+            yield from TEXT[suffix](source, stream)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as err:
+        raise source.error(f"is damaged or cut off: {said(err)}; get the file again") from err
+    except OSError as err:
+        raise source.error(f"cannot be read: {err.strerror or said(err)}") from err
+
+
+def _check_file(source: Source, suffix: str, is_gzip: bool) -> None:
+    path = source.path
+    if not os.path.exists(path):
+        raise source.error(f"no such file{_nearby(path)}; give a file that exists, or a hub data set")
+    if not path.is_file():
+        raise source.error("is not a regular file; expected one")
+    if suffix not in TEXT and (suffix != PARQUET or is_gzip):
+        raise source.error(f"its name says no format that is read; expected {FORMATS}")
+    with path.open("rb") as stream:
+        start = stream.read(len(LFS_POINTER))
+    if not start:
+        raise source.error("is empty; expected at least one row")
+    if start == LFS_POINTER:
+        raise source.error("is a Git LFS pointer, not the data; run `git lfs pull` in its repository")
+    expected = "gzip" if is_gzip else "Parquet" if suffix == PARQUET else None
+    found = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+    if expected and found != expected:
+        raise source.error(f"holds no {expected} data, which its name says; get the file again or rename it")
+    if found and not expected:
+        raise source.error(f"holds {found} data, expected text; unpack it (gzip: or name it {path.name}.gz)")
+
+
+def _nearby(path: Path) -> str:
+    """The file that may have been meant."""
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent})"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def _hub_rows(name: str, source: Source, subset: str | None, split: str) -> Rows:
+    """Through the datasets library and its cache."""
+    folder = str(source.path) if source.path.is_dir() else None
+    number = 0
+    try:
+        from datasets import load_dataset
+
+        table = load_dataset(folder or name, subset, split=split).with_format("arrow")
+        for batch in table.iter(BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{name}[{split}], row {number}", row
+    except RAISABLE as err:  # a library of many layers
+        why = f"{type(err).__name__}: {said(err)}"[:SAID]
+        what, cure = (
+            "not loaded from the hub",
+            "check name, subset, split and network, or give a file that exists",
+        )
+        if folder:
+            what, cure = "this folder cannot be loaded as a data set", "give one of its files"
+        raise source.error(f"{what} (split {split!r}): {why}; {cure}") from err
