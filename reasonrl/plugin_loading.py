@@ -1,39 +1,32 @@
 """The loader behind ``reasonrl.plugins.load_plugins``: one plugin at a time, each inside its own ``try``."""
 
 import contextlib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
 from pluggy import HookImpl, PluginManager
 
 import reasonrl
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
-from reasonrl.contracts.specs import (
-    REWARD_LIMITS,
-    AlgorithmSpec,
-    AnySpec,
-    ComponentSpec,
-    ModelSpec,
-    RecipeSpec,
-    RewardSpec,
-    RolloutBackendSpec,
-    TaskSpec,
-)
+from reasonrl.contracts.specs import AnySpec
 from reasonrl.errors import PluginContractError, PluginNotFoundError
+from reasonrl.plugin_specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.plugins import (
     Observer,
     PluginRecord,
     Plugins,
     Provided,
+    RunPlugin,
     describe,
     nearest,
     one_line,
@@ -43,17 +36,10 @@ from reasonrl.redact import redacting_logger
 
 log = redacting_logger(__name__)
 
-REGISTRATION_HOOKS: Mapping[str, type] = {
-    "reasonrl_tasks": TaskSpec,
-    "reasonrl_rewards": RewardSpec,
-    "reasonrl_algorithms": AlgorithmSpec,
-    "reasonrl_rollout_backends": RolloutBackendSpec,
-    "reasonrl_models": ModelSpec,
-    "reasonrl_recipes": RecipeSpec,
-}
 API_ATTRIBUTE = "REASONRL_API"
 """A plugin may say in this attribute for which plugin interface it is written: ``REASONRL_API = 1``."""
-OBSERVER_HOOKS = ("reasonrl_run_started", "reasonrl_step_finished", "reasonrl_run_finished")
+FLAG = "--plugin"
+"""Stands for the distribution of a plugin that was given by this flag."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +51,8 @@ class _Source:
     distribution: str
     version: str
     requires: tuple[str, ...] = ()
+    file: str = ""
+    sha256: str = ""
 
     def record(self, status: Any, error: str | None = None, trace: str | None = None) -> PluginRecord:
         return PluginRecord(
@@ -75,6 +63,8 @@ class _Source:
             status=status,
             error=error,
             traceback=trace,
+            file=self.file,
+            sha256=self.sha256,
         )
 
 
@@ -93,7 +83,7 @@ class _Loader:
         for text in deprecations:
             log.warning("plugin %s: %s", source.record("active").label, text)
         try:
-            _check_hooks(self.manager, plugin)
+            check_hooks(self.manager, plugin)
             specs = self._collect(plugin)
         except BaseException:
             self.manager.unregister(plugin)
@@ -114,7 +104,7 @@ class _Loader:
         specs: list[AnySpec] = []
         for hook, expected in REGISTRATION_HOOKS.items():
             for impl in self._implementations(hook, plugin):
-                specs.extend(_call_registration(hook, impl, expected))
+                specs.extend(call_registration(hook, impl, expected))
         return specs
 
     def _implementations(self, hook: str, plugin: Any) -> list[HookImpl]:
@@ -139,7 +129,12 @@ class _Loader:
         return "; ".join(found) or None
 
 
-def load(files: Sequence[str], allowed: str | None, objects: Sequence[Any] = ()) -> Plugins:
+def load(
+    files: Sequence[str],
+    allowed: str | None,
+    objects: Sequence[Any] = (),
+    of_run: Sequence[RunPlugin] = (),
+) -> Plugins:
     """See ``reasonrl.plugins.load_plugins``. ``allowed`` is the text of REASONRL_PLUGINS, None if unset."""
     manager = PluginManager("reasonrl")
     manager.add_hookspecs(ReasonRLSpecs)
@@ -154,6 +149,8 @@ def load(files: Sequence[str], allowed: str | None, objects: Sequence[Any] = ())
         _load_file(loader, file)
     for plugin in objects:
         _load_object(loader, plugin)
+    for known in of_run:
+        _load_of_run(loader, known)
     return loader.finish()
 
 
@@ -263,20 +260,61 @@ def _load_file(loader: _Loader, file: str) -> None:
     is_file = file.endswith(".py") or path.exists()
     if is_file and not path.is_file():
         raise PluginNotFoundError(f"--plugin {file}: no such file")
-    name = path.stem if is_file else file
-    source = _Source(name=name, value=file, distribution="--plugin", version="")
+    source = _Source(name=path.stem if is_file else file, value=file, distribution=FLAG, version="")
     try:
-        _add_wanted(loader, source, _import_file(path) if is_file else _import_value(file))
+        plugin = _import_file(path) if is_file else _import_value(file)
+        if found := getattr(plugin, "__file__", None):
+            source.file, source.sha256 = str(Path(found).resolve()), _sha256(Path(found))
+        _add_wanted(loader, source, plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # a plugin may raise anything
         raise PluginContractError(f"--plugin {file}: {describe(err)}") from err
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load_of_run(loader: _Loader, known: RunPlugin) -> None:
+    """A plugin that a run was started with, unless it was given again, or is installed by now."""
+    offered = {f"{kind} {name}" for kind, name in loader.provided}
+    for given in loader.records:
+        if given.distribution == FLAG and _stem(given.name) == _stem(known.name):
+            if given.sha256 != known.sha256:
+                log.warning("the plugin %s was edited since %s was started with it", given.file, known.run)
+            return
+    if known.provides and offered.issuperset(known.provides):
+        return
+    problem = known.obstacle or _not_as_it_was(known)
+    if not problem:
+        log.warning("loading the plugin %s, which %s was started with", known.file, known.run)
+        try:
+            _load_file(loader, known.value)
+            return
+        except PluginContractError as err:
+            problem = str(err)
+    error = f"{problem}; {known.run} was started with it: give --plugin {known.value} if you want it as it is"
+    log.warning("plugin '%s' is not loaded: %s", known.name, error)
+    source = _Source(name=known.name, value=known.value, distribution=FLAG, version="", file=known.file)
+    loader.records.append(source.record("broken", error))
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _not_as_it_was(known: RunPlugin) -> str:
+    path = Path(known.file)
+    if not path.is_file():
+        return f"{path} is not there any more"
+    return "" if _sha256(path) == known.sha256 else f"{path} was edited since"
+
+
 def _load_object(loader: _Loader, plugin: Any) -> None:
     name = getattr(plugin, "__name__", type(plugin).__name__)
     value = name if isinstance(plugin, ModuleType) else type(plugin).__module__
-    source = _Source(name=name, value=value, distribution="--plugin", version="")
+    source = _Source(name=name, value=value, distribution=FLAG, version="")
     try:
         _add_wanted(loader, source, plugin)
     except KeyboardInterrupt:
@@ -300,50 +338,6 @@ def _import_file(path: Path) -> ModuleType:
     if Path(module.__file__ or "").resolve() != path.resolve():
         raise ImportError(f"a module named '{path.stem}' exists already ({module.__file__}); rename the file")
     return module
-
-
-def _check_hooks(manager: PluginManager, plugin: Any) -> None:
-    manager.check_pending()
-    callers = manager.get_hookcallers(plugin) or []
-    marked = {caller.name for caller in callers}
-    for hook in (*REGISTRATION_HOOKS, *OBSERVER_HOOKS):
-        if callable(getattr(plugin, hook, None)) and hook not in marked:
-            raise PluginContractError(f"{hook} is not marked with @reasonrl.hookimpl")
-    if not callers:
-        raise PluginContractError("offers nothing: it has no function marked with @reasonrl.hookimpl")
-
-
-def _call_registration(hook: str, impl: HookImpl, expected: type) -> list[AnySpec]:
-    """Call one implementation; a generator is consumed here, inside the caller's try."""
-    if impl.wrapper or impl.hookwrapper:
-        raise PluginContractError(f"{hook}: hook wrappers are not supported")
-    returned = impl.function()
-    if not isinstance(returned, Iterable) or isinstance(returned, str):
-        raise PluginContractError(
-            f"{hook} returned {type(returned).__name__}, expected an iterable of {expected.__name__}"
-        )
-    specs = list(returned)
-    for spec in specs:
-        _check_spec(hook, spec, expected)
-    return specs
-
-
-def _check_spec(hook: str, spec: Any, expected: type) -> None:
-    if not isinstance(spec, expected):
-        raise PluginContractError(f"{hook} returned {type(spec).__name__}, expected {expected.__name__}")
-    if not isinstance(spec, ComponentSpec):
-        return
-    if not (isinstance(spec.config, type) and is_dataclass(spec.config)):
-        raise PluginContractError(f"{hook}: config of '{spec.name}' is {spec.config!r}, expected a dataclass")
-    get_type_hints(spec.config)  # raises for a type that the plugin forgot to import
-    for taken in ("name", "weight", *REWARD_LIMITS) if spec.kind == "reward" else ("name",):
-        if taken in {f.name for f in fields(spec.config)}:
-            raise PluginContractError(f"{hook}: option '{taken}' is reserved; rename it in '{spec.name}'")
-    lazy = isinstance(spec.factory, str) and all(spec.factory.partition(":"))
-    if not lazy and not callable(spec.factory):
-        raise PluginContractError(
-            f"{hook}: factory of '{spec.name}' is {spec.factory!r}, expected 'pkg.mod:Class' or a callable"
-        )
 
 
 def _observers(manager: PluginManager) -> dict[str, list[Observer]]:

@@ -38,7 +38,7 @@ class PluginRecord:
     an engine lacks a module. ``incompatible``: declares another version of reasonrl; not imported.
     ``disabled``: left out by REASONRL_PLUGINS; not imported. ``provides`` holds entries such as
     ``"task countdown"``, ``hooks`` the hooks that it implements, ``deprecations`` what it uses that a later version
-    will not have.
+    will not have. ``file`` and ``sha256``: of a plugin given by ``--plugin``.
     """
 
     name: str
@@ -51,6 +51,8 @@ class PluginRecord:
     traceback: str | None = None
     deprecations: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
+    file: str = ""
+    sha256: str = ""
 
     @property
     def label(self) -> str:
@@ -67,6 +69,22 @@ class PluginRecord:
             "provides": list(self.provides),
             "error": self.error,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlugin:
+    """A ``--plugin`` that a run was started with: ``value`` as it was given, and the file that it was then.
+
+    ``obstacle``: why it must not be loaded again; empty if it may.
+    """
+
+    run: str
+    name: str
+    value: str
+    file: str
+    sha256: str
+    provides: tuple[str, ...]
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +137,7 @@ class Plugins:
         Raises: RecipeError when the factory raises ValueError (the user's config is wrong),
         PluginContractError when it raises anything else; a ReasonRLError passes as it is.
         """
-        where = f"{spec.kind} '{spec.name}' ({self._provider_label(spec)})"
+        where = f"{spec.kind} '{spec.name}'{self._provider_label(spec)}"
         try:
             return resolve_factory(spec)(config, context)
         except ReasonRLError:
@@ -156,7 +174,7 @@ class Plugins:
 
     def _provider_label(self, spec: ComponentSpec) -> str:
         owners = self.provided.get((spec.kind, spec.name), ())
-        return next((f"plugin {p.record.label}" for p in owners if p.spec is spec), "no plugin")
+        return next((f" (plugin {p.record.label})" for p in owners if p.spec is spec), "")
 
     def _not_found_text(self, kind: Kind, name: str) -> str:
         names = sorted({n for k, n in self.provided if k == kind})
@@ -177,7 +195,11 @@ class Plugins:
 
 
 def load_plugins(
-    *, files: Sequence[str] = (), environ: Mapping[str, str] = os.environ, objects: Sequence[Any] = ()
+    *,
+    files: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    objects: Sequence[Any] = (),
+    of_run: Sequence[RunPlugin] = (),
 ) -> Plugins:
     """Load every installed plugin, and the given files and objects.
 
@@ -187,11 +209,13 @@ def load_plugins(
         environ: REASONRL_PLUGINS, if set, is a comma-separated list of the plugins (entry point or
             distribution names) to load; empty = none.
         objects: modules or other objects with ``@hookimpl`` functions, loaded like files.
+        of_run: what a run was started with; loaded unless it is there already. One that is not what it was is
+            listed as broken, with what to do.
     Raises: PluginError only for ``files`` and ``objects``: they were asked for.
     """
     from reasonrl.plugin_loading import load
 
-    return load(files, environ.get("REASONRL_PLUGINS"), objects)
+    return load(files, environ.get("REASONRL_PLUGINS"), objects, of_run)
 
 
 def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.plugins import load_plugins
-from reasonrl.trainer.targets import find_target
+from reasonrl.trainer.run_plugins import load_with
+from reasonrl.trainer.targets import find_target, run_of
 
 
 def run_eval(target: str, recipe: str | None, as_json: bool, plugin_files: Sequence[str]) -> None:
     """Run the recipe's suites on a model and print the figures."""
-    plugins = load_plugins(files=plugin_files)
+    plugins = load_with(run_of(target), plugin_files)
     found = find_target(target, recipe, plugins)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one or give --recipe")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.plugins import load_plugins
-from reasonrl.trainer.targets import find_target
+from reasonrl.trainer.run_plugins import load_with
+from reasonrl.trainer.targets import find_target, run_of
 
 
 def run_generate(
@@ -20,7 +20,7 @@ def run_generate(
         raise RecipeError(f"-n must be >= 1, got {num}")
     if temperature is not None and not 0.0 <= temperature < float("inf"):
         raise RecipeError(f"--temperature must be >= 0, got {temperature}")
-    plugins = load_plugins(files=plugin_files)
+    plugins = load_with(run_of(target), plugin_files)
     found = find_target(target, recipe, plugins)
     from reasonrl.cli.console import ConsoleReporter
     from reasonrl.trainer.ask import generate

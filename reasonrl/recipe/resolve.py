@@ -18,7 +18,7 @@ from reasonrl.recipe.resolved import (
     ResolvedSuite,
     RewardComponent,
 )
-from reasonrl.recipe.reward_files import file_reward
+from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
 from reasonrl.recipe.schema import AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
@@ -59,7 +59,7 @@ class _Resolver:
             "rollout": self._slot("rollout", ("rollout",), recipe.rollout),
             "suites": self._suites(recipe, task, rewards),
             "model_path": self._model_path(recipe.model),
-            "source_yaml": to_yaml(self.source.data),
+            "source_yaml": to_yaml(_found_again(self.source.data, rewards)),
             "path": self.source.path,
             "interpolated": frozenset(k for k, v in leaves(data) if "${" in str(v)),
         }
@@ -131,8 +131,20 @@ class _Resolver:
     def _rewards(self, task: Component | None) -> dict[str, RewardComponent]:
         given = self._prepared().get("rewards", {})
         if given:
-            return {name: self._reward(name, entry) for name, entry in given.items()}
+            found = {name: self._reward(name, entry) for name, entry in given.items()}
+            self._refuse_namesakes(found)
+            return found
         return self._default_rewards(task)
+
+    def _refuse_namesakes(self, rewards: Mapping[str, RewardComponent]) -> None:
+        """Files are imported under their names, so two files need two."""
+        seen: dict[str, Path] = {}
+        for name, part in rewards.items():
+            if isinstance(part.config, RewardFileConfig):
+                file, at = part.config.file, ("rewards", name, "path")
+                if seen.setdefault(file.stem, file) != file:
+                    other = seen[file.stem]
+                    raise self.source.error(at, f" names {file}, but {other} has the same name; rename one")
 
     def _reward(self, name: str, entry: Any) -> RewardComponent:
         at = ("rewards", name)
@@ -157,6 +169,9 @@ class _Resolver:
             spec = file_reward(name)
         except ValueError as err:
             raise self.source.error(at, f": {err}") from None
+        path, folder = config["path"], self.source.folder((*at, "path"))
+        if isinstance(path, str):
+            config = {**config, "path": placed(path, folder)}
         return Component(spec=spec, config=build(spec.config, config, self.source, at, of=f"reward '{name}'"))
 
     def _limited(self, spec: Any, entry: Mapping[str, Any], at: Keys) -> RewardSpec:
@@ -238,6 +253,16 @@ class _Resolver:
         if needs.rollout_logprobs and not spec.provides_logprobs:
             message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
             raise self.source.error(("rollout", "name"), f"{message}; choose another engine")
+
+
+def _found_again(data: Mapping[str, Any], rewards: Mapping[str, RewardComponent]) -> dict[str, Any]:
+    """The data with rewards' files where they are, so that a run is used from any folder."""
+    kept = dict(data)
+    for name, part in rewards.items():
+        if isinstance(part.config, RewardFileConfig) and "${" not in data["rewards"][name]["path"]:
+            entry = {**data["rewards"][name], "path": part.config.path}
+            kept["rewards"] = {**kept["rewards"], name: entry}
+    return kept
 
 
 def _sections(cls: type, at: str) -> Iterator[tuple[str, str]]:

@@ -42,6 +42,11 @@ class Source:
                 return origin
         return str(self.path)
 
+    def folder(self, keys: Keys) -> Path | None:
+        """The folder of the file that wrote the key; None for an override."""
+        file, _, line = self.where(keys).rpartition(":")
+        return Path(file).parent if line.isdecimal() else None
+
     def error(self, keys: Keys, message: str) -> RecipeError:
         """An error about ``keys``; ``message`` follows the dotted key: `` must be ...`` or ``: ...``."""
         return RecipeError(one_line(f"{self.where(keys)}: {'.'.join(keys)}{message}"))

@@ -1,11 +1,17 @@
 """A reward that is one function in a file of the user's."""
 
-import importlib
+import hashlib
+import importlib.util
+import inspect
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from reasonrl.contracts.data import Completion, Problem
+from reasonrl.errors import RAISABLE
+
+_HASH = "__reasonrl_sha256__"
 
 
 class FileConfig(Protocol):
@@ -15,30 +21,81 @@ class FileConfig(Protocol):
     def file(self) -> Path: ...
     @property
     def function(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 class FileReward:
     """Calls ``function(problem, completion)``, which gives a Score, a number or None.
 
-    Raises: ValueError if the file has no such function; whatever the file raises when it is imported.
+    Raises: ValueError if the file is not what it was when the recipe was read, cannot be imported, or has no such
+    function.
     """
 
     def __init__(self, config: FileConfig, context: Any) -> None:
-        self._function = getattr(_module(config.file), config.function, None)
-        if not callable(self._function):
+        function = getattr(_module(config.file, config.sha256), config.function, None)
+        if not callable(function):
             raise ValueError(f"{config.file} has no function {config.function!r}")
+        if not _takes_two(function):
+            raise ValueError(f"{config.function!r} of {config.file} does not take (problem, completion)")
+        self._function = function
 
     def score(self, problem: Problem, completion: Completion) -> Any:
         """What the function says."""
-        return self._function(problem, completion)  # type: ignore[misc]
+        return self._function(problem, completion)
 
 
-def _module(file: Path) -> Any:
-    """The file as the top-level module of its name: worker processes import it the same way."""
-    path = file.resolve()
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    module = importlib.import_module(path.stem)
-    if Path(module.__file__ or "").resolve() != path:
-        raise ValueError(f"a module named '{path.stem}' exists already ({module.__file__}); rename {file}")
+def _takes_two(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a function in C need not tell
+        pass
+    return True
+
+
+def _module(file: Path, sha256: str) -> ModuleType:
+    """The file as the top-level module of its name, with the content that the recipe was read with.
+
+    The import system may take an older compiled file, or what another recipe of this process has imported.
+    """
+    known = sys.modules.get(file.stem)
+    if known is not None and getattr(known, _HASH, None) == sha256 and known.__file__ == str(file):
+        return known
+    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() != file.resolve():
+        where = getattr(known, "__file__", "built-in")
+        raise ValueError(f"a module named '{file.stem}' exists already ({where}); rename {file}")
+    content = _read(file, sha256)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None  # its name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, _HASH, sha256)
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # for its neighbors, and for the processes that it may start
+    sys.modules[file.stem] = module
+    try:
+        exec(compile(content, str(file), "exec"), module.__dict__)
+    except RAISABLE as err:  # it may raise anything
+        del sys.modules[file.stem]
+        raise ValueError(f"{_place(file, err)} cannot be imported: {type(err).__name__}: {err}") from err
     return module
+
+
+def _read(file: Path, sha256: str) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as err:
+        raise ValueError(f"{file} cannot be read: {err.strerror}") from err
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{file} has changed since the recipe was read; start again")
+    return content
+
+
+def _place(file: Path, err: BaseException) -> str:
+    """The file and, if it is known, the line that raised."""
+    trace, line = err.__traceback__, None
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(file) else line
+        trace = trace.tb_next
+    return f"{file}:{line}" if line else str(file)

@@ -13,9 +13,11 @@ import torch
 import reasonrl
 from reasonrl.observability.reporter import Plan
 from reasonrl.plugins import Plugins
-from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, RewardComponent
+from reasonrl.recipe.reward_files import RewardFileConfig
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
 from reasonrl.trainer.identity import total_steps, used_plugins
+from reasonrl.trainer.run_plugins import plugin_record
 from reasonrl.trainer.workbench import Workbench
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
@@ -65,7 +67,7 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     yield (
         "task",
         f"{resolved.task.name}, rewards "
-        + ", ".join(f"{name} x {reward.weight:g}" for name, reward in resolved.rewards.items()),
+        + ", ".join(_reward_text(name, reward) for name, reward in resolved.rewards.items()),
     )
     yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout.name}"
     yield (
@@ -75,6 +77,11 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
         f"of {completions // trainer.minibatches} completions",
     )
     yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in all)"
+
+
+def _reward_text(name: str, reward: RewardComponent) -> str:
+    where = f" ({reward.config.path})" if isinstance(reward.config, RewardFileConfig) else ""
+    return f"{name} x {reward.weight:g}{where}"
 
 
 def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
@@ -112,10 +119,7 @@ def run_manifest(
         "model_path": FROM_ENVIRONMENT if ("model", "path") in resolved.interpolated else resolved.model_path,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in VERSIONED},
-        "plugins": [
-            {"name": r.name, "distribution": r.distribution, "version": r.version, "status": r.status}
-            for r in plugins.records
-        ],
+        "plugins": [plugin_record(record) for record in plugins.records],
         "machine": {
             "platform": platform.platform(),
             "cpus": os.cpu_count(),

@@ -10,6 +10,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
+from reasonrl.recipe.reward_files import RewardFileConfig
 
 EXTENDABLE = ("trainer.steps", "sft.max_tokens")
 """A run may be resumed to go on for longer."""
@@ -41,14 +42,19 @@ def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
 
 
 def _providers(resolved: AnyResolved, plugins: Plugins) -> list[Any]:
-    return [plugins.provider(cast(Kind, c.spec.kind), c.spec.name) for c in components(resolved)]
+    """A reward that is a file has no plugin; its path and content are in the recipe."""
+    return [
+        plugins.provider(cast(Kind, c.spec.kind), c.spec.name)
+        for c in components(resolved)
+        if not isinstance(c.config, RewardFileConfig)
+    ]
 
 
 def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises RecipeError with what differs; parts that only one side knows are not compared."""
     common = before.keys() & now.keys()
     changes = [
-        f"{path}: {_show(old)} -> {_show(new)}"
+        _change(path, old, new)
         for path, old, new in differences(
             {key: before[key] for key in common}, {key: now[key] for key in common}
         )
@@ -81,6 +87,12 @@ def tokenizer_hash(tokenizer: Any) -> str:
     content["special"] = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     content["chat_template"] = tokenizer.chat_template
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _change(path: str, old: Any, new: Any) -> str:
+    if path.startswith("recipe.rewards.") and path.endswith(".sha256"):
+        return f"{path.removesuffix('.sha256')}: its file was edited"
+    return f"{path}: {_show(old)} -> {_show(new)}"
 
 
 def _show(value: Any) -> str:

@@ -13,6 +13,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.trainer.identity import total_steps
 from reasonrl.trainer.result import ALREADY_DONE, RunResult
 from reasonrl.trainer.resume import finished_summary, read_run
+from reasonrl.trainer.run_plugins import load_with
 from reasonrl.trainer.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def resume(
 ) -> RunResult:
     """Go on with a run, of either kind, from its newest checkpoint that verifies; see ``reasonrl.resume``."""
     path = Path(run_dir)
-    plugins = load_plugins(files=plugin_files)
+    plugins = load_with(path, plugin_files)
     resolved = read_run(path, overrides, plugins)
     summary = finished_summary(path, total_steps(resolved))
     if summary is not None:

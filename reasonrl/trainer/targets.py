@@ -8,6 +8,7 @@ from reasonrl.errors import PluginNotFoundError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
+from reasonrl.trainer.run_plugins import tell_edited_rewards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +17,16 @@ class Target:
 
     model_path: str
     resolved: AnyResolved
+
+
+def run_of(target: str) -> Path | None:
+    """The run folder that ``target`` is or lies in; None for anything else."""
+    folder = Path(target)
+    if (folder / "run.json").is_file():
+        return folder
+    if not (folder / "config.json").is_file():
+        return None
+    return next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
 
 
 def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
@@ -29,6 +40,8 @@ def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
     if chosen is None:
         raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
     resolved = load_recipe(chosen, [], plugins)
+    if recipe is None and (run := run_of(target)) is not None:
+        tell_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
 
 
@@ -43,11 +56,12 @@ def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
 
 def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
     folder = Path(target)
-    if (folder / "run.json").is_file():
-        return str(_newest_model(folder)), str(folder / "recipe.yaml")
+    run = run_of(target)
+    own_recipe = str(run / "recipe.yaml") if run else None
+    if run == folder:
+        return str(_newest_model(run)), own_recipe
     if (folder / "config.json").is_file():
-        run = next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
-        return str(folder), str(run / "recipe.yaml") if run else None
+        return str(folder), own_recipe
     if folder.exists():
         raise RecipeError(f"{target} is neither a run folder (run.json) nor a model folder (config.json)")
     try:

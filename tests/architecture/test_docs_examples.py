@@ -15,7 +15,7 @@ import reasonrl
 from reasonrl import Problem
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.plugins import load_plugins
-from reasonrl.recipe.load import check_recipe
+from reasonrl.recipe.load import check_recipe, load_recipe
 from reasonrl.testing.checks import assert_all_hold
 from reasonrl.testing.models import tiny_model_folder
 from reasonrl.testing.tasks import completion_of
@@ -115,16 +115,28 @@ def test_the_tutorials_own_tests_pass(files: Path) -> None:
         assert_all_hold(results)
 
 
-def test_the_tutorials_reward_of_one_file_is_accepted(files: Path) -> None:
-    whole = yaml.safe_load((files / "add.yaml").read_text()) | yaml.safe_load((files / "rewards").read_text())
-    (files / "both.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
-    plugins = load_plugins(files=["reasonrl_add.py"])
-    resolved = check_recipe(files / "both.yaml", [], plugins)
-    assert list(resolved.rewards) == ["add", "mine"]
-    mine = resolved.rewards["mine"]
-    reward = plugins.build(mine.spec, mine.config, None)
+def test_the_tutorials_reward_of_one_file_trains(files: Path) -> None:
+    recipe = (files / "add.yaml").read_text() + (files / "rewards").read_text()
+    (files / "both.yaml").write_text(recipe)
+    overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
+    result = train("both.yaml", overrides, plugin_files=["reasonrl_add.py"])
+    check_result(result)
+    assert result.run_dir is not None
+    for step in read_jsonl(result.run_dir / "metrics.jsonl"):
+        assert {"reward/component/add", "reward/component/mine"} <= step.keys()
+        assert step["reward/unscored_frac"] == 0
+    component = load_recipe("both.yaml", [], load_plugins(files=["reasonrl_add.py"])).rewards["mine"]
+    mine = load_plugins().build(component.spec, component.config, None)
     problem = Problem(id="p", prompt="", info={"sum": 42})
-    assert [reward.score(problem, completion_of(text)) for text in ("=42", "=41")] == [1.0, 0.0]
+    assert [mine.score(problem, completion_of(text)) for text in ("=42", "=41")] == [1.0, 0.0]
+
+
+def test_the_hooks_page_names_a_reward_of_one_file_as_it_is_written(files: Path) -> None:
+    text = (ROOT / "docs" / "hooks" / "reasonrl_rewards.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"`(rewards: \{.*\})`", text)
+    (files / "hook.yaml").write_text(f"{(files / 'add.yaml').read_text()}{line}\n")
+    overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
+    check_result(train("hook.yaml", overrides, plugin_files=["reasonrl_add.py"]))
 
 
 def test_the_tutorial_fits_in_forty_lines() -> None:

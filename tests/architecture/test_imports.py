@@ -25,6 +25,7 @@ LEVELS = {
     "scaffold": 4,
     "plugins": 3,
     "plugin_loading": 3,
+    "plugin_specs": 3,
     "data": 3,
     "model": 3,
     "rewards": 3,
@@ -41,6 +42,7 @@ WITHIN_LEVEL = {
     ("recipe", "plugins"),
     ("plugins", "plugin_loading"),
     ("plugin_loading", "plugins"),
+    ("plugin_loading", "plugin_specs"),
     ("model", "recipe"),
     ("observability", "evaluation"),
 }
@@ -55,6 +57,7 @@ TORCH_FREE = (
     "recipe",
     "plugins",
     "plugin_loading",
+    "plugin_specs",
     "rewards",
     "scaffold",
     "analysis",
