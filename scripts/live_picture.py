@@ -55,8 +55,8 @@ def watch(run: Path, records: list[dict[str, Any]], until: int) -> tuple[LiveVie
     now = evaluate(view, run, 0, now, evaluation_s[0] if evaluation_s else 0.0)
     for record in records[:until]:
         now += record["time/step_s"]
-        now = evaluate(view, run, record["step"], now, record.get("time/evaluation_s", 0.0))
         view.stepped(record["step"], record, sample(run, record["step"]), now)
+        now = evaluate(view, run, record["step"], now, record.get("time/evaluation_s", 0.0))
     view.begin("sampling", now)
     return view, now + 1.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +30,7 @@ class HFBackend:
         self._policy = context.policy
         self._tokenizer = context.tokenizer
         self._policy_version = 0
+        self._on_finished = context.on_finished
         self._model = CachedModel(_inner_model(context.policy.model))
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
@@ -88,8 +90,13 @@ class HFBackend:
             settings = self._settings(sampling)
             for batch in _even_batches(mine, self._config.max_batch_rows):
                 decoder = BatchDecoder(self._model, [rows[i] for i in batch], settings)
-                out.update(zip(batch, decoder.run(), strict=True))
+                sampled = decoder.run(partial(self._tell, len(out)))
+                out.update(zip(batch, sampled, strict=True))
+                self._tell(len(out), 0)
         return [out[i] for i in range(len(rows))]
+
+    def _tell(self, before: int, finished: int) -> None:
+        self._on_finished(before + finished)
 
     def _settings(self, sampling: SamplingParams) -> DecodeSettings:
         eos = eos_token_ids(self._model.model, self._tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,14 +67,17 @@ class BatchDecoder:
         self._uniforms = None if settings.sampling.is_greedy else self._draw_uniforms()
 
     @torch.no_grad()
-    def run(self) -> list[Sampled]:
-        """Sample all rows to their ends, in order. Raises: RolloutError if the model gives non-finite
-        logits."""
+    def run(self, on_finished: Callable[[int], None] = lambda finished: None) -> list[Sampled]:
+        """Sample all rows to their ends, in order; ``on_finished`` is told how many have ended.
+
+        Raises: RolloutError if the model gives non-finite logits.
+        """
         logits = self._prefill()
         for step in range(self._limit):
             newest = self._choose(logits, step)
             self._mark_finished(newest, step)
             running = int((~self._done).sum())
+            on_finished(len(self._rows) - running)
             if running == 0 or step + 1 == self._limit:
                 break
             newest = self._compact(newest, running)

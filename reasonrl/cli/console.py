@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reasonrl.cli.live_text import harmless
+from reasonrl.cli.table import wrapped
 from reasonrl.observability.transcripts import plain_prompt
 
 if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
@@ -18,8 +20,9 @@ if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
-    from reasonrl.observability.reporter import Phase, Plan
+    from reasonrl.observability.reporter import EvaluationProgress, Lines, Outline, Phase, Plan
 
+PROGRESS_S = 30.0
 COLUMNS = (  # metric, heading, format
     ("reward/mean", "reward", "{:.3f}"),
     ("train/accuracy", "acc", "{:.1%}"),
@@ -34,24 +37,57 @@ COLUMNS = (  # metric, heading, format
 class ConsoleReporter:
     """Writes to stdout, in lines that also read well in a log file."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._told_at: float | None = None
+
+    def starting(self, outline: Outline) -> None:
+        self._say("", outline.title, style="bold")
+        self._say_lines(outline.lines)
+
+    def waiting(self, what: str) -> None:
+        self._say("", f"{what} ...", style="dim")
 
     def planned(self, plan: Plan) -> None:
-        self._console.print(Text(plan.title, style="bold"))
-        for label, text in plan.lines:
-            self._console.print(Text(f"  {label:<12}{text}"))
+        self._say_lines(plan.lines)
         self._console.print()
+
+    def _say_lines(self, lines: Lines) -> None:
+        for label, text in lines:
+            self._say(f"  {label:<12}", text)
+
+    def _say(self, lead: str, text: str, *, style: str = "", hanging: int | None = None) -> None:
+        """One line in a file; in a terminal it is broken at words, below the end of ``lead``."""
+        if self._console.is_terminal:
+            indent = " " * (len(lead) if hanging is None else hanging)
+            text = wrapped(text, lead=lead, indent=indent, width=max(20, self._console.width))
+        else:
+            text = lead + text
+        self._console.print(Text(text, style=style))
 
     def phase(self, phase: Phase) -> None:
         """Lines are for what is done, not for what begins."""
+        self._told_at = None
 
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
         values = {**record.metrics, **record.timing_s}
         shown = [f"{heading} {form.format(values[key])}" for key, heading, form in COLUMNS if key in values]
         width = len(str(total_steps))
-        line = f"step {record.step:>{width}}/{total_steps}  " + "  ".join(shown)
-        self._console.print(Text(line + _warnings(values)))
+        self._say(f"step {record.step:>{width}}/{total_steps}  ", "  ".join(shown) + _warnings(values))
+
+    def evaluating(self, progress: EvaluationProgress) -> None:
+        """How many problems there are, then how far it is twice a minute."""
+        now = self._clock()
+        if self._told_at is None:
+            self._say("", f"evaluating {progress.total:,} problems ...", style="dim")
+        elif now - self._told_at >= PROGRESS_S:
+            self._say("", f"evaluated {progress.done:,} of {progress.total:,} problems", style="dim")
+        else:
+            return
+        self._told_at = now
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         for result in results:
@@ -61,7 +97,7 @@ class ConsoleReporter:
                 f"(95% {low:.1%} to {high:.1%}), format {result.metrics['format']:.1%}, "
                 f"{result.metrics['length_tokens']:.0f} tokens, {result.problems} problems"
             )
-            self._console.print(Text(text, style="bold"))
+            self._say("", text, style="bold", hanging=2)
 
     def evaluated_model(self, model: str, results: Sequence[SuiteResult]) -> None:
         """The figures of ``reasonrl eval``."""
@@ -83,26 +119,29 @@ class ConsoleReporter:
         """The completions of ``reasonrl generate``, each with its verdict."""
         prompt = plain_prompt(scored.group.request.problem)
         shown = prompt if isinstance(prompt, str) else json.dumps(prompt)
-        self._console.print(Text(harmless(shown), style="dim"))
+        self._text(shown, style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
-            self._console.print(Text(harmless(completion.text)))  # a terminal obeys control characters
+            self._text(completion.text)
             verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
             reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
             end = f"{len(completion.token_ids)} tokens, ended by {completion.finish_reason.value}"
-            self._console.print(
-                Text(harmless(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n"), style="bold")
-            )
+            self._text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold")
+
+    def _text(self, text: str, *, style: str = "") -> None:
+        """What a model or a data set has written: a terminal obeys control characters, and breaks within words."""
+        self._console.print(Text(harmless(text), style=style), soft_wrap=not self._console.is_terminal)
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
         self._console.print()
         first, last = summary["eval"]["first"], summary["eval"]["last"]
         if outcome == "completed" and first and last:
             self._console.print(before_after(first, last))
-        self._console.print(f"{outcome} after {summary['steps']} steps in {summary['wall_s']:.0f} s")
+        steps = summary["steps"]
+        self._say("", f"{outcome} after {steps} step{'s' * (steps != 1)} in {summary['wall_s']:.0f} s")
         if model_path is not None:
-            self._console.print(Text(f"model: {model_path}"))
+            self._say("", f"model: {model_path}")
             if outcome != "completed":
-                self._console.print(Text(f"to go on: reasonrl resume {model_path.parent.parent}"))
+                self._say("", f"to go on: reasonrl resume {model_path.parent.parent}")
 
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:

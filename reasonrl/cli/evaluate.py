@@ -15,15 +15,19 @@ def run_eval(target: str, recipe: str | None, as_json: bool, plugin_files: Seque
     found = find_target(target, recipe, plugins)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one or give --recipe")
-    from accelerate import PartialState
+    from reasonrl.cli.waiting import open_progress
 
-    from reasonrl.cli.console import ConsoleReporter
-    from reasonrl.trainer.ask import evaluate_model
+    with open_progress(found.resolved, "eval") as progress:
+        from accelerate import PartialState
 
-    results = evaluate_model(found, plugins)
+        from reasonrl.trainer.ask import evaluate_model
+
+        results = evaluate_model(found, plugins, progress)
     if not PartialState().is_main_process:
         return
     if as_json:
         sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
     else:
+        from reasonrl.cli.console import ConsoleReporter
+
         ConsoleReporter().evaluated_model(found.model_path, results)

@@ -23,6 +23,10 @@ def run_generate(
     plugins = load_with(run_of(target), plugin_files)
     found = find_target(target, recipe, plugins)
     from reasonrl.cli.console import ConsoleReporter
-    from reasonrl.trainer.ask import generate
+    from reasonrl.cli.waiting import open_progress
 
-    ConsoleReporter().generated(generate(found, plugins, fields, num=num, temperature=temperature))
+    with open_progress(found.resolved, "generate") as progress:
+        from reasonrl.trainer.ask import generate
+
+        scored = generate(found, plugins, fields, progress, num=num, temperature=temperature)
+    ConsoleReporter().generated(scored)

@@ -17,6 +17,7 @@ from rich.live import Live
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.live_pace import Pace
 from reasonrl.cli.live_view import LiveView, suite_figures
+from reasonrl.cli.waiting import Waiting
 from reasonrl.observability.transcripts import transcript_records
 
 if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
-    from reasonrl.observability.reporter import Phase, Plan, Reporter
+    from reasonrl.observability.reporter import EvaluationProgress, Outline, Phase, Plan, Reporter
 
 log = logging.getLogger(__name__)
 SMALLEST = (50, 12)  # columns, rows
@@ -77,15 +78,28 @@ class LiveReporter:
         self._live: Live | None = None
         self._view: LiveView | None = None
         self._plan: Plan | None = None
+        self._outline: Outline | None = None
+        self._waiting = Waiting(console)
         self._size = console.size
 
+    def starting(self, outline: Outline) -> None:
+        self._outline = outline
+        self._guarded(lambda: self._plain.starting(outline))
+
+    def waiting(self, what: str) -> None:
+        if not self._tell(lambda view: view.begin(what, self._clock())):
+            self._guarded(lambda: self._waiting.show(what))
+
     def planned(self, plan: Plan) -> None:
+        self._guarded(self._waiting.stop)
         self._guarded(lambda: self._plain.planned(plan))
         ascii_only = not self._console.encoding.lower().startswith("utf")
         with self._lock:
             self._plan = plan
             pace = Pace(plan.total_steps, plan.evaluation_every, self._clock())
             self._view = LiveView(plan.title, pace, ascii_only=ascii_only)
+            if plan.past is not None:
+                self._view.recall(plan.past)
             self._guarded(self._start)
         if self._refresh_s > 0:
             threading.Thread(target=self._keep_fresh, name="live-view", daemon=True).start()
@@ -98,6 +112,15 @@ class LiveReporter:
         is_shown = self._tell(lambda view: view.stepped(record.step, record.metrics, sample, self._clock()))
         if not is_shown:
             self._guarded(lambda: self._plain.stepped(record, total_steps, groups))
+
+    def evaluating(self, progress: EvaluationProgress) -> None:
+        """Comes with every token: it is noted, and drawn with the next picture."""
+        with self._lock:
+            view, is_live = self._view, self._live is not None
+            if view is not None:
+                view.evaluating(progress)
+        if not is_live:
+            self._guarded(lambda: self._plain.evaluating(progress))
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         if not self._tell(lambda view: view.evaluated(step, suite_figures(results), self._clock())):
@@ -114,6 +137,7 @@ class LiveReporter:
     def close(self) -> None:
         """Give the terminal back: cursor, standard streams. Can be called at any time, more than once."""
         self._ended.set()
+        self._guarded(self._waiting.stop)
         with self._lock:
             live, self._live = self._live, None
             if live is not None:
@@ -154,6 +178,8 @@ class LiveReporter:
         assert self._plan is not None
         self._live.stop()
         self._console.clear()
+        if self._outline is not None:
+            self._plain.starting(self._outline)
         self._plain.planned(self._plan)
         self._start()
 

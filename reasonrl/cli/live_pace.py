@@ -1,6 +1,7 @@
 """How long a run will still take, from the times measured so far."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -24,9 +25,9 @@ class Pace:
     evaluation_every: int
     started: float
     steps_done: int = 0
-    evaluated_at: int = 0
     _since: float = 0.0
-    _evaluation_started: float = 0.0
+    _evaluation_started: float | None = None
+    _evaluated_share: float = 0.0
     _excluded: float = 0.0
     _step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEPS_REMEMBERED))
     _evaluation_s: deque[float] = field(default_factory=lambda: deque(maxlen=EVALUATIONS_REMEMBERED))
@@ -34,32 +35,56 @@ class Pace:
     def __post_init__(self) -> None:
         self._since = self.started
 
-    def evaluation_begins(self, now: float) -> None:
-        self._evaluation_started = now
+    def recall(self, step: int, step_s: Sequence[float], evaluation_s: Sequence[float]) -> None:
+        """A run that is resumed after ``step``: how long its steps and evaluations took before."""
+        self.steps_done = step
+        self._step_s.extend(step_s)
+        self._evaluation_s.extend(evaluation_s)
 
-    def evaluated(self, step: int, now: float) -> None:
-        """Step 0 restarts the clock of the first step: what came before was loading."""
-        self.evaluated_at = step
-        self._evaluation_s.append(now - self._evaluation_started)
-        if self.steps_done == 0 and step == 0:
+    def evaluation_begins(self, now: float) -> None:
+        self._evaluation_started, self._evaluated_share = now, 0.0
+
+    def evaluation_stands(self, share: float) -> None:
+        """The share of the running evaluation's problems that is done."""
+        self._evaluated_share = share
+
+    def evaluated(self, now: float) -> None:
+        """It belongs to no step. What came before that of step 0 was loading, and belongs to no step either."""
+        began, self._evaluation_started = self._evaluation_started, None
+        if began is None:
+            return
+        self._evaluation_s.append(now - began)
+        if self.steps_done == 0:
             self._since = now
         else:
-            self._excluded += now - self._evaluation_started
+            self._excluded += now - began
 
     def stepped(self, step: int, now: float) -> None:
-        """A step is everything since the one before (saving too), less its evaluation."""
+        """A step is everything since the one before (saving too), less the evaluation between them."""
+        if step > self.steps_done:  # else it was taken before the run was resumed, and is only evaluated now
+            self._step_s.append(now - self._since - self._excluded)
         self.steps_done = step
-        self._step_s.append(now - self._since - self._excluded)
         self._since, self._excluded = now, 0.0
 
     def left_s(self, now: float) -> float | None:
         """Seconds to the end: steps and evaluations left at the recent pace. None before the first step is done."""
-        if not self._step_s:
+        running_s = self._running_evaluation_s(now)
+        if running_s is None or (not self._step_s and self.steps_done < self.total_steps):
             return None
-        steps = (self.total_steps - self.steps_done) * fmean(self._step_s)
-        done = max(self.steps_done, self.evaluated_at)
-        evaluations = 0.0
+        steps = (self.total_steps - self.steps_done) * fmean(self._step_s or [0.0])
+        evaluations = running_s
         if self._evaluation_s:
-            left = evaluations_left(done, self.total_steps, self.evaluation_every)
-            evaluations = left * fmean(self._evaluation_s)
-        return max(0.0, steps + evaluations - (now - self._since - self._excluded))
+            left = evaluations_left(self.steps_done, self.total_steps, self.evaluation_every)
+            evaluations += left * fmean(self._evaluation_s)
+        since = self._evaluation_started if self._evaluation_started is not None else now
+        begun = 0.0 if self.steps_done >= self.total_steps else since - self._since - self._excluded
+        return max(0.0, steps + evaluations - begun)
+
+    def _running_evaluation_s(self, now: float) -> float | None:
+        """What is left of the evaluation that is going on, if one is; None if nothing says how long it takes."""
+        if self._evaluation_started is None:
+            return 0.0
+        taken = now - self._evaluation_started
+        if self._evaluated_share > 0.0:
+            return taken / self._evaluated_share - taken
+        return max(0.0, fmean(self._evaluation_s) - taken) if self._evaluation_s else None

@@ -14,23 +14,31 @@ NOT_FINITE = "?"
 _UNSURE = re.compile(r"[\ufe00-\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
 
 
-def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """The last ``width`` values, one character each, lowest to highest between their minimum and maximum.
+def bars(values: Sequence[float], width: int, *, rows: int = 1, ascii_only: bool = False) -> list[str]:
+    """The last ``width`` values, one column each, as high as ``rows`` lines; the top line first.
 
-    A constant series is drawn at the bottom; what is not finite as ``?``.
+    The height covers the range between minimum and maximum; a constant series is drawn at the bottom, what is not
+    finite as ``?``.
     """
     levels = ASCII_LEVELS if ascii_only else BLOCKS
     shown = list(values)[-width:] if width > 0 else []
     finite = [value for value in shown if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    most = rows * len(levels)
 
-    def level(value: float) -> str:
+    def cell(value: float, row: int) -> str:
         if not math.isfinite(value):
-            return NOT_FINITE
+            return NOT_FINITE if row == 0 else " "
         share = (value - low) / (high - low) if high > low else 0.0
-        return levels[min(len(levels) - 1, int(share * len(levels)))]
+        filled = min(most, int(share * most) + 1) - row * len(levels)
+        return levels[min(filled, len(levels)) - 1] if filled > 0 else " "
 
-    return "".join(map(level, shown))
+    return ["".join(cell(value, row) for value in shown) for row in reversed(range(rows))]
+
+
+def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
+    """``bars`` in one line."""
+    return bars(values, width, ascii_only=ascii_only)[0]
 
 
 def duration(seconds: float) -> str:

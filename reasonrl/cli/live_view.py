@@ -12,9 +12,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from reasonrl.cli.live_pace import Pace
-from reasonrl.cli.live_text import duration, fit, harmless, last_lines, sparkline
+from reasonrl.cli.live_text import bars, duration, fit, harmless, last_lines
+from reasonrl.observability.reporter import EvaluationProgress, Past
 
-HISTORY = 40  # steps in a sparkline
+HISTORY = 1000  # steps that are remembered; a curve shows as many as fit
 METRICS = (  # metric, label, format of its figures
     ("reward/mean", "reward", "{:.3f}"),
     ("train/accuracy", "accuracy", "{:.1%}"),
@@ -28,9 +29,13 @@ METRICS = (  # metric, label, format of its figures
     ("throughput/train_tokens_per_s", "train t/s", "{:,.0f}"),
 )
 ONLY_SFT = ("optim/learning_rate",)
-LABEL, FIGURE, RANGE = 10, 8, 19  # columns
+LABEL, FIGURE, RANGE = 11, 9, 20  # columns, with the gap beside them
+MIN_RANGED = 80  # columns; with fewer the range is left out
+MAX_ROWS = 4  # lines of a curve
+SAMPLE = 12  # lines that a sample should have before curves grow
 MIN_NAME, MAX_NAME = 10, 20  # columns of a suite
 MAX_SUITES = 4
+MIN_BAR = 6  # cells of a progress bar
 MAX_TEXT = 4000  # characters of a prompt or completion that are looked at
 
 
@@ -54,25 +59,38 @@ class LiveView:
     skipped_at: int = 0
     unscored: float = 0.0
     unscored_at: int = 0
+    evaluation: EvaluationProgress | None = None
 
     def begin(self, phase: str, now: float) -> None:
-        self.phase = phase
+        self.phase, self.evaluation = phase, None
         if phase == "evaluating":
             self.pace.evaluation_begins(now)
 
+    def recall(self, past: Past) -> None:
+        """Where a resumed run stands."""
+        for metrics in past.metrics:
+            self._keep(int(metrics["step"]), metrics)
+        self.step = past.step
+        self.first, self.first_at = past.first.get("suites", {}), past.first.get("step", 0)
+        self.last, self.last_at = past.last.get("suites", {}), past.last.get("step", 0)
+        self.pace.recall(past.step, _times(past, "time/step_s"), _times(past, "time/evaluation_s"))
+
     def stepped(
-        self, step: int, metrics: Mapping[str, float], sample: Mapping[str, Any] | None, now: float
+        self, step: int, metrics: Mapping[str, Any], sample: Mapping[str, Any] | None, now: float
     ) -> None:
         """``sample`` is a transcript record."""
         self.step = step
         self.pace.stepped(step, now)
+        self._keep(step, metrics)
+        if sample is not None:
+            self.sample, self.sample_at = sample, step
+
+    def _keep(self, step: int, metrics: Mapping[str, Any]) -> None:
         for key, _, _ in METRICS:
             if key in metrics and (key not in ONLY_SFT or "loss/sft" in metrics):
                 value = metrics[key]
                 figure = math.nan if value is None else float(value)
                 self.history.setdefault(key, deque(maxlen=HISTORY)).append(figure)
-        if sample is not None:
-            self.sample, self.sample_at = sample, step
         if metrics.get("optim/skipped_updates"):
             self.skipped, self.skipped_at = self.skipped + int(metrics["optim/skipped_updates"]), step
         if metrics.get("reward/unscored_frac"):
@@ -80,16 +98,25 @@ class LiveView:
 
     def evaluated(self, step: int, suites: Mapping[str, Mapping[str, Any]], now: float) -> None:
         """``suites`` as in ``summary.json`` of an evaluation."""
-        self.pace.evaluated(step, now)
+        self.pace.evaluated(now)
+        self.evaluation = None
         if not self.first:
             self.first, self.first_at = dict(suites), step
         self.last, self.last_at = dict(suites), step
+
+    def evaluating(self, progress: EvaluationProgress) -> None:
+        self.evaluation = progress
+        self.pace.evaluation_stands(progress.done / max(1, progress.total))
 
     def lines(self, width: int, height: int, now: float) -> list[Text]:
         """At most ``height`` lines of at most ``width`` cells; what matters least is cut first."""
         drawn = [self._title(width), self._progress(width, now), *self._warnings(width)]
         sections = [self.curves(width), self._evaluations(width)]
-        roomy = height - len(drawn) - sum(map(len, sections)) >= 10
+        left = height - len(drawn) - sum(map(len, sections))
+        roomy = left >= 10
+        more = (left - SAMPLE - len(sections) - 1) // max(1, len(sections[0]))
+        if more > 0:
+            sections[0] = self.curves(width, rows=min(more, MAX_ROWS), gap=True)
         for section in sections:
             drawn += [Text(), *section] if roomy and section else section
         drawn += [Text()] if roomy and self.sample else []
@@ -98,41 +125,46 @@ class LiveView:
             line.truncate(max(1, width))
         return drawn[: max(0, height)]
 
-    def curves(self, width: int) -> list[Text]:
-        """A line a metric: its last steps, where it stands, and in what range the picture lies."""
-        shown = max(0, min(HISTORY, width - LABEL - FIGURE - 2))
-        ranged = width >= LABEL + HISTORY + FIGURE + RANGE + 2
+    def curves(self, width: int, *, rows: int = 1, gap: bool = False) -> list[Text]:
+        """A curve a metric: its last steps, where it stands, and in what range the picture lies."""
+        cells = max(0, width - LABEL - FIGURE - (RANGE if width >= MIN_RANGED else 0))
+        per_step = max(1, cells // max(1, self.pace.total_steps))
         drawn = []
         for key, label, form in METRICS:
-            values = self.history.get(key)
-            if not values:
-                continue
-            recent = list(values)[-max(1, shown) :]
-            line = Text(f"{label:<{LABEL}} ", no_wrap=True)
-            line.append(f"{sparkline(recent, shown, ascii_only=self.ascii_only):<{shown}}")
-            line.append(f" {_figure(form, recent[-1]):>{FIGURE}}", style="bold")
-            finite = [value for value in recent if math.isfinite(value)]
-            if ranged and finite:
-                span = f"{_figure(form, min(finite))} to {_figure(form, max(finite))}"
-                line.append(f"  {span:>{RANGE - 1}}"[: RANGE + 1], style="dim")
-            drawn.append(line)
+            if values := self.history.get(key):
+                recent = list(values)[-max(1, cells // per_step) :]
+                wide = [value for value in recent for _ in range(per_step)]
+                *above, base = bars(wide, cells, rows=rows, ascii_only=self.ascii_only)
+                drawn += [Text()] if gap and drawn else []
+                drawn += [Text(" " * LABEL + line, no_wrap=True) for line in above]
+                line = Text(f"{label:<{LABEL}}{base:<{cells}}", no_wrap=True)
+                line.append(f"{_figure(form, recent[-1]):>{FIGURE}}", style="bold")
+                drawn.append(_with_range(line, form, recent) if width >= MIN_RANGED else line)
         return drawn
 
     def _title(self, width: int) -> Text:
-        title = fit(self._harmless(self.title), width - len(self.phase) - 2)
-        gap = " " * (width - cell_len(title) - len(self.phase))
-        return Text.assemble((title, "bold"), gap, self.phase, no_wrap=True)
+        phase = f"{self.phase} {self._harmless(self.evaluation.suite)}" if self.evaluation else self.phase
+        phase = fit(phase, max(len(self.phase), width // 2))
+        title = fit(self._harmless(self.title), width - cell_len(phase) - 2)
+        gap = " " * (width - cell_len(title) - cell_len(phase))
+        return Text.assemble((title, "bold"), gap, phase, no_wrap=True)
 
     def _progress(self, width: int, now: float) -> Text:
-        total = self.pace.total_steps
+        """Steps; while the run is evaluated, the problems of the evaluation."""
         left = self.pace.left_s(now)
         times = f" {duration(now - self.pace.started)} gone, "
         times += "time left: measuring" if left is None else f"about {duration(left)} left"
-        head = f"step {self.step}/{total} "
-        room = max(0, width - len(head) - len(times))
-        done = min(room, room * self.step // max(1, total))
-        full, empty = ("#", "-") if self.ascii_only else ("█", "░")
-        return Text(fit(head + full * done + empty * (room - done) + times, width), no_wrap=True)
+        done, total = self.step, max(1, self.pace.total_steps)
+        head = f"step {self.step}/{self.pace.total_steps} "
+        if self.evaluation is not None:
+            done, total = self.evaluation.done, max(1, self.evaluation.total)
+            of = f"{done:,}/{self.evaluation.total:,} problems"
+            room = width - len(head) - len(of) - len(times) - 1 >= MIN_BAR + len("evaluated ")
+            head += f"evaluated {of} " if room else f"{of} "
+        cells = max(0, width - len(head) - len(times))
+        full = min(cells, cells * done // total)
+        on, off = ("#", "-") if self.ascii_only else ("█", "░")
+        return Text(fit(head + on * full + off * (cells - full) + times, width), no_wrap=True)
 
     def _warnings(self, width: int) -> list[Text]:
         said = []
@@ -191,6 +223,18 @@ class LiveView:
 def suite_figures(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
     """``SuiteResult``s as ``evaluated`` wants them."""
     return {result.name: result.to_json() for result in results}
+
+
+def _with_range(line: Text, form: str, values: Sequence[float]) -> Text:
+    finite = [value for value in values if math.isfinite(value)]
+    if finite:
+        span = f"{_figure(form, min(finite))} to {_figure(form, max(finite))}"
+        line.append(f"  {span:>{RANGE - 2}}", style="dim")
+    return line
+
+
+def _times(past: Past, key: str) -> list[float]:
+    return [float(metrics[key]) for metrics in past.metrics if metrics.get(key) is not None]
 
 
 def _verdict(record: Mapping[str, Any]) -> tuple[str, str]:

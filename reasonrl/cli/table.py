@@ -19,6 +19,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = 
         yield from (" " * indent + line for line in more)
 
 
-def wrapped(text: str, *, indent: str = "", width: int = WIDTH) -> str:
-    """``text`` in lines of at most ``width`` columns, each after ``indent``."""
-    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+def wrapped(text: str, *, indent: str = "", lead: str | None = None, width: int = WIDTH) -> str:
+    """``text`` in lines of at most ``width`` columns, each after ``indent``, the first after ``lead``.
+
+    Lines are broken at spaces alone: a path that is longer than a line stays whole.
+    """
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent if lead is None else lead,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -54,6 +54,10 @@ class AlgorithmContext:
     total_steps: int
 
 
+def _ignore(completions: int) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutContext:
     """What an engine gets.
@@ -62,6 +66,9 @@ class RolloutContext:
     ``model_path`` the folder or hub name of the starting model; ``device`` a torch device; ``precision`` that of the
     trainer's forward passes: float32 or bfloat16. The factory runs before the run folder exists, and refuses there what
     it can; memory and processes are taken when the engine is entered.
+
+    An engine may call ``on_finished(n)`` while ``generate`` works: ``n`` completions of this call are finished so far.
+    Evaluations show it as their progress.
     """
 
     policy: Any
@@ -71,6 +78,7 @@ class RolloutContext:
     model_path: str
     max_prompt_tokens: int
     precision: str = "float32"
+    on_finished: Callable[[int], None] = _ignore
 
 
 @runtime_checkable

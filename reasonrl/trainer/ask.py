@@ -12,9 +12,11 @@ from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, Recipe
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
+from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins, describe, one_line
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.suite_runner import evaluate_suites
 from reasonrl.trainer.targets import Target
 from reasonrl.trainer.workbench import (
@@ -29,21 +31,31 @@ from reasonrl.trainer.workbench import (
 )
 
 
-def evaluate_model(target: Target, plugins: Plugins) -> Sequence[SuiteResult]:
+def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequence[SuiteResult]:
     """Every suite of the target's recipe."""
     recipe = target.resolved.recipe
+    reporter.waiting("loading tasks")
     suites = build_suites(
         target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
     )
-    bench = _open(target)
+    bench = _open(target, reporter)
+    bench.watch.tell = reporter.evaluating
     preflight(bench, recipe.sampling, suites)
-    with build_backend(target.resolved.rollout, plugins, bench, recipe.sampling) as engine:
+    backend = build_backend(target.resolved.rollout, plugins, bench, recipe.sampling)
+    reporter.waiting(f"starting rollout engine {target.resolved.rollout.name}")
+    with backend as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
-        return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks)
+        return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks, bench.watch)
 
 
 def generate(
-    target: Target, plugins: Plugins, fields: Mapping[str, str], *, num: int, temperature: float | None
+    target: Target,
+    plugins: Plugins,
+    fields: Mapping[str, str],
+    reporter: Reporter,
+    *,
+    num: int,
+    temperature: float | None,
 ) -> ScoredGroup:
     """``num`` scored completions of one problem: the one that ``fields`` describe, or the first held-out one."""
     resolved = target.resolved
@@ -51,9 +63,10 @@ def generate(
         raise RecipeError("this recipe has no task to make a problem from; give --recipe RECIPE")
     recipe = resolved.recipe
     assert resolved.task is not None
+    reporter.waiting(f"loading task {resolved.task.name}")
     task = build_task(resolved.task, plugins, recipe.seed)
     problem = _problem(task, resolved.task.name, fields)
-    bench = _open(target)
+    bench = _open(target, reporter)
     sampling = sampling_params(recipe)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
@@ -67,13 +80,17 @@ def generate(
         seed=derive_seed(recipe.seed, "generate"),
     )
     rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
-    with build_backend(resolved.rollout, plugins, bench, recipe.sampling) as engine:
+    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
+    reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
+    with backend as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+        reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
         return rewards.score(sample(engine, [request])[0])
 
 
-def _open(target: Target) -> Workbench:
+def _open(target: Target, reporter: Reporter) -> Workbench:
     quiet_libraries()
+    reporter.waiting(f"loading model {model_title(target.resolved)}")
     recipe = target.resolved.recipe
     return open_workbench(recipe.model, target.model_path, seed=recipe.seed)
 

@@ -111,6 +111,8 @@ class Driver:
     def _close(self, groups: Sequence[ScoredGroup], diagnosis: str = "") -> None:
         """What follows a step: evaluate, record, save."""
         step, timer = self._state.step, Timer()
+        if self._state.record is not None:
+            self._logbook.show(StepRecord(step=step, **self._state.record), groups)
         metrics: Mapping[str, float] = {}
         if not diagnosis and self._plan.is_evaluated(step):
             with timer("evaluation_s"), self._stop.interruptible():

@@ -13,7 +13,7 @@ from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.jsonl import append_jsonl, write_jsonl
-from reasonrl.observability.reporter import Phase, Reporter
+from reasonrl.observability.reporter import EvaluationProgress, Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.redact import redact_text
@@ -75,8 +75,18 @@ class Logbook:
             path = self._run_dir.path / "transcripts" / f"step_{step:06d}.jsonl"
             write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
 
+    def evaluating(self, progress: EvaluationProgress) -> None:
+        """How far the evaluation is, for whoever watches."""
+        if self._run_dir is not None:
+            self._reporter.evaluating(progress)
+
+    def show(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
+        """A step that has been taken, for whoever watches: its evaluation may take minutes."""
+        if self._run_dir is not None:
+            self._reporter.stepped(record, self._total_steps, groups)
+
     def record(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
-        """One finished step."""
+        """One finished step with its evaluation."""
         self._steps_done = record.step
         self._plugins.observe("reasonrl_step_finished", run=self._info, record=record, groups=groups)
         if self._run_dir is None:
@@ -85,7 +95,6 @@ class Logbook:
         append_jsonl(self._run_dir.path / METRICS, line)
         if self._trackers is not None:
             self._trackers.log({**record.metrics, **record.timing_s}, record.step)
-        self._reporter.stepped(record, self._total_steps, groups)
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         """The suites at ``step``; every completion is kept in ``evals/``."""

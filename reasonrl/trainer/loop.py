@@ -32,7 +32,7 @@ from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import learning_rate_factor
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
-from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
 
@@ -56,6 +56,7 @@ class TrainerParts:
     optimizer: Any
     updater: Updater
     suites: Sequence[Suite]
+    watch: EvaluationWatch
     ranks: Ranks
     accelerator: Accelerator
     logbook: Logbook
@@ -222,7 +223,8 @@ class Trainer:
             return {}
         p.logbook.phase("evaluating")
         with p.accelerator.autocast():
-            results = evaluate_suites(p.suites, p.engine.at(p.updater.policy_version), p.tokenizer, p.ranks)
+            engine = p.engine.at(p.updater.policy_version)
+            results = evaluate_suites(p.suites, engine, p.tokenizer, p.ranks, p.watch)
         p.logbook.evaluated(step, results)
         return suite_metrics(results)
 

@@ -11,6 +11,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
+from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
@@ -38,6 +39,7 @@ def run_rl(
     recipe = resolved.recipe
     check_trackers(recipe.logging.trackers)
     logged: set[tuple[str, str]] = set()
+    options.reporter.waiting(f"loading task {resolved.task.name}")
     suites = build_suites(
         resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=logged
     )
@@ -47,6 +49,7 @@ def run_rl(
         resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged
     )
     algorithm = build_algorithm(resolved, plugins)
+    options.reporter.waiting(f"loading model {model_title(resolved)}")
     bench = open_workbench(
         recipe.model,
         resolved.model_path,
@@ -64,6 +67,7 @@ def run_rl(
         parts = _assemble(resolved, algorithm, bench, run, entered, stream, rewards, suites)
         make_driver(Trainer(parts), run, bench, resolved, parts.policy, parts.optimizer).run()
 
+    options.reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
     return carry_out(run, backend, work)
 
 
@@ -103,6 +107,7 @@ def _assemble(
             ranks=bench.ranks,
         ),
         suites=suites,
+        watch=bench.watch,
         ranks=bench.ranks,
         accelerator=accelerator,
         logbook=run.logbook,

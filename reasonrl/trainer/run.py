@@ -1,23 +1,25 @@
 """Entry points of training, torch-free until the recipe has been accepted."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
 from reasonrl.errors import RecipeError
+from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.trainer.identity import total_steps
+from reasonrl.trainer.outline import outline_of
 from reasonrl.trainer.result import ALREADY_DONE, RunResult
 from reasonrl.trainer.resume import finished_summary, read_run
 from reasonrl.trainer.run_plugins import load_with
 from reasonrl.trainer.signals import stop_signals
 
-if TYPE_CHECKING:
-    from reasonrl.observability.reporter import Reporter
+RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def train(
@@ -26,7 +28,7 @@ def train(
     *,
     run_dir: str | Path | None = None,
     plugin_files: Sequence[str] = (),
-    reporter: "Reporter | None" = None,
+    reporter: Reporter | None = None,
 ) -> RunResult:
     """Train by reinforcement learning as a recipe says; see ``reasonrl.run``."""
     plugins = load_plugins(files=plugin_files)
@@ -45,7 +47,7 @@ def sft(
     run_dir: str | Path | None = None,
     output: str | Path | None = None,
     plugin_files: Sequence[str] = (),
-    reporter: "Reporter | None" = None,
+    reporter: Reporter | None = None,
 ) -> RunResult:
     """Train by imitation: demonstrations of a task, or a JSONL file of prompt/completion.
 
@@ -66,7 +68,7 @@ def resume(
     *,
     strict: bool = False,
     plugin_files: Sequence[str] = (),
-    reporter: "Reporter | None" = None,
+    reporter: Reporter | None = None,
 ) -> RunResult:
     """Go on with a run, of either kind, from its newest checkpoint that verifies; see ``reasonrl.resume``."""
     path = Path(run_dir)
@@ -83,16 +85,18 @@ def resume(
 def _carry_out(
     resolved: AnyResolved,
     plugins: Plugins,
-    reporter: "Reporter | None",
+    reporter: Reporter | None,
     output: str | Path | None = None,
     **options: Any,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
     with stop_signals() as stop:
-        from reasonrl.observability.reporter import SilentReporter
+        told = reporter if reporter is not None and is_first_process() else SilentReporter()
+        told.starting(outline_of(resolved, plugins))
+        told.waiting("loading torch and transformers")
         from reasonrl.trainer.runs import RunOptions
 
-        whole = RunOptions(reporter=reporter or SilentReporter(), stop=stop, **options)
+        whole = RunOptions(reporter=told, stop=stop, **options)
         if isinstance(resolved, ResolvedSft):
             from reasonrl.trainer.sft import run_sft
 
@@ -100,3 +104,8 @@ def _carry_out(
         from reasonrl.trainer.rl import run_rl
 
         return run_rl(resolved, plugins, whole)
+
+
+def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is rank 0, as the launcher says, before torch could say so."""
+    return next((environ[key] for key in RANK_KEYS if environ.get(key)), "0") == "0"

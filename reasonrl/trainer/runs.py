@@ -11,16 +11,18 @@ from typing import Any
 from reasonrl.checkpoint.models import clear_leftovers, newest_valid, set_aside_later
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo
+from reasonrl.observability.jsonl import read_jsonl
+from reasonrl.observability.reporter import Past, Reporter, SilentReporter
 from reasonrl.observability.reporter import Plan as Announcement
-from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
-from reasonrl.trainer.describe import describe_run, run_manifest
+from reasonrl.trainer.describe import describe_bench, run_manifest
 from reasonrl.trainer.driver import Driver, Job, Plan
 from reasonrl.trainer.identity import identity_of, refuse_changes, total_steps
-from reasonrl.trainer.logbook import Logbook, said
+from reasonrl.trainer.logbook import METRICS, Logbook, said
+from reasonrl.trainer.outline import title_of
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.saving import Saver, machine
@@ -197,20 +199,19 @@ def _open_logbook(
     point: ResumePoint | None,
 ) -> Logbook:
     recipe = resolved.recipe
-    plan = describe_run(resolved, plugins, bench, folder.path if folder else None)
     plain = render_plain(resolved)
     info = RunInfo(
         name=recipe.name,
         run_dir=folder.path if folder else Path(recipe.output_dir),
         seed=recipe.seed,
-        total_steps=plan.total_steps,
+        total_steps=total_steps(resolved),
         recipe=plain,
     )
     if folder is not None:
         manifest = run_manifest(resolved, plugins, bench, plain)
         folder.write_text("recipe.yaml", resolved.source_yaml)
         folder.write_json("run.json", {**manifest, "resumed": _resumed(folder, bench.ranks, options, point)})
-        options.reporter.planned(_announcement(plan, options, point))
+        options.reporter.planned(_announcement(resolved, bench, folder, options, point))
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)
     trackers.start(recipe.name, folder.path if folder else None)
@@ -219,10 +220,11 @@ def _open_logbook(
         info=info,
         reporter=options.reporter,
         plugins=plugins,
-        total_steps=plan.total_steps,
+        total_steps=info.total_steps,
         transcripts_per_step=recipe.logging.transcripts_per_step,
         trackers=trackers,
     )
+    bench.watch.tell = logbook.evaluating
     if point is not None:
         logbook.resume(point.state, point.folder)
     return logbook
@@ -238,13 +240,31 @@ def _resumed(
     return [*earlier, {"after_step": point.state.step if point else 0, **machine(ranks)}]
 
 
-def _announcement(plan: Announcement, options: RunOptions, point: ResumePoint | None) -> Announcement:
-    if not options.resume:
-        return plan
-    how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
+def _announcement(
+    resolved: AnyResolved, bench: Workbench, folder: RunDir, options: RunOptions, point: ResumePoint | None
+) -> Announcement:
+    lines = list(describe_bench(resolved, bench, folder.path))
+    if options.resume:
+        how = (
+            f"after step {point.state.step}, from {point.folder}"
+            if point
+            else "from the start: no checkpoint"
+        )
+        lines.append(("resumes", how))
     return Announcement(
-        title=plan.title,
-        total_steps=plan.total_steps,
-        lines=[*plan.lines, ("resumes", how)],
-        evaluation_every=plan.evaluation_every,
+        title=title_of(resolved),
+        total_steps=total_steps(resolved),
+        lines=lines,
+        evaluation_every=resolved.recipe.evaluation.every,
+        past=_past(folder, point.state) if point else None,
+    )
+
+
+def _past(folder: RunDir, state: TrainState) -> Past:
+    metrics = folder.path / METRICS
+    return Past(
+        step=state.step,
+        metrics=list(read_jsonl(metrics)) if metrics.exists() else [],
+        first=state.logbook["first"],
+        last=state.logbook["last"],
     )

@@ -29,6 +29,7 @@ from reasonrl.trainer.identity import total_steps
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
+from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
@@ -67,6 +68,7 @@ def run_sft(
     suites = build_suites(
         resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
     )
+    options.reporter.waiting(f"loading model {model_title(resolved)}")
     bench = open_workbench(
         recipe.model,
         resolved.model_path,
@@ -74,6 +76,7 @@ def run_sft(
         trackers=recipe.logging.trackers,
         logging_dir=str(recipe.output_dir),
     )
+    options.reporter.waiting("reading demonstrations")
     examples = open_examples(resolved, plugins, bench)
     preflight(bench, recipe.sampling, suites)
     backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
@@ -84,6 +87,7 @@ def run_sft(
         make_driver(trainer, run, bench, resolved, trainer.policy, trainer.optimizer).run()
         _copy_to(output, run.logbook.model_path)
 
+    options.reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
     return carry_out(run, backend, work)
 
 
@@ -239,7 +243,9 @@ class SftTrainer:
         self._logbook.phase("evaluating")
         engine = self._engine.at(step)
         with self._bench.accelerator.autocast():
-            results = evaluate_suites(self._suites, engine, self._bench.tokenizer, self._bench.ranks)
+            results = evaluate_suites(
+                self._suites, engine, self._bench.tokenizer, self._bench.ranks, self._bench.watch
+            )
         self._logbook.evaluated(step, results)
         return suite_metrics(results)
 

@@ -1,18 +1,56 @@
 """Evaluation suites on all ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
+from reasonrl.observability.reporter import EvaluationProgress
 from reasonrl.trainer.ranks import Ranks
 
 
+@dataclass
+class EvaluationWatch:
+    """Turns what an engine says while it samples, finished completions, into problems of the evaluation."""
+
+    tell: Callable[[EvaluationProgress], None] | None = None
+    _suite: Suite | None = None
+    _before: int = 0
+    _total: int = 0
+    _ranks: int = 1
+
+    def finished(self, completions: int) -> None:
+        """What an engine gets as ``RolloutContext.on_finished``. Heard during evaluations only."""
+        if self._suite is None or self.tell is None:
+            return
+        # The share of this rank stands for all.
+        problems = min(self._suite.problems, completions * self._ranks // self._suite.samples)
+        self.tell(EvaluationProgress(suite=self._suite.name, done=self._before + problems, total=self._total))
+
+    @contextmanager
+    def of(self, suite: Suite, *, before: int, total: int, ranks: int) -> Iterator[None]:
+        """Follow ``suite``, after ``before`` problems of other suites."""
+        self._suite, self._before, self._total, self._ranks = suite, before, total, ranks
+        self.finished(0)
+        try:
+            yield
+        finally:
+            self._suite = None
+
+
 def evaluate_suites(
-    suites: Sequence[Suite], backend: RolloutBackend, tokenizer: Any, ranks: Ranks
+    suites: Sequence[Suite], backend: RolloutBackend, tokenizer: Any, ranks: Ranks, watch: EvaluationWatch
 ) -> list[SuiteResult]:
     """Every suite, its problems dealt out over the ranks; all ranks get all results."""
-    return [_evaluate(suite, backend, tokenizer, ranks) for suite in suites]
+    total = sum(suite.problems for suite in suites)
+    results: list[SuiteResult] = []
+    for number, suite in enumerate(suites):
+        before = sum(earlier.problems for earlier in suites[:number])
+        with watch.of(suite, before=before, total=total, ranks=ranks.size):
+            results.append(_evaluate(suite, backend, tokenizer, ranks))
+    return results
 
 
 def _evaluate(suite: Suite, backend: RolloutBackend, tokenizer: Any, ranks: Ranks) -> SuiteResult:

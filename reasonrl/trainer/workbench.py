@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,7 @@ from reasonrl.recipe.resolved import Component, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, ModelConfig, OptimizerConfig, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.suite_runner import EvaluationWatch
 
 PREFLIGHT_PROBLEMS = 32
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
@@ -39,6 +40,7 @@ class Workbench:
     tokenizer: Any
     model_path: str
     precision: str
+    watch: EvaluationWatch = field(default_factory=EvaluationWatch)
 
 
 def open_workbench(
@@ -174,6 +176,7 @@ def build_backend(component: Component, plugins: Plugins, bench: Workbench, samp
         model_path=bench.model_path,
         precision=bench.precision,
         max_prompt_tokens=sampling.max_prompt_tokens,
+        on_finished=bench.watch.finished,
     )
     return plugins.build(component.spec, component.config, context)
 

@@ -301,7 +301,7 @@ def test_wrong_input_ends_with_one_line_and_writes_nothing(
     path = recipe(tmp_path, tiny_model, **changes)
     done = cli("train", path, *overrides)
     assert done.exit_code == 2, done.output
-    lines = done.output.strip().splitlines()
+    lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["faulty.yaml"]

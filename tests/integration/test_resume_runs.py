@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import CheckpointError
+from reasonrl.observability.reporter import SilentReporter
 from reasonrl.trainer.signals import StopRequested, stop_signals
 
 TRAINER = {"steps": 3, "prompts_per_step": 4}
@@ -114,7 +115,7 @@ def test_a_changed_recipe_is_refused_with_what_changed(
     done = resume_cli(run)
     assert done.exit_code == 2
     assert said in done.output
-    assert len(done.output.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 1
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "recipe.yaml"}
 
 
@@ -187,23 +188,18 @@ def test_the_best_checkpoint_stays_and_is_named(tiny_model: Path, tmp_path: Path
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_000001", "step_000006"]
 
 
-class Stopper:
+class Stopper(SilentReporter):
     """A reporter that presses Ctrl-C when a phase begins for the n-th time."""
 
     def __init__(self, phase: str, number: int) -> None:
         self.wanted, self.number, self.seen = phase, number, Counter[str]()
 
-    def phase(self, phase: str) -> None:
+    def phase(self, phase: Any) -> None:
         import signal
 
         self.seen[phase] += 1
         if phase == self.wanted and self.seen[phase] == self.number:
             signal.raise_signal(signal.SIGTERM)
-
-    def planned(self, plan: Any) -> None: ...
-    def stepped(self, *args: Any) -> None: ...
-    def evaluated(self, *args: Any) -> None: ...
-    def finished(self, *args: Any) -> None: ...
 
 
 @pytest.mark.parametrize(

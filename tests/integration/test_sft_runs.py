@@ -172,7 +172,7 @@ def test_bad_demonstrations_end_with_one_line_and_write_nothing(
     path = from_file(tmp_path, tiny_model, file)
     done = sft(path, tmp_path / "run", code=2)
     assert message in done.output
-    assert len(done.output.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "runs").exists()
 

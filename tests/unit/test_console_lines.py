@@ -1,6 +1,7 @@
 """What a run says while it runs, and how missing ranks are found."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from reasonrl.cli.ranks import (
     was_left_alone,
 )
 from reasonrl.errors import RecipeError
-from reasonrl.observability.reporter import Plan
+from reasonrl.evaluation.suites import SuiteResult
+from reasonrl.observability.reporter import EvaluationProgress, Outline, Plan
 
 
 def reporter() -> tuple[ConsoleReporter, io.StringIO]:
@@ -71,6 +73,8 @@ def test_text_of_a_model_cannot_command_the_terminal() -> None:
 
 def test_plan_and_end() -> None:
     shown, out = reporter()
+    shown.starting(Outline(title="run [x]", lines=[("task", "toy [z]")]))
+    shown.waiting("loading model tiny")
     shown.planned(Plan(title="run [x]", total_steps=3, lines=[("model", "tiny [y]")]))
     figures = {"accuracy": 0.1, "ci95": [0.05, 0.2], "format": 0.5, "length_tokens": 20.0, "problems": 9}
     point = {"step": 0, "suite": "held_out", **figures, "suites": {"held_out": figures}}
@@ -82,13 +86,15 @@ def test_plan_and_end() -> None:
     shown.finished("interrupted", {**summary, "steps": 2}, Path("runs/x-1/checkpoints/step_000002"))
     text = out.getvalue()
     assert text.endswith("model: runs/x-1/checkpoints/step_000002\nto go on: reasonrl resume runs/x-1\n")
-    assert "run [x]\n  model       tiny [y]\n" in text
+    assert text.startswith(
+        "run [x]\n  task        toy [z]\nloading model tiny ...\n  model       tiny [y]\n\n"
+    )
     assert "before (step 0) and after (step 3)" in text
     assert "10.0% (5.0% to 20.0%)" in text
     assert "40.0%" in text
     assert "completed after 3 steps in 61 s" in text
     assert text.count("before (step") == 1
-    assert "failed after 1 steps" in text
+    assert "failed after 1 step in" in text
 
 
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -147,3 +153,52 @@ def test_an_unknown_number_of_processes_is_refused() -> None:
     """The parent of this test names no number of processes."""
     with pytest.raises(RecipeError, match="use `torchrun --nproc-per-node N"):
         start_missing_ranks(LAUNCHED)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_terminal_never_breaks_a_line_within_a_word(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, highlight=False, soft_wrap=True)
+    shown = ConsoleReporter(console)
+    folder = "/home/somebody/" + "a_long_name/" * 20
+    lines = [
+        ("a step", "48 prompts x 8 = 384 completions of at most 220 tokens; 2 optimizer steps of 192"),
+        ("evaluation", "four_numbers: 512 problems x 1, temperature 1; first, last and every 10 steps"),
+        ("run folder", folder),
+    ]
+    shown.starting(Outline(title="reasonrl 0.1.0: countdown_grpo", lines=lines))
+    values = {"reward/mean": 0.5, "train/accuracy": 0.25, "completion/length_tokens/mean": 97.0}
+    more = {"completion/truncated_frac": 0.125, "policy/entropy": 0.33, "reward/unscored_frac": 0.5}
+    shown.stepped(StepRecord(step=7, metrics={**values, **more}, timing_s={"time/step_s": 1.25}), 100, [])
+    figures = {"accuracy": 0.1, "format": 0.5, "length_tokens": 20.0}
+    result = SuiteResult(name="held_out", problems=9, samples=1, metrics=figures, ci95=(0.05, 0.2), groups=())
+    shown.evaluated(7, [result])
+    said = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert all(len(line.rstrip()) <= width or folder in line for line in said.splitlines())
+    words = [word for _, text in lines for word in text.split()]
+    assert set(words) <= set(said.split()), "a word was broken"
+    indents = [line for line in said.splitlines() if line.startswith("                ")]
+    assert not indents, "a continued line begins below the text, not beyond it"
+    if width <= 80:
+        assert "\n              " in said, "the plan is continued below its text"
+
+
+def test_a_file_gets_a_line_each_however_long() -> None:
+    out = io.StringIO()
+    shown = ConsoleReporter(Console(file=out, width=20, highlight=False, soft_wrap=True))
+    shown.starting(Outline(title="x", lines=[("label", "word " * 40)]))
+    assert out.getvalue().count("\n") == 2
+
+
+def test_a_long_evaluation_is_reported_twice_a_minute() -> None:
+    out, now = io.StringIO(), [0.0]
+    shown = ConsoleReporter(Console(file=out, width=80, soft_wrap=True), clock=lambda: now[0])
+    for _ in range(2):
+        shown.phase("evaluating")
+        for done in range(0, 100, 5):
+            now[0] += 4.0
+            shown.evaluating(EvaluationProgress(suite="s", done=done, total=1000))
+    lines = out.getvalue().splitlines()
+    done = [f"evaluated {count} of 1,000 problems" for count in (40, 80)]
+    assert lines[:3] == ["evaluating 1,000 problems ...", *done]
+    assert len(lines) == 6

@@ -12,7 +12,7 @@ from reasonrl.data.rollouts import sample
 from reasonrl.errors import PluginContractError
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
 from reasonrl.testing.models import byte_tokenizer
-from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
 
 TOKENIZER = byte_tokenizer()
 
@@ -67,7 +67,29 @@ class Rank:
 
 
 def evaluate(asked: Suite, engine: Engine, ranks: Any) -> SuiteResult:
-    return evaluate_suites([asked], engine, TOKENIZER, ranks)[0]  # type: ignore[arg-type]
+    return evaluate_suites([asked], engine, TOKENIZER, ranks, EvaluationWatch())[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_engine_that_counts_is_heard(size: int) -> None:
+    """Completions of this rank become problems of all ranks and suites."""
+    told: list[tuple[str, int, int]] = []
+    watch = EvaluationWatch(tell=lambda p: told.append((p.suite, p.done, p.total)))
+
+    class Counting(Engine):
+        def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+            for done in range(0, sum(r.group_size for r in requests) + 1, 3):
+                watch.finished(done)
+            return super().generate(requests)
+
+    watch.finished(99)  # training samples too, and is no evaluation
+    both = [suite(samples=2), suite(samples=3, name="other", problems=10)]
+    evaluate_suites(both, Counting(lambda groups: groups), TOKENIZER, Rank(size=size), watch)  # type: ignore[arg-type]
+    watch.finished(99)
+    assert [told[0], told[-1]] == [("held_out", 0, 15), ("other", 15, 15)]
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert {name for name, _, _ in told} == {"held_out", "other"}
+    assert ("other", 5, 15) in told
 
 
 def test_requests_carry_the_suites_own_sampling() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reasonrl.cli.live_pace import Pace, evaluations_left
-from reasonrl.cli.live_text import duration, fit, harmless, last_lines, sparkline
+from reasonrl.cli.live_text import bars, duration, fit, harmless, last_lines, sparkline
 
 
 def test_harmless_text() -> None:
@@ -33,6 +33,16 @@ def test_sparkline(values: list[float], width: int, drawn: str) -> None:
     assert sparkline(values, width) == drawn
 
 
+def test_bars_of_several_lines_hold_the_same_picture() -> None:
+    assert bars([0, 1, 2, 3], 4, rows=2) == ["  ▃█", "▁▆██"]
+    assert bars([0, 15], 9, rows=2, ascii_only=True) == [" #", "_#"]
+    assert bars([1, float("nan"), 2], 3, rows=3) == ["  █", "  █", "▁?█"]
+    assert bars([5, 5], 2, rows=2) == ["  ", "▁▁"]
+    assert bars([], 4, rows=2) == ["", ""]
+    for values in ([3, 1, 2], range(40), [0.0, -7.5]):
+        assert bars(values, 40) == [sparkline(values, 40)]
+
+
 def test_lines_are_folded_and_cut() -> None:
     assert last_lines("a\n\nbcdef\n", 3, 5) == ["a", "bcd", "ef"]
     assert last_lines("a\nb\nc", 3, 2) == ["b", "c"]
@@ -57,19 +67,42 @@ def test_time_left_counts_steps_and_evaluations() -> None:
     pace = Pace(total_steps=10, evaluation_every=4, started=0.0)
     assert pace.left_s(3.0) is None
     pace.evaluation_begins(5.0)
-    pace.evaluated(0, 11.0)  # 6 s; the 5 s before are loading and belong to no step
+    pace.evaluated(11.0)  # 6 s; the 5 s before are loading and belong to no step
     pace.stepped(1, 13.0)
     pace.stepped(2, 15.0)
     assert pace.left_s(15.0) == 8 * 2 + 3 * 6
     assert pace.left_s(16.0) == 8 * 2 + 3 * 6 - 1
     pace.stepped(3, 17.0)
-    pace.evaluation_begins(19.0)  # of step 4, which takes 2 s as well
-    assert pace.left_s(20.0) == 7 * 2 + 3 * 6 - 3
-    pace.evaluated(4, 25.0)
-    assert pace.left_s(25.0) == 7 * 2 + 2 * 6 - 2
-    pace.stepped(4, 25.0)
+    pace.stepped(4, 19.0)
+    pace.evaluation_begins(19.0)
+    assert pace.left_s(20.0) == 6 * 2 + 2 * 6 + 5
+    pace.evaluation_stands(0.5)  # half of its problems after 4 s: slower than the one before
+    assert pace.left_s(23.0) == 6 * 2 + 2 * 6 + 4
+    pace.evaluated(25.0)
     assert pace.left_s(25.0) == 6 * 2 + 2 * 6
+    assert pace.left_s(26.0) == 6 * 2 + 2 * 6 - 1
+    pace.stepped(5, 27.0)
+    assert pace.left_s(27.0) == 5 * 2 + 2 * 6  # the evaluation is no part of the step
     assert pace.left_s(1000.0) == 0.0
+
+
+def test_the_last_evaluation_has_its_own_time_left() -> None:
+    pace = Pace(total_steps=1, evaluation_every=0, started=0.0)
+    pace.stepped(1, 10.0)
+    pace.evaluation_begins(10.0)
+    assert pace.left_s(11.0) is None, "nothing says yet how long an evaluation takes"
+    pace.evaluation_stands(0.25)
+    assert pace.left_s(12.0) == 6.0
+    pace.evaluated(18.0)
+    assert pace.left_s(18.0) == 0.0
+
+
+def test_a_resumed_run_knows_how_long_its_steps_take() -> None:
+    pace = Pace(total_steps=10, evaluation_every=0, started=100.0)
+    pace.recall(4, [2.0, 2.0], [8.0])
+    assert pace.left_s(100.0) == 6 * 2 + 8
+    pace.stepped(4, 101.0)  # taken before the run was stopped, evaluated only now
+    assert pace.left_s(101.0) == 6 * 2 + 8
 
 
 # The reporter

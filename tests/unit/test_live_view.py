@@ -25,7 +25,7 @@ from reasonrl.cli.live_pace import Pace
 from reasonrl.cli.live_text import sparkline
 from reasonrl.cli.live_view import LiveView
 from reasonrl.evaluation.suites import SuiteResult
-from reasonrl.observability.reporter import Plan
+from reasonrl.observability.reporter import EvaluationProgress, Past, Plan
 
 HOSTILE = "\x1b[2J\x1b[31mred\x07\r[bold]no markup[/bold]\n\n" + (
     "\u202eevil\u200d 漢字漢字 👩\u200d👩 e\u0301\u0302\u0303\u0304 end"
@@ -111,6 +111,60 @@ def test_a_sparkline_holds_the_last_forty_steps_and_its_range() -> None:
     line = next(line for line in text_of(watched(), 80, 23) if line.startswith("tokens"))
     assert line.split()[1] == sparkline(range(46, 86), 40)
     assert line.endswith("85            46 to 85")
+    assert len(line) == 80
+
+
+def test_curves_use_the_room_of_a_large_terminal() -> None:
+    view = watched(45)
+    lines = text_of(view, 200, 49)
+    assert len(lines) <= 49
+    base = next(line.plain for line in view.curves(200) if line.plain.startswith("tokens"))
+    assert base[11:56] == sparkline(range(41, 86), 45), "100 steps, 160 columns: a column each, none left out"
+    tall = [line for line in lines if line.startswith(" " * 11) and "█" in line]
+    assert len(tall) == 3, "the three curves that move are two lines high"
+    few = LiveView("few", Pace(20, 0, 0.0))
+    for step in range(1, 21):
+        few.stepped(step, metrics(step), None, 2.0 * step)
+    base = next(line for line in text_of(few, 200, 24) if line.startswith("tokens"))
+    assert base[11:171] == "".join(char * 8 for char in sparkline(range(20), 20)), "a step is 8 columns wide"
+
+
+def test_a_resumed_view_begins_where_the_run_stands() -> None:
+    view = LiveView("resumed", Pace(10, 5, 100.0))
+    lines = [{"step": s, **metrics(s), "time/step_s": 2.0} for s in range(1, 5)]
+    lines[2].update({"optim/skipped_updates": 1.0, "reward/mean": None})
+    point = {"step": 0, "suites": {"held_out": figures(0.163)}}
+    view.recall(Past(step=4, metrics=lines, first=point, last=point))
+    shown = text_of(view, 80, 23, now=100.0)
+    text = "\n".join(shown)
+    assert "step 4/10" in text
+    assert "about 0:12 left" in text
+    assert "at step 0 (95%)" in text
+    assert "16.3% (14.3 to 18.3)" in text
+    assert "! 1 updates skipped (not finite), the last in step 3" in text
+    curve = next(line for line in shown if line.startswith("reward"))
+    assert curve[11:27] == "▁▁▁▁▃▃▃▃????████"
+    view.stepped(5, metrics(5), None, 103.0)
+    assert "step 5/10" in text_of(view, 80, 23, now=103.0)[1]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_an_evaluation_has_its_own_progress(width: int) -> None:
+    view = watched(45)
+    view.begin("evaluating", 100.0)
+    view.evaluating(EvaluationProgress(suite="four_numbers", done=0, total=1792))
+    assert "about 0:00 left" not in text_of(view, width, 23, now=101.0)[1]
+    view.evaluating(EvaluationProgress(suite="four_numbers", done=896, total=1792))
+    lines = text_of(view, width, 23, now=110.0)
+    assert lines[0].endswith("evaluating four_numbers")
+    assert lines[1].startswith("step 45/100 ")
+    assert "896/1,792 problems" in lines[1]
+    assert cell_len(lines[1]) <= width
+    if width >= 80:
+        assert lines[1].endswith("left")
+        assert abs(lines[1].count("█") - lines[1].count("░")) <= 1, "half of it is done"
+    view.evaluated(45, {"held_out": figures(0.3)}, 120.0)
+    assert "problems" not in text_of(view, width, 23, now=121.0)[1]
 
 
 def test_in_few_rows_the_important_stays() -> None:
@@ -157,7 +211,7 @@ def test_figures_that_are_not_finite_are_drawn() -> None:
     for step, value in enumerate((1.0, float("nan"), float("inf")), start=1):
         view.stepped(step, {"reward/mean": value}, None, 1.0 * step)
     line = next(line for line in text_of(view, 80, 23) if line.startswith("reward"))
-    assert line.split()[1] == "▁??"
+    assert line.split()[1] == "▁" * 10 + "?" * 20  # 40 columns for 4 steps
     assert line.split()[2] == "inf"
 
 
@@ -312,9 +366,12 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 WATCHED = """
 import sys, time
 from reasonrl.cli.live import LiveReporter, open_reporter
-from reasonrl.observability.reporter import Plan
+from reasonrl.observability.reporter import Outline, Plan
 
 with open_reporter("--plain" in sys.argv) as reporter:
+    reporter.starting(Outline(title="tiny run"))
+    reporter.waiting("loading a model")
+    time.sleep(0.5)
     reporter.planned(Plan(title="tiny run", total_steps=3, lines=[]))
     if isinstance(reporter, LiveReporter):
         time.sleep(2.5)
@@ -341,6 +398,7 @@ def test_in_a_pseudo_terminal(arguments: list[str], is_live: bool) -> None:
         shown = read_all(ours)
         assert child.wait(timeout=30) != 0  # the interrupt goes on to the command line
     assert "tiny run" in shown
+    assert "loading a model ..." in shown
     drawn_by_itself = re.search(r"0:0[1-9] gone", shown)
     assert bool(drawn_by_itself) is is_live
     assert ("\x1b[?25l" in shown) is is_live

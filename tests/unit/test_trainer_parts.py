@@ -196,8 +196,10 @@ def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     reporter = Recorder()
     book = logbook(open_folder(tmp_path), reporter)
     book.transcribe(1, [scored([1.0, 0.0, 0.5])])
+    book.show(record(1), [scored([1.0, 0.0, 0.5])])
     book.record(record(1), [scored([1.0, 0.0, 0.5])])
     book.transcribe(2, [])
+    book.show(record(2, float("nan")), [])
     book.record(record(2, float("nan")), [])
     folder = tmp_path / "r-1"
     assert list(read_jsonl(folder / "metrics.jsonl")) == [
@@ -247,6 +249,7 @@ def test_where_a_run_was_stopped_does_not_change_its_best(tmp_path: Path, is_due
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
     reporter = Recorder()
     book = logbook(None, reporter)
+    book.show(record(1), [scored([1.0])])
     book.record(record(1), [scored([1.0])])
     book.save(TrainState(step=1), lambda folder: None, keep=1)
     assert book.finish("completed")["steps"] == 1

@@ -1,0 +1,92 @@
+"""What a recipe says about a run, in words. Torch-free: it is shown before anything heavy is loaded."""
+
+from collections.abc import Iterator
+
+import reasonrl
+from reasonrl.observability.reporter import Outline
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, RewardComponent
+from reasonrl.recipe.reward_files import RewardFileConfig
+from reasonrl.redact import redact_text
+from reasonrl.trainer.identity import total_steps, used_plugins
+
+
+def title_of(resolved: AnyResolved) -> str:
+    return f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}"
+
+
+def model_title(resolved: AnyResolved) -> str:
+    model = resolved.recipe.model
+    return redact_text(str(model.name or model.path))
+
+
+def question_of(resolved: AnyResolved, what: str) -> Outline:
+    """What a finished model is asked; ``what`` is ``eval`` or ``generate``."""
+    lines = [("model", model_title(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
+    if what == "eval":
+        lines += _suite_lines(resolved, is_run=False)
+    return Outline(
+        title=f"reasonrl {reasonrl.__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines]
+    )
+
+
+def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:
+    """Task, algorithm, batch arithmetic, evaluations, plugins with versions."""
+    lines = [
+        *(
+            _rl_lines(resolved)
+            if isinstance(resolved, ResolvedRecipe)
+            else _sft_lines(resolved, total_steps(resolved))
+        ),
+        *_suite_lines(resolved),
+        ("plugins", ", ".join(used_plugins(resolved, plugins))),
+    ]
+    return Outline(title=title_of(resolved), lines=[(label, redact_text(text)) for label, text in lines])
+
+
+def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
+    recipe = resolved.recipe
+    trainer, sampling = recipe.trainer, recipe.sampling
+    completions = trainer.prompts_per_step * sampling.group_size
+    updates = trainer.minibatches * trainer.update_epochs
+    yield (
+        "task",
+        f"{resolved.task.name}, rewards "
+        + ", ".join(_reward_text(name, reward) for name, reward in resolved.rewards.items()),
+    )
+    yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout.name}"
+    yield (
+        "a step",
+        f"{trainer.prompts_per_step} prompts x {sampling.group_size} = {completions} completions of at most "
+        f"{sampling.max_completion_tokens} tokens; {updates} optimizer step{'s' if updates > 1 else ''} "
+        f"of {completions // trainer.minibatches} completions",
+    )
+    yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in all)"
+
+
+def _reward_text(name: str, reward: RewardComponent) -> str:
+    where = f" ({reward.config.path})" if isinstance(reward.config, RewardFileConfig) else ""
+    return f"{name} x {reward.weight:g}{where}"
+
+
+def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
+    recipe = resolved.recipe
+    source = (
+        f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
+    )
+    yield "imitates", source
+    yield (
+        "steps",
+        f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in all",
+    )
+
+
+def _suite_lines(resolved: AnyResolved, *, is_run: bool = True) -> Iterator[tuple[str, str]]:
+    every = resolved.recipe.evaluation.every
+    when = "; first, last" + (f" and every {every} steps" if every else "") if is_run else ""
+    for name, suite in resolved.suites.items():
+        how = "greedy" if suite.config.temperature == 0 else f"temperature {suite.config.temperature:g}"
+        yield (
+            "evaluation",
+            f"{name}: {suite.config.problems} problems x {suite.config.samples}, {how}{when}",
+        )
