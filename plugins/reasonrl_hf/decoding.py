@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reasonrl import FinishReason, RolloutRequest, SamplingParams
 from reasonrl.errors import RolloutError
+from reasonrl.functional.precision import widest_float
 from reasonrl.functional.randomness import row_uniforms
 from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.sampling import greedy_tokens, sample_tokens
@@ -155,8 +156,7 @@ class BatchDecoder:
         return self._model.decode(self._cache, newest[:, None], mask, (self._prompt_lengths + step)[:, None])
 
     def _draw_uniforms(self) -> Tensor:
-        # MPS has no float64.
-        dtype = torch.float32 if self._device.type == "mps" else torch.float64
+        dtype = widest_float(self._device)
         drawn = [row_uniforms(row.request.seed, row.sample, self._limit) for row in self._rows]
         return torch.stack([torch.from_numpy(row).to(dtype) for row in drawn]).to(self._device)
 

@@ -45,7 +45,9 @@ def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
 def enable_gradient_checkpointing(model: Any) -> None:
     """Recompute activations in the backward pass; the non-reentrant form, which works under DDP and with
     frozen inputs."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # The name of newer releases of transformers; the older one warns there.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _trainable_copy(model: Any) -> nn.Module:

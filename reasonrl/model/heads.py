@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reasonrl.model.mode import in_mode
+
 Project = Callable[[Tensor, slice], Tensor]
 
 
@@ -64,12 +66,8 @@ def probe_logits_path(model: Any) -> LogitsPath:
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return LogitsPath(plain_head=False, keeps_logits=keeps_logits)
-    was_training = model.training
-    model.eval()
-    try:
+    with in_mode(model, training=False):
         plain = _hands_through(model, head)
-    finally:
-        model.train(was_training)
     return LogitsPath(plain_head=plain, keeps_logits=keeps_logits)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from torch import nn
 from reasonrl.errors import RecipeError
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.lora import apply_lora
+from reasonrl.model.mode import in_mode, seeded
 from reasonrl.model.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
         tokenizer = load_tokenizer(model_path, **options)
         network = _build(model, model_path, config, seed, resolve_dtype(model.dtype, device), options)
     _check_token_ids(model_path, network, tokenizer)
-    network = network.to(device)
     _disable_module_dropout(network)
+    _check_train_mode(model_path, network)
     if model.gradient_checkpointing:
         enable_gradient_checkpointing(network)
     if model.lora is not None:
@@ -59,9 +58,9 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
             # The frozen embedding's output needs a gradient, or checkpointed blocks would send none to the
             # adapters.
             network.enable_input_require_grads()
-        with _seeded(seed, device):
+        with seeded(seed):
             network = apply_lora(network, model.lora)
-    return LoadedModel(model=network.eval(), tokenizer=tokenizer)
+    return LoadedModel(model=network.to(device).eval(), tokenizer=tokenizer)
 
 
 def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -144,7 +143,7 @@ def _build(
         common["attn_implementation"] = model.attention
     try:
         if model.init == "random":
-            with _seeded(seed, torch.device("cpu")):
+            with seeded(seed):
                 return AutoModelForCausalLM.from_config(**common, trust_remote_code=model.trust_remote_code)
         found: Any = AutoModelForCausalLM.from_pretrained(
             model_path, **common, **options, output_loading_info=True
@@ -201,9 +200,16 @@ def _disable_module_dropout(network: nn.Module) -> None:
             module.p = 0.0
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed % (1 << 63))
-        yield
+@torch.no_grad()
+def _check_train_mode(model_path: str, network: Any) -> None:
+    """Updates run in train mode, sampling in eval mode: router noise or batch norm would make two policies of it."""
+    ids = torch.arange(3)[None] % network.get_input_embeddings().weight.shape[0]
+    logits = []
+    for training in (False, True):
+        with in_mode(network, training=training), seeded(0):
+            logits.append(network(input_ids=ids, use_cache=False).logits)
+    if not torch.equal(*logits):
+        raise RecipeError(
+            f"model {model_path!r}: {type(network).__name__} predicts something else in train mode than in eval mode, "
+            "so sampler and trainer would disagree; choose another architecture"
+        )

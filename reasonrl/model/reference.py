@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonrl.model.lora import is_lora
+from reasonrl.model.mode import in_mode
 from reasonrl.model.policy import ForwardOutput, PolicyModule
 
 
@@ -41,13 +42,8 @@ class AdapterOffReference:
     ) -> ForwardOutput:
         """As ``PolicyModule.forward``, log-probabilities only."""
         model = cast(Any, self._policy.model)
-        was_training = self._policy.training
-        self._policy.eval()
-        try:
-            with model.disable_adapter():
-                return self._entry(input_ids, attention_mask, response_mask, temperature=temperature)
-        finally:
-            self._policy.train(was_training)
+        with in_mode(self._policy, training=False), model.disable_adapter():
+            return self._entry(input_ids, attention_mask, response_mask, temperature=temperature)
 
 
 Reference = FrozenReference | AdapterOffReference

@@ -52,7 +52,7 @@ class LoraConfig:
 
     rank: int = option("rank of the update", 16)
     alpha: float = option("the update is scaled by alpha / rank", 32.0)
-    dropout: float = option("on the adapter's input; 0 keeps sampler and trainer in agreement", 0.0)
+    dropout: float = option("on the adapter's input; SFT only: RL needs 0", 0.0)
     target_modules: list[str] = option("module names, or all-linear", factory=lambda: ["all-linear"])
 
     def __post_init__(self) -> None:
@@ -248,6 +248,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_run(self)
+        lora = self.model.lora
+        if lora is not None and lora.dropout:
+            raise ValueError(
+                "model.lora.dropout must be 0 in reinforcement learning, or the policy that is trained would not be "
+                f"the one that sampled; got {lora.dropout}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from reasonrl.contracts.batch import Reduce
 from reasonrl.contracts.metrics import Metric, combine, resolve
 from reasonrl.errors import ReasonRLError, RolloutError
+from reasonrl.functional.precision import widest_float
 
 T = TypeVar("T")
 
@@ -40,8 +41,9 @@ class Ranks:
         """Sums of host numbers, exact to float64."""
         if self.size == 1:
             return [float(v) for v in values]
-        # float64 on the host side of the collective: token counts exceed float32's integers.
-        tensor = torch.tensor(list(values), dtype=torch.float64, device=self._accelerator.device)
+        device = self._accelerator.device
+        # Token counts exceed float32's integers.
+        tensor = torch.tensor(list(values), dtype=widest_float(device), device=device)
         return [float(v) for v in self._accelerator.reduce(tensor, reduction="sum")]
 
     def max(self, value: int) -> int:

@@ -84,7 +84,7 @@ def _assemble(
     recipe, accelerator = resolved.recipe, bench.accelerator
     optimizer = build_optimizer(bench.policy, recipe.optimizer, recipe.critic)
     policy, optimizer = accelerator.prepare(bench.policy, optimizer)
-    policy.eval()  # no dropout anywhere: sampler and trainer must agree
+    policy.eval()  # train mode is the update's alone
     reference = build_reference(bench.policy, policy) if resolved.needs.reference else None
     return TrainerParts(
         recipe=recipe,

@@ -18,6 +18,8 @@ from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import pad_rows
 from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse_missing, task_examples
 from reasonrl.errors import CheckpointError, RecipeError
+from reasonrl.functional.randomness import derive_seed
+from reasonrl.model.mode import in_mode, seeded
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
@@ -185,8 +187,15 @@ class SftTrainer:
         total = 0.0
         for position, rows in enumerate(schedule):
             last = position == len(schedule) - 1
-            with nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self.policy):
-                loss = self._loss([batch[row] for row in rows] or batch[:1], is_dummy=not rows) / count
+            chosen = [batch[row] for row in rows] or batch[:1]
+            with (
+                nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self.policy),
+                in_mode(self.policy, training=True),
+                seeded(
+                    derive_seed(self._recipe.seed, "dropout", step, position, ranks.rank), accelerator.device
+                ),
+            ):
+                loss = self._loss(chosen, is_dummy=not rows) / count
                 accelerator.backward(loss * ranks.size)
             total += float(loss.detach())
         metrics = self._apply(step, ranks.sums([total])[0])

@@ -26,6 +26,8 @@ from reasonrl.contracts.batch import (
 )
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
+from reasonrl.functional.precision import widest_float
+from reasonrl.model.mode import in_mode
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import BatchCheck, count, nonfinite_tokens
 from reasonrl.trainer.optim import GuardedOptimizer
@@ -141,7 +143,7 @@ class Updater:
         local_loss, local_broken = 0.0, 0
         for position, (chosen, is_dummy) in enumerate(schedule):
             part = self._part(inputs, chosen, lengths, is_dummy=is_dummy)
-            with self._no_sync(last=position == len(schedule) - 1):
+            with in_mode(self._policy, training=True), self._no_sync(last=position == len(schedule) - 1):
                 share, broken, of_part = self._backward(part, normalizer, ctx, first_epoch=first_epoch)
             local_loss += share
             local_broken += broken
@@ -274,7 +276,7 @@ def rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch) -> dict[str, Met
     if old_logprobs is None or batch.rollout_logprobs is None:
         return {}
     mask = batch.response_mask & torch.isfinite(batch.rollout_logprobs)
-    gap = (old_logprobs - batch.rollout_logprobs)[mask].double()
+    gap = (old_logprobs - batch.rollout_logprobs)[mask].to(widest_float(mask.device))
     if gap.numel() == 0:
         return {}
     return {
