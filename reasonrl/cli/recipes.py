@@ -64,14 +64,16 @@ def check(
     """Check a recipe: every key, type, range, name and combination. Loads no model."""
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
+    from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
 
     resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
         typer.echo(f"  {line}")
-    for reason in sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""}):
-        typer.echo(wrapped(f"note: {reason}", indent="  "))
+    reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
+    for note in (*notes(resolved), *reasons):
+        typer.echo(wrapped(f"note: {note}", indent="  "))
 
 
 def _text(name: str, files: list[str] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import RAISABLE, PluginContractError, PluginError
-from reasonrl.plugins import Kind, Plugins, describe, one_line
+from reasonrl.plugins import Kind, Plugins, describe, nearest, one_line
 from reasonrl.recipe.resolved import (
     AnyResolved,
     Component,
@@ -20,7 +20,7 @@ from reasonrl.recipe.resolved import (
 )
 from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
 from reasonrl.recipe.schema import AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
-from reasonrl.recipe.source import SLOTS, Keys, Source, leaves, to_yaml
+from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
@@ -80,11 +80,26 @@ class _Resolver:
         return build(Recipe, data, self.source, ())
 
     def _prepared(self) -> dict[str, Any]:
-        """The data with ``rewards: null`` read as "the task's", which lets an override reset them."""
+        """The data with ``rewards: null`` read as "the task's" and ``suites: null`` as none."""
         data = dict(self.source.data)
         if "rewards" in data and data["rewards"] is None:
             data["rewards"] = {}
+        evaluation = data.get("evaluation")
+        if isinstance(evaluation, Mapping) and "suites" in evaluation:
+            data["evaluation"] = {**evaluation, "suites": self._named_suites(evaluation["suites"])}
         return data
+
+    def _named_suites(self, suites: Any) -> Any:
+        """Suites without those that are null, which only a recipe that has them from elsewhere can take away."""
+        if not isinstance(suites, Mapping):
+            return suites if suites is not None else {}
+        for name in [name for name, suite in suites.items() if suite is None]:
+            others = [other for other, suite in suites.items() if suite is not None]
+            close = nearest(name, others)
+            hint = f"did you mean '{close}'? " if close else ""
+            message = f": there is no such suite to switch off; {hint}suites: {', '.join(others) or 'none'}"
+            raise self.source.error((*SUITES, name), message)
+        return suites
 
     def _hints(self, cls: type, data: Mapping[str, Any]) -> dict[str, list[str]]:
         """Key name -> sections that have such a key: the schema's, then those of the recipe's slots."""
@@ -202,7 +217,7 @@ class _Resolver:
     def _suite(
         self, name: str, suite: SuiteConfig, task: Component | None, rewards: Mapping[str, RewardComponent]
     ) -> ResolvedSuite:
-        at = ("evaluation", "suites", name, "task")
+        at = (*SUITES, name, "task")
         own = self._slot("task", at) if suite.task is not None else task
         if own is None:
             raise self.source.error(at, " is missing: this recipe has no task that the suite could use")

@@ -181,7 +181,10 @@ class EvaluationConfig:
     """When and on what the model is evaluated."""
 
     every: int = option("steps between evaluations; 0 = only before the first and after the last step", 20)
-    suites: dict[str, SuiteConfig] = option("by name; the first one is the headline", factory=dict)
+    suites: dict[str, SuiteConfig] = option(
+        "by name; the first one is the headline; null = no evaluation, <name>: null = without this one",
+        factory=dict,
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "every")

@@ -18,6 +18,7 @@ from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret
 Keys = tuple[str, ...]
 
 SLOTS = ("task", "algorithm", "rollout")
+SUITES = ("evaluation", "suites")
 _ENV = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(,[^${}]*)?\}")
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 32
@@ -183,16 +184,19 @@ def merge_into(
     child_origins: Mapping[Keys, str],
     at: Keys = (),
 ) -> None:
-    """Merge ``child`` over ``base`` in place, key by key; lists and null replace.
+    """Merge ``child`` over ``base`` in place, key by key; lists, empty mappings and null replace.
 
     A slot whose ``name`` changes replaces the whole slot, so that no field of another component is inherited;
-    ``model.path`` replaces ``model.name`` and the other way round.
+    ``model.path`` replaces ``model.name`` and the other way round. Null takes a suite away.
     """
     if _replaces(base, child, at):
         _forget(base, list(base), base_origins, at)
     for key, value in child.items():
         keys = (*at, key)
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
+        if value is None and at == SUITES and key in base:
+            _forget(base, [key], base_origins, at)
+            continue
+        if isinstance(value, dict) and value and isinstance(base.get(key), dict):
             merge_into(base[key], value, base_origins, child_origins, keys)
         else:
             _forget(base, [key], base_origins, at)
@@ -203,9 +207,7 @@ def merge_into(
 
 
 def _replaces(base: Mapping[str, Any], child: Mapping[str, Any], at: Keys) -> bool:
-    is_slot = (len(at) == 1 and at[0] in SLOTS) or (
-        at[:2] == ("evaluation", "suites") and at[3:] == ("task",)
-    )
+    is_slot = (len(at) == 1 and at[0] in SLOTS) or (at[:2] == SUITES and at[3:] == ("task",))
     return is_slot and "name" in child and child["name"] != base.get("name")
 
 
@@ -293,7 +295,7 @@ def in_secret(keys: Keys, value: Any) -> bool:
 
 def is_given_name(keys: Keys, index: int) -> bool:
     """The name of a reward or of a suite, which stands where others have a key."""
-    return keys[:index] in (("rewards",), ("evaluation", "suites"))
+    return keys[:index] in (("rewards",), SUITES)
 
 
 def _remember_secrets(keys: Keys, value: str) -> None:

@@ -8,6 +8,8 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, make_dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
@@ -124,6 +126,8 @@ _NOUNS = {
     str: "text (quote it)",
     bool: "true or false",
     dict: "a mapping",
+    tuple: "a list",
+    Path: "a path (text)",
 }
 
 
@@ -137,6 +141,10 @@ def type_text(declared: Any) -> str:
         return f"one of {', '.join(str(a) for a in get_args(declared))}"
     if get_origin(declared) is list:
         return f"a list, each item {type_text(get_args(declared)[0])}"
+    if is_dataclass(declared):
+        return "a mapping of keys"
+    if isinstance(declared, type) and issubclass(declared, Enum):
+        return f"one of {', '.join(str(entry.value) for entry in declared)}"
     return _NOUNS.get(get_origin(declared) or declared, getattr(declared, "__name__", str(declared)))
 
 

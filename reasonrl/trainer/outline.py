@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import reasonrl
 from reasonrl.observability.reporter import Outline
 from reasonrl.plugins import Plugins
+from reasonrl.recipe.notes import notes
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, RewardComponent
 from reasonrl.recipe.reward_files import RewardFileConfig
 from reasonrl.redact import redact_text
@@ -39,6 +40,7 @@ def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:
             else _sft_lines(resolved, total_steps(resolved))
         ),
         *_suite_lines(resolved),
+        *(("note", text) for text in notes(resolved)),
         ("plugins", ", ".join(used_plugins(resolved, plugins))),
     ]
     return Outline(title=title_of(resolved), lines=[(label, redact_text(text)) for label, text in lines])

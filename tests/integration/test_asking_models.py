@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.small_recipes import cli, recipe, summary_of
+from typer.testing import CliRunner
+
+from reasonrl.cli.app import app
 
 FIGURES = {"accuracy", "ci95", "problems", "samples", "format", "reward", "length_tokens", "truncated_frac"}
 SUITES = {"held_out": {"problems": 3}, "votes": {"problems": 2, "samples": 4, "temperature": 0.5}}
@@ -95,6 +98,24 @@ def test_a_recipe_without_suites_has_nothing_to_measure(tiny_model: Path, tmp_pa
     done = cli("eval", tiny_model, "--recipe", path)
     assert done.exit_code == 2
     assert "has no evaluation.suites" in done.output
+
+
+@pytest.mark.parametrize("override", ["evaluation.suites=null", "evaluation.suites={}"])
+def test_a_run_without_suites_trains_and_says_so(override: str, tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model, evaluation={"every": 1, "suites": SUITES})
+    checked = cli("recipes", "check", path, override)
+    done = cli("train", path, override, "--run-dir", tmp_path / "run")
+    for shown in (checked, done):
+        assert shown.exit_code == 0, shown.output
+        assert "no evaluation: the recipe has no suites; checkpoint.keep_best has nothing to compare" in (
+            " ".join(shown.output.split())
+        )
+    summary = summary_of(tmp_path / "run")
+    assert (summary["steps"], summary["best"], summary["eval"]) == (2, None, {"first": {}, "last": {}})
+    assert not (tmp_path / "run" / "evals").exists()
+    assert cli("resume", tmp_path / "run", "trainer.steps=3").exit_code == 0
+    for command, said in (("behaviours", "has no evaluations"), ("doctor", "completed")):
+        assert said in CliRunner().invoke(app, [command, str(tmp_path / "run")]).output
 
 
 def test_figures_for_people(run: Path) -> None:

@@ -82,11 +82,15 @@ def test_accepted(key: str, given: Any, expected: Any) -> None:
         ("table", {"a": None}, "task.table.a must be a number, got null"),
         ("part", {"z": 2}, "task.part.z: unknown key; known: x"),
         ("named", {"a": {"x": "y"}}, "task.named.a.x must be an integer, got 'y'"),
-        ("named", {"a": None}, "task.named.a must be Part, got null"),
+        ("named", {"a": None}, "task.named.a must be a mapping of keys, got null"),
         ("choice", 3, "task.choice must be one of 1, 2, got 3"),
         ("ratio", "1e-3", "task.ratio must be a number, got '1e-3'"),
         ("ratio", None, "task.ratio must be a number, got null"),
-        ("path", 3, "task.path must be Path, got 3"),
+        ("color", 3, "task.color must be one of red, got 3"),
+        ("part", 3, "task.part must be a mapping of keys, got 3"),
+        ("parts", [3], "task.parts must be a list, each item a mapping of keys, got [3]"),
+        ("pair", 3, "task.pair must be a list, got 3"),
+        ("path", 3, "task.path must be a path (text), got 3"),
     ],
 )
 def test_refused(key: str, given: Any, message: str) -> None:
