@@ -22,7 +22,6 @@ from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.contracts.data import RewardOutput, RolloutGroup, RolloutRequest
 from reasonrl.contracts.protocols import AlgorithmContext
 from reasonrl.data.collate import collate
-from reasonrl.data.render import render_prompt
 from reasonrl.data.stream import ProblemStream
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
@@ -81,11 +80,11 @@ class Bench:
         requests = []
         for position in range(self.recipe.trainer.prompts_per_step):
             problem = self.stream.problem(position)
-            prompt = render_prompt(problem, self.bench.tokenizer, max_prompt_tokens=size.max_prompt_tokens)
+            prompt = self.bench.renderer.render(problem)
             requests.append(
                 RolloutRequest(
                     problem=problem,
-                    prompt_ids=prompt,
+                    prompt_ids=prompt.ids,
                     group_size=size.group_size,
                     sampling=self.sampling,
                     seed=position,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import wrapped
-from reasonrl.observability.transcripts import plain_prompt
+from reasonrl.observability.transcripts import as_turns, plain_prompt
 
 if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
     from pathlib import Path
@@ -118,8 +117,7 @@ class ConsoleReporter:
     def generated(self, scored: ScoredGroup) -> None:
         """The completions of ``reasonrl generate``, each with its verdict."""
         prompt = plain_prompt(scored.group.request.problem)
-        shown = prompt if isinstance(prompt, str) else json.dumps(prompt)
-        self._text(shown, style="dim")
+        self._text(as_turns(prompt), style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
             self._text(completion.text)
             verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
@@ -169,6 +167,8 @@ def _warnings(values: Mapping[str, float]) -> str:
     text = ""
     if values.get("optim/skipped_updates"):
         text += f"  [{values['optim/skipped_updates']:.0f} non-finite updates skipped]"
+    if values.get("prompt/overlong_dropped"):
+        text += f"  [{values['prompt/overlong_dropped']:.0f} overlong prompts dropped]"
     if values.get("reward/unscored_frac"):
         text += f"  [{values['reward/unscored_frac']:.1%} unscored]"
     return text

@@ -113,17 +113,24 @@ def _entry(problem: "Problem", reference: str | None, runner: "RewardRunner") ->
 
 def _reward(runner: "RewardRunner", problem: "Problem", text: str) -> float | None:
     from reasonrl.contracts.data import Completion, FinishReason, RolloutGroup, RolloutRequest, SamplingParams
+    from reasonrl.observability.transcripts import as_turns, plain_prompt
 
     request = RolloutRequest(problem=problem, prompt_ids=(), group_size=1, sampling=SamplingParams(), seed=0)
-    completion = Completion(token_ids=(), logprobs=None, text=text, finish_reason=FinishReason.EOS)
+    completion = Completion(
+        token_ids=(),
+        logprobs=None,
+        text=text,
+        finish_reason=FinishReason.EOS,
+        prompt_text=as_turns(plain_prompt(problem)),  # no model, no chat template
+    )
     return runner.score(RolloutGroup(request=request, completions=(completion,))).rewards[0].total
 
 
 def _print_entry(entry: Mapping[str, Any]) -> None:
-    prompt = entry["prompt"]
-    text = prompt if isinstance(prompt, str) else "\n".join(f"[{m['role']}] {m['content']}" for m in prompt)
+    from reasonrl.observability.transcripts import as_turns
+
     _say(f"{entry['id']}  {json.dumps(entry['info'])}")
-    _say(text, "  | ")
+    _say(as_turns(entry["prompt"]), "  | ")
     if entry["reference"] is None:
         typer.echo("  no reference")
     else:

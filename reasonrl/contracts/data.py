@@ -61,13 +61,18 @@ class SamplingParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutRequest:
-    """Sample ``group_size`` completions of one prompt. ``seed`` (64 bit) and sample index fix every random draw."""
+    """Sample ``group_size`` completions of one prompt. ``seed`` (64 bit) and sample index fix every random draw.
+
+    ``prompt_text`` is the rendered prompt that ``prompt_ids`` encode, without the special tokens that the tokenizer
+    adds to raw text.
+    """
 
     problem: Problem
     prompt_ids: tuple[int, ...]
     group_size: int
     sampling: SamplingParams
     seed: int
+    prompt_text: str = ""
 
 
 class FinishReason(StrEnum):
@@ -88,6 +93,10 @@ class Completion:
     that EOS, special tokens kept. ``logprobs`` are the sampler's natural-log probabilities after temperature
     (greedy: at temperature 1), one a token; None = the engine cannot say. ``policy_version`` counts the finished
     optimizer steps of the weights that sampled it. ``sampled_mask`` is reserved for multi-turn tasks.
+
+    ``prompt_text`` is the text that the completion continues: the rendered prompt, chat template and assistant prefix
+    included. A reward that judges form reads its end, for a template may have opened the reasoning already. The core
+    fills it in; an engine leaves it empty.
     """
 
     token_ids: tuple[int, ...]
@@ -96,6 +105,7 @@ class Completion:
     finish_reason: FinishReason
     policy_version: int = 0
     sampled_mask: tuple[bool, ...] | None = None
+    prompt_text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

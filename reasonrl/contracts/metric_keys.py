@@ -58,6 +58,11 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "Completions that no reward could be had for; over 0.2 stops the run.",
         ),
         ("train/accuracy", "fraction", "Scored completions that are correct."),
+        (
+            "prompt/overlong_dropped",
+            "count",
+            "Problems of an endless task passed over because their prompt was too long, with overlong_prompts: drop.",
+        ),
         ("completion/length_tokens/mean", "tokens", "Sampled tokens of a completion, EOS included."),
         ("completion/length_tokens/max", "tokens", "Longest completion of the step."),
         ("completion/truncated_frac", "fraction", "Completions cut at the token limit."),

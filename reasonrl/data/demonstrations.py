@@ -9,7 +9,8 @@ from typing import Any
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
-from reasonrl.data.render import render_prompt
+from reasonrl.data.prompts import PromptLimit
+from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
 
@@ -31,17 +32,24 @@ class Example:
 class Encoder:
     """Problem and completion text -> Example, within the limits of the sampling section."""
 
-    def __init__(self, tokenizer: Any, *, max_prompt_tokens: int, max_completion_tokens: int) -> None:
-        self._tokenizer = tokenizer
-        self._max_prompt = max_prompt_tokens
-        self._max_completion = max_completion_tokens
+    def __init__(
+        self, renderer: PromptRenderer, *, max_prompt_tokens: int, max_completion_tokens: int
+    ) -> None:
+        self._renderer = renderer
+        self._tokenizer = renderer.tokenizer
+        self._limit = PromptLimit(
+            max_prompt_tokens=max_prompt_tokens, completion_tokens=max_completion_tokens
+        )
 
     def __call__(self, problem: Problem, completion: str) -> Example:
         """A completion over its limit loses its end, and so its EOS: it teaches no false ending."""
-        prompt = render_prompt(problem, self._tokenizer, max_prompt_tokens=self._max_prompt)
-        ids = self._tokenizer(completion, add_special_tokens=False)["input_ids"]
-        ids = [*ids, self._tokenizer.eos_token_id][: self._max_completion]
-        return Example(prompt, tuple(ids))
+        prompt = self._renderer.render(problem)
+        self._limit.check(problem, len(prompt.ids))
+        text = self._renderer.completion_after(prompt, problem, completion)
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        self._renderer.refuse_tokens(ids, f"the completion of problem {problem.id!r}")
+        ids = [*ids, self._tokenizer.eos_token_id][: self._limit.completion_tokens]
+        return Example(prompt.ids, tuple(ids))
 
 
 def task_examples(

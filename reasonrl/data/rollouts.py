@@ -1,6 +1,7 @@
 """Asking an engine for completions: the one place that calls ``generate``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reasonrl.contracts.data import Completion, RolloutGroup, RolloutRequest
 from reasonrl.contracts.protocols import RolloutBackend
@@ -10,6 +11,7 @@ from reasonrl.errors import PluginContractError
 def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
     """``backend.generate(requests)``, checked: an engine's mistake is named, not met deep in the trainer.
 
+    Every completion gets the text of its prompt, which rewards judge it by.
     Raises: PluginContractError if groups, completions or log-probabilities are not as many as asked for.
     """
     groups = backend.generate(requests)
@@ -27,7 +29,11 @@ def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[
                 raise _wrong(
                     backend, f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}"
                 )
-    return groups
+    return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
+
+
+def _with_prompt(group: RolloutGroup, text: str) -> RolloutGroup:
+    return replace(group, completions=tuple(replace(c, prompt_text=text) for c in group.completions))
 
 
 def _fits(completion: Completion) -> bool:

@@ -2,11 +2,14 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
+
+REDRAW_STRIDE = 2**32
+"""Between the indices of an endless task that one position may draw."""
 
 
 class ProblemStream:
@@ -14,12 +17,13 @@ class ProblemStream:
 
     def __init__(self, task: Task, task_name: str, split: Split, *, seed: int) -> None:
         self._task = task
-        self._name = task_name
+        self.task_name = task_name
         self._split: Split = split
         self._seed = seed
         self._size = fetch_size(task, task_name, split)
         self._epoch = -1
         self._order: Sequence[int] = ()
+        self._left_out: Collection[int] = frozenset()
         if self._size is not None and self._size <= 0:
             raise RecipeError(
                 f"task {task_name!r} has no problems in its {split!r} split: its data set is empty"
@@ -30,18 +34,26 @@ class ProblemStream:
         """Problems of the split; None = unbounded."""
         return self._size
 
-    def problem(self, position: int) -> Problem:
-        """The problem at ``position`` >= 0 of the endless stream."""
-        return fetch_problem(self._task, self._name, self._split, self._index(position))
+    def leave_out(self, indices: Collection[int]) -> None:
+        """Take these problems of a finite split out of the order; the others keep theirs."""
+        self._left_out, self._epoch = frozenset(indices), -1
 
-    def _index(self, position: int) -> int:
+    def fetch(self, index: int) -> Problem:
+        """The problem at ``index`` of the split, whatever the order."""
+        return fetch_problem(self._task, self.task_name, self._split, index)
+
+    def problem(self, position: int, attempt: int = 0) -> Problem:
+        """The problem at ``position`` >= 0 of the endless stream. An endless task has others there by ``attempt``."""
+        return self.fetch(self._index(position, attempt))
+
+    def _index(self, position: int, attempt: int) -> int:
         if self._size is None:
-            return position
-        epoch, offset = divmod(position, self._size)
+            return position + attempt * REDRAW_STRIDE
+        epoch, offset = divmod(position, self._size - len(self._left_out))
         if epoch != self._epoch:
             order = list(range(self._size))
             random.Random(f"{self._seed}/{self._split}/{epoch}").shuffle(order)
-            self._epoch, self._order = epoch, order
+            self._epoch, self._order = epoch, [index for index in order if index not in self._left_out]
         return self._order[offset]
 
 

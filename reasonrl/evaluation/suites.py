@@ -6,7 +6,7 @@ from typing import Any
 
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend, Task
-from reasonrl.data.render import render_prompt
+from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.behaviours import BehaviourMeter
@@ -17,31 +17,36 @@ from reasonrl.rewards.runner import RewardRunner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """A suite ready to run. ``problems`` is already bounded by the size of the split."""
+    """A suite ready to run. ``indices`` are those of its problems in the eval split."""
 
     name: str
     task: Task
     task_name: str
     rewards: RewardRunner
-    problems: int
+    indices: Sequence[int]
     samples: int
     sampling: SamplingParams
-    max_prompt_tokens: int
     seed: int
     meter: BehaviourMeter = field(default_factory=BehaviourMeter, compare=False, repr=False)
 
-    def requests(self, tokenizer: Any, indices: Sequence[int]) -> list[RolloutRequest]:
+    @property
+    def problems(self) -> int:
+        return len(self.indices)
+
+    def requests(self, renderer: PromptRenderer, indices: Sequence[int]) -> list[RolloutRequest]:
         """Requests for the given problems. Seeds depend on the problem alone, so every evaluation draws alike."""
         problems = [fetch_problem(self.task, self.task_name, "eval", index) for index in indices]
+        prompts = renderer.render_all(problems)
         return [
             RolloutRequest(
                 problem=problem,
-                prompt_ids=render_prompt(problem, tokenizer, max_prompt_tokens=self.max_prompt_tokens),
+                prompt_ids=prompt.ids,
+                prompt_text=prompt.text,
                 group_size=self.samples,
                 sampling=self.sampling,
                 seed=derive_seed(self.seed, "eval", self.name, index),
             )
-            for problem, index in zip(problems, indices, strict=True)
+            for problem, prompt, index in zip(problems, prompts, indices, strict=True)
         ]
 
 
@@ -72,10 +77,10 @@ class SuiteResult:
 
 
 def run_suite(
-    suite: Suite, backend: RolloutBackend, tokenizer: Any, indices: Sequence[int]
+    suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, indices: Sequence[int]
 ) -> list[ScoredGroup]:
     """Sample and judge the problems ``indices`` (this rank's share), in order."""
-    return suite.rewards.score_all(sample(backend, suite.requests(tokenizer, indices)))
+    return suite.rewards.score_all(sample(backend, suite.requests(renderer, indices)))
 
 
 def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from reasonrl.errors import RecipeError
+from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.lora import apply_lora
 from reasonrl.model.mode import in_mode, seeded
@@ -47,6 +48,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     with quiet_transformers():
         config = _load_config(model_path, options)
         tokenizer = load_tokenizer(model_path, **options)
+        set_chat_template(tokenizer, model)
         network = _build(model, model_path, config, seed, resolve_dtype(model.dtype, device), options)
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
@@ -162,14 +164,32 @@ def _build(
 
 
 def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
+    """Tokens that every run needs have a row in both ends of the model; those of prompts are checked as they come."""
     rows = network.get_input_embeddings().weight.shape[0]
-    for name in ("eos_token_id", "pad_token_id"):
-        token = getattr(tokenizer, name)
-        if token >= rows:
+    head = network.get_output_embeddings()
+    outputs = rows if head is None else head.weight.shape[0]
+    if outputs > rows:
+        raise RecipeError(
+            f"model {model_path!r}: its output layer has {outputs} tokens, its input {rows} embeddings; a sampled "
+            "token could not be read back; get the whole model again"
+        )
+    generation = getattr(network, "generation_config", None)
+    stops = getattr(generation, "eos_token_id", None)
+    needed = [
+        ("the tokenizer's EOS token", tokenizer.eos_token_id),
+        ("its pad token", tokenizer.pad_token_id),
+    ]
+    needed += [("an EOS token of generation_config.json", stop) for stop in _listed(stops)]
+    for name, token in needed:
+        if token is not None and token >= min(rows, outputs):
             raise RecipeError(
-                f"model {model_path!r}: the tokenizer's {name} is {token}, but the model has {rows} "
-                "embeddings; tokenizer and model do not belong together"
+                f"model {model_path!r}: {name} is {token}, but the model has {min(rows, outputs)} embeddings; take the "
+                "tokenizer and configuration that it was saved with"
             )
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -177,7 +197,16 @@ def _load_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError
+    contradictions = (
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )
+    return *contradictions, OSError, ImportError, SafetensorError, StrictDataclassError
 
 
 def _load_message(what: str, model_path: str, error: BaseException) -> str:

@@ -24,6 +24,7 @@ def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) 
                 "problem_id": problem.id,
                 "sample": sample,
                 "prompt": plain_prompt(problem),
+                "prompt_text": group.group.request.prompt_text,
                 "info": dict(problem.info),
                 "completion": completion.text,
                 "prompt_tokens": len(group.group.request.prompt_ids),
@@ -46,6 +47,13 @@ def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:
     if problem.assistant_prefix:
         messages.append({"role": "assistant", "content": problem.assistant_prefix})
     return messages
+
+
+def as_turns(prompt: str | list[dict[str, str]]) -> str:
+    """A plain prompt for people: raw text as it is, a conversation as ``role: text``, a blank line between turns."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
 
 
 def _plain_message(message: Message) -> dict[str, str]:

@@ -19,7 +19,7 @@ from reasonrl.recipe.resolved import (
     RewardComponent,
 )
 from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
-from reasonrl.recipe.schema import AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.schema import DEFAULT_ENGINE, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 
@@ -124,7 +124,7 @@ class _Resolver:
             value = value.get(key, default)
         if not isinstance(value, Mapping):
             raise self.source.error(at, f" must be a mapping such as {{name: ...}}, got {show(value)}")
-        name = value.get("name")
+        name = value.get("name", DEFAULT_ENGINE if at == ("rollout",) else None)
         if not isinstance(name, str):
             raise self.source.error((*at, "name"), f" must name a {kind}, got {show(name)}")
         config = {key: entry for key, entry in value.items() if key != "name"}
@@ -227,7 +227,12 @@ class _Resolver:
             raise self.source.error(at, f": task '{own.name}' names no rewards; list some under rewards")
         return ResolvedSuite(config=suite, task=own, rewards=chosen)
 
+    def _check_chat_template(self, path: str | None) -> None:
+        if path is not None and not Path(path).is_file():
+            raise self.source.error(("model", "chat_template"), f": no such file: {path!r}")
+
     def _model_path(self, model: ModelConfig) -> str:
+        self._check_chat_template(model.chat_template)
         if model.name:
             path = Path(self._get("model", model.name, ("model", "name")).path)
             if not path.is_dir():

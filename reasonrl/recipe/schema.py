@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 
+SET_BY_RENDERING = ("messages", "add_generation_prompt")
+"""Variables of a chat template that the core sets."""
+
 Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
 
@@ -77,6 +80,12 @@ class ModelConfig:
     lora: LoraConfig | None = option("train adapters only; null = all weights", None)
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
     trust_remote_code: bool = option("run the model's own code; needs path and revision", False)
+    chat_template: str | None = option(
+        "Jinja file (relative to where you start); null = the tokenizer's own", None
+    )
+    chat_template_args: dict[str, Any] = option(
+        "variables of the chat template, such as {enable_thinking: false}", factory=dict
+    )
 
     def __post_init__(self) -> None:
         given = [name for name in (self.path, self.name) if name]
@@ -85,6 +94,11 @@ class ModelConfig:
             raise ValueError(
                 "trust_remote_code must be false unless path and revision pin the code that would run"
             )
+        for name in self.chat_template_args:
+            good = name.isidentifier() and name not in SET_BY_RENDERING
+            require(good, "chat_template_args", "names of variables of the chat template", name)
+        if self.chat_template is not None:
+            _expand_user(self, "chat_template")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +122,12 @@ class SamplingConfig:
 
     group_size: int = option("completions of each prompt", 1)
     temperature: float = option("> 0; log-probabilities use it too", 1.0)
-    max_prompt_tokens: int = option("a longer prompt stops the run", 256)
+    max_prompt_tokens: int = option("longest prompt; see overlong_prompts", 256)
+    overlong_prompts: Literal["stop", "drop"] = option(
+        "a prompt over max_prompt_tokens, or without room for a completion in the model's context, stops the run or is "
+        "left out",
+        "stop",
+    )
     max_completion_tokens: int = option("completions are cut here, with their real reward", 1024)
     stop: list[str] = option("strings that end a completion", factory=list)
 
@@ -216,8 +235,11 @@ class LoggingConfig:
         _at_least(self, 0, "transcripts_per_step")
 
 
+DEFAULT_ENGINE = "hf"
+
+
 def _hf() -> Slot:
-    return {"name": "hf"}
+    return {"name": DEFAULT_ENGINE}
 
 
 def _check_run(recipe: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reasonrl.testing.rewards import RewardConformance, check_reward
     from reasonrl.testing.rollouts import RolloutConformance, check_rollout
     from reasonrl.testing.scripted import ScriptedBackend, scripted_spec
-    from reasonrl.testing.tasks import TaskConformance, check_task
+    from reasonrl.testing.tasks import TaskConformance, check_task, completion_of
 
 _HOMES = {
     "AlgorithmConformance": "algorithms",
@@ -40,6 +40,7 @@ _HOMES = {
     "check_reward": "rewards",
     "check_rollout": "rollouts",
     "check_task": "tasks",
+    "completion_of": "tasks",
     "scripted_spec": "scripted",
     "steer": "policies",
     "tiny_model_folder": "models",
@@ -62,6 +63,7 @@ __all__ = [
     "check_reward",
     "check_rollout",
     "check_task",
+    "completion_of",
     "scripted_spec",
     "steer",
     "tiny_model_folder",

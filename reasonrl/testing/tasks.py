@@ -25,6 +25,7 @@ from reasonrl.contracts.data import (
 )
 from reasonrl.contracts.protocols import RewardContext, Task, TaskContext
 from reasonrl.data.stream import fetch_problem, fetch_size
+from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import RewardComponent
 from reasonrl.rewards.runner import RewardRunner
@@ -268,15 +269,33 @@ def behaviours_are_numbers(subject: TaskSubject) -> None:
 
 def group_of(problem: Problem, texts: Sequence[str]) -> RolloutGroup:
     """A group whose completions have these texts and one token each."""
+    completions = tuple(completion_of(text, problem) for text in texts)
     request = RolloutRequest(
-        problem=problem, prompt_ids=(0,), group_size=len(texts), sampling=SamplingParams(), seed=0
+        problem=problem,
+        prompt_ids=(0,),
+        group_size=len(texts),
+        sampling=SamplingParams(),
+        seed=0,
+        prompt_text=completions[0].prompt_text if completions else "",
     )
-    return RolloutGroup(request=request, completions=tuple(completion_of(text) for text in texts))
+    return RolloutGroup(request=request, completions=completions)
 
 
-def completion_of(text: str) -> Completion:
-    """A finished completion with this text."""
-    return Completion(token_ids=(0,), logprobs=(-1.0,), text=text, finish_reason=FinishReason.EOS)
+def completion_of(text: str, problem: Problem | None = None, *, prompt_text: str | None = None) -> Completion:
+    """A finished completion with this text.
+
+    ``prompt_text`` is what it continues; by default the prompt and prefix of ``problem``, without a chat template's
+    markup.
+    """
+    if prompt_text is None:
+        prompt_text = as_turns(plain_prompt(problem)) if problem is not None else ""
+    return Completion(
+        token_ids=(0,),
+        logprobs=(-1.0,),
+        text=text,
+        finish_reason=FinishReason.EOS,
+        prompt_text=prompt_text,
+    )
 
 
 def check_task(

@@ -1,11 +1,11 @@
 """Asking a finished model: its recipe's suites, or one problem."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
-from reasonrl.data.render import render_prompt
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
@@ -17,6 +17,7 @@ from reasonrl.plugins import Plugins, describe, one_line
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.outline import model_title
+from reasonrl.trainer.preflight import preflight, prompt_limit
 from reasonrl.trainer.suite_runner import evaluate_suites
 from reasonrl.trainer.targets import Target
 from reasonrl.trainer.workbench import (
@@ -26,9 +27,10 @@ from reasonrl.trainer.workbench import (
     build_suites,
     build_task,
     open_workbench,
-    preflight,
     quiet_libraries,
 )
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequence[SuiteResult]:
@@ -40,12 +42,16 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     )
     bench = _open(target, reporter)
     bench.watch.tell = reporter.evaluating
-    preflight(bench, recipe.sampling, suites)
+    reporter.waiting("checking prompts")
+    checked = preflight(bench, recipe.sampling, suites)
+    for check in checked.checks:
+        if check.overlong and bench.ranks.is_main:
+            log.warning("%s", check.line())
     backend = build_backend(target.resolved.rollout, plugins, bench, recipe.sampling)
     reporter.waiting(f"starting rollout engine {target.resolved.rollout.name}")
     with backend as engine:
         engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
-        return evaluate_suites(suites, engine, bench.tokenizer, bench.ranks, bench.watch)
+        return evaluate_suites(checked.suites, engine, bench.renderer, bench.ranks, bench.watch)
 
 
 def generate(
@@ -70,11 +76,12 @@ def generate(
     sampling = sampling_params(recipe)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
+    prompt = bench.renderer.render(problem)
+    prompt_limit(bench, recipe.sampling, sampling.max_completion_tokens).check(problem, len(prompt.ids))
     request = RolloutRequest(
         problem=problem,
-        prompt_ids=render_prompt(
-            problem, bench.tokenizer, max_prompt_tokens=recipe.sampling.max_prompt_tokens
-        ),
+        prompt_ids=prompt.ids,
+        prompt_text=prompt.text,
         group_size=num,
         sampling=sampling,
         seed=derive_seed(recipe.seed, "generate"),

@@ -1,9 +1,10 @@
 """The model and the machine of a run, in words and in the manifest ``run.json``."""
 
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,22 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
 from reasonrl.trainer.outline import model_title
+from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.run_plugins import plugin_record
 from reasonrl.trainer.workbench import Workbench
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
 
-def describe_bench(resolved: AnyResolved, bench: Workbench, run_dir: Path | None) -> Lines:
-    """What is known of a run once its model is loaded: model, device, folder."""
+def describe_bench(
+    resolved: AnyResolved, bench: Workbench, run_dir: Path | None, checked: Preflight
+) -> Lines:
+    """What is known of a run once its model is loaded and its prompts are measured: model, device, prompts, folder."""
     lines = [
         ("model", _model_line(resolved, bench)),
+        *_template_lines(resolved, bench),
         ("device", _device_line(bench)),
+        *checked.lines(),
         ("run folder", str(run_dir)),
     ]
     return [(label, redact_text(text)) for label, text in lines]
@@ -41,6 +47,17 @@ def _model_line(resolved: AnyResolved, bench: Workbench) -> str:
     text += f", {trained:,} of them trained" if trained != count else ""
     text += ", fresh random weights" if model.init == "random" else ""
     return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
+
+
+def _template_lines(resolved: AnyResolved, bench: Workbench) -> Iterator[tuple[str, str]]:
+    """What of the prompts' rendering is not the tokenizer's own."""
+    model = resolved.recipe.model
+    said = [model.chat_template] if model.chat_template else []
+    said += [f"{name} = {json.dumps(value)}" for name, value in model.chat_template_args.items()]
+    if bench.renderer.has_folded:
+        said.append("takes no system role, so system text stands at the head of the first user turn")
+    if said:
+        yield "chat template", ", ".join(said)
 
 
 def _device_line(bench: Workbench) -> str:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,34 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.recipe.reward_files import RewardFileConfig
 
-EXTENDABLE = ("trainer.steps", "sft.max_tokens")
-"""A run may be resumed to go on for longer."""
+LONGER = "the learning rate follows its schedule for the new length"
+SAME = "the results are those of a run without a break"
+ROUNDING = "the results agree with a run without a break up to rounding"
+COURSE = "from here on the results are not those of a run without a break"
+CHANGEABLE: Mapping[str, str] = {
+    "trainer.steps": LONGER,
+    "sft.max_tokens": LONGER,
+    "sampling.max_prompt_tokens": COURSE,
+    "sampling.overlong_prompts": COURSE,
+    "trainer.max_tokens_per_microbatch": ROUNDING,
+    "sft.max_tokens_per_microbatch": ROUNDING,
+    "model.gradient_checkpointing": ROUNDING,
+    "model.attention": ROUNDING,
+    "rollout.*": ROUNDING,
+    "rewards.*.isolation": SAME,
+    "rewards.*.timeout_s": SAME,
+    "rewards.*.memory_mb": SAME,
+    "evaluation.every": SAME,
+    "checkpoint.*": SAME,
+    "logging.*": SAME,
+    "model.chat_template": SAME,
+}
+"""What a resumed run may change, and what that means for its results.
+
+These are limits that can end a run, memory and speed, and what is shown and kept. ``model.chat_template`` says where a
+file lies: its text is compared with the tokenizer.
+"""
+FIXED = ("rollout.name",)
 MAX_SHOWN = 5
 
 
@@ -50,6 +77,26 @@ def _providers(resolved: AnyResolved, plugins: Plugins) -> list[Any]:
     ]
 
 
+def is_changeable(key: str) -> bool:
+    """Whether a resumed run may have another value of a recipe's ``key``."""
+    return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
+
+
+def allowed_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> ``old -> new`` of what changed in a recipe and may."""
+    return {
+        key: f"{_show(old)} -> {_show(new)}"
+        for key, old, new in differences(before, now)
+        if is_changeable(key)
+    }
+
+
+def meaning_of(keys: Iterable[str]) -> str:
+    """What changes of these keys mean for the results of a resumed run."""
+    found = {CHANGEABLE[pattern] for key in keys for pattern in CHANGEABLE if fnmatchcase(key, pattern)}
+    return "; ".join(meaning for meaning in (LONGER, ROUNDING, COURSE) if meaning in found) or SAME
+
+
 def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises RecipeError with what differs; parts that only one side knows are not compared."""
     common = before.keys() & now.keys()
@@ -58,7 +105,7 @@ def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, A
         for path, old, new in differences(
             {key: before[key] for key in common}, {key: now[key] for key in common}
         )
-        if path.removeprefix("recipe.") not in EXTENDABLE
+        if not is_changeable(path.removeprefix("recipe."))
     ]
     if changes:
         more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""

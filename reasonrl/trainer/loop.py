@@ -8,12 +8,12 @@ from accelerate import Accelerator
 
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
-from reasonrl.contracts.metrics import mean
+from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.data.collate import collate
-from reasonrl.data.render import render_prompt
+from reasonrl.data.prompts import Drawn, PromptSource
+from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
-from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
@@ -46,7 +46,7 @@ class TrainerParts:
 
     recipe: Recipe
     needs: Needs
-    stream: ProblemStream
+    prompts: PromptSource
     rewards: RewardRunner
     algorithm: Any
     engine: PolicyEngine
@@ -57,6 +57,7 @@ class TrainerParts:
     updater: Updater
     suites: Sequence[Suite]
     watch: EvaluationWatch
+    renderer: PromptRenderer
     ranks: Ranks
     accelerator: Accelerator
     logbook: Logbook
@@ -127,12 +128,14 @@ class Trainer:
         quota = p.recipe.trainer.prompts_per_step // p.ranks.size
         sampled: list[ScoredGroup] = []
         kept: list[ScoredGroup] = []
-        enough, position = False, self.position
+        enough, position, redraws = False, self.position, 0
         with timer("sync_s"):
             engine = p.engine.at(p.updater.policy_version)
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast(), p.ranks.together():
-                groups = sample(engine, self._requests(position))
+                drawn = self._draw(position)
+                groups = sample(engine, [self._request(*pair) for pair in drawn])
+            redraws += sum(prompt.redraws for _, prompt in drawn)
             with timer("reward_s"):
                 scored = p.rewards.score_all(groups)
             sampled += scored
@@ -141,7 +144,7 @@ class Trainer:
             enough = p.ranks.max(quota - len(kept)) <= 0
             if enough:
                 break
-        metrics = self._sampled_metrics(sampled, quota)
+        metrics = self._sampled_metrics(sampled, quota, redraws)
         self._check_scored(metrics)  # first: an algorithm may well keep nothing of what could not be scored
         if not enough:
             raise TrainingError(
@@ -163,32 +166,33 @@ class Trainer:
             name = self._p.recipe.algorithm["name"]
             raise PluginContractError(f"algorithm {name!r}: its keep() raised {describe(err)}") from err
 
-    def _sampled_metrics(self, sampled: Sequence[ScoredGroup], quota: int) -> dict[str, float]:
+    def _sampled_metrics(self, sampled: Sequence[ScoredGroup], quota: int, redraws: int) -> dict[str, float]:
         """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
         metrics = rollout_metrics(sampled)
         if hasattr(self._p.algorithm, "keep"):
             metrics["group/discarded_frac"] = mean(max(len(sampled) - quota, 0), len(sampled))
+        if self._p.prompts.redraws:
+            metrics["prompt/overlong_dropped"] = Metric(redraws, reduction="sum")
         return self._p.ranks.resolve([metrics])
 
-    def _requests(self, position: int) -> list[RolloutRequest]:
+    def _draw(self, position: int) -> list[tuple[int, Drawn]]:
+        """This rank's positions of the round that begins at ``position``, with what the stream gives there."""
         p, trainer = self._p, self._p.recipe.trainer
         local = local_prompt_indices(
             trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank
         )
-        return [self.request(position + index) for index in local]
+        return [(position + index, p.prompts.draw(position + index)) for index in local]
 
-    def request(self, position: int) -> RolloutRequest:
+    def _request(self, position: int, drawn: Drawn) -> RolloutRequest:
         """The rollout request of the prompt at ``position`` of the stream; its seed makes it repeatable."""
-        p = self._p
-        problem = p.stream.problem(position)
+        recipe = self._p.recipe
         return RolloutRequest(
-            problem=problem,
-            prompt_ids=render_prompt(
-                problem, p.tokenizer, max_prompt_tokens=p.recipe.sampling.max_prompt_tokens
-            ),
-            group_size=p.recipe.sampling.group_size,
+            problem=drawn.problem,
+            prompt_ids=drawn.prompt.ids,
+            prompt_text=drawn.prompt.text,
+            group_size=recipe.sampling.group_size,
             sampling=self._sampling,
-            seed=derive_seed(p.recipe.seed, "train", position),
+            seed=derive_seed(recipe.seed, "train", position),
         )
 
     def _learn(self, step: int, batch: TrainBatch, timer: Timer) -> UpdateOutput:
@@ -224,7 +228,7 @@ class Trainer:
         p.logbook.phase("evaluating")
         with p.accelerator.autocast():
             engine = p.engine.at(p.updater.policy_version)
-            results = evaluate_suites(p.suites, engine, p.tokenizer, p.ranks, p.watch)
+            results = evaluate_suites(p.suites, engine, p.renderer, p.ranks, p.watch)
         p.logbook.evaluated(step, results)
         return suite_metrics(results)
 

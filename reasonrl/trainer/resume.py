@@ -10,14 +10,14 @@ from reasonrl.errors import RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved
-from reasonrl.trainer.identity import EXTENDABLE, early_identity, refuse_changes
+from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
 
 
 def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
     """The recipe of a run folder, as it was when the run started.
 
     Args:
-        overrides: ``trainer.steps=N`` (``sft.max_tokens=N``) to go on for longer; nothing else may change.
+        overrides: keys that may change, such as ``trainer.steps=N`` to go on for longer; see ``CHANGEABLE``.
     Raises: RecipeError if this is no run folder, or recipe or plugins are not what they were; RunDirInUseError.
     """
     for name in ("run.json", "recipe.yaml"):
@@ -25,9 +25,9 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
             raise RecipeError(f"{run_dir} is no run folder: it has no {name}")
     refuse_in_use(run_dir)
     for override in overrides:
-        if override.partition("=")[0].strip() not in EXTENDABLE:
+        if not is_changeable(override.partition("=")[0].strip()):
             raise RecipeError(
-                f"override {override!r}: a resumed run keeps its recipe, only {' or '.join(EXTENDABLE)} may change; "
+                f"override {override!r}: a resumed run keeps this key; it may change {', '.join(CHANGEABLE)}; "
                 "start a new run for anything else"
             )
     resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins)

@@ -12,6 +12,7 @@ from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.outline import model_title
+from reasonrl.trainer.preflight import Preflight, preflight
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
@@ -24,7 +25,6 @@ from reasonrl.trainer.workbench import (
     build_suites,
     build_task,
     open_workbench,
-    preflight,
     quiet_libraries,
 )
 
@@ -59,12 +59,13 @@ def run_rl(
         logging_dir=str(recipe.output_dir),
     )
     check_divisible(resolved, bench.ranks)
-    preflight(bench, recipe.sampling, suites, [stream])
+    options.reporter.waiting("checking prompts")
+    checked = preflight(bench, recipe.sampling, suites, stream)
     backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
-    run = open_run(resolved, plugins, bench, options)
+    run = open_run(resolved, plugins, bench, options, checked)
 
     def work(entered: Any) -> None:
-        parts = _assemble(resolved, algorithm, bench, run, entered, stream, rewards, suites)
+        parts = _assemble(resolved, algorithm, bench, run, entered, rewards, checked)
         make_driver(Trainer(parts), run, bench, resolved, parts.policy, parts.optimizer).run()
 
     options.reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
@@ -77,11 +78,11 @@ def _assemble(
     bench: Workbench,
     run: OpenRun,
     backend: Any,
-    stream: ProblemStream,
     rewards: Any,
-    suites: Any,
+    checked: Preflight,
 ) -> TrainerParts:
     recipe, accelerator = resolved.recipe, bench.accelerator
+    assert checked.source is not None
     optimizer = build_optimizer(bench.policy, recipe.optimizer, recipe.critic)
     policy, optimizer = accelerator.prepare(bench.policy, optimizer)
     policy.eval()  # train mode is the update's alone
@@ -89,7 +90,7 @@ def _assemble(
     return TrainerParts(
         recipe=recipe,
         needs=resolved.needs,
-        stream=stream,
+        prompts=checked.source,
         rewards=rewards,
         algorithm=algorithm,
         engine=PolicyEngine(backend, policy, bench, run.stop),
@@ -106,7 +107,8 @@ def _assemble(
             accelerator=accelerator,
             ranks=bench.ranks,
         ),
-        suites=suites,
+        suites=checked.suites,
+        renderer=bench.renderer,
         watch=bench.watch,
         ranks=bench.ranks,
         accelerator=accelerator,

@@ -20,9 +20,17 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.trainer.describe import describe_bench, run_manifest
 from reasonrl.trainer.driver import Driver, Job, Plan
-from reasonrl.trainer.identity import identity_of, refuse_changes, total_steps
+from reasonrl.trainer.identity import (
+    SAME,
+    allowed_changes,
+    identity_of,
+    meaning_of,
+    refuse_changes,
+    total_steps,
+)
 from reasonrl.trainer.logbook import METRICS, Logbook, said
 from reasonrl.trainer.outline import title_of
+from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.saving import Saver, machine
@@ -68,7 +76,9 @@ class OpenRun:
         return self.folder.path if self.folder else None
 
 
-def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options: RunOptions) -> OpenRun:
+def open_run(
+    resolved: AnyResolved, plugins: Plugins, bench: Workbench, options: RunOptions, checked: Preflight
+) -> OpenRun:
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
     A failure leaves a free folder and a summary.
@@ -79,7 +89,7 @@ def open_run(resolved: AnyResolved, plugins: Plugins, bench: Workbench, options:
     point: ResumePoint | None = None
     try:
         point = _find_point(folder, bench.ranks, options, identity)
-        logbook = _open_logbook(resolved, plugins, bench, folder, options, point)
+        logbook = _open_logbook(resolved, plugins, bench, folder, options, point, checked)
     except BaseException as err:
         if folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
@@ -197,6 +207,7 @@ def _open_logbook(
     folder: RunDir | None,
     options: RunOptions,
     point: ResumePoint | None,
+    checked: Preflight,
 ) -> Logbook:
     recipe = resolved.recipe
     plain = render_plain(resolved)
@@ -210,8 +221,10 @@ def _open_logbook(
     if folder is not None:
         manifest = run_manifest(resolved, plugins, bench, plain)
         folder.write_text("recipe.yaml", resolved.source_yaml)
-        folder.write_json("run.json", {**manifest, "resumed": _resumed(folder, bench.ranks, options, point)})
-        options.reporter.planned(_announcement(resolved, bench, folder, options, point))
+        folder.write_json(
+            "run.json", {**manifest, "resumed": _resumed(folder, bench.ranks, options, point, plain)}
+        )
+        options.reporter.planned(_announcement(resolved, bench, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)
     trackers.start(recipe.name, folder.path if folder else None)
@@ -231,19 +244,37 @@ def _open_logbook(
 
 
 def _resumed(
-    folder: RunDir, ranks: Ranks, options: RunOptions, point: ResumePoint | None
+    folder: RunDir,
+    ranks: Ranks,
+    options: RunOptions,
+    point: ResumePoint | None,
+    plain: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Every time that the run was resumed: after which step, on what. ``run.json`` else tells of the last start."""
+    """Every time that the run was resumed: after which step, on what, with which keys changed.
+
+    ``run.json`` else tells of the last start.
+    """
     if not options.resume:
         return []
-    earlier = json.loads((folder.path / "run.json").read_text(encoding="utf-8")).get("resumed", [])
-    return [*earlier, {"after_step": point.state.step if point else 0, **machine(ranks)}]
+    before = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
+    changed = allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
+    if changed:
+        said = ", ".join(f"{key} {change}" for key, change in changed.items())
+        meaning = meaning_of(changed)
+        log.log(logging.INFO if meaning == SAME else logging.WARNING, "resumed with %s: %s", said, meaning)
+    now = {"after_step": point.state.step if point else 0, **machine(ranks), "changed": changed}
+    return [*before.get("resumed", []), now]
 
 
 def _announcement(
-    resolved: AnyResolved, bench: Workbench, folder: RunDir, options: RunOptions, point: ResumePoint | None
+    resolved: AnyResolved,
+    bench: Workbench,
+    folder: RunDir,
+    options: RunOptions,
+    point: ResumePoint | None,
+    checked: Preflight,
 ) -> Announcement:
-    lines = list(describe_bench(resolved, bench, folder.path))
+    lines = list(describe_bench(resolved, bench, folder.path, checked))
     if options.resume:
         how = (
             f"after step {point.state.step}, from {point.folder}"

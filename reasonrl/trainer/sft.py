@@ -32,6 +32,7 @@ from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.outline import model_title
+from reasonrl.trainer.preflight import preflight
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
@@ -44,7 +45,6 @@ from reasonrl.trainer.workbench import (
     build_suites,
     build_task,
     open_workbench,
-    preflight,
     quiet_libraries,
 )
 
@@ -80,12 +80,13 @@ def run_sft(
     )
     options.reporter.waiting("reading demonstrations")
     examples = open_examples(resolved, plugins, bench)
-    preflight(bench, recipe.sampling, suites)
+    options.reporter.waiting("checking prompts")
+    checked = preflight(bench, recipe.sampling, suites)
     backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
-    run = open_run(resolved, plugins, bench, options)
+    run = open_run(resolved, plugins, bench, options, checked)
 
     def work(engine: Any) -> None:
-        trainer = SftTrainer(resolved, bench, run, engine, suites, examples)
+        trainer = SftTrainer(resolved, bench, run, engine, checked.suites, examples)
         make_driver(trainer, run, bench, resolved, trainer.policy, trainer.optimizer).run()
         _copy_to(output, run.logbook.model_path)
 
@@ -97,7 +98,7 @@ def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> 
     """The endless examples of this rank; the first one is drawn at once, so that bad data is refused early."""
     recipe, ranks = resolved.recipe, bench.ranks
     encode = Encoder(
-        bench.tokenizer,
+        bench.renderer,
         max_prompt_tokens=recipe.sampling.max_prompt_tokens,
         max_completion_tokens=recipe.sampling.max_completion_tokens,
     )
@@ -253,7 +254,7 @@ class SftTrainer:
         engine = self._engine.at(step)
         with self._bench.accelerator.autocast():
             results = evaluate_suites(
-                self._suites, engine, self._bench.tokenizer, self._bench.ranks, self._bench.watch
+                self._suites, engine, self._bench.renderer, self._bench.ranks, self._bench.watch
             )
         self._logbook.evaluated(step, results)
         return suite_metrics(results)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from reasonrl.contracts.protocols import RolloutBackend
+from reasonrl.data.render import PromptRenderer
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
 from reasonrl.observability.reporter import EvaluationProgress
 from reasonrl.trainer.ranks import Ranks
@@ -41,7 +41,11 @@ class EvaluationWatch:
 
 
 def evaluate_suites(
-    suites: Sequence[Suite], backend: RolloutBackend, tokenizer: Any, ranks: Ranks, watch: EvaluationWatch
+    suites: Sequence[Suite],
+    backend: RolloutBackend,
+    renderer: PromptRenderer,
+    ranks: Ranks,
+    watch: EvaluationWatch,
 ) -> list[SuiteResult]:
     """Every suite, its problems dealt out over the ranks; all ranks get all results."""
     total = sum(suite.problems for suite in suites)
@@ -49,15 +53,15 @@ def evaluate_suites(
     for number, suite in enumerate(suites):
         before = sum(earlier.problems for earlier in suites[:number])
         with watch.of(suite, before=before, total=total, ranks=ranks.size):
-            results.append(_evaluate(suite, backend, tokenizer, ranks))
+            results.append(_evaluate(suite, backend, renderer, ranks))
     return results
 
 
-def _evaluate(suite: Suite, backend: RolloutBackend, tokenizer: Any, ranks: Ranks) -> SuiteResult:
-    indices = list(range(ranks.rank, suite.problems, ranks.size))
+def _evaluate(suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, ranks: Ranks) -> SuiteResult:
+    mine = range(ranks.rank, len(suite.indices), ranks.size)
     with ranks.together():  # also a rank without a problem: an engine may be spread over ranks
-        groups = run_suite(suite, backend, tokenizer, indices)
-    gathered = ranks.gather(list(zip(indices, groups, strict=True)))
+        groups = run_suite(suite, backend, renderer, [suite.indices[place] for place in mine])
+    gathered = ranks.gather(list(zip(mine, groups, strict=True)))
     ordered = [group for _, group in sorted(gathered, key=lambda pair: pair[0])]
     return summarise(suite, ordered)
 

@@ -39,8 +39,10 @@ def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
     chosen = recipe or own_recipe
     if chosen is None:
         raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
-    resolved = load_recipe(chosen, [], plugins)
-    if recipe is None and (run := run_of(target)) is not None:
+    run = run_of(target) if recipe is None else None
+    # The tokenizer that a run saves carries its chat template; the file may be gone.
+    resolved = load_recipe(chosen, ["model.chat_template=null"] if run else [], plugins)
+    if run is not None:
         tell_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
 

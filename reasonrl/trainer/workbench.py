@@ -4,20 +4,20 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
-from reasonrl.contracts.data import Problem, SamplingParams
+from reasonrl.contracts.data import SamplingParams
 from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
-from reasonrl.data.render import render_prompt
-from reasonrl.data.stream import ProblemStream, fetch_problem
+from reasonrl.data.render import PromptRenderer
+from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
-from reasonrl.model.load import load_model, resolve_dtype
+from reasonrl.model.load import LoadedModel, load_model, resolve_dtype
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import Component, ResolvedSuite
@@ -26,7 +26,6 @@ from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.suite_runner import EvaluationWatch
 
-PREFLIGHT_PROBLEMS = 32
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
@@ -38,6 +37,7 @@ class Workbench:
     ranks: Ranks
     policy: PolicyModule
     tokenizer: Any
+    renderer: PromptRenderer
     model_path: str
     precision: str
     watch: EvaluationWatch = field(default_factory=EvaluationWatch)
@@ -81,9 +81,16 @@ def open_workbench(
         ranks=Ranks(accelerator),
         policy=PolicyModule(loaded.model, critic_module),
         tokenizer=loaded.tokenizer,
+        renderer=_renderer(model, loaded),
         model_path=model_path,
         precision=str(dtype).removeprefix("torch."),
     )
+
+
+def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:
+    given = f"the chat template {model.chat_template}" if model.chat_template else "the model's chat template"
+    rows = loaded.model.get_input_embeddings().weight.shape[0]
+    return PromptRenderer(loaded.tokenizer, template_name=given, rows=rows)
 
 
 def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Any:
@@ -141,12 +148,11 @@ def _build_suite(
         task=task,
         task_name=suite.task.spec.name,
         rewards=build_rewards(suite.rewards, plugins, seed, limit, logged),
-        problems=suite.config.problems if size is None else min(size, suite.config.problems),
+        indices=range(suite.config.problems if size is None else min(size, suite.config.problems)),
         samples=suite.config.samples,
         sampling=SamplingParams(
             temperature=suite.config.temperature, max_completion_tokens=limit, stop=tuple(sampling.stop)
         ),
-        max_prompt_tokens=sampling.max_prompt_tokens,
         seed=seed,
     )
 
@@ -179,36 +185,6 @@ def build_backend(component: Component, plugins: Plugins, bench: Workbench, samp
         on_finished=bench.watch.finished,
     )
     return plugins.build(component.spec, component.config, context)
-
-
-def preflight(
-    bench: Workbench, sampling: SamplingConfig, suites: Sequence[Suite], streams: Sequence[ProblemStream] = ()
-) -> None:
-    """Render the first prompts before anything is written, so that one over a limit costs nothing.
-
-    Raises: RecipeError if a prompt is over its limit, or leaves no room for a completion in the model's context.
-    """
-    for stream in streams:
-        problems = [stream.problem(position) for position in range(PREFLIGHT_PROBLEMS)]
-        _check_prompts(bench, sampling, problems, sampling.max_completion_tokens)
-    for suite in suites:
-        indices = range(min(suite.problems, PREFLIGHT_PROBLEMS))
-        problems = [fetch_problem(suite.task, suite.task_name, "eval", index) for index in indices]
-        _check_prompts(bench, sampling, problems, suite.sampling.max_completion_tokens)
-
-
-def _check_prompts(
-    bench: Workbench, sampling: SamplingConfig, problems: Sequence[Problem], completion_tokens: int
-) -> None:
-    config: Any = cast(Any, bench.policy.model).config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None)
-    for problem in problems:
-        ids = render_prompt(problem, bench.tokenizer, max_prompt_tokens=sampling.max_prompt_tokens)
-        if context is not None and len(ids) + completion_tokens > context:
-            raise RecipeError(
-                f"the prompt of problem {problem.id!r} ({len(ids)} tokens) and {completion_tokens} completion tokens "
-                f"exceed the model's context of {context}; lower max_completion_tokens"
-            )
 
 
 def quiet_libraries() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from support.builders import Numbers
+from support.chat_templates import CHATML, QWEN3_THINKING
 
-from reasonrl import Problem
+from reasonrl import Message, Problem
 from reasonrl.data.demonstrations import Encoder, file_examples, read_pairs, task_examples
+from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.testing.models import byte_tokenizer
 
@@ -18,7 +20,17 @@ EOS = TOKENIZER.eos_token_id
 
 
 def encoder(prompt: int = 50, completion: int = 50) -> Encoder:
-    return Encoder(TOKENIZER, max_prompt_tokens=prompt, max_completion_tokens=completion)
+    return Encoder(PromptRenderer(TOKENIZER), max_prompt_tokens=prompt, max_completion_tokens=completion)
+
+
+def test_reasoning_that_the_chat_template_opens_is_not_opened_again() -> None:
+    tokenizer = byte_tokenizer()
+    problem = Problem(id="p", prompt=(Message(role="user", content="1+1"),))
+    for template, text in ((CHATML, "<think>\n2</think>2"), (QWEN3_THINKING, "2</think>2")):
+        tokenizer.chat_template = template
+        encode = Encoder(PromptRenderer(tokenizer), max_prompt_tokens=200, max_completion_tokens=50)
+        example = encode(problem, "<think>\n2</think>2")
+        assert tokenizer.decode(example.completion_ids[:-1]) == text
 
 
 class Teacher(Numbers):

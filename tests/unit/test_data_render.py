@@ -1,15 +1,29 @@
-"""Prompts as tokens: chat templates, prefixes, leading special tokens, limits."""
+"""Prompts as tokens: chat templates, prefixes, leading special tokens, tokens that the model does not know."""
 
 from typing import Any
 
 import pytest
+from support.chat_templates import (
+    CHATML,
+    FOLDS_SYSTEM,
+    OPENS_THINKING,
+    R1,
+    SHAPES,
+)
 
 from reasonrl import Message, Problem
-from reasonrl.data.render import prompt_text, render_prompt
+from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import RecipeError
 from reasonrl.testing.models import byte_tokenizer
 
 TALK = (Message(role="system", content="Be brief."), Message(role="user", content="2+2?"))
+
+
+def renderer(template: str | None = None, **options: Any) -> PromptRenderer:
+    tokenizer = byte_tokenizer()
+    if template is not None:
+        tokenizer.chat_template = template
+    return PromptRenderer(tokenizer, **options)
 
 
 def with_bos() -> Any:
@@ -27,47 +41,121 @@ def with_bos() -> Any:
 
 
 def test_raw_text_is_used_verbatim_with_its_prefix() -> None:
-    problem = Problem(id="p", prompt="  2+2 =\n", assistant_prefix="<think>")
-    tokenizer = byte_tokenizer()
-    assert prompt_text(problem, tokenizer) == "  2+2 =\n<think>"
-    ids = render_prompt(problem, tokenizer, max_prompt_tokens=100)
-    assert tokenizer.decode(ids) == "  2+2 =\n<think>"
-    assert len(ids) == 15
+    problem = Problem(id="p", prompt="  2+2 =\n<think>", assistant_prefix="<think>")
+    prompt = renderer().render(problem)
+    assert prompt.text == "  2+2 =\n<think><think>"
+    assert byte_tokenizer().decode(prompt.ids) == prompt.text
+    assert len(prompt.ids) == len(prompt.text)
 
 
 def test_a_conversation_goes_through_the_chat_template_and_the_prefix_follows_it() -> None:
     problem = Problem(id="p", prompt=TALK, assistant_prefix="<think>")
-    tokenizer = byte_tokenizer()
-    expected = "[system]Be brief.\n[user]2+2?\n[assistant]<think>"
-    assert prompt_text(problem, tokenizer) == expected
-    assert tokenizer.decode(render_prompt(problem, tokenizer, max_prompt_tokens=100)) == expected
+    prompt = renderer().render(problem)
+    assert prompt.text == "[system]Be brief.\n[user]2+2?\n[assistant]<think>"
+    assert byte_tokenizer().decode(prompt.ids) == prompt.text
 
 
 @pytest.mark.parametrize("prompt", ["2+2?", TALK], ids=["raw", "chat"])
 def test_there_is_one_bos_either_way(prompt: Any) -> None:
     tokenizer = with_bos()
-    ids = render_prompt(Problem(id="p", prompt=prompt), tokenizer, max_prompt_tokens=100)
+    ids = PromptRenderer(tokenizer).render(Problem(id="p", prompt=prompt)).ids
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_prompts_rendered_together_are_those_rendered_alone_in_order() -> None:
+    problems = [
+        Problem(id=str(i), prompt=f"{i}" * i if i % 3 else (Message(role="user", content=f"{i}"),))
+        for i in range(1, 20)
+    ]
+    one = PromptRenderer(with_bos())
+    assert one.render_all(problems) == [one.render(problem) for problem in problems]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_template_keeps_what_was_said(shape: str) -> None:
+    one = renderer(SHAPES[shape])
+    text = one.render(Problem(id="p", prompt=TALK)).text
+    assert text.count("Be brief.") == text.count("2+2?") == 1
+    assert text.index("Be brief.") < text.index("2+2?")
+    assert one.has_folded == (shape in FOLDS_SYSTEM)
+    if shape in FOLDS_SYSTEM:
+        assert "Be brief.\n\n2+2?" in text
+    assert text.rstrip().endswith("<think>") == (shape in OPENS_THINKING)
+
+
+def test_a_system_text_alone_becomes_the_user_turn() -> None:
+    text = renderer(SHAPES["gemma"]).text(Problem(id="p", prompt=TALK[:1]))
+    assert text == "<start_of_turn>user\nBe brief.<end_of_turn>\n<start_of_turn>model\n"
+
+
+@pytest.mark.parametrize(
+    ("opened", "prefix", "joined"),
+    [
+        ("<A><think>\n", "Step by step.\n<think>", "<A><think>\n"),  # Countdown's
+        ("<A><think>\n", "<think>\n", "<A><think>\n"),
+        ("<A><think>", " <think>", "<A><think>"),
+        ("<A><think>\n", "<think>\nOkay", "<A><think>\nOkay"),
+        ("<A><think>", "<think>\nOkay", "<A><think>\nOkay"),
+        ("<A><think>\n", "Okay", "<A><think>\nOkay"),
+        ("<A>\nOkay, let me see.", "Okay, let me see.", "<A>\nOkay, let me see."),
+        ("<A>[THINK]", "[THINK]", "<A>[THINK]"),
+        ("<A><think>\n\n</think>\n\n", "<think>", "<A><think>\n\n</think>\n\n<think>"),  # thinking was closed
+        ("<A>assistant\n", "<think>", "<A>assistant\n<think>"),
+        ("<A>", "", "<A>"),
+    ],
+)
+def test_a_prefix_does_not_open_again_what_the_template_opened(opened: str, prefix: str, joined: str) -> None:
+    template = "{% if add_generation_prompt %}{{ " + repr(opened) + " }}{% endif %}"
+    problem = Problem(id="p", prompt=TALK[1:], assistant_prefix=prefix)
+    assert renderer(template).text(problem) == joined
+
+
+def test_a_completion_to_imitate_does_not_either() -> None:
+    problem = Problem(id="p", prompt=TALK)
+    for template, text in ((R1, "so</think>4<think>"), (CHATML, "<think>\nso</think>4<think>")):
+        one = renderer(template)
+        completion = "<think>\nso</think>4<think>"
+        assert one.completion_after(one.render(problem), problem, completion) == text
+    raw = Problem(id="p", prompt="2+2?<think>")
+    assert one.completion_after(one.render(raw), raw, "<think>4") == "<think>4"
 
 
 def test_without_a_chat_template_a_conversation_is_refused() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(RecipeError, match="no chat template; use a chat model"):
-        render_prompt(Problem(id="p", prompt=TALK), tokenizer, max_prompt_tokens=100)
+        PromptRenderer(tokenizer).render(Problem(id="p", prompt=TALK))
 
 
-def test_the_limit_is_inclusive_and_its_message_names_the_key() -> None:
-    problem = Problem(id="long one", prompt="12345")
-    assert len(render_prompt(problem, byte_tokenizer(), max_prompt_tokens=5)) == 5
-    with pytest.raises(RecipeError, match=r"'long one' has 5 tokens, over sampling.max_prompt_tokens=4"):
-        render_prompt(problem, byte_tokenizer(), max_prompt_tokens=4)
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for m in messages %}", "TemplateSyntaxError: Unexpected end of template"),
+        ("{{ raise_exception('give the date') }}", "TemplateError: give the date"),
+        ("{{ messages[0].content + 1 }}", "TypeError: can only concatenate str"),
+        ("{{ date.year }}", "UndefinedError: 'date' is undefined"),
+        ("{% for m in messages %}{{ m.tool_calls[0].name }}{% endfor %}", "UndefinedError"),
+        ("{{ messages[7]['content'] }}", "UndefinedError"),
+        ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    ],
+)
+def test_a_template_that_fails_is_one_line_with_a_way_out(template: str, reason: str) -> None:
+    one = renderer(template, template_name="the chat template mine.jinja")
+    for prompt in (TALK, TALK[1:]):
+        with pytest.raises(RecipeError) as caught:
+            one.render(Problem(id="odd", prompt=prompt))
+        text = str(caught.value)
+        assert text.startswith("problem 'odd': the chat template mine.jinja cannot render it: ")
+        assert reason in text
+        assert "model.chat_template_args" in text
+        assert "\n" not in text
 
 
 def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(RecipeError, match="'p' has an empty prompt"):
-        render_prompt(Problem(id="p", prompt=""), byte_tokenizer(), max_prompt_tokens=4)
+    for problem in (Problem(id="p", prompt=""), Problem(id="p", prompt=TALK)):
+        with pytest.raises(RecipeError, match="'p' has an empty prompt"):
+            renderer("{{ '' }}").render_all([problem])
 
 
 @pytest.mark.parametrize(
@@ -75,5 +163,17 @@ def test_an_empty_prompt_is_refused() -> None:
 )
 def test_half_a_character_is_refused_in_one_line_that_names_the_problem(prompt: Any) -> None:
     with pytest.raises(RecipeError, match=r"problem 'odd' has a lone surrogate, '\\ud83d', at") as caught:
-        render_prompt(Problem(id="odd", prompt=prompt), byte_tokenizer(), max_prompt_tokens=99)
+        renderer().render(Problem(id="odd", prompt=prompt))
     assert "\n" not in str(caught.value)
+
+
+def test_a_token_without_an_embedding_is_refused_where_it_occurs() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<tool>"])
+    one = PromptRenderer(tokenizer, rows=258)
+    assert len(one.render(Problem(id="p", prompt="no tool")).ids) == 7
+    with pytest.raises(
+        RecipeError, match=r"prompt of problem 'odd' holds token '<tool>' \(id 258\), but the"
+    ):
+        one.render_all([Problem(id="p", prompt="a"), Problem(id="odd", prompt="a <tool>")])
+    assert PromptRenderer(tokenizer, rows=300).render(Problem(id="p", prompt="<tool>")).ids == (258,)

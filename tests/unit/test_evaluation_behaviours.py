@@ -136,10 +136,9 @@ def test_a_suite_reports_them_everywhere_under_declared_keys() -> None:
         task=Described(lambda p, t: {"n": 2.0}),
         task_name="numbers",
         rewards=runner(Judge(lambda p, c: 1.0)),
-        problems=2,
+        indices=range(2),
         samples=1,
         sampling=SamplingParams(),
-        max_prompt_tokens=9,
         seed=0,
     )
     result = summarise(suite, [said("a", "b", verdicts=[True, False])])

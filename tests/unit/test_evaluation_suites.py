@@ -8,6 +8,7 @@ import pytest
 from support.builders import Judge, Numbers, completion, output, runner, scored
 
 from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
+from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
 from reasonrl.errors import PluginContractError
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
@@ -15,6 +16,7 @@ from reasonrl.testing.models import byte_tokenizer
 from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
 
 TOKENIZER = byte_tokenizer()
+RENDERER = PromptRenderer(TOKENIZER)
 
 
 def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int = 0) -> Suite:
@@ -23,10 +25,9 @@ def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int
         task=Numbers(),
         task_name="numbers",
         rewards=runner(Judge(lambda problem, c: float(c.token_ids[0] % 2))),
-        problems=problems,
+        indices=range(problems),
         samples=samples,
         sampling=SamplingParams(temperature=0.7, max_completion_tokens=3),
-        max_prompt_tokens=9,
         seed=seed,
     )
 
@@ -67,7 +68,7 @@ class Rank:
 
 
 def evaluate(asked: Suite, engine: Engine, ranks: Any) -> SuiteResult:
-    return evaluate_suites([asked], engine, TOKENIZER, ranks, EvaluationWatch())[0]  # type: ignore[arg-type]
+    return evaluate_suites([asked], engine, RENDERER, ranks, EvaluationWatch())[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -84,7 +85,7 @@ def test_an_engine_that_counts_is_heard(size: int) -> None:
 
     watch.finished(99)  # training samples too, and is no evaluation
     both = [suite(samples=2), suite(samples=3, name="other", problems=10)]
-    evaluate_suites(both, Counting(lambda groups: groups), TOKENIZER, Rank(size=size), watch)  # type: ignore[arg-type]
+    evaluate_suites(both, Counting(lambda groups: groups), RENDERER, Rank(size=size), watch)  # type: ignore[arg-type]
     watch.finished(99)
     assert [told[0], told[-1]] == [("held_out", 0, 15), ("other", 15, 15)]
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
@@ -93,7 +94,7 @@ def test_an_engine_that_counts_is_heard(size: int) -> None:
 
 
 def test_requests_carry_the_suites_own_sampling() -> None:
-    requests = suite(samples=3).requests(TOKENIZER, [4, 2])
+    requests = suite(samples=3).requests(RENDERER, [4, 2])
     assert [r.problem.id for r in requests] == ["eval/4", "eval/2"]
     assert {(r.group_size, r.sampling.temperature, r.sampling.max_completion_tokens) for r in requests} == {
         (3, 0.7, 3)
@@ -110,7 +111,7 @@ def test_every_evaluation_draws_alike() -> None:
 
 def test_problems_suites_and_seeds_draw_differently() -> None:
     seeds = {
-        r.seed for s in (suite(), suite(name="other"), suite(seed=1)) for r in s.requests(TOKENIZER, range(5))
+        r.seed for s in (suite(), suite(name="other"), suite(seed=1)) for r in s.requests(RENDERER, range(5))
     }
     assert len(seeds) == 15
 
@@ -190,14 +191,14 @@ def lose_logprobs(groups: list[RolloutGroup]) -> list[RolloutGroup]:
 )
 def test_an_engine_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
     with pytest.raises(PluginContractError, match=f"engine Engine: generate {message}"):
-        run_suite(suite(), Engine(spoil), TOKENIZER, range(5))  # type: ignore[arg-type]
+        run_suite(suite(), Engine(spoil), RENDERER, range(5))  # type: ignore[arg-type]
 
 
 def test_an_engine_need_not_know_logprobs() -> None:
     def forget(groups: list[RolloutGroup]) -> list[RolloutGroup]:
         return [RolloutGroup(request=g.request, completions=(completion((1, 2)),)) for g in groups]
 
-    requests = suite().requests(TOKENIZER, [0])
+    requests = suite().requests(RENDERER, [0])
     assert sample(Engine(forget), requests)[0].completions[0].logprobs is None  # type: ignore[arg-type]
 
 

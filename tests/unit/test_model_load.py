@@ -120,6 +120,17 @@ def broken(folder: Path, tmp_path: Path, kind: str) -> Path:
     elif kind == "fewer embeddings":
         tiny = AutoConfig.for_model("llama", vocab_size=200, hidden_size=32, intermediate_size=8)
         AutoModelForCausalLM.from_config(tiny).save_pretrained(target)
+    elif kind in ("larger vocab_size", "smaller vocab_size"):
+        path = target / "config.json"
+        size = 300 if kind == "larger vocab_size" else 100
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": size}))
+    elif kind in ("pad beyond", "eos beyond"):
+        tokenizer = byte_tokenizer()
+        tokenizer.add_special_tokens({f"{kind[:3]}_token": "<far>"})
+        tokenizer.save_pretrained(target)
+    elif kind == "stop beyond":
+        path = target / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": [256, 999]}))
     elif kind == "no tokenizer":
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (target / name).unlink()
@@ -140,6 +151,11 @@ def broken(folder: Path, tmp_path: Path, kind: str) -> Path:
         "torn weights",
         "too few layers",
         "fewer embeddings",
+        "larger vocab_size",
+        "smaller vocab_size",
+        "pad beyond",
+        "eos beyond",
+        "stop beyond",
         "no tokenizer",
         "no eos",
     ],
@@ -150,6 +166,21 @@ def test_a_broken_folder_is_one_line(folder: Path, tmp_path: Path, kind: str) ->
         load_tiny(target)
     assert "\n" not in str(error.value)
     assert str(target) in str(error.value)
+
+
+def test_more_embeddings_than_tokens_and_tokens_that_never_occur_are_fine(tmp_path: Path) -> None:
+    """Qwen pads its embeddings; a tokenizer with added tokens is refused only where a prompt holds one."""
+    from reasonrl.testing.models import tiny_config
+
+    for name, rows, added in (("padded", 320, []), ("added", 258, ["<tool>", "<image>"])):
+        folder = tmp_path / name
+        AutoModelForCausalLM.from_config(tiny_config(vocab_size=rows)).save_pretrained(folder)
+        tokenizer = byte_tokenizer()
+        tokenizer.add_tokens(added)
+        tokenizer.save_pretrained(folder)
+        loaded = load_tiny(folder)
+        assert len(loaded.tokenizer) == 258 + len(added)
+        assert loaded.model.get_input_embeddings().weight.shape[0] == rows
 
 
 def test_a_missing_folder_and_an_unreachable_hub_are_one_line(tmp_path: Path, monkeypatch) -> None:

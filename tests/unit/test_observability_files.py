@@ -66,6 +66,7 @@ def test_a_transcript_says_everything_of_a_completion() -> None:
         "problem_id": "p",
         "sample": 0,
         "prompt": "say",
+        "prompt_text": "",
         "info": {"numbers": [3, 5]},
         "completion": "<answer>",
         "prompt_tokens": 2,

@@ -3,6 +3,7 @@
 import pytest
 
 from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score
+from reasonrl.testing import completion_of
 from reasonrl_math.rewards import BoxedReward, ThinkFormatReward, find_boxed
 
 
@@ -80,8 +81,13 @@ def test_a_known_answer_that_cannot_be_read_leaves_the_completion_unscored() -> 
 )
 def test_the_shape_of_a_completion(text: str, opened: str, plain: str) -> None:
     reward = ThinkFormatReward(NoConfig(), RewardContext())
-    prefilled = Problem(id="m/0", prompt="Question: ?", assistant_prefix=" <think>")
-    asked = Problem(id="m/1", prompt=(Message(role="user", content="?"),))
-    for problem, reason in ((prefilled, opened), (asked, plain)):
-        score = reward.score(problem, completion(text))
+    raw = Problem(id="m/0", prompt="Question: ?", assistant_prefix=" <think>")
+    chat = Problem(id="m/1", prompt=(Message(role="user", content="Use <think> </think>."),))
+    for problem, prompt_text, reason in (
+        (raw, "Question: ? <think>", opened),
+        (chat, "<|user|>Use <think> </think>.<|assistant|><think>\n", opened),  # DeepSeek-R1, Qwen3 thinking
+        (chat, "<|user|>Use <think> </think>.<|assistant|>", plain),
+        (chat, "<|user|>Use <think> </think>.<|assistant|><think>\n\n</think>\n\n", plain),  # thinking off
+    ):
+        score = reward.score(problem, completion_of(text, prompt_text=prompt_text))
         assert (score.value, score.reason, score.correct) == (0.0 if reason else 1.0, reason, None)

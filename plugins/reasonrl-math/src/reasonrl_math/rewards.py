@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from reasonrl import Completion, NoConfig, Problem, RewardContext, Score
-from reasonrl_math.templates import OPENING, is_opened
+from reasonrl_math.templates import OPENING
 
 CLOSING = "</think>"
 _BOX = "\\boxed{"
@@ -41,7 +41,7 @@ class BoxedReward:
 class ThinkFormatReward:
     """1.0 for ``<think>``, reasoning, ``</think>`` and something after it, each tag once; else 0.0.
 
-    A prompt that opens the reasoning counts for the first tag.
+    A prompt that ends with ``<think>``, by the task's prefix or the model's chat template, counts for the first tag.
     """
 
     def __init__(self, config: NoConfig, context: RewardContext) -> None:
@@ -49,7 +49,9 @@ class ThinkFormatReward:
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """Judge the shape alone. ``correct`` is left to other rewards."""
-        reason = _format_fault(problem, completion.text)
+        del problem
+        opened = completion.prompt_text.rstrip().endswith(OPENING)
+        reason = _format_fault(completion.text, opened=opened)
         return Score(value=0.0 if reason else 1.0, reason=reason)
 
 
@@ -112,9 +114,8 @@ def _parse(text: str) -> Any:
     )
 
 
-def _format_fault(problem: Problem, text: str) -> str:
+def _format_fault(text: str, *, opened: bool) -> str:
     """What is wrong with the shape; empty if nothing is."""
-    opened = is_opened(problem.prompt, problem.assistant_prefix)
     body = text if opened else text.lstrip()
     if not opened and not body.startswith(OPENING):
         return "no_opening"

@@ -13,13 +13,8 @@ def render(template: str, question: str, form: str) -> tuple[str | tuple[Message
     return f"A question and its answer. {request}\n\nQuestion: {question}\n\nAnswer:", f" {OPENING}"
 
 
-def is_opened(prompt: str | tuple[Message, ...], prefix: str) -> bool:
-    """Whether the prompt ends inside the reasoning already."""
-    text = prefix or (prompt if isinstance(prompt, str) else "")
-    return text.rstrip().endswith(OPENING)
-
-
 def lead(prompt: str | tuple[Message, ...], prefix: str, thought: str) -> str:
-    """What a completion with this thought begins with."""
-    opening = "\n" if is_opened(prompt, prefix) else f"{OPENING}\n"
+    """What a completion with this thought begins with. The core leaves out a tag that a chat template has opened."""
+    text = prefix or (prompt if isinstance(prompt, str) else "")
+    opening = "\n" if text.rstrip().endswith(OPENING) else f"{OPENING}\n"
     return f"{opening}{thought}\n</think>\n"

@@ -1,0 +1,101 @@
+"""Every prompt that is known before step 1 is rendered and measured before anything is written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_lines, fitting, judge, measure
+from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
+from reasonrl.evaluation.suites import Suite
+from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.trainer.workbench import Workbench
+
+FIRST_PROMPTS = 32
+"""Of an endless task, as many prompts are tried before step 1."""
+MAX_PASSED_OVER = 1000
+"""Overlong prompts of an endless eval split that a suite passes over to find its problems."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """Training prompts and suites that hold no overlong prompt, and what was found on the way."""
+
+    source: PromptSource | None
+    suites: Sequence[Suite]
+    checks: Sequence[PromptCheck]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """For the header of a run."""
+        if self.source is not None and self.source.stream.size is None:
+            over = "is dropped for another" if self.source.redraws else "stops the run"
+            yield (
+                "prompts",
+                f"train: endless, checked as drawn; one over {self.source.limit.tokens:,} tokens {over}",
+            )
+        for line in check_lines(self.checks):
+            yield "prompts", line
+
+
+def preflight(
+    bench: Workbench, sampling: SamplingConfig, suites: Sequence[Suite], stream: ProblemStream | None = None
+) -> Preflight:
+    """Check every prompt of the suites and of ``stream``, the training problems.
+
+    Overlong prompts that do not stop the run are left out of a finite split; a suite takes the next problem instead,
+    if there is one. Of an endless task the first prompts are tried.
+    Raises: RecipeError if a prompt is overlong and stops the run, or cannot be rendered.
+    """
+    checks: list[PromptCheck] = []
+    source = None
+    if stream is not None:
+        source = PromptSource(
+            stream, bench.renderer, prompt_limit(bench, sampling, sampling.max_completion_tokens)
+        )
+        checks += _check_training(source, bench)
+    checked = [_check_suite(suite, bench, sampling) for suite in suites]
+    return Preflight(
+        source=source,
+        suites=[suite for suite, _ in checked],
+        checks=[*checks, *(check for _, check in checked)],
+    )
+
+
+def prompt_limit(bench: Workbench, sampling: SamplingConfig, completion_tokens: int) -> PromptLimit:
+    """The limit of prompts beside completions of ``completion_tokens``."""
+    config: Any = cast(Any, bench.policy.model).config.get_text_config()
+    return PromptLimit(
+        max_prompt_tokens=sampling.max_prompt_tokens,
+        completion_tokens=completion_tokens,
+        context=getattr(config, "max_position_embeddings", None),
+        overlong=sampling.overlong_prompts,
+    )
+
+
+def _check_training(source: PromptSource, bench: Workbench) -> list[PromptCheck]:
+    stream, ranks, limit = source.stream, bench.ranks, source.limit
+    if stream.size is None:
+        for position in range(FIRST_PROMPTS):
+            source.draw(position)
+        return []
+    with ranks.together():
+        mine = list(measure(stream.fetch, range(ranks.rank, stream.size, ranks.size), bench.renderer))
+    measured = sorted(ranks.gather(mine))
+    check = judge("train", stream.fetch, measured, limit)
+    stream.leave_out([index for index, tokens in measured if tokens > limit.tokens])
+    return [check]
+
+
+def _check_suite(suite: Suite, bench: Workbench, sampling: SamplingConfig) -> tuple[Suite, PromptCheck]:
+    limit = prompt_limit(bench, sampling, suite.sampling.max_completion_tokens)
+    fetch = partial(fetch_problem, suite.task, suite.task_name, "eval")
+    wanted = len(suite.indices)
+    if limit.overlong == "stop":
+        measured = list(measure(fetch, suite.indices, bench.renderer))
+    else:
+        size = fetch_size(suite.task, suite.task_name, "eval")
+        candidates = range(wanted + MAX_PASSED_OVER if size is None else size)
+        measured = fitting(fetch, candidates, wanted, bench.renderer, limit)
+    check = judge(suite.name, fetch, measured, limit)
+    kept = [index for index, tokens in measured if tokens <= limit.tokens]
+    return replace(suite, indices=kept), check
