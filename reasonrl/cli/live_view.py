@@ -129,7 +129,7 @@ class LiveView:
         """A curve a metric: its last steps, where it stands, and in what range the picture lies."""
         cells = max(0, width - LABEL - FIGURE - (RANGE if width >= MIN_RANGED else 0))
         per_step = max(1, cells // max(1, self.pace.total_steps))
-        drawn = []
+        drawn: list[Text] = []
         for key, label, form in METRICS:
             if values := self.history.get(key):
                 recent = list(values)[-max(1, cells // per_step) :]
