@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from reasonrl.cli.usage import Usage, usage_of
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
@@ -93,71 +94,43 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def cli() -> Iterator[str]:
-    """Every command, in the order of ``--help``."""
+    """Every command, in the order of ``--help``, which is made of the same."""
+    from typer.main import get_command
+
     from reasonrl.cli.app import app
 
-    yield from ("# Command line", "", "`reasonrl COMMAND --help` shows the same in the terminal.", "")
+    yield from (
+        "# Command line",
+        "",
+        "`reasonrl COMMAND --help`, or `-h`, shows the same in the terminal.",
+        "",
+    )
     yield "`python -m reasonrl` is the same command; the launchers of several processes need it."
+    yield "`reasonrl`, `reasonrl plugins`, `reasonrl recipes` and `reasonrl tasks` alone show their commands."
     yield from (
         "",
         "Exit status: 0 done, 1 the run failed, 2 wrong input, 3 the run folder is in use, 130 interrupted.",
         "",
     )
-    yield from _group(app, "reasonrl")
+    yield from _group(get_command(app), "reasonrl")
 
 
-def _group(app: Any, name: str) -> Iterator[str]:
-    for info in app.registered_commands:
-        yield from _command(info.callback, f"{name} {info.name or info.callback.__name__}")
-    for group in app.registered_groups:
-        yield from _group(group.typer_instance, f"{name} {group.name}")
+def _group(group: Any, path: str) -> Iterator[str]:
+    groups = {name: command for name, command in group.commands.items() if hasattr(command, "commands")}
+    for name, command in group.commands.items():
+        if name not in groups:
+            yield from _command(usage_of(command, f"{path} {name}"), f"{path} {name}")
+    for name, command in groups.items():
+        yield from _group(command, f"{path} {name}")
 
 
-def _command(function: Callable[..., Any], name: str) -> Iterator[str]:
-    hints = get_type_hints(function, include_extras=True)
-    parameters = [
-        (parameter, *_annotated(hints[key]))
-        for key, parameter in inspect.signature(function).parameters.items()
-        if hasattr(hints[key], "__metadata__")
-    ]
-    arguments = [p for p in parameters if type(p[2]).__name__ == "ArgumentInfo"]
-    options = [p for p in parameters if type(p[2]).__name__ == "OptionInfo"]
-    shown = [_argument_name(p, hint, info, brackets=True) for p, hint, info in arguments]
-    yield from (f"## {name}", "", inspect.getdoc(function) or "", "")
-    yield from ("```text", " ".join([name, *(["[OPTIONS]"] if options else []), *shown]), "```", "")
-    yield from table(
-        ("argument", "meaning"),
-        [(code(_argument_name(p, hint, info)), text(info.help)) for p, hint, info in arguments],
-    )
+def _command(usage: Usage, path: str) -> Iterator[str]:
+    yield from (f"## {path}", "", usage.text, "", "```text", usage.line, "```", "")
+    yield from table(("argument", "meaning"), [(code(e.name), text(e.help)) for e in usage.arguments])
     yield from table(
         ("option", "default", "meaning"),
-        [
-            (code(_option_name(p, hint, info)), _default_of(p.default), text(info.help))
-            for p, hint, info in options
-        ],
+        [(code(e.name), code(e.default) if e.default else "", text(e.help)) for e in usage.options],
     )
-
-
-def _annotated(hint: Any) -> tuple[Any, Any]:
-    return hint.__origin__, hint.__metadata__[0]
-
-
-def _argument_name(parameter: inspect.Parameter, hint: Any, info: Any, *, brackets: bool = False) -> str:
-    name = info.metavar or parameter.name.upper()
-    name = name if parameter.default is inspect.Parameter.empty or not brackets else f"[{name}]"
-    return name + ("..." if brackets and "list" in str(hint) else "")
-
-
-def _option_name(parameter: inspect.Parameter, hint: Any, info: Any) -> str:
-    # Inside Annotated, typer keeps the first declared name where the default would stand.
-    declared = [name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("-")]
-    names = ", ".join(declared or ["--" + parameter.name.replace("_", "-")])
-    value = info.metavar or type_name(hint).removesuffix(" or null").replace(" or ", "|").upper()
-    return names if hint is bool else f"{names} {value}"
-
-
-def _default_of(value: Any) -> str:
-    return "" if value is None or value is False else code(value)
 
 
 # Recipes

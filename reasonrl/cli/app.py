@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from reasonrl.cli import plugins, recipes, tasks
+from reasonrl.cli.table import for_terminal
+from reasonrl.cli.usage import Commands, Group
+from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, RecipeError
 from reasonrl.plugins import one_line
 from reasonrl.redact import REDACTED, redact_traceback
@@ -15,14 +17,31 @@ from reasonrl.redact import REDACTED, redact_traceback
 EXIT_INTERRUPTED = 130
 
 
-class _OneLineErrors(TyperGroup):
-    """Turns the errors that reasonrl raises on purpose into one line and their exit code; no error tells a secret."""
+class _OneLineErrors(Group):
+    """Turns wrong command lines, and the errors that reasonrl raises on purpose, into one line and their exit code.
+
+    No error tells a secret.
+    """
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        is_alone = options.pop("standalone_mode", True)
+        options["standalone_mode"] = False
+        try:
+            result = super().main(words, *rest, **options)
+        except Exception as err:
+            if not is_wrong_usage(err):
+                raise
+            result = _refused(err, words)
+        if is_alone:
+            sys.exit(result if isinstance(result, int) else 0)
+        return result
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:
-            typer.echo(f"error: {one_line(err)}", err=True)
+            _say_error(one_line(err))
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)
@@ -30,17 +49,31 @@ class _OneLineErrors(TyperGroup):
             raise typer.Exit(getattr(err, "exit_code", EXIT_INTERRUPTED)) from err
         except Exception as err:
             text = redact_traceback(err)
-            if hasattr(err, "exit_code") or REDACTED not in text:  # typer's own, or nothing to hide
+            is_shown = REDACTED in text or sys.stderr.isatty()
+            if (
+                hasattr(err, "exit_code") or not is_shown
+            ):  # typer's own; or nothing to hide, and no lines to break
                 raise
-            typer.echo(text, err=True, nl=False)
+            typer.echo(for_terminal(text, stream=sys.stderr), err=True, nl=False)
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(
+def _refused(err: Exception, words: Sequence[str]) -> int:
+    if asks_for_help(err):
+        typer.echo(err.ctx.get_help())  # type: ignore[attr-defined]
+        return 0
+    _say_error(explain(err, words))
+    return 2
+
+
+def _say_error(text: str) -> None:
+    """One line, also where it is broken at words for a terminal."""
+    typer.echo(for_terminal(f"error: {text}", stream=sys.stderr), err=True)
+
+
+app = Commands(
     cls=_OneLineErrors,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     help="Teach a language model to reason by reinforcement learning.",
     epilog="Start: reasonrl train countdown_ppo",
 )
@@ -48,14 +81,25 @@ app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(tasks.app, name="tasks")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, over the recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe, such as trainer.steps=10."),
+]
 PluginFiles = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load a plugin from a file or module.")
 ]
-RunDir = Annotated[str | None, typer.Option(help="Folder to create for this run. Default: runs/<name>-<n>.")]
-RecipeName = Annotated[str, typer.Argument(help="Recipe file, or name of a packaged one.")]
+RunDir = Annotated[
+    str | None,
+    typer.Option(
+        "--run-dir", metavar="DIR", help="Folder to create for this run, instead of runs/<name>-<n>."
+    ),
+]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged one.")]
 Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder or hub name.")]
-ForRecipe = Annotated[str | None, typer.Option("--recipe", help="Recipe to use; default: the run's own.")]
+ForRecipe = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="Recipe to use, instead of the run's own."),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="A line a step, also in a terminal.")]
 
 
@@ -86,13 +130,16 @@ def train(
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="trainer.steps=N: go on for longer than planned.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="trainer.steps=N trains for longer than planned."),
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Refuse if the newest checkpoint is damaged.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")
+    ] = False,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Go on with a run that was stopped or killed, from its newest whole checkpoint."""
+    """Resume a run that was stopped or killed, from its newest whole checkpoint."""
     from reasonrl.cli.resume import run_resume
 
     run_resume(run, overrides or [], strict, plugin or [], plain)
@@ -103,7 +150,10 @@ def sft(
     recipe: RecipeName,
     overrides: Overrides = None,
     run_dir: RunDir = None,
-    output: Annotated[str | None, typer.Option(help="Also copy the finished model to this folder.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="DIR", help="Also copy the finished model to this folder."),
+    ] = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
@@ -128,8 +178,10 @@ def evaluate(
 
 @app.command()
 def behaviours(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder; the run may still be going on.")],
-    suite: Annotated[str | None, typer.Option(help="Show this suite only.")] = None,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")],
+    suite: Annotated[
+        str | None, typer.Option("--suite", metavar="SUITE", help="Show this suite only.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every evaluation.")] = False,
 ) -> None:
     """Show what a run's completions do, from the base model to the last evaluation."""
@@ -155,9 +207,10 @@ def generate(
     ctx: typer.Context,
     target: Target,
     recipe: ForRecipe = None,
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="Completions to sample.")] = 1,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="Completions to sample.")] = 1,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0 = greedy; default: the recipe's.")
+        float | None,
+        typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy; without it, the recipe's."),
     ] = None,
     plugin: PluginFiles = None,
 ) -> None:

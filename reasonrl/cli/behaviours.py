@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import typer
 
 from reasonrl.analysis.behaviours import Timeline, columns, read_timelines
-from reasonrl.cli.table import wrapped
+from reasonrl.cli.table import terminal_width, wrapped
 
-MAX_COLUMNS = 6
 CELL = 7
+MAX_NAME = 32
 
 
 def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
@@ -22,16 +22,16 @@ def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
 
 
 def lines_of(timeline: Timeline) -> Iterator[str]:
-    """A table with a row for each behaviour and at most ``MAX_COLUMNS`` steps; 80 columns wide at most.
+    """A table with a row for each behaviour and as many steps as fit the terminal.
 
     Lists of words that never had a hit are named below it.
     """
-    shown = columns(len(timeline.steps), MAX_COLUMNS)
     unused = [
         name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)
     ]
     rows = {name: values for name, values in timeline.rows.items() if name not in unused}
-    width = max(len(name) for name in ("step", *rows))
+    width = min(MAX_NAME, max(len(name) for name in ("step", *rows)))
+    shown = columns(len(timeline.steps), max(1, (terminal_width() - width) // (CELL + 1)))
     hidden = len(timeline.steps) - len(shown)
     more = f"; {hidden} further evaluations with --json" if hidden else ""
     yield f"{timeline.suite}: {timeline.problems} problems x {timeline.samples}{more}"
@@ -44,9 +44,8 @@ def lines_of(timeline: Timeline) -> Iterator[str]:
 
 
 def _line(name: str, width: int, cells: list[str]) -> str:
-    limit = 80 - (CELL + 1) * MAX_COLUMNS
-    name = name if len(name) <= limit else name[: limit - 3] + "..."
-    return f"{name:<{min(width, limit)}}" + "".join(f" {cell:>{CELL}}" for cell in cells)
+    name = name if len(name) <= width else name[: width - 3] + "..."
+    return f"{name:<{width}}" + "".join(f" {cell:>{CELL}}" for cell in cells)
 
 
 def _cell(value: float | None) -> str:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from reasonrl.cli.table import table, wrapped
+from reasonrl.cli.table import for_terminal, table, terminal_width, wrapped
+from reasonrl.cli.usage import Commands
 
 if TYPE_CHECKING:
     from reasonrl.contracts.specs import AnySpec
     from reasonrl.plugins import PluginRecord, Plugins
 
-app = typer.Typer(no_args_is_help=True, help="What is installed and what it offers; check or start a plugin.")
+app = Commands(help="What is installed and what it offers; check or start a plugin.")
 
 Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
 
@@ -41,7 +42,8 @@ def list_plugins(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Plugin, as in `plugins list`.")], plugin: Files = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, as in `plugins list`.")],
+    plugin: Files = None,
 ) -> None:
     """One plugin: its hooks and components, the options of each, and what is wrong with it."""
     from reasonrl.plugins import load_plugins, named_records
@@ -56,9 +58,12 @@ def show(
 def check(
     target: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Plugin, its file, or its project.")],
     options: Annotated[
-        list[str] | None, typer.Argument(help="kind.name.key=value, options of a component.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Options of a component, such as task.add.count=4."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Task whose problems its rewards judge.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="Task whose problems its rewards judge.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugin: Files = None,
 ) -> None:
@@ -70,9 +75,12 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Such as word-count: package reasonrl_word_count.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Such as word-count: package reasonrl_word_count.")
+    ],
     kind: Annotated[
-        Literal["task", "reward", "algorithm", "rollout"], typer.Option(help="What it is to offer.")
+        Literal["task", "reward", "algorithm", "rollout"],
+        typer.Option("--kind", metavar="KIND", help="What it offers: task, reward, algorithm or rollout."),
     ] = "task",
     folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to put the project.")] = ".",
 ) -> None:
@@ -91,7 +99,7 @@ def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
         if text:
             yield wrapped(text, indent="  ")
     if record.traceback:
-        yield from ("  " + line for line in record.traceback.rstrip().splitlines())
+        yield for_terminal(record.traceback.rstrip(), "  ")
     for providers in plugins.provided.values():
         for provided in providers:
             if provided.record == record:
@@ -112,7 +120,9 @@ def _component(spec: "AnySpec") -> Iterator[str]:
         yield f"  {path}"
     rows = list(_options(getattr(spec, "config", None), ""))
     if rows:
-        yield from ("  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=78))
+        yield from (
+            "  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=terminal_width() - 2)
+        )
 
 
 def _reward(spec: Any) -> Iterator[str]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reasonrl.cli.table import table, wrapped
+from reasonrl.cli.usage import Commands
 
 if TYPE_CHECKING:
     from reasonrl.recipe.resolved import AnyResolved
 
-app = typer.Typer(no_args_is_help=True, help="Packaged recipes; check a recipe without running it.")
+app = Commands(help="Packaged recipes; check a recipe without running it.")
 
-Name = Annotated[str, typer.Argument(help="Name of a packaged recipe, or a file.")]
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a packaged recipe, or a file.")]
 Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
 
 
@@ -37,7 +38,9 @@ def show(name: Name, plugin: Files = None) -> None:
 @app.command()
 def copy(
     name: Name,
-    destination: Annotated[Path | None, typer.Argument(help="File to write; default: ./NAME.yaml")] = None,
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="File to write, instead of NAME.yaml.")
+    ] = None,
     plugin: Files = None,
 ) -> None:
     """Copy a recipe, to change it. What it extends is merged in, so that the copy stands alone."""
@@ -58,7 +61,10 @@ def copy(
 @app.command()
 def check(
     recipe: Name,
-    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, over the recipe.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe, such as trainer.steps=10."),
+    ] = None,
     plugin: Files = None,
 ) -> None:
     """Check a recipe: every key, type, range, name and combination. Loads no model."""
@@ -70,7 +76,7 @@ def check(
     resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
-        typer.echo(f"  {line}")
+        typer.echo(wrapped(line, lead="  ", indent="    "))
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
     for note in (*notes(resolved), *reasons):
         typer.echo(wrapped(f"note: {note}", indent="  "))

@@ -2,19 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from reasonrl.cli.table import table
+from reasonrl.cli.table import for_terminal, table
+from reasonrl.cli.usage import Commands
 
 if TYPE_CHECKING:
     from reasonrl.contracts.data import Problem, Split
     from reasonrl.plugins import Plugins
     from reasonrl.rewards.runner import RewardRunner
 
-app = typer.Typer(no_args_is_help=True, help="Look at the problems of a task.")
+app = Commands(help="Look at the problems of a task.")
 
 Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
 
@@ -31,11 +31,16 @@ def list_tasks(plugin: Files = None) -> None:
 
 @app.command()
 def preview(
-    name: Annotated[str, typer.Argument(help="Task, as in `tasks list`.")],
-    options: Annotated[list[str] | None, typer.Argument(help="key=value, options of the task.")] = None,
-    split: Annotated[Literal["train", "eval"], typer.Option(help="Which problems.")] = "train",
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 3,
-    seed: Annotated[int, typer.Option(help="The recipe's seed.")] = 0,
+    name: Annotated[str, typer.Argument(metavar="TASK", help="Task, as in `tasks list`.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Options of the task, such as template=chat."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "eval"], typer.Option("--split", metavar="SPLIT", help="train or eval.")
+    ] = "train",
+    num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="How many problems.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The recipe's seed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugin: Files = None,
 ) -> None:
@@ -143,4 +148,4 @@ def _say(text: str, margin: str = "") -> None:
     """A task's data set may hold anything; the terminal must not obey it."""
     from reasonrl.cli.live_text import harmless
 
-    typer.echo(indent(harmless(text), margin))
+    typer.echo(for_terminal(harmless(text), margin))

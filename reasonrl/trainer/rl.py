@@ -145,6 +145,6 @@ def check_divisible(resolved: ResolvedRecipe, ranks: Ranks) -> None:
     parts = trainer.minibatches * ranks.size
     if trainer.prompts_per_step % parts:
         raise RecipeError(
-            f"trainer.prompts_per_step={trainer.prompts_per_step} must be divisible by trainer.minibatches x processes "
-            f"= {trainer.minibatches} x {ranks.size} = {parts}"
+            f"trainer.prompts_per_step={trainer.prompts_per_step} must be a multiple of "
+            f"trainer.minibatches x processes = {trainer.minibatches} x {ranks.size} = {parts}"
         )

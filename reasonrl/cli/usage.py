@@ -1,0 +1,145 @@
+"""What every command takes, read from the command line itself: the help, and the reference in ``docs/``."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from reasonrl.cli.table import entries, terminal_width, wrapped
+
+MAX_WIDTH = 100
+HELP_NAMES = ("-h", "--help")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An argument, an option with its metavar, or a command."""
+
+    name: str
+    help: str
+    default: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """One command. ``line`` is how it is called."""
+
+    line: str
+    text: str
+    arguments: tuple[Entry, ...] = ()
+    options: tuple[Entry, ...] = ()
+    commands: tuple[Entry, ...] = ()
+    epilog: str = ""
+
+
+def usage_of(command: Any, path: str) -> Usage:
+    """``command`` as it is called by ``path``, such as ``reasonrl plugins new``."""
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    arguments = [p for p in shown if p.param_type_name == "argument"]
+    options = [p for p in shown if p.param_type_name == "option" and not set(p.opts) & set(HELP_NAMES)]
+    commands = getattr(command, "commands", {})
+    tail = ["COMMAND"] if commands else [_argument_in_line(argument) for argument in arguments]
+    return Usage(
+        line=" ".join([path, "[OPTIONS]", *tail]),
+        text=" ".join(inspect.cleandoc(command.help or "").split()),
+        arguments=tuple(Entry(name=name_of(a), help=a.help or "") for a in arguments),
+        options=tuple(
+            Entry(name=_option_name(o), help=o.help or "", default=_default(o.default)) for o in options
+        ),
+        commands=tuple(
+            Entry(name=name, help=_first_sentence(sub.help or "")) for name, sub in commands.items()
+        ),
+        epilog=command.epilog or "",
+    )
+
+
+def name_of(parameter: Any) -> str:
+    """``RECIPE``, ``--run-dir``: how a parameter is called in the help and in errors."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper())
+    return max(parameter.opts, key=len)
+
+
+def _argument_in_line(argument: Any) -> str:
+    name = name_of(argument)
+    return (name if argument.required else f"[{name}]") + ("..." if argument.nargs == -1 else "")
+
+
+def _option_name(option: Any) -> str:
+    names = ", ".join(sorted(option.opts, key=len))
+    return names if option.is_flag else f"{names} {option.metavar or 'VALUE'}"
+
+
+def _default(value: Any) -> str:
+    return "" if value is None or isinstance(value, bool) or callable(value) else str(value)
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence."""
+    flat = " ".join(inspect.cleandoc(text).split())
+    head, stop, _ = flat.partition(". ")
+    return head + "." if stop else flat
+
+
+def _lines(usage: Usage, width: int) -> Iterator[str]:
+    yield wrapped(usage.line, lead="Usage: ", indent=" " * 7, width=width)
+    yield ""
+    yield wrapped(usage.text, indent="  ", width=width)
+    options = (*usage.options, Entry(name=", ".join(HELP_NAMES), help="Show this help."))
+    for heading, listed in (
+        ("Arguments", usage.arguments),
+        ("Commands", usage.commands),
+        ("Options", options),
+    ):
+        if listed:
+            yield ""
+            yield typer.style(f"{heading}:", bold=True)
+            rows = [(f"  {entry.name}", _help(entry)) for entry in listed]
+            yield from entries(rows, width=width)
+    if usage.epilog:
+        yield ""
+        yield wrapped(usage.epilog, indent="  ", width=width)
+
+
+def _help(entry: Entry) -> str:
+    return f"{entry.help.removesuffix('.')} (default {entry.default})." if entry.default else entry.help
+
+
+def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
+    width = min(terminal_width(), MAX_WIDTH)
+    formatter.write("\n".join(_lines(usage_of(command, ctx.command_path), width)))
+
+
+class Command(TyperCommand):
+    """A command whose help is ours: plain, and the same as in ``docs/reference/cli.md``."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _write_help(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands, with the same help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _write_help(self, ctx, formatter)
+
+
+class Commands(typer.Typer):
+    """A group that shows its help when it is called alone."""
+
+    def __init__(self, **options: Any) -> None:
+        group = options.pop("cls", Group)
+        super().__init__(
+            cls=group,
+            no_args_is_help=True,
+            add_completion=False,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": list(HELP_NAMES)},
+            **options,
+        )
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, cls=Command, **options)

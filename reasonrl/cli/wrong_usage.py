@@ -1,0 +1,124 @@
+"""A command line that cannot be read, in one line of plain words."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from reasonrl.cli.usage import name_of
+from reasonrl.plugins import nearest, one_line
+
+MAX_KEYS = 3
+
+
+def is_wrong_usage(error: BaseException) -> bool:
+    """Raised by the parser of the command line: typer may use click, or a copy of its own."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def asks_for_help(error: BaseException) -> bool:
+    """A group of commands was called without one."""
+    return type(error).__name__ == "NoArgsIsHelpError"
+
+
+def explain(error: Any, words: Sequence[str]) -> str:
+    """What is wrong with the command line ``words``, and where to look."""
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx else "reasonrl"
+    return one_line(f"{_what(error, ctx, words)}; see `{path} --help`")
+
+
+def _what(error: Any, ctx: Any, words: Sequence[str]) -> str:
+    kind, parameter = type(error).__name__, getattr(error, "param", None)
+    if ctx is not None and kind == "NoSuchOption":
+        return _no_such_option(error.option_name, ctx.command, words)
+    if parameter is not None and kind == "MissingParameter":
+        return f"{name_of(parameter)} is missing"
+    if parameter is not None and (expected := _expected(ctx, parameter)):
+        return f"{name_of(parameter)} must be {expected}{_got(parameter, words)}"
+    if kind == "BadOptionUsage":
+        return f"{error.option_name} has no value"
+    if ctx is not None and getattr(ctx.command, "commands", None) and kind in ("UsageError", "NoSuchCommand"):
+        return _no_such_command(ctx, words)
+    text = str(error.format_message()).replace("Value error, ", "").removesuffix(".")
+    extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", text)
+    return f"unexpected argument {extra[1]!r}" if extra else text
+
+
+def _no_such_option(name: str, command: Any, words: Sequence[str]) -> str:
+    key = name.lstrip("-").replace("-", "_")
+    text = f"no option {name}"
+    if any(parameter.name == "overrides" for parameter in command.params):
+        value = _value_of(name, words) or "VALUE"
+        keys = [dotted for dotted in _recipe_keys() if dotted == key or dotted.endswith(f".{key}")]
+        written = [f"{dotted}={value}" for dotted in keys[:MAX_KEYS]]
+        if written:
+            return f"{text}; overrides are written {' or '.join(written)}"
+    options = [opt for parameter in command.params for opt in parameter.opts if opt.startswith("--")]
+    close = nearest(name, options)
+    if close:
+        return f"{text}; did you mean {close}?"
+    if any(parameter.name == "overrides" for parameter in command.params):
+        return f"{text}; overrides are written section.key=value"
+    return text
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    """What stands behind an option, after a space or an equals sign."""
+    for position, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option == name:
+            rest = words[position + 1 : position + 2]
+            return value if equals else next((word for word in rest if not word.startswith("--")), None)
+    return None
+
+
+def _recipe_keys() -> list[str]:
+    from reasonrl.recipe.schema import Recipe, SftRecipe
+
+    return list(dict.fromkeys([*_leaves(Recipe), *_leaves(SftRecipe)]))
+
+
+def _leaves(cls: type, at: str = "") -> Iterator[str]:
+    """Every key of a recipe that stands at one place."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        dotted = f"{at}.{field.name}" if at else field.name
+        inner = [part for part in (hints[field.name], *get_args(hints[field.name])) if isinstance(part, type)]
+        nested = next((part for part in inner if is_dataclass(part)), None)
+        if nested is None:
+            yield dotted
+        elif get_origin(hints[field.name]) is not dict:
+            yield from _leaves(nested, dotted)
+
+
+def _expected(ctx: Any, parameter: Any) -> str:
+    """What a parameter takes, as its declaration says; empty for text, which may be anything."""
+    function = inspect.unwrap(ctx.command.callback)
+    declared = get_type_hints(function, include_extras=True).get(parameter.name)
+    hint, info = declared.__origin__, declared.__metadata__[0]  # type: ignore[union-attr]
+    kinds = (hint, *get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    low = getattr(info, "min", None)
+    for kind, name in ((int, "a whole number"), (float, "a number")):
+        if kind in kinds:
+            return name if low is None else f"{name} >= {low:g}"
+    return ""
+
+
+def _got(parameter: Any, words: Sequence[str]) -> str:
+    value = next((value for opt in parameter.opts if (value := _value_of(opt, words)) is not None), None)
+    return "" if value is None else f", got {json.dumps(value, ensure_ascii=False)}"
+
+
+def _no_such_command(ctx: Any, words: Sequence[str]) -> str:
+    known = list(ctx.command.commands)
+    depth = len(ctx.command_path.split()) - 1
+    given = [word for word in words if not word.startswith("-")][depth : depth + 1]
+    if not given:
+        return "a command is missing"
+    close = nearest(given[0], known)
+    return f"no command {given[0]!r}" + (f"; did you mean {close!r}?" if close else "")
