@@ -152,18 +152,20 @@ def in_terminal(width: int, *arguments: str, path: Path | None = None) -> str:
     return b"".join(parts).decode().replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
+SHOWN = [
+    ("train", "x", "--learning_rate", "1e-3"),
+    ("plugins", "list"),
+    ("recipes", "list"),
+    ("recipes", "check", "countdown_ppo"),
+    ("plugins", "show", "ppo"),
+    ("tasks", "preview", "countdown", "-n", "1", "template=chat"),
+]
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("train", "x", "--learning_rate", "1e-3"),
-        ("plugins", "list"),
-        ("recipes", "list"),
-        ("recipes", "check", "countdown_ppo"),
-        ("plugins", "show", "ppo"),
-        ("tasks", "preview", "countdown", "-n", "1", "template=chat"),
-    ],
-    ids=lambda arguments: " ".join(arguments[:2]),
+    ("arguments", "width"),
+    [*((shown, 60) for shown in SHOWN), *((shown, width) for shown in SHOWN[:2] for width in (80, 100, 200))],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else str(value),
 )
 def test_nothing_is_broken_within_a_word(arguments: tuple[str, ...], width: int) -> None:
     lines = in_terminal(width, *arguments).splitlines()

@@ -307,7 +307,7 @@ def test_prompts_must_divide_over_minibatches_and_processes(tmp_path: Path) -> N
     assert isinstance(resolved, ResolvedRecipe)
     for size in (1, 2, 3, 6):
         check_divisible(resolved, Processes(size))  # type: ignore[arg-type]
-    with pytest.raises(RecipeError, match=r"prompts_per_step=12 must be divisible .* = 2 x 4 = 8"):
+    with pytest.raises(RecipeError, match=r"prompts_per_step=12 must be a multiple of .* = 2 x 4 = 8"):
         check_divisible(resolved, Processes(4))  # type: ignore[arg-type]
 
 
