@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DISTRIBUTIONS = {"math_verify": "math-verify", "reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 OPTIONAL = {"peft": "lora", "pytest": "test", "vllm": "vllm", "httpx2": "vllm", "anyio": "vllm"}
 """Modules that not everybody needs, and the extra that brings them."""
 

@@ -4,6 +4,7 @@ import pytest
 
 from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score
 from reasonrl.testing import completion_of
+from reasonrl_math import rewards
 from reasonrl_math.rewards import BoxedReward, ThinkFormatReward, find_boxed
 
 
@@ -28,6 +29,10 @@ def boxed(known: str, text: str) -> Score:
         ("x^2+1", "1 + x^2"),
         ("\\frac{3}{4}", "\\dfrac34"),
         ("(1, 2)", "(1,2)"),
+        ("1234", "1234."),
+        ("1234.", "1234"),
+        ("1234", "1\\,234"),
+        ("12 1/2", "12.5"),
     ],
 )
 def test_equal_values_are_right(known: str, answer: str) -> None:
@@ -35,9 +40,21 @@ def test_equal_values_are_right(known: str, answer: str) -> None:
     assert (score.value, score.correct, score.answer) == (1.0, True, answer)
 
 
-@pytest.mark.parametrize("answer", ["19", "", "x", "\\text{eighteen}", "}{", "9^{9^{9}}", "__import__('os')"])
-def test_anything_else_is_wrong(answer: str) -> None:
-    assert boxed("18", f"\\boxed{{{answer}}}").value == 0.0
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [
+        *(
+            ("18", a)
+            for a in ("19", "", "x", "\\text{eighteen}", "}{", "9^{9^{9}}", "__import__('os')", "17=18")
+        ),
+        ("\\frac{1}{2004!}", "\\frac{1}{2006!}"),
+        ("5", "2=5"),
+        ("1/3", "0.333333"),
+    ],
+)
+def test_anything_else_is_wrong(known: str, answer: str) -> None:
+    score = boxed(known, f"\\boxed{{{answer}}}")
+    assert (score.value, score.correct) == (0.0, False)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +62,8 @@ def test_anything_else_is_wrong(answer: str) -> None:
     [
         ("\\boxed{\\frac{1}{2}}", ("\\frac{1}{2}", "")),
         ("\\boxed{1} and again \\boxed{1}", ("1", "")),
-        ("\\boxed{1} or \\boxed{2}", (None, "several_answers")),
+        ("\\boxed{1} or \\boxed{2}", ("2", "")),
+        ("\\boxed{1}, that is \\boxed{}", (None, "no_answer")),
         ("<think>\\boxed{1}</think> \\boxed{2}", ("2", "")),
         ("<think>\\boxed{1}</think>", (None, "no_answer")),
         ("\\boxed{1", (None, "no_answer")),
@@ -59,9 +77,20 @@ def test_where_the_answer_is_looked_for(text: str, found: tuple[str | None, str]
 
 
 def test_a_known_answer_that_cannot_be_read_leaves_the_completion_unscored() -> None:
-    with pytest.raises(ValueError, match="known answer"):
+    with pytest.raises(ValueError, match=r"the known answer .* cannot be read: .* is not closed"):
         boxed("\\qqq{", "\\boxed{1}")
-    assert boxed("no idea", "\\boxed{no idea}").value == 1.0
+    assert boxed("\\qqq", "\\boxed{\\qqq}").value == 1.0, "equal texts need no reading"
+
+
+def test_an_answer_that_takes_too_long_is_wrong_and_not_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare_for_ever(known: str, answer: str) -> bool:
+        while True:
+            pass
+
+    monkeypatch.setattr(rewards, "is_equal", compare_for_ever)
+    monkeypatch.setattr(rewards, "_LIMIT_S", 0.05)
+    score = boxed("5", "\\boxed{5}")
+    assert (score.value, score.correct, score.reason) == (0.0, False, "too_slow")
 
 
 @pytest.mark.parametrize(

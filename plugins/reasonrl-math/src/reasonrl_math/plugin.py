@@ -1,4 +1,4 @@
-"""What the plugin offers. Cheap: no torch, no sympy, no data set before a recipe asks for one."""
+"""What the plugin offers. Cheap: no torch, no mpmath, no data set before a recipe asks for one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +33,7 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
     """Accuracy and format, as DeepSeek-R1-Zero has them, and TinyZero's scale for products."""
     yield RewardSpec(
         name="math_boxed",
-        summary="1.0 if the last \\boxed{...} equals the known answer (math-verify), else 0.0.",
+        summary="1.0 if the last \\boxed{...} has the value of the known answer, exactly, else 0.0.",
         factory="reasonrl_math.rewards:BoxedReward",
         isolation="process",
         timeout_s=10.0,

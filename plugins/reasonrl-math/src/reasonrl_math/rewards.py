@@ -1,38 +1,40 @@
 """Rewards for answers in a box and for the shape of a completion: the two of DeepSeek-R1-Zero (arXiv:2501.12948)."""
 
-import importlib
 from functools import lru_cache
-from typing import Any
 
 from reasonrl import Completion, NoConfig, Problem, RewardContext, Score
+from reasonrl_math.answers import Answer, UnreadableError, agree, last_box, read, read_known
+from reasonrl_math.clock import TooSlowError, limited_to
 from reasonrl_math.templates import OPENING
 
 CLOSING = "</think>"
-_BOX = "\\boxed{"
 _MAX_CHARS = 500
-_LIMIT_S = 3
-"""For parsing or comparing one expression. A worker is killed only when this fails to stop it."""
+_LIMIT_S = 3.0
+"""For comparing one answer. A worker is killed only when this fails to stop it."""
 
 
 class BoxedReward:
-    """1.0 if the one ``\\boxed{...}`` after the reasoning equals the known answer, else 0.0.
+    """1.0 if the last ``\\boxed{...}`` after the reasoning equals the known answer, else 0.0.
 
-    math-verify compares values, not texts: ``1/2``, ``\\frac{1}{2}`` and ``0.5`` are one. Different answers in several
-    boxes are no answer. Made for ``isolation="process"``: sympy may take for ever over a short text.
+    Values are compared, not texts, and exactly: ``1/2``, ``\\frac{1}{2}`` and ``0.5`` are one, 0.333 is not 1/3. An
+    answer that takes longer than 3 s to compare is wrong. Made for ``isolation="process"``, should that limit fail.
 
     Raises (the completion stays unscored): ValueError when the known answer cannot be read.
     """
 
     def __init__(self, config: NoConfig, context: RewardContext) -> None:
         del config, context
-        importlib.import_module("math_verify")  # seconds; now, not on the clock of the first completion
 
     def score(self, problem: Problem, completion: Completion) -> Score:
         """Judge the completion's text against ``problem.info["answer"]``."""
         answer, reason = find_boxed(completion.text)
         if answer is None:
             return Score(value=0.0, correct=False, reason=reason)
-        is_right = is_equal(str(problem.info["answer"]), answer)
+        try:
+            with limited_to(_LIMIT_S):
+                is_right = is_equal(str(problem.info["answer"]), answer)
+        except TooSlowError:
+            return Score(value=0.0, correct=False, answer=answer, reason="too_slow")
         return Score(
             value=float(is_right), correct=is_right, answer=answer, reason="right" if is_right else "wrong"
         )
@@ -56,62 +58,32 @@ class ThinkFormatReward:
 
 
 def find_boxed(completion: str) -> tuple[str | None, str]:
-    """The content of the boxes after the reasoning if they all hold the same text; else None and why."""
-    tail = completion[completion.rfind(CLOSING) + len(CLOSING) :] if CLOSING in completion else completion
-    found = set(_boxes(tail))
-    if len(found) != 1:
-        return None, "several_answers" if found else "no_answer"
-    answer = found.pop()
-    if not answer or len(answer) > _MAX_CHARS:
-        return None, "too_long" if answer else "no_answer"
-    return answer, ""
-
-
-def _boxes(text: str) -> list[str]:
-    """What stands in each closed box; braces inside must be balanced."""
-    found, at = [], text.find(_BOX)
-    while at >= 0:
-        start = at + len(_BOX)
-        end = _closing_brace(text, start)
-        if end < 0:
-            break
-        found.append(text[start:end].strip())
-        at = text.find(_BOX, end)
-    return found
-
-
-def _closing_brace(text: str, start: int) -> int:
-    depth = 1
-    for position in range(start, len(text)):
-        depth += (text[position] == "{") - (text[position] == "}")
-        if depth == 0:
-            return position
-    return -1
+    """What the last closed box after the reasoning holds; else None and why."""
+    answer = last_box(
+        completion[completion.rfind(CLOSING) + len(CLOSING) :] if CLOSING in completion else completion
+    )
+    if not answer:
+        return None, "no_answer"
+    return (answer, "") if len(answer) <= _MAX_CHARS else (None, "too_long")
 
 
 def is_equal(known: str, answer: str) -> bool:
-    """Whether two expressions are the same, as math-verify sees it. An unreadable ``answer`` is not.
-
-    Raises: ValueError when ``known`` cannot be read.
-    """
-    from math_verify import verify
-
+    """Whether two answers are the same. An unreadable ``answer`` is not. Raises: ValueError when ``known`` is."""
     if known.strip() == answer.strip():
         return True
-    gold = _parse(known)
-    if not gold:
-        raise ValueError(f"the known answer {known[:80]!r} is nothing that math-verify can read")
-    return bool(verify(gold, _parse(answer), timeout_seconds=_LIMIT_S))
+    expected = _read_known(known)
+    try:
+        return agree(expected, read(answer))
+    except UnreadableError:
+        return False
 
 
-@lru_cache(maxsize=64)
-def _parse(text: str) -> Any:
-    from math_verify import LatexExtractionConfig, parse
-
-    # As LaTeX only: the other way of math-verify hands text to sympy's parse_expr, which evaluates it.
-    return parse(
-        f"${text}$", [LatexExtractionConfig()], parsing_timeout=_LIMIT_S, fallback_mode="no_fallback"
-    )
+@lru_cache(maxsize=256)
+def _read_known(text: str) -> Answer:
+    try:
+        return read_known(text)
+    except UnreadableError as err:
+        raise ValueError(f"the known answer {text[:80]!r} cannot be read: {err}") from err
 
 
 def _format_fault(text: str, *, opened: bool) -> str:
