@@ -1,8 +1,12 @@
 """What a recipe says that is allowed, and is perhaps not what was meant. Torch-free."""
 
+import re
 from collections.abc import Iterator
 
 from reasonrl.recipe.resolved import AnyResolved
+
+ESCAPE = re.compile(r"\\[nrt](?![a-z])")
+"""Before a small letter it may be LaTeX: ``\\text``, ``\\neq``."""
 
 
 def notes(resolved: AnyResolved) -> Iterator[str]:
@@ -10,3 +14,9 @@ def notes(resolved: AnyResolved) -> Iterator[str]:
     if not resolved.suites:
         lost = "; checkpoint.keep_best has nothing to compare" if resolved.recipe.checkpoint.keep_best else ""
         yield f"no evaluation: the recipe has no suites{lost}"
+    for text in resolved.recipe.sampling.stop:
+        if found := ESCAPE.search(text):
+            yield (
+                f"sampling.stop: {text} has a backslash and the letter {found[0][1]}; a line break or tab is written "
+                f'"{text}", in double quotes'
+            )

@@ -15,6 +15,9 @@ NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 SET_BY_RENDERING = ("messages", "add_generation_prompt")
 """Variables of a chat template that the core sets."""
 
+ESCAPES = re.compile(r"(\\[nrt])+")
+"""A backslash and a letter, which single quotes leave as two characters."""
+
 Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
 
@@ -135,6 +138,11 @@ class SamplingConfig:
         _at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens")
         _positive(self, "temperature")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
+        for text in self.stop:
+            if ESCAPES.fullmatch(text):
+                raise ValueError(
+                    f'stop must be written ["{text}"] with double quotes, got a backslash and the letter {text[1]}'
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import one_line
+from reasonrl.recipe.scalars import is_numeric, surprises
 from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret, redact_text, remember
 
 Keys = tuple[str, ...]
@@ -100,6 +101,9 @@ def _read_file(path: Path) -> Source:
         if node is None:
             raise RecipeError(f"{path}: is empty; see `reasonrl recipes list` for examples to copy")
         _refuse_duplicates(path, node, set())
+        for (keys, line), message in surprises(node):
+            if not in_secret(keys, message):
+                raise RecipeError(f"{path}:{line}: {'.'.join(keys)}: {one_line(message)}")
         data = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except yaml.YAMLError as err:
         raise RecipeError(_yaml_text(path, err)) from err
@@ -246,13 +250,24 @@ def _parse_override(text: str) -> tuple[Keys, Any, str]:
     if not raw.strip():
         raise RecipeError(f"{origin}: no value; write {dotted}=null or {dotted}=\"''\"")
     try:
+        _refuse_surprises(f"value: {raw}", keys, origin)
         value = OmegaConf.to_container(OmegaConf.create(f"value: {raw}"), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as err:
+        if isinstance(err, RecipeError):
+            raise
         problem = getattr(err, "problem", None) or one_line(err)
         raise RecipeError(f"{origin}: the value is not valid YAML: {one_line(problem)}") from err
     if not isinstance(value, dict) or set(value) != {"value"}:
         raise RecipeError(f"{origin}: the value is not valid YAML")
     return keys, value["value"], origin
+
+
+def _refuse_surprises(text: str, keys: Keys, origin: str) -> None:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for (below, _), message in surprises(node) if node is not None else ():
+        at = (*keys, *below[1:])
+        if not in_secret(at, message):
+            raise RecipeError(f"{origin}: {'.'.join(at)}: {one_line(message)}")
 
 
 def _without_secret(text: str, keys: Keys) -> str:
@@ -322,6 +337,17 @@ def leaves(data: Any, at: Keys = ()) -> Iterator[tuple[Keys, Any]]:
         yield at, data
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that a reader could take for a number, such as '1e-4' and 'nan'."""
+
+
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_numeric(text) else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
 def to_yaml(data: Mapping[str, Any]) -> str:
     """The data as YAML, in the order of the recipe."""
-    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
