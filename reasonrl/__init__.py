@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from reasonrl.contracts.data import (
     Completion,
+    DataSummary,
     FinishReason,
     Message,
     Problem,
@@ -111,6 +112,7 @@ __all__ = [
     "AlgorithmSpec",
     "Completion",
     "DataRow",
+    "DataSummary",
     "FinishReason",
     "GroupReward",
     "Message",

@@ -1,24 +1,23 @@
 """Problems from a data set with columns ``nums`` and ``target``, split by the same rule as generated ones."""
 
-import logging
 from collections.abc import Iterator
 
-from reasonrl import Split, read_rows
+from reasonrl import DataSummary, Split, read_rows
+from reasonrl.errors import RecipeError
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.generator import Instance, split_of
-
-_log = logging.getLogger(__name__)
+from reasonrl_countdown.solvable import unsolvable
 
 
 class Dataset:
-    """Rows within the config's ranges, in file order, each problem once.
+    """The problems that can be solved, within the config's ranges, in file order, each once.
 
     Raises: RecipeError naming file and line when it cannot be read, has a malformed row or none within the ranges.
     """
 
     def __init__(self, config: CountdownConfig) -> None:
         self._name = config.dataset
-        self._splits = _read_splits(config)
+        self._splits, self.summary = _read(config)
 
     def size(self, split: Split) -> int:
         return len(self._splits[split])
@@ -31,21 +30,32 @@ class Dataset:
         return rows[position]
 
 
-def _read_splits(config: CountdownConfig) -> dict[Split, list[Instance]]:
-    splits: dict[Split, dict[str, Instance]] = {"train": {}, "eval": {}}
-    num_rows = 0
-    for instance in _instances(config):
-        num_rows += 1
-        if _is_in_range(instance, config):
-            splits[split_of(instance.key)].setdefault(instance.key, instance)
-    num_kept = sum(len(rows) for rows in splits.values())
-    _log.info("%s: %d problems from %d rows", config.dataset, num_kept, num_rows)
-    if num_kept == 0:
-        raise ValueError(
-            f"{config.dataset}: none of {num_rows} rows lies in the ranges of numbers, number and target; "
-            "widen them in the recipe's task section"
+def _read(config: CountdownConfig) -> tuple[dict[Split, list[Instance]], DataSummary]:
+    rows = list(_instances(config))
+    in_range = [row for row in rows if _is_in_range(row, config)]
+    distinct: dict[str, Instance] = {}
+    for row in in_range:
+        distinct.setdefault(row.key, row)
+    hopeless = unsolvable([(row.numbers, row.target) for row in distinct.values()])
+    splits: dict[Split, list[Instance]] = {"train": [], "eval": []}
+    for position, row in enumerate(distinct.values()):
+        if position not in hopeless:
+            splits[split_of(row.key)].append(row)
+    summary = DataSummary(
+        source=config.dataset,
+        kept={split: len(kept) for split, kept in splits.items()},
+        dropped={
+            "outside the ranges of numbers, number and target": len(rows) - len(in_range),
+            "repeated": len(in_range) - len(distinct),
+            "without a solution": len(hopeless),
+        },
+        held_out="a tenth of the problems is held out by their hash",
+    )
+    if not any(splits.values()):
+        raise RecipeError(
+            f"task.dataset: {summary}; give other rows, or widen the ranges in the recipe's task"
         )
-    return {split: list(rows.values()) for split, rows in splits.items()}
+    return splits, summary
 
 
 def _instances(config: CountdownConfig) -> Iterator[Instance]:

@@ -60,6 +60,7 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
             config=CountdownConfig,
             factory="reasonrl_countdown.task:CountdownTask",
             default_rewards=("countdown",),
+            reads=lambda config: {"dataset": config.dataset if config.source == "dataset" else ""},
             metrics=tuple(
                 MetricDef(key=f"behaviour/<suite>/{name}", unit=unit, meaning=meaning)
                 for name, unit, meaning in _BEHAVIOURS

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping
 
-from reasonrl import Problem, Split, TaskContext
+from reasonrl import DataSummary, Problem, Split, TaskContext
 from reasonrl_countdown.behaviours import behaviours
 from reasonrl_countdown.config import MAX_NUMBERS, MAX_VALUE, CountdownConfig
 from reasonrl_countdown.dataset import Dataset
@@ -34,6 +34,10 @@ class CountdownTask:
         if index < 0:
             raise IndexError(f"countdown: problem index must be >= 0, got {index}")
         return self._problem(f"countdown/{split}/{index}", self._source.instance(split, index))
+
+    def data_summary(self) -> list[DataSummary]:
+        """What became of the rows of the data set; nothing for generated problems."""
+        return [self._source.summary] if isinstance(self._source, Dataset) else []
 
     def problem_from_fields(self, fields: Mapping[str, str]) -> Problem:
         """A problem from ``{"numbers": "3,5,8", "target": "16"}``; ValueError for anything else."""

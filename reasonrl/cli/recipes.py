@@ -67,16 +67,22 @@ def check(
     ] = None,
     plugin: Files = None,
 ) -> None:
-    """Check a recipe: every key, type, range, name and combination. Loads no model."""
+    """Check a recipe: every key, type, range, name and combination, and its data files. Loads no model."""
+    from reasonrl.cli.live_text import harmless
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
+    from reasonrl.trainer.sources import data_lines
 
-    resolved = check_recipe(recipe, overrides or [], load_plugins(files=plugin or []))
+    plugins = load_plugins(files=plugin or [])
+    resolved = check_recipe(recipe, overrides or [], plugins)
+    data = list(data_lines(resolved, plugins))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
         typer.echo(wrapped(line, lead="  ", indent="    "))
+    for line in data:
+        typer.echo(wrapped(harmless(line), lead="  ", indent="    "))
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
     for note in (*notes(resolved), *reasons):
         typer.echo(wrapped(f"note: {note}", indent="  "))

@@ -38,6 +38,31 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataSummary:
+    """What became of the rows of one file or hub data set: kept in a split, or dropped for a reason.
+
+    ``dropped`` counts by reason, in a few words such as ``"outside the ranges"``; ``held_out`` says how the eval split
+    is chosen and what changes it, for a message when it is empty.
+    """
+
+    source: str
+    kept: Mapping[Split, int]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    held_out: str = ""
+
+    @property
+    def rows(self) -> int:
+        """The rows that were read."""
+        return sum(self.kept.values()) + sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        kept = ", ".join(f"{count:,} {split}" for split, count in self.kept.items())
+        text = f"{self.source}: {self.rows:,} rows read, {sum(self.kept.values()):,} kept ({kept})"
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
+        return f"{text}, {sum(self.dropped.values()):,} dropped ({reasons})" if reasons else text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
     """How completions are drawn. Full vocabulary always: truncated support (top-p, top-k) would bias the ratio.
 

@@ -93,6 +93,8 @@ class Task(Protocol):
         does not apply to the completion: it is left out of that mean. Names are lower-case words with underscores.
         ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
         ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
+        ``data_summary() -> Sequence[DataSummary]``: what became of the rows of each file that was read. Runs, ``tasks
+        preview`` and ``recipes check`` show it.
     """
 
     def size(self, split: Split) -> int | None:

@@ -6,7 +6,7 @@ listing plugins never imports torch. ``config`` is a plain dataclass with ``fiel
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -75,11 +75,16 @@ class ComponentSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(ComponentSpec):
-    """A source of problems. ``default_rewards`` name the rewards of a recipe that lists none."""
+    """A source of problems. ``default_rewards`` name the rewards of a recipe that lists none.
+
+    ``reads(config)`` is for tasks that read data: option -> file or hub name, empty = nothing. ``recipes check`` then
+    looks whether the files are there, and builds the task if it reads no other data than small files.
+    """
 
     kind: ClassVar[str] = "task"
 
     default_rewards: tuple[str, ...] = ()
+    reads: Callable[[Any], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,13 @@
-"""Prompt/completion pairs to imitate: a task's demonstrations, or the lines of a JSONL file."""
+"""What is imitated, as token ids: a task's demonstrations, or the pairs of a file."""
 
-import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
+from reasonrl.data.pairs import Pair
 from reasonrl.data.prompts import PromptLimit
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import ProblemStream
@@ -96,15 +95,15 @@ def _demonstration(
     return text
 
 
-def file_examples(
-    path: str | Path, encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
+def pair_examples(
+    pairs: Sequence[Pair], encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[Example]:
-    """Endless examples of a JSONL file, reshuffled each epoch. All are encoded on first use.
+    """Endless examples of the given pairs, reshuffled each epoch. All are encoded on first use.
 
-    Raises: RecipeError naming file and line of the first bad record.
+    Raises: RecipeError naming file and line of the first pair that cannot be an example.
     """
     # All at once, so that a prompt over its limit is refused before the training and not in the middle of it.
-    examples = [encode(problem, completion) for problem, completion in read_pairs(path)]
+    examples = [encode(pair.problem, pair.completion) for pair in pairs]
     epoch = 0
     while True:
         order = list(range(len(examples)))
@@ -112,35 +111,3 @@ def file_examples(
         for index in order[rank::ranks] or order:
             yield examples[index]
         epoch += 1
-
-
-def refuse_missing(path: str | Path) -> None:
-    """Raises RecipeError if there is no such file; asked before a model is loaded."""
-    if not Path(path).is_file():
-        raise RecipeError(f"data.path: no such file: {str(path)!r}")
-
-
-def read_pairs(path: str | Path) -> list[tuple[Problem, str]]:
-    """Lines ``{"prompt": text, "completion": text}`` of a JSONL file."""
-    try:
-        # Not splitlines(): U+2028 or U+0085 inside a text end no record.
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as err:
-        raise RecipeError(f"data.path: cannot read {path}: {err}") from err
-    pairs = [_read_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise RecipeError(f"data.path: {path} holds no examples")
-    return pairs
-
-
-def _read_pair(path: str | Path, number: int, line: str) -> tuple[Problem, str]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as err:
-        raise RecipeError(f"{path}:{number}: not JSON ({err.msg})") from err
-    for key in ("prompt", "completion"):
-        if not isinstance(record, dict) or not isinstance(record.get(key), str):
-            raise RecipeError(
-                f'{path}:{number}: expected {{"prompt": text, "completion": text}}; {key!r} is not text'
-            )
-    return Problem(id=f"{Path(path).name}:{number}", prompt=record["prompt"]), record["completion"]

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
+from reasonrl.data.summary import empty_split
+from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError
 
 REDRAW_STRIDE = 2**32
 """Between the indices of an endless task that one position may draw."""
@@ -25,9 +26,7 @@ class ProblemStream:
         self._order: Sequence[int] = ()
         self._left_out: Collection[int] = frozenset()
         if self._size is not None and self._size <= 0:
-            raise RecipeError(
-                f"task {task_name!r} has no problems in its {split!r} split: its data set is empty"
-            )
+            raise empty_split(task, task_name, split, self._size)
 
     @property
     def size(self) -> int | None:

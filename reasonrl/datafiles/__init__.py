@@ -3,7 +3,7 @@
 Every error is a RecipeError of one line that names the file, and the line or row. Torch-free.
 """
 
-from reasonrl.datafiles.reader import FORMATS, is_local, read_rows
+from reasonrl.datafiles.reader import FORMATS, is_local, local_size, read_rows
 from reasonrl.datafiles.rows import DataRow
 
-__all__ = ["FORMATS", "DataRow", "is_local", "read_rows"]
+__all__ = ["FORMATS", "DataRow", "is_local", "local_size", "read_rows"]

@@ -92,11 +92,30 @@ def read_rows(
         raise source.error("holds no rows; expected at least one")
 
 
+def local_size(name: str, *, key: str = "data") -> int | None:
+    """Bytes of a file that ``read_rows`` would read; None for a folder or a hub data set.
+
+    Raises: RecipeError if there is no such file, or its first bytes are not those of a data file.
+    """
+    source = Source(_path(name), key)
+    if not is_local(name) or source.path.is_dir():
+        return None
+    try:
+        _check_file(source, *_format(source.path))
+        return source.path.stat().st_size
+    except OSError as err:
+        raise source.error(f"cannot be read: {err.strerror or said(err)}") from err
+
+
+def _format(path: Path) -> tuple[str, bool]:
+    """The suffix that says the format, and whether ``.gz`` follows it."""
+    suffixes = ["", *(suffix.lower() for suffix in path.suffixes)]
+    is_gzip = suffixes[-1] == ".gz"
+    return suffixes[-2 if is_gzip else -1], is_gzip
+
+
 def _file_rows(source: Source) -> Rows:
-    suffixes = [suffix.lower() for suffix in source.path.suffixes]
-    is_gzip = suffixes[-1:] == [".gz"]
-    form = (suffixes[:-1] if is_gzip else suffixes)[-1:]
-    suffix = form[0] if form else ""
+    suffix, is_gzip = _format(source.path)
     try:
         _check_file(source, suffix, is_gzip)
         if suffix == PARQUET:

@@ -77,10 +77,11 @@ class DataRow:
             raise self.error(f"column {column!r} must be a list of whole numbers, got {shown(value)}")
         return [self._integer(column, item) for item in value]
 
-    def prompt(self, column: str) -> str | tuple[Message, ...]:
+    def prompt(self, column: str, *, allow_empty: bool = False) -> str | tuple[Message, ...]:
         """Text, or a list of messages: a conversation for the model's chat template."""
-        value = self.value(column)
-        return self.messages(column) if isinstance(value, list | tuple) else self.text(column)
+        if isinstance(self.value(column), list | tuple):
+            return self.messages(column)
+        return self.text(column, allow_empty=allow_empty)
 
     def messages(self, column: str) -> tuple[Message, ...]:
         """A list of ``{"role": ..., "content": text}``, at least one."""

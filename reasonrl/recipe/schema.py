@@ -293,9 +293,17 @@ class Recipe:
 class DataConfig:
     """Demonstrations from a file."""
 
-    path: str = option("JSONL file; each line {prompt: text, completion: text}")
+    path: str = option("hub name, or .jsonl, .json, .csv or .parquet file of prompts and completions")
+    prompt: str = option(
+        "column with the prompt, text or messages; a dotted path reaches into columns", "prompt"
+    )
+    completion: str = option("column with what to imitate, text or one assistant message", "completion")
+    subset: str | None = option("configuration of a hub data set", None)
+    split: str = option("split of a hub data set", "train")
 
     def __post_init__(self) -> None:
+        for name in ("path", "prompt", "completion", "split"):
+            require(bool(getattr(self, name)), name, "a name", getattr(self, name))
         _expand_user(self, "path")
 
 

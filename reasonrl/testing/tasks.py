@@ -25,6 +25,7 @@ from reasonrl.contracts.data import (
 )
 from reasonrl.contracts.protocols import RewardContext, Task, TaskContext
 from reasonrl.data.stream import fetch_problem, fetch_size
+from reasonrl.data.summary import fetch_summaries
 from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import RewardComponent
@@ -265,6 +266,21 @@ def behaviours_are_numbers(subject: TaskSubject) -> None:
             require(named, f"behaviour {name!r}: expected lower-case words with underscores")
             good = isinstance(value, int | float) and not math.isinf(value)
             require(good, f"behaviour {name!r} of {text[:20]!r} is {value!r}, expected a number")
+
+
+@checks("is_built")
+def data_summaries_add_up(subject: TaskSubject) -> None:
+    """``data_summary()`` tells of as many kept rows as the splits have problems."""
+    if getattr(subject.task, "data_summary", None) is None:
+        raise NotApplicableError("the task has no data_summary")
+    summaries = fetch_summaries(subject.task, subject.spec.name)
+    for summary in summaries:
+        counts = [*summary.kept.values(), *summary.dropped.values()]
+        require(min(counts, default=0) >= 0, f"a count of {summary.source!r} is negative: {summary}")
+    for split in SPLITS if summaries else ():
+        kept = sum(summary.kept.get(split, 0) for summary in summaries)
+        size = fetch_size(subject.task, subject.spec.name, split)
+        require(kept == size, f"{kept} rows are kept in {split}, but size({split!r}) is {size}")
 
 
 def group_of(problem: Problem, texts: Sequence[str]) -> RolloutGroup:

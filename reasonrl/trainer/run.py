@@ -18,6 +18,7 @@ from reasonrl.trainer.result import ALREADY_DONE, RunResult
 from reasonrl.trainer.resume import finished_summary, read_run
 from reasonrl.trainer.run_plugins import load_with
 from reasonrl.trainer.signals import stop_signals
+from reasonrl.trainer.sources import refuse_missing
 
 RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
@@ -49,7 +50,7 @@ def sft(
     plugin_files: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> RunResult:
-    """Train by imitation: demonstrations of a task, or a JSONL file of prompt/completion.
+    """Train by imitation: demonstrations of a task, or a file of prompts and completions.
 
     ``output`` receives a copy of the final model folder.
     """
@@ -90,6 +91,7 @@ def _carry_out(
     **options: Any,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
+    refuse_missing(resolved)  # not when the recipe is read: a finished model needs its data no more
     with stop_signals() as stop:
         told = reporter if reporter is not None and is_first_process() else SilentReporter()
         told.starting(outline_of(resolved, plugins))

@@ -16,7 +16,7 @@ from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.data import StepRecord
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import pad_rows
-from reasonrl.data.demonstrations import Encoder, Example, file_examples, refuse_missing, task_examples
+from reasonrl.data.demonstrations import Encoder, Example, pair_examples, task_examples
 from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.mode import in_mode, seeded
@@ -36,6 +36,7 @@ from reasonrl.trainer.preflight import preflight
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.sources import pairs_of
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.workbench import (
@@ -63,10 +64,6 @@ def run_sft(
     _refuse_output(output)
     recipe = resolved.recipe
     check_trackers(recipe.logging.trackers)
-    if recipe.data is not None:
-        refuse_missing(
-            recipe.data.path
-        )  # not when the recipe is read: a finished model needs its data no more
     suites = build_suites(
         resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
     )
@@ -109,7 +106,8 @@ def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> 
         )
     else:
         assert recipe.data is not None  # the schema has seen to it
-        stream = file_examples(recipe.data.path, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
+        pairs = pairs_of(recipe.data)
+        stream = pair_examples(pairs, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     first = next(stream)
     return _chain(first, stream)
 

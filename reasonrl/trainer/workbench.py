@@ -11,10 +11,10 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
 from reasonrl.contracts.data import SamplingParams
-from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task, TaskContext
+from reasonrl.contracts.protocols import RewardContext, RolloutContext
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import PluginContractError, RecipeError
+from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, load_model, resolve_dtype
@@ -24,6 +24,7 @@ from reasonrl.recipe.resolved import Component, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, ModelConfig, OptimizerConfig, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.sources import build_task
 from reasonrl.trainer.suite_runner import EvaluationWatch
 
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
@@ -107,17 +108,6 @@ def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: Criti
         weight_decay=config.weight_decay,
         fused=True,
     )
-
-
-def build_task(component: Component, plugins: Plugins, seed: int) -> Task:
-    """The task, checked against its protocol."""
-    task = plugins.build(component.spec, component.config, TaskContext(seed=seed))
-    if not isinstance(task, Task):
-        raise PluginContractError(
-            f"task {component.spec.name!r}: its factory returned {type(task).__name__}, "
-            "which lacks size(split) or problem(split, index)"
-        )
-    return task
 
 
 def build_suites(

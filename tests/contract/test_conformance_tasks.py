@@ -32,6 +32,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "references_earn_the_maximum": {"factory": kit_tasks.WrongReference},
     "demonstrations_are_repeatable": {"factory": kit_tasks.MoodyDemonstration},
     "behaviours_are_numbers": {"factory": kit_tasks.ShoutingBehaviours},
+    "data_summaries_add_up": {"factory": kit_tasks.WrongSummary},
 }
 REWARDS: dict[str, dict[str, Any]] = {
     "has_a_summary": {"summary": "two\nlines"},
@@ -124,10 +125,15 @@ def test_a_group_reward_is_checked_too() -> None:
 
 def test_a_task_without_the_optional_parts_is_told_what_was_not_looked_at() -> None:
     class Bare(kit_tasks.Task):
-        reference = demonstration = behaviours = None  # type: ignore[assignment]
+        reference = demonstration = behaviours = data_summary = None  # type: ignore[assignment]
 
     results = {r.check: r for r in check_task(task(factory=Bare), plugins=plugins(), count=COUNT)}
-    for check in ("references_earn_the_maximum", "demonstrations_are_repeatable", "behaviours_are_numbers"):
+    for check in (
+        "references_earn_the_maximum",
+        "demonstrations_are_repeatable",
+        "behaviours_are_numbers",
+        "data_summaries_add_up",
+    ):
         assert results[check].status == "not applicable"
     assert "cannot be sent to another process" in results["problems_are_the_same_everywhere"].reason
 

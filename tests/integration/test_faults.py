@@ -267,7 +267,11 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
         ({"algorithm": {"name": "grpo"}}, ["sampling.group_size=1"], "group_size"),
         ({}, ["model.path=no/such/folder"], "no/such/folder"),
         ({"task": {"name": "counting", "long_at": 3}}, [], "over sampling.max_prompt_tokens=20"),
-        ({"task": {"name": "counting", "problems": 0}}, [], "its data set is empty"),
+        (
+            {"task": {"name": "counting", "problems": 0}},
+            [],
+            "no problem in its eval split: size('eval') is 0",
+        ),
         ({}, ["trainer.minibatches=3"], "minibatches"),
         ({"logging": {"trackers": ["bord"]}}, [], "logging.trackers: no tracker 'bord'; accelerate knows "),
         ({"logging": {"trackers": ["tensorboard"]}}, [], "'tensorboard' is not installed here; install its"),

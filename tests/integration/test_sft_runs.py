@@ -156,9 +156,9 @@ def test_a_prompt_teaches_nothing(tiny_model: Path, tmp_path: Path, file: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "data.path: no such file"),
-        ("", "holds no examples"),
-        ("{}\n", "'prompt' is not text"),
+        (None, "bad.jsonl: no such file"),
+        ("", "bad.jsonl: is empty"),
+        ("{}\n", "bad.jsonl:1: expected columns 'prompt' and 'completion', or 'messages'"),
         (json.dumps({"prompt": "x" * 99, "completion": "y"}) + "\n", "over sampling.max_prompt_tokens=40"),
     ],
     ids=["missing", "empty", "no prompt", "long prompt"],

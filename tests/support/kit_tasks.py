@@ -4,11 +4,11 @@ import math
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasonrl import Completion, Problem, RolloutGroup, Score, Split, TaskContext
+from reasonrl import Completion, DataSummary, Problem, RolloutGroup, Score, Split, TaskContext
 from reasonrl.rewards.processes import MARK
 
 
@@ -56,6 +56,9 @@ class Task:
 
     def behaviours(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
         return {"length": float(len(completion_text)), "digits": math.nan}
+
+    def data_summary(self) -> Sequence[DataSummary]:
+        return []
 
 
 class NoProblems:
@@ -141,6 +144,11 @@ class MoodyDemonstration(Task):
 class ShoutingBehaviours(Task):
     def behaviours(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
         return {"Number Of Letters": 1.0}
+
+
+class WrongSummary(Task):
+    def data_summary(self) -> Sequence[DataSummary]:
+        return [DataSummary(source="rows.jsonl", kept={"train": 5, "eval": 5})]
 
 
 class Reward:

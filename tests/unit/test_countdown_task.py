@@ -255,7 +255,7 @@ def test_a_huge_answer_is_recorded_shortened() -> None:
     assert len(score.answer or "") == 512
 
 
-ROWS: list[dict[str, Any]] = [{"nums": [n, 5, 12], "target": 28} for n in range(1, 60)]
+ROWS: list[dict[str, Any]] = [{"nums": [n, 5, 12], "target": n + 17} for n in range(1, 60)]
 
 
 def _key(row: dict[str, Any]) -> str:
@@ -278,7 +278,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
     outside = [{"nums": [1, 2], "target": 28}, {"nums": [1, 2, 3], "target": 5000}]
-    repeated = [{"nums": [12, 5, 1], "target": 28}]
+    repeated = [{"nums": [12, 5, 1], "target": 18}]
     path = _write(tmp_path / f"rows{suffix}", ROWS + outside + repeated)
     task = _task(source="dataset", dataset=path)
     sizes = {split: task.size(split) for split in ("train", "eval")}
@@ -287,18 +287,44 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
         assert size
         for index in range(size):
             problem = task.problem(split, index)
-            assert split_of(_key({"nums": problem.info["numbers"], "target": 28})) == split
+            assert (
+                split_of(_key({"nums": problem.info["numbers"], "target": problem.info["target"]})) == split
+            )
     in_file_order = [row for row in ROWS if split_of(_key(row)) == "train"]
-    assert task.problem("train", 0).info == {"numbers": in_file_order[0]["nums"], "target": 28}
+    assert task.problem("train", 0).info == {
+        "numbers": in_file_order[0]["nums"],
+        "target": in_file_order[0]["target"],
+    }
     with pytest.raises(IndexError, match=f"train has {sizes['train']} problems"):
         task.problem("train", sizes["train"] or 0)
+
+
+def test_the_rows_are_accounted_for(tmp_path: Path) -> None:
+    outside = [{"nums": [1, 2], "target": 18}, {"nums": [1, 2, 3], "target": 5000}]
+    hopeless = [{"nums": [1, 1, 1], "target": 99}]
+    path = _write(
+        tmp_path / "rows.jsonl", [*hopeless, *ROWS, *outside, ROWS[3], {"nums": [12, 5, 1], "target": 18}]
+    )
+    task = _task(source="dataset", dataset=path)
+    (summary,) = task.data_summary()
+    assert summary.rows == len(ROWS) + 5
+    assert summary.kept == {"train": task.size("train"), "eval": task.size("eval")}
+    assert sum(summary.kept.values()) == len(ROWS)
+    assert summary.dropped == {
+        "outside the ranges of numbers, number and target": 2,
+        "repeated": 2,
+        "without a solution": 1,
+    }
+    assert all(task.reference(task.problem("train", i)) for i in range(task.size("train") or 0))
+    assert _task().data_summary() == []
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([], r"task.dataset: .*rows\.jsonl: is empty"),
-        ([{"nums": [1, 2], "target": 3}], "none of 1 rows lies in the ranges"),
+        ([{"nums": [1, 2], "target": 3}], r"1 rows read, 0 kept .*, 1 dropped \(1 outside the ranges.*widen"),
+        ([{"nums": [1, 1, 1], "target": 99}], r"rows\.jsonl: 1 rows read, 0 kept .*\(1 without a solution\)"),
         (
             [{"numbers": [1, 2, 3], "target": 30}],
             r"rows\.jsonl:1: no column 'nums'; the row has numbers, target",
@@ -329,12 +355,14 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_columns_may_have_other_names_and_lie_inside_others(tmp_path: Path) -> None:
-    rows = [{"truth": {"numbers": row["nums"], "target": 28}} for row in ROWS]
+    rows = [{"truth": {"numbers": row["nums"], "target": row["target"]}} for row in ROWS]
     columns = {"nums_column": "truth.numbers", "target_column": "truth.target"}
     nested = _task(source="dataset", dataset=_write(tmp_path / "nested.parquet", rows), **columns)
     plain = _task(source="dataset", dataset=_write(tmp_path / "plain.jsonl", ROWS))
     assert nested.problem("train", 3) == plain.problem("train", 3)
-    (tmp_path / "rows.csv").write_text("nums,target\n" + "".join(f'"{row["nums"]}",28\n' for row in ROWS))
+    (tmp_path / "rows.csv").write_text(
+        "nums,target\n" + "".join(f'"{row["nums"]}",{row["target"]}\n' for row in ROWS)
+    )
     assert _task(source="dataset", dataset=str(tmp_path / "rows.csv")).problem("train", 3) == plain.problem(
         "train", 3
     )

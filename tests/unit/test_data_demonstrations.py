@@ -1,16 +1,15 @@
-"""What SFT imitates: a task's demonstrations or a JSONL file."""
+"""What SFT imitates: a task's demonstrations or pairs."""
 
-import json
 import random
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from support.builders import Numbers
 from support.chat_templates import CHATML, QWEN3_THINKING
 
 from reasonrl import Message, Problem
-from reasonrl.data.demonstrations import Encoder, file_examples, read_pairs, task_examples
+from reasonrl.data.demonstrations import Encoder, pair_examples, task_examples
+from reasonrl.data.pairs import Pair
 from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.testing.models import byte_tokenizer
@@ -45,13 +44,8 @@ class Silent(Numbers):
         return None
 
 
-def write(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def pair(prompt: str, completion: str = "yes") -> str:
-    return json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False)
+def pairs(*prompts: str) -> list[Pair]:
+    return [Pair(Problem(id=prompt, prompt=prompt), "yes") for prompt in prompts]
 
 
 def prompts(examples: object, count: int) -> list[str]:
@@ -97,63 +91,22 @@ def test_a_task_without_demonstrations_is_refused() -> None:
         next(task_examples(Silent(), "silent", encoder(), seed=0))
 
 
-def test_a_file_is_reshuffled_every_epoch_and_covered(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", *(pair(str(n)) for n in range(6)))
-    taken = prompts(file_examples(path, encoder(), seed=0), 18)
+def test_pairs_are_reshuffled_every_epoch_and_covered() -> None:
+    taken = prompts(pair_examples(pairs(*"012345"), encoder(), seed=0), 18)
     epochs = [taken[i : i + 6] for i in (0, 6, 12)]
     assert all(sorted(epoch) == list("012345") for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_ranks_share_a_file_without_overlap(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", *(pair(str(n)) for n in range(6)))
-    shares = [prompts(file_examples(path, encoder(), seed=0, rank=r, ranks=2), 3) for r in range(2)]
+def test_ranks_share_pairs_without_overlap() -> None:
+    shares = [
+        prompts(pair_examples(pairs(*"012345"), encoder(), seed=0, rank=r, ranks=2), 3) for r in range(2)
+    ]
     assert sorted(shares[0] + shares[1]) == list("012345")
 
 
-def test_a_file_shorter_than_the_ranks_still_feeds_each(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", pair("a"))
-    assert prompts(file_examples(path, encoder(), seed=0, rank=1, ranks=2), 2) == ["a", "a"]
-
-
-def test_line_separators_inside_a_text_end_no_record(tmp_path: Path) -> None:
-    text = "one\u2028two\u0085three\x0cfour"
-    path = write(tmp_path / "d.jsonl", "", pair("q", text), "  ", pair("r"))
-    pairs = read_pairs(path)
-    assert [(problem.prompt, completion) for problem, completion in pairs] == [("q", text), ("r", "yes")]
-    assert [problem.id for problem, _ in pairs] == ["d.jsonl:2", "d.jsonl:4"]
-
-
-def test_windows_files_read_alike(tmp_path: Path) -> None:
-    path = tmp_path / "d.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + pair("a").encode() + b"\r\n" + pair("b").encode() + b"\r\n")
-    assert [problem.prompt for problem, _ in read_pairs(path)] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "not JSON"),
-        ("[1]", "'prompt' is not text"),
-        ('"text"', "'prompt' is not text"),
-        ('{"prompt": "a"}', "'completion' is not text"),
-        ('{"prompt": 3, "completion": "a"}', "'prompt' is not text"),
-    ],
-)
-def test_a_bad_record_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
-    path = write(tmp_path / "d.jsonl", pair("a"), line)
-    with pytest.raises(RecipeError, match=rf"d\.jsonl:2: .*{message}"):
-        read_pairs(path)
-
-
-def test_unreadable_and_empty_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"data.path: cannot read .*nowhere"):
-        read_pairs(tmp_path / "nowhere.jsonl")
-    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecipeError, match=r"data.path: cannot read"):
-        read_pairs(tmp_path / "binary.jsonl")
-    with pytest.raises(RecipeError, match="holds no examples"):
-        read_pairs(write(tmp_path / "empty.jsonl", "", " "))
+def test_fewer_pairs_than_ranks_still_feed_each() -> None:
+    assert prompts(pair_examples(pairs("a"), encoder(), seed=0, rank=1, ranks=2), 2) == ["a", "a"]
 
 
 class Wrong(Numbers):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from support.builders import Numbers
 
-from reasonrl import Problem
+from reasonrl import DataSummary, Problem
 from reasonrl.data.stream import ProblemStream, fetch_problem
+from reasonrl.data.summary import fetch_summaries
 from reasonrl.errors import PluginContractError, RecipeError
 
 
@@ -46,8 +47,48 @@ def test_seed_and_split_change_the_order() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_empty_split_is_the_users_error(size: int) -> None:
-    with pytest.raises(RecipeError, match=r"'numbers' has no problems in its 'eval' split"):
+    message = (
+        rf"^task 'numbers' has no problem in its eval split: size\('eval'\) is {size}; add rows, .* or remove"
+    )
+    with pytest.raises(RecipeError, match=message):
         ProblemStream(Numbers(size), "numbers", "eval", seed=0)
+
+
+def test_an_empty_split_says_what_was_read() -> None:
+    class Read(Numbers):
+        def data_summary(self) -> list[DataSummary]:
+            dropped = {"repeated": 2, "without a solution": 0}
+            tenth = "a tenth is held out; task.eval_path names others"
+            return [
+                DataSummary(source="n.csv", kept={"train": 1005, "eval": 0}, dropped=dropped, held_out=tenth)
+            ]
+
+    with pytest.raises(RecipeError) as caught:
+        ProblemStream(Read(0), "read", "eval", seed=0)
+    assert str(caught.value) == (
+        "task 'read' has no problem in its eval split: n.csv: 1,007 rows read, 1,005 kept (1,005 train, 0 eval), "
+        "2 dropped (2 repeated); a tenth is held out; task.eval_path names others; add rows, give the suite a task of "
+        "its own (evaluation.suites.NAME.task), or remove the suite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (RuntimeError("no disk"), "task 'bad' failed at data_summary(): RuntimeError: no disk"),
+        ("7 rows", "task 'bad': data_summary() returned '7 rows', expected DataSummary objects"),
+        (None, "task 'bad': data_summary() returned None, expected DataSummary objects"),
+    ],
+)
+def test_a_mistake_in_a_summary_is_named(result: Any, message: str) -> None:
+    class Bad(Numbers):
+        def data_summary(self) -> Any:
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+    with pytest.raises(PluginContractError, match=re.escape(message)):
+        fetch_summaries(Bad(), "bad")
 
 
 class Failing(Numbers):

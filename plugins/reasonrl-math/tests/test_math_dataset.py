@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reasonrl import Completion, FinishReason, Message, RewardContext, TaskContext
+from reasonrl.errors import RecipeError
 from reasonrl_math.config import MathConfig
 from reasonrl_math.dataset import EXAMPLES, MathTask
 from reasonrl_math.rewards import BoxedReward
@@ -89,6 +90,31 @@ def test_nested_columns_and_conversations_are_taken_as_they_are(tmp_path: Path) 
     problem = task.problem("train", 0)
     assert problem.prompt == (Message(role="user", content="Think in <think> tags. 1+1?"),)
     assert problem.info["answer"] == "2"
+
+
+def test_the_rows_are_accounted_for(tmp_path: Path) -> None:
+    """Contradictory rows are all dropped: nobody can say which one is right."""
+    rows = [{"question": f"What is {i}?", "answer": i} for i in range(40)]
+    twice = [rows[3], {"question": " what IS 4? ", "answer": "4"}]
+    against = [{"question": "What is 5?", "answer": 6}]
+    task = make(path=write(tmp_path / "x.jsonl", *rows, *twice, *against))
+    (summary,) = task.data_summary()
+    assert (summary.source, summary.rows) == (str(tmp_path / "x.jsonl"), 43)
+    assert summary.kept == {"train": task.size("train"), "eval": task.size("eval")}
+    assert summary.dropped == {"repeated": 2, "contradictory: one question, several answers": 2}
+    assert "What is 5?" not in {task.problem("train", i).prompt[1].content for i in range(task.size("train"))}  # type: ignore[union-attr]
+
+
+def test_each_file_is_accounted_for(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", *({"question": f"{i}?", "answer": i} for i in range(9)))
+    held_out = write(tmp_path / "b.jsonl", *({"question": f"{i % 3}?", "answer": i % 3} for i in range(6)))
+    first, second = make(path=train, eval_path=held_out).data_summary()
+    assert (first.kept, first.dropped["held out"], first.rows) == ({"train": 6}, 3, 9)
+    assert (second.kept, second.dropped["repeated"], second.rows) == ({"eval": 3}, 3, 6)
+    with pytest.raises(
+        RecipeError, match=r"a\.jsonl: 9 rows read, 0 kept .*9 held out.*no problem to train on"
+    ):
+        make(path=train, eval_path=train)
 
 
 def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:

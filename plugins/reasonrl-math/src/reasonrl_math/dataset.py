@@ -1,11 +1,12 @@
 """Problems with known answers, from the hub or from a file."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasonrl import DataRow, Message, Problem, Split, TaskContext, read_rows
+from reasonrl import DataRow, DataSummary, Message, Problem, Split, TaskContext, read_rows
+from reasonrl.errors import RecipeError
 from reasonrl_math.config import MathConfig
 from reasonrl_math.splits import split_of
 from reasonrl_math.templates import lead, render
@@ -34,7 +35,7 @@ class MathTask:
     def __init__(self, config: MathConfig, context: TaskContext) -> None:
         del context  # the rows decide, not the seed
         self._config = config
-        self._splits = _read_splits(config)
+        self._splits, self._summaries = _read(config)
 
     def size(self, split: Split) -> int:
         """The number of different problems of the split."""
@@ -49,6 +50,10 @@ class MathTask:
         prompt, prefix = self._prompt(row.question)
         info = {"answer": row.answer, "solution": row.solution}
         return Problem(id=f"math/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
+
+    def data_summary(self) -> list[DataSummary]:
+        """What became of the rows of each file or split that was read."""
+        return self._summaries
 
     def _prompt(self, question: Prompt) -> tuple[Prompt, str]:
         """A conversation stays as it is: what it asks for and how is up to the data."""
@@ -69,28 +74,50 @@ class MathTask:
         return self.reference(problem)
 
 
-def _read_splits(config: MathConfig) -> dict[Split, list[Row]]:
+def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]]:
+    """The problems of each split, and what became of the rows of each source."""
     path = config.path or str(EXAMPLES)
-    rows = _distinct(_rows(path, config, config.train_split))
+    rows, dropped = _distinct(_rows(path, config, config.train_split))
     if config.eval_path is None and config.eval_split is None:
         splits: dict[Split, list[Row]] = {"train": [], "eval": []}
-        for row in rows:
-            splits[split_of(_key(row.question))].append(row)
+        for key, row in rows.items():
+            splits[split_of(key)].append(row)
+        summaries = [_summary(path, config.train_split, splits, dropped)]
     else:
-        held_out = _distinct(_rows(config.eval_path or path, config, config.eval_split or config.train_split))
-        known = {_key(row.question) for row in held_out}
-        splits = {"train": [row for row in rows if _key(row.question) not in known], "eval": held_out}
+        other, split = config.eval_path or path, config.eval_split or config.train_split
+        held_out, dropped_there = _distinct(_rows(other, config, split))
+        train = [row for key, row in rows.items() if key not in held_out]
+        splits = {"train": train, "eval": list(held_out.values())}
+        dropped = {**dropped, "held out": len(rows) - len(train)}
+        summaries = [
+            _summary(path, config.train_split, {"train": train}, dropped),
+            _summary(other, split, {"eval": splits["eval"]}, dropped_there),
+        ]
     if not splits["train"]:
-        raise ValueError(f"path {path}: no problem to train on among {len(rows)}")
-    return splits
+        raise RecipeError(f"task.path: {summaries[0]}; there is no problem to train on: give other rows")
+    return splits, summaries
 
 
-def _distinct(rows: Iterable[Row]) -> list[Row]:
-    """Each problem once, the first of its kind."""
-    first: dict[str, Row] = {}
+def _summary(
+    path: str, split: str, splits: Mapping[Split, list[Row]], dropped: Mapping[str, int]
+) -> DataSummary:
+    return DataSummary(
+        source=path if Path(path).is_file() else f"{path}[{split}]",
+        kept={name: len(rows) for name, rows in splits.items()},
+        dropped=dropped,
+        held_out="a tenth of the problems is held out by their hash; task.eval_path and task.eval_split name others",
+    )
+
+
+def _distinct(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, int]]:
+    """Each problem once, and how many rows were dropped: nobody can say which of two answers is wrong."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        first.setdefault(_key(row.question), row)
-    return list(first.values())
+        groups.setdefault(_key(row.question), []).append(row)
+    kept = {key: group[0] for key, group in groups.items() if len({row.answer for row in group}) == 1}
+    num_contradictory = sum(len(group) for key, group in groups.items() if key not in kept)
+    num_repeated = sum(len(groups[key]) - 1 for key in kept)
+    return kept, {"repeated": num_repeated, "contradictory: one question, several answers": num_contradictory}
 
 
 def _key(question: Prompt) -> str:

@@ -18,6 +18,7 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
         config=MathConfig,
         factory="reasonrl_math.dataset:MathTask",
         default_rewards=("math_boxed",),
+        reads=lambda config: {"path": config.path, "eval_path": config.eval_path or ""},
     )
     yield TaskSpec(
         name="multiplication",
