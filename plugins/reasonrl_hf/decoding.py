@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -156,9 +157,9 @@ class BatchDecoder:
         return self._model.decode(self._cache, newest[:, None], mask, (self._prompt_lengths + step)[:, None])
 
     def _draw_uniforms(self) -> Tensor:
-        dtype = widest_float(self._device)
-        drawn = [row_uniforms(row.request.seed, row.sample, self._limit) for row in self._rows]
-        return torch.stack([torch.from_numpy(row).to(dtype) for row in drawn]).to(self._device)
+        drawn = np.stack([row_uniforms(row.request.seed, row.sample, self._limit) for row in self._rows])
+        dtype = np.float64 if widest_float(self._device) == torch.float64 else np.float32
+        return torch.from_numpy(drawn.astype(dtype)).to(self._device)
 
     def _collect(self) -> list[Sampled]:
         out = []

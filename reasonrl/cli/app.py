@@ -12,6 +12,7 @@ from reasonrl.cli.usage import Commands, Group
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, RecipeError
 from reasonrl.plugins import one_line
+from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_traceback
 
 EXIT_INTERRUPTED = 130
@@ -100,6 +101,9 @@ ForRecipe = Annotated[
     str | None,
     typer.Option("--recipe", metavar="RECIPE", help="Recipe to use, instead of the run's own."),
 ]
+OnDevice = Annotated[
+    Device | None, typer.Option("--device", help="Where to compute, instead of the recipe's device.")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="A line a step, also in a terminal.")]
 
 
@@ -117,13 +121,14 @@ def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     run_dir: RunDir = None,
+    device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Run a recipe: reinforcement learning from a base model to a better one."""
     from reasonrl.cli.train import run_train
 
-    run_train(recipe, overrides or [], run_dir, plugin or [], plain)
+    run_train(recipe, [*(overrides or []), *on(device)], run_dir, plugin or [], plain)
 
 
 @app.command()
@@ -136,13 +141,14 @@ def resume(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")
     ] = False,
+    device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Resume a run that was stopped or killed, from its newest whole checkpoint."""
     from reasonrl.cli.resume import run_resume
 
-    run_resume(run, overrides or [], strict, plugin or [], plain)
+    run_resume(run, [*(overrides or []), *on(device)], strict, plugin or [], plain)
 
 
 @app.command()
@@ -154,13 +160,14 @@ def sft(
         str | None,
         typer.Option("--output", metavar="DIR", help="Also copy the finished model to this folder."),
     ] = None,
+    device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Fine-tune a model on demonstrations: how base models are made."""
     from reasonrl.cli.train import run_sft
 
-    run_sft(recipe, overrides or [], run_dir, output, plugin or [], plain)
+    run_sft(recipe, [*(overrides or []), *on(device)], run_dir, output, plugin or [], plain)
 
 
 @app.command(name="eval")
@@ -168,12 +175,13 @@ def evaluate(
     target: Target,
     recipe: ForRecipe = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Measure a run's model, or any model, on a recipe's held-out problems."""
     from reasonrl.cli.evaluate import run_eval
 
-    run_eval(target, recipe, as_json, plugin or [])
+    run_eval(target, recipe, as_json, plugin or [], on(device))
 
 
 @app.command()
@@ -212,13 +220,19 @@ def generate(
         float | None,
         typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy; without it, the recipe's."),
     ] = None,
+    device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Let a model solve one problem. Further options describe it: --numbers 3,5,8 --target 16."""
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 
-    run_generate(target, recipe, num, temperature, fields, plugin or [])
+    run_generate(target, recipe, num, temperature, fields, plugin or [], on(device))
+
+
+def on(device: Device | None) -> list[str]:
+    """``--device`` as an override of the recipe."""
+    return [f"device={device}"] if device else []
 
 
 def parse_fields(args: Sequence[str]) -> dict[str, str]:

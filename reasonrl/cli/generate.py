@@ -14,6 +14,7 @@ def run_generate(
     temperature: float | None,
     fields: Mapping[str, str],
     plugin_files: Sequence[str],
+    overrides: Sequence[str] = (),
 ) -> None:
     """Sample completions of one problem and print each with its verdict."""
     if num < 1:
@@ -21,7 +22,7 @@ def run_generate(
     if temperature is not None and not 0.0 <= temperature < float("inf"):
         raise RecipeError(f"--temperature must be >= 0, got {temperature}")
     plugins = load_with(run_of(target), plugin_files)
-    found = find_target(target, recipe, plugins)
+    found = find_target(target, recipe, plugins, overrides)
     from reasonrl.cli.console import ConsoleReporter
     from reasonrl.cli.waiting import open_progress
 

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from reasonrl.analysis.doctor.findings import Diagnosis, Finding, Severity, worst_first
+from reasonrl.cli.trial import check_trial
 from reasonrl.errors import RAISABLE
 from reasonrl.plugins import PluginRecord, describe, load_plugins
 from reasonrl.recipe.schema import Recipe
@@ -178,7 +179,13 @@ def check_device() -> Iterator[Finding]:
     try:
         import torch
 
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found = torch.accelerator.current_accelerator(check_available=True)
+        kind = found.type if found else "cpu"
+        names = (
+            [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+            if kind == "cuda"
+            else []
+        )
     except RAISABLE as err:  # a driver that does not fit fails in any way
         yield Finding(
             severity="warning",
@@ -187,8 +194,8 @@ def check_device() -> Iterator[Finding]:
             remedy="compare the driver's version with the one that torch was built for",
         )
         return
-    if names:
-        yield _ok("device", f"GPU: {', '.join(names)}")
+    if kind != "cpu":
+        yield _ok("device", f"device=auto takes {kind}: {', '.join(names) or platform.processor() or kind}")
     else:
         built = "" if torch.version.cuda else " (this torch is built for the CPU only)"
         yield Finding(severity="note", check="device", message=f"no GPU was found, runs use the CPU{built}")
@@ -244,6 +251,9 @@ SELF_CHECKS: tuple[SelfCheck, ...] = (
     SelfCheck(name="plugins", looks_at="plugins that are active, and why others are not", find=check_plugins),
     SelfCheck(name="torch", looks_at="threads, instruction set, bfloat16", find=check_torch),
     SelfCheck(name="device", looks_at="GPUs", find=check_device),
+    SelfCheck(
+        name="trial", looks_at="a small training step: load, sample, score, update, save", find=check_trial
+    ),
     SelfCheck(name="output", looks_at="whether runs can be written, and the free space", find=check_output),
     SelfCheck(name="hub", looks_at="whether models may be fetched", find=check_hub),
 )

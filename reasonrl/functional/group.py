@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,25 +24,25 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
     Raises: ShapeError.
     """
     check_same_shape("group_advantages", rewards=rewards, group_ids=group_ids, scored=scored)
-    # B numbers: float64 on the host costs nothing, and no atomics reorder its sums.
-    rows = scored.detach().cpu().nonzero().squeeze(1)
-    picked = rewards.detach().cpu().double()[rows]
-    _, group = torch.unique(group_ids.detach().cpu()[rows], return_inverse=True)
-    out = torch.zeros(rewards.shape[0], dtype=torch.float64)
-    out[rows] = _normalise(picked, group, scale)
-    return out.to(device=rewards.device, dtype=rewards.dtype)
+    # B numbers: numpy's float64 on the host costs nothing, no atomics reorder its sums, and every device has it.
+    host = rewards.detach().cpu().numpy()
+    rows = scored.detach().cpu().numpy().nonzero()[0]
+    _, group = np.unique(group_ids.detach().cpu().numpy()[rows], return_inverse=True)
+    out = np.zeros(host.shape[0])
+    out[rows] = _normalize(host[rows].astype(np.float64), group, scale)
+    return torch.from_numpy(out.astype(host.dtype)).to(rewards.device)
 
 
-def _normalise(rewards: Tensor, group: Tensor, scale: Scale) -> Tensor:
-    num_groups = int(group.max()) + 1 if group.numel() else 0
-    empty = rewards.new_zeros(num_groups)
-    count = empty.index_add(0, group, torch.ones_like(rewards))
-    centred = rewards - (empty.index_add(0, group, rewards) / count)[group]
-    lowest = empty.scatter_reduce(0, group, rewards, "amin", include_self=False)
-    highest = empty.scatter_reduce(0, group, rewards, "amax", include_self=False)
-    tolerance = SPREAD_TOLERANCE * torch.maximum(lowest.abs(), highest.abs()).clamp(min=1.0)
+def _normalize(rewards: np.ndarray, group: np.ndarray, scale: Scale) -> np.ndarray:
+    num_groups = int(group.max()) + 1 if group.size else 0
+    count = np.bincount(group, minlength=num_groups)
+    centered = rewards - (np.bincount(group, rewards, num_groups) / count)[group]
+    lowest, highest = np.full(num_groups, np.inf), np.full(num_groups, -np.inf)
+    np.minimum.at(lowest, group, rewards)
+    np.maximum.at(highest, group, rewards)
+    tolerance = SPREAD_TOLERANCE * np.maximum(np.maximum(abs(lowest), abs(highest)), 1.0)
     is_flat = (highest - lowest) <= tolerance
     if scale == "std":
-        std = (empty.index_add(0, group, centred**2) / count).sqrt()
-        centred = centred / torch.where(is_flat, torch.ones_like(std), std)[group]
-    return centred.masked_fill(is_flat[group], 0.0)
+        std = np.sqrt(np.bincount(group, centered**2, num_groups) / count)
+        centered = centered / np.where(is_flat, 1.0, std)[group]
+    return np.where(is_flat[group], 0.0, centered)

@@ -18,6 +18,8 @@ SET_BY_RENDERING = ("messages", "add_generation_prompt")
 ESCAPES = re.compile(r"(\\[nrt])+")
 """A backslash and a letter, which single quotes leave as two characters."""
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
 
@@ -264,6 +266,7 @@ class Recipe:
     name: str = option("names the run's folder")
     seed: int = option("fixes every random draw", 0)
     output_dir: str = option("runs are written below it", "runs")
+    device: Device = option("where to train and sample; auto: a GPU that torch sees, else the CPU", "auto")
     model: ModelConfig = option("the starting model")
     task: Slot = option("slot: where problems come from")
     rewards: dict[str, dict[str, Any]] = option(
@@ -326,6 +329,7 @@ class SftRecipe:
     name: str = option("names the run's folder")
     seed: int = option("fixes every random draw", 0)
     output_dir: str = option("runs are written below it", "runs")
+    device: Device = option("where to train and sample; auto: a GPU that torch sees, else the CPU", "auto")
     model: ModelConfig = option("the starting model")
     task: Slot | None = option("slot: a task that can demonstrate", None)
     data: DataConfig | None = option("or a file of demonstrations", None)

@@ -99,7 +99,7 @@ def _open(target: Target, reporter: Reporter) -> Workbench:
     quiet_libraries()
     reporter.waiting(f"loading model {model_title(target.resolved)}")
     recipe = target.resolved.recipe
-    return open_workbench(recipe.model, target.model_path, seed=recipe.seed)
+    return open_workbench(recipe.model, target.model_path, seed=recipe.seed, device=recipe.device)
 
 
 def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:

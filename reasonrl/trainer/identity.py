@@ -33,6 +33,7 @@ CHANGEABLE: Mapping[str, str] = {
     "evaluation.every": SAME,
     "checkpoint.*": SAME,
     "logging.*": SAME,
+    "device": ROUNDING,
     "model.chat_template": SAME,
 }
 """What a resumed run may change, and what that means for its results.

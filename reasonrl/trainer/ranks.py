@@ -24,6 +24,7 @@ class Ranks:
         self._accelerator = accelerator
         self.size: int = accelerator.num_processes
         self.rank: int = accelerator.process_index
+        self.device: torch.device = accelerator.device
         self.is_main: bool = accelerator.is_main_process
         self.reduce = Reduce(sum=self.sum_tensor)
 
@@ -41,9 +42,8 @@ class Ranks:
         """Sums of host numbers, exact to float64."""
         if self.size == 1:
             return [float(v) for v in values]
-        device = self._accelerator.device
         # Token counts exceed float32's integers.
-        tensor = torch.tensor(list(values), dtype=widest_float(device), device=device)
+        tensor = torch.tensor(list(values), dtype=widest_float(self.device), device=self.device)
         return [float(v) for v in self._accelerator.reduce(tensor, reduction="sum")]
 
     def max(self, value: int) -> int:

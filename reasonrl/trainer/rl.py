@@ -54,6 +54,7 @@ def run_rl(
         recipe.model,
         resolved.model_path,
         seed=recipe.seed,
+        device=recipe.device,
         critic=recipe.critic,
         trackers=recipe.logging.trackers,
         logging_dir=str(recipe.output_dir),

@@ -69,4 +69,9 @@ class Saver:
 
 def machine(ranks: Ranks) -> dict[str, Any]:
     """On what the arithmetic depends beside the recipe."""
-    return {"processes": ranks.size, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    return {
+        "device": ranks.device.type,
+        "processes": ranks.size,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }

@@ -72,6 +72,7 @@ def run_sft(
         recipe.model,
         resolved.model_path,
         seed=recipe.seed,
+        device=recipe.device,
         trackers=recipe.logging.trackers,
         logging_dir=str(recipe.output_dir),
     )

@@ -1,5 +1,6 @@
 """What `eval` and `generate` are pointed at: a run, a model folder, a named model, a hub name. Torch-free."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def run_of(target: str) -> Path | None:
     return next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
 
 
-def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
+def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Sequence[str] = ()) -> Target:
     """Find model and recipe of ``target``.
 
     A run brings its own recipe; a model inside a run folder too; a named model the one it was made for.
@@ -41,7 +42,7 @@ def find_target(target: str, recipe: str | None, plugins: Plugins) -> Target:
         raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
     run = run_of(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
-    resolved = load_recipe(chosen, ["model.chat_template=null"] if run else [], plugins)
+    resolved = load_recipe(chosen, [*overrides, *(["model.chat_template=null"] if run else [])], plugins)
     if run is not None:
         tell_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))

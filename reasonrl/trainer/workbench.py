@@ -21,7 +21,7 @@ from reasonrl.model.load import LoadedModel, load_model, resolve_dtype
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import Component, ResolvedSuite
-from reasonrl.recipe.schema import CriticConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.sources import build_task
@@ -49,6 +49,7 @@ def open_workbench(
     model_path: str,
     *,
     seed: int,
+    device: Device = "auto",
     critic: CriticConfig | None = None,
     trackers: Sequence[str] = (),
     logging_dir: str | None = None,
@@ -59,8 +60,7 @@ def open_workbench(
     updates are not rounded away.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Without cpu=True accelerate takes several ranks on a machine without a GPU for GPU ranks.
-    on_cpu = not torch.accelerator.is_available()
+    on_cpu = choose_cpu(device)
     dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
     if dtype not in AUTOCAST:
         raise RecipeError(
@@ -92,6 +92,25 @@ def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:
     given = f"the chat template {model.chat_template}" if model.chat_template else "the model's chat template"
     rows = loaded.model.get_input_embeddings().weight.shape[0]
     return PromptRenderer(loaded.tokenizer, template_name=given, rows=rows)
+
+
+def choose_cpu(device: Device) -> bool:
+    """Whether to compute on the CPU; else accelerate takes the GPU that torch sees.
+
+    Without this accelerate takes several ranks on a machine without a GPU for GPU ranks.
+    Raises: RecipeError if torch sees no device of the kind that was asked for.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    there = "cpu" if found is None else found.type
+    if device not in ("auto", "cpu", there):
+        raise RecipeError(
+            f"device: {device} was asked for, but torch {torch.__version__} sees {there} only; install a build of "
+            "torch for this machine's GPU, or use device=auto; `reasonrl doctor --self` shows what torch sees"
+        )
+    on_cpu = "cpu" in (device, there)
+    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu:
+        PartialState._reset_state()  # of an earlier run in this process
+    return on_cpu
 
 
 def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Any:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from support.sick_runs import (
     STEPS,
     healthy_line,
@@ -27,8 +31,10 @@ from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.cli.app import app
 from reasonrl.cli.doctor import run_doctor
 from reasonrl.cli.installation import SELF_CHECKS, check_hub, check_output, check_packages, check_plugins
-from reasonrl.errors import RecipeError
+from reasonrl.cli.trial import CONSTRAINTS, check_trial
+from reasonrl.errors import RecipeError, RolloutError
 from reasonrl.plugins import PluginRecord
+from reasonrl_hf.cached import CachedModel
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
 
@@ -307,6 +313,34 @@ def test_what_can_be_wrong_with_an_installation(tmp_path: Path) -> None:
         (hub,) = check_hub(environ)
         assert "a token is set" in hub.message
         assert "canary" not in hub.message
+
+
+def test_a_dependency_that_breaks_the_main_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers 5.24.0 did, which renamed an argument within the range that was declared."""
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RolloutError("LlamaForCausalLM gives no key-value cache that this backend can use")
+
+    real = metadata.version
+    monkeypatch.setattr(CachedModel, "_find_argument", broken)
+    monkeypatch.setattr(metadata, "version", lambda name: "5.24.9" if name == "transformers" else real(name))
+    (finding,) = check_trial()
+    tested = re.search(r"^transformers==(.*)$", CONSTRAINTS.read_text(), re.MULTILINE)
+    assert tested is not None
+    assert finding.severity == "error"
+    assert "failed while loading the model: RolloutError: LlamaForCausalLM gives no" in finding.message
+    assert f"not the versions that were tested: transformers 5.24.9 ({tested[1]})" in finding.message
+    assert str(CONSTRAINTS) in finding.remedy
+
+
+def test_known_good_versions_lie_within_the_declared_ranges() -> None:
+    lines = [line.split("==") for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]
+    tested = {name: Version(version) for name, version in lines}
+    required = [Requirement(text) for text in metadata.requires("reasonrl") or ()]
+    direct = [r for r in required if r.name not in ("reasonrl", "vllm")]
+    assert len(direct) > 20
+    wrong = [str(r) for r in direct if not r.specifier.contains(tested[canonicalize_name(r.name)])]
+    assert not wrong
 
 
 def test_the_page_lists_every_check() -> None:

@@ -1,0 +1,32 @@
+"""A CPU that refuses float64, as Apple's GPUs do: what needs float64 on the device fails here and not on a Mac."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+MESSAGE = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+
+
+class NoFloat64(TorchDispatchMode):
+    """``with NoFloat64():`` every operation that would make a float64 tensor raises TypeError.
+
+    The mode cannot tell the host from the device, so float64 tensors on the host fail too; numpy arrays and Python
+    numbers are free.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if any(
+            isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(output)
+        ):
+            raise TypeError(f"{MESSAGE} Please use float32 instead. ({func})")
+        return output

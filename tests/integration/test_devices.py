@@ -1,0 +1,102 @@
+"""The key and the flag that choose a device, and a device without float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_runs import RECIPES, tiny
+from typer.testing import CliRunner
+
+import reasonrl
+from reasonrl.cli.app import app
+from reasonrl.errors import RecipeError
+from reasonrl.functional.precision import widest_float
+from reasonrl.testing.devices import NoFloat64
+from reasonrl.trainer import workbench
+
+CPU = torch.device("cpu")
+SMALL = ("sampling.max_completion_tokens=4", "trainer.prompts_per_step=2", "trainer.minibatches=1")
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, kind: str | None) -> None:
+    """Let torch see a GPU of that kind, or none."""
+    device = torch.device(kind) if kind else None
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: device)
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "on_cpu"),
+    [
+        ("auto", None, True),
+        ("cpu", None, True),
+        ("auto", "cuda", False),
+        ("cuda", "cuda", False),
+        ("cpu", "cuda", True),
+        ("auto", "mps", False),
+        ("mps", "mps", False),
+        ("cpu", "mps", True),
+    ],
+)
+def test_what_is_asked_for_is_taken(
+    asked: str, there: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(monkeypatch, there)
+    monkeypatch.setattr(workbench.PartialState, "_shared_state", {})
+    assert workbench.choose_cpu(asked) is on_cpu
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"), [("cuda", None), ("mps", None), ("mps", "cuda"), ("cuda", "mps")]
+)
+def test_what_is_not_there_is_refused(asked: str, there: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen(monkeypatch, there)
+    with pytest.raises(RecipeError, match=f"{asked} was asked for, but torch .* sees {there or 'cpu'} only"):
+        workbench.choose_cpu(asked)
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "countdown_ppo"], ["eval", "countdown-base"], ["generate", "countdown-base"]]
+)
+def test_the_flag_reaches_the_commands(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*command, "--device", "mps"])
+    assert done.exit_code == 2
+    assert "device: mps was asked for" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_may_be_resumed_on_another_device(tiny_model: Path, tmp_path: Path) -> None:
+    reasonrl.run(
+        RECIPES / "countdown_grpo.yaml", tiny(tiny_model, *SMALL, "trainer.steps=1"), run_dir=tmp_path / "run"
+    )
+    done = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "trainer.steps=2", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "trainer.steps=3", "--device", "cuda"])
+    assert "device: cuda was asked for" in done.stderr
+
+
+@pytest.mark.parametrize("recipe", ["countdown_ppo", "countdown_grpo"])
+def test_a_step_needs_no_float64_on_the_device(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Apple's GPUs have none."""
+    with NoFloat64():
+        assert widest_float(CPU) == torch.float32
+        result = reasonrl.run(RECIPES / f"{recipe}.yaml", tiny(tiny_model, *SMALL), run_dir=tmp_path / "run")
+    assert result.outcome == "completed"
+    assert widest_float(CPU) == torch.float64
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(2).double(),
+        lambda: torch.tensor([1.0], dtype=torch.float64),
+        lambda: torch.ones(2).to(torch.float64),
+        lambda: torch.ones(2).cumsum(0, dtype=torch.float64),
+        lambda: torch.zeros((), dtype=torch.float64),
+    ],
+)
+def test_the_guard_fails_as_the_device_would(make: object) -> None:
+    with NoFloat64(), pytest.raises(TypeError, match="MPS framework doesn't support float64"):
+        make()
