@@ -1,7 +1,6 @@
 """``reasonrl recipes``: the packaged recipes, and a check that needs neither torch nor a GPU."""
 
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +30,7 @@ def list_recipes(plugin: Files = None) -> None:
 
 @app.command()
 def show(name: Name, plugin: Files = None) -> None:
-    """Print a recipe, with what it extends merged in."""
+    """Print a recipe as it is written, with what it extends merged in."""
     typer.echo(_text(name, plugin), nl=False)
 
 
@@ -43,7 +42,7 @@ def copy(
     ] = None,
     plugin: Files = None,
 ) -> None:
-    """Copy a recipe, to change it. What it extends is merged in, so that the copy stands alone."""
+    """Copy a recipe, to change it. What it extends is merged in, comments are kept, and the copy stands alone."""
     from reasonrl.errors import RecipeError
 
     text = _text(name, plugin)
@@ -91,15 +90,9 @@ def check(
 def _text(name: str, files: list[str] | None) -> str:
     from reasonrl.plugins import load_plugins
     from reasonrl.recipe.load import find_recipe
-    from reasonrl.recipe.source import read_source, to_yaml
+    from reasonrl.recipe.merged_text import merged_text
 
-    path = find_recipe(name, load_plugins(files=files or []))
-    source = read_source(path, [])
-    text = path.read_text(encoding="utf-8-sig")
-    if not source.is_extended:
-        return text
-    header = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
-    return header + to_yaml(source.data)
+    return merged_text(find_recipe(name, load_plugins(files=files or [])))
 
 
 def _summary(resolved: "AnyResolved") -> Iterator[str]:

@@ -93,7 +93,11 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
 
 
 def _read_file(path: Path) -> Source:
-    text = _read_text(path)
+    return parse_text(path, _read_text(path))
+
+
+def parse_text(path: Path, text: str) -> Source:
+    """The data of one file, ``extends`` among them. Raises: RecipeError with file and line."""
     origins: dict[Keys, str] = {}
     try:
         _refuse_depth(path, text)

@@ -117,6 +117,7 @@ def test_recipes_list_show_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run("recipes", "copy", "countdown_grpo")
     copied = (tmp_path / "countdown_grpo.yaml").read_text()
     assert copied.startswith("# GRPO")
+    assert "algorithm: {name: grpo, clip_eps: 0.2" in copied, "as it is written in the recipe"
     assert "extends" not in copied
     assert "prompts_per_step" in copied
     assert "countdown_grpo.yaml: ok" in run("recipes", "check", "countdown_grpo.yaml")
