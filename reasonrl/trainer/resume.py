@@ -27,7 +27,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
     for override in overrides:
         if not is_changeable(override.partition("=")[0].strip()):
             raise RecipeError(
-                f"override {override!r}: a resumed run keeps this key; it may change {', '.join(CHANGEABLE)}; "
+                f"override {override!r}: a resumed run keeps its recipe but for {', '.join(CHANGEABLE)}; "
                 "start a new run for anything else"
             )
     resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins)

@@ -315,7 +315,11 @@ def test_completions_beyond_the_models_context_are_refused_before_anything_is_wr
     tiny_model: Path, tmp_path: Path
 ) -> None:
     done = train(tmp_path, tiny_model, "sampling.max_completion_tokens=100000", code=2)
-    assert [line for line in done.output.splitlines() if "exceed the model's context of 2048" in line]
+    assert [
+        line
+        for line in done.output.splitlines()
+        if "no room for a prompt in the model's context of 2048" in line
+    ]
     assert not (tmp_path / "run").exists()
 
 
