@@ -15,8 +15,10 @@ from reasonrl_math.answers.nodes import (
     Number,
     Quantity,
     Relation,
+    Symbol,
     Union,
     UnreadableError,
+    Words,
 )
 from reasonrl_math.answers.numbers import (
     NotRationalError,
@@ -43,6 +45,10 @@ def agree(known: Answer, answer: Answer) -> bool:
         return True
     if isinstance(known, Claim) or isinstance(answer, Claim):
         return _claims_agree(known, answer)
+    if isinstance(known, Words) and isinstance(answer, Quantity):
+        known = _product(known)
+    elif isinstance(known, Quantity) and isinstance(answer, Words):
+        answer = _product(answer)
     if isinstance(known, Relation) and isinstance(answer, Relation):
         return _relations_agree(known, answer)
     if isinstance(known, Quantity) and isinstance(answer, Quantity):
@@ -66,6 +72,13 @@ def _plain(answer: Answer) -> Answer:
     return answer
 
 
+def _product(words: Words) -> Answer:
+    """``ab`` as a product, where the other side is a formula."""
+    if len(words.text) > 3 or not words.text.isalpha() or not words.text.isascii():
+        return words
+    return Quantity(parse_expression(" ".join(words.text)))
+
+
 def is_consistent(claim: Claim) -> bool:
     """Whether all that it says a name is, is the same."""
     return all(agree(claim.values[0], value) for value in claim.values[1:])
@@ -79,6 +92,8 @@ def _claims_agree(known: Answer, answer: Answer) -> bool:
     """A name that only one of the two gives may be left out; different names are different answers."""
     if any(isinstance(side, Claim) and len(side.values) > 1 for side in (known, answer)):
         return False  # a claim that contradicts itself
+    if _is_the_letter_of(known, answer) or _is_the_letter_of(answer, known):
+        return True
     if isinstance(known, Claim) and isinstance(answer, Claim):
         if _key(known.name) == _key(answer.name):
             return agree(known.values[0], answer.values[0])
@@ -88,6 +103,13 @@ def _claims_agree(known: Answer, answer: Answer) -> bool:
         return agree(known, answer.values[0])
     one, other = _equation(known), _equation(answer)
     return one is not None and other is not None and _relations_agree(one, other)
+
+
+def _is_the_letter_of(answer: Answer, choice: Answer) -> bool:
+    """``B`` for ``(B) 5``."""
+    if not isinstance(answer, Quantity) or not isinstance(answer.value, Symbol) or answer.unit:
+        return False
+    return isinstance(choice, Claim) and choice.name == f"({answer.value.name})"
 
 
 def _key(name: str) -> str:

@@ -25,6 +25,7 @@ from reasonrl_math.answers.text import clean
 from reasonrl_math.answers.units import PERCENT, split_unit
 from reasonrl_math.answers.words import (
     as_words,
+    choice_of,
     is_name,
     is_only_text,
     is_prose,
@@ -109,6 +110,8 @@ def _read_signs(text: str) -> list[Answer]:
 
 
 def _read_item(text: str) -> Answer:
+    if choice := choice_of(text):
+        return Claim(f"({choice[0]})", (_read_item(choice[1]),))
     sides, signs = split(text, _SIGNS)
     signs = [_SAME_SIGN.get(sign, sign) for sign in signs]
     if signs and not sides[0] and signs[0] in ("=", "~"):

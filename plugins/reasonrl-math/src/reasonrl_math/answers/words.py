@@ -11,6 +11,10 @@ _WORDS = re.compile(r"[A-Za-z]+(?:[ .'-]+[A-Za-z]+)*\.?")
 _FORMULA = re.compile(r"[\\{}^_=<>+*$]")
 _TIME = re.compile(r"\d+(?:\s*:\s*\d+)+")
 
+_CHOICE = re.compile(
+    r"(?:\\text\s*\{\s*\(?([A-H])\)\s*\}|\(([A-H])\)(?=\s*(?:[\d$.]|\\frac|\\sqrt)))\s*(\S.*)"
+)
+
 _ACCENTED = r"\\[a-zA-Z]+(?:\s*\{[A-Za-z]+\})?"
 _BASE = rf"(?:[A-Za-z]|{_ACCENTED}|\\text\s*\{{[^{{}}]*\}}|\|?[A-Z]{{2,4}}\|?|[A-Za-z]{{4,}}(?: [A-Za-z]+)*)"
 _INDEX = r"(?:\s*_\s*(?:\{[^{}]*\}|\w))?(?:\^\s*\{\s*(?:-1|\([^{}]*\)|\\prime)\s*\})?'*"
@@ -42,7 +46,8 @@ def words_of(text: str) -> Words | None:
 
 def as_words(plain: str) -> Words:
     """``plain`` without its case, its punctuation and its parentheses."""
-    return Words(" ".join(re.sub(r"[.,;!?\"()]", " ", plain.casefold()).split()).replace(" : ", ":"))
+    spaced = re.sub(r"[,;!?\"()]", " ", plain.casefold())
+    return Words(" ".join(re.sub(r"(?<!\d)\.|\.(?!\d)", "", spaced).split()).replace(" : ", ":"))
 
 
 def is_prose(plain: str) -> bool:
@@ -50,6 +55,12 @@ def is_prose(plain: str) -> bool:
     if _FORMULA.search(plain) or len(plain.split()) > _MAX_WORDS:
         return False
     return bool(re.search(r"[^\W\d]", plain) or _TIME.fullmatch(plain))
+
+
+def choice_of(text: str) -> tuple[str, str] | None:
+    """(letter, what it stands for) of a choice that is given with its value: ``\\textbf{(B)} 5``."""
+    match = _CHOICE.fullmatch(text)
+    return (match[1] or match[2], match[3]) if match else None
 
 
 def is_name(text: str) -> bool:
