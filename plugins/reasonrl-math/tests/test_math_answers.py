@@ -296,7 +296,10 @@ def test_how_an_answer_was_read_is_said(known: str, said: str) -> None:
         ("2\\frac{6}{2}", "mixed number"),
         ("2 3", "two numbers stand side by side"),
         ("1" * 3000, "the limit is 2000"),
-        ("Notice that $x = 2$, hence by the theorem above the sum of all of these is 5.", "is a word"),
+        (
+            "Notice that $x = 2$, hence by the theorem above the sum of all of these is 5.",
+            "more than 10 words",
+        ),
         ("(" * 60 + "5" + ")" * 60, "nested too deeply"),
     ],
 )

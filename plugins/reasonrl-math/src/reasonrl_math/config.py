@@ -34,7 +34,16 @@ class MathConfig:
         default="answer", metadata={"help": "column with the answer; a dotted path reaches into columns"}
     )
     marker: str = field(
-        default="####", metadata={"help": "the answer follows this text, if the column has it; '' = never"}
+        default="####",
+        metadata={
+            "help": "the answer follows this text, if the column has it, else it is in the last \\boxed{}; '' = never"
+        },
+    )
+    unreadable: str = field(
+        default="drop",
+        metadata={
+            "help": "rows whose known answer cannot be read: drop (counted, shown) or error (named by file and line)"
+        },
     )
     template: str = field(
         default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"}
@@ -42,6 +51,7 @@ class MathConfig:
 
     def __post_init__(self) -> None:
         _check_choice("template", self.template, TEMPLATES)
+        _check_choice("unreadable", self.unreadable, ("drop", "error"))
         for name in ("question", "answer", "train_split"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be a name, got ''")

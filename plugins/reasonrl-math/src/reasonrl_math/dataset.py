@@ -1,12 +1,13 @@
 """Problems with known answers, from the hub or from a file."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reasonrl import DataRow, DataSummary, Message, Problem, Split, TaskContext, read_rows
 from reasonrl.errors import RecipeError
+from reasonrl_math.answers import Answer, UnreadableError, agree, describe, last_box, read_known
 from reasonrl_math.config import MathConfig
 from reasonrl_math.splits import split_of
 from reasonrl_math.templates import lead, render
@@ -14,22 +15,26 @@ from reasonrl_math.templates import lead, render
 EXAMPLES = Path(__file__).resolve().parent / "data" / "examples.jsonl"
 _FORM = "give the final answer, once, as \\boxed{...}"
 
+_SHOWN = 60
+
 Prompt = str | tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A problem, its known answer, and what its column says before that answer (a solution), if anything."""
+    """A problem, its known answer as text and as it was read, and the solution that its column gives, if any."""
 
     question: Prompt
     answer: str
+    reading: Answer
     solution: str
 
 
 class MathTask:
-    """``info`` is ``{"answer": text}``. Held out are a split, a file, or a tenth of the problems by their text.
+    """``info`` holds ``answer``, ``read_as`` (in words) and ``solution``.
 
-    Raises: RecipeError naming file and line when a file, column or row is missing or malformed.
+    Held out are a split, a file, or a tenth of the problems by their text. Raises: RecipeError naming file and line
+    when a file, column or row is missing or malformed, or an answer cannot be read and ``unreadable`` is ``error``.
     """
 
     def __init__(self, config: MathConfig, context: TaskContext) -> None:
@@ -48,7 +53,7 @@ class MathTask:
             raise IndexError(f"math: {split} has {len(rows)} problems, got index {index}")
         row = rows[index]
         prompt, prefix = self._prompt(row.question)
-        info = {"answer": row.answer, "solution": row.solution}
+        info = {"answer": row.answer, "read_as": describe(row.reading), "solution": row.solution}
         return Problem(id=f"math/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
 
     def data_summary(self) -> list[DataSummary]:
@@ -77,7 +82,7 @@ class MathTask:
 def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]]:
     """The problems of each split, and what became of the rows of each source."""
     path = config.path or str(EXAMPLES)
-    rows, dropped = _distinct(_rows(path, config, config.train_split))
+    rows, dropped = _distinct(*_rows(path, config, config.train_split))
     if config.eval_path is None and config.eval_split is None:
         splits: dict[Split, list[Row]] = {"train": [], "eval": []}
         for key, row in rows.items():
@@ -85,7 +90,7 @@ def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]
         summaries = [_summary(path, config.train_split, splits, dropped)]
     else:
         other, split = config.eval_path or path, config.eval_split or config.train_split
-        held_out, dropped_there = _distinct(_rows(other, config, split))
+        held_out, dropped_there = _distinct(*_rows(other, config, split))
         train = [row for key, row in rows.items() if key not in held_out]
         splits = {"train": train, "eval": list(held_out.values())}
         dropped = {**dropped, "held out": len(rows) - len(train)}
@@ -109,15 +114,21 @@ def _summary(
     )
 
 
-def _distinct(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, int]]:
+def _distinct(rows: Iterable[Row], dropped: Mapping[str, int]) -> tuple[dict[str, Row], dict[str, int]]:
     """Each problem once, and how many rows were dropped: nobody can say which of two answers is wrong."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(_key(row.question), []).append(row)
-    kept = {key: group[0] for key, group in groups.items() if len({row.answer for row in group}) == 1}
+    kept = {key: group[0] for key, group in groups.items() if _is_unanimous(group)}
     num_contradictory = sum(len(group) for key, group in groups.items() if key not in kept)
     num_repeated = sum(len(groups[key]) - 1 for key in kept)
-    return kept, {"repeated": num_repeated, "contradictory: one question, several answers": num_contradictory}
+    found = {"repeated": num_repeated, "contradictory: one question, several answers": num_contradictory}
+    return kept, {**dropped, **found}
+
+
+def _is_unanimous(group: Sequence[Row]) -> bool:
+    first = group[0]
+    return all(row.answer == first.answer or agree(first.reading, row.reading) for row in group[1:])
 
 
 def _key(question: Prompt) -> str:
@@ -125,16 +136,32 @@ def _key(question: Prompt) -> str:
     return " ".join(text.lower().split())
 
 
-def _rows(path: str, config: MathConfig, split: str) -> Iterator[Row]:
+def _rows(path: str, config: MathConfig, split: str) -> tuple[list[Row], dict[str, int]]:
+    """The rows whose answer can be read, and how many cannot."""
     key = "task.path" if path != config.eval_path else "task.eval_path"
-    for row in read_rows(path, key=key, subset=config.subset, split=split):
-        question = row.prompt(config.question)
-        answer = row.text(config.answer)
-        yield _parsed(question, answer.strip(), config.marker, row)
+    rows: list[Row] = []
+    faults: list[str] = []
+    for raw in read_rows(path, key=key, subset=config.subset, split=split):
+        question = raw.prompt(config.question)
+        answer, solution = _known(raw.text(config.answer).strip(), config.marker, raw)
+        try:
+            rows.append(Row(question, answer, read_known(answer), solution))
+        except UnreadableError as err:
+            fault = f"the answer {answer[:_SHOWN]!r} cannot be read: {err}"
+            if config.unreadable == "error":
+                raise raw.error(f"{fault}; correct it, or drop such rows with task.unreadable=drop") from err
+            faults.append(f"{raw.where}: {fault}")
+    return rows, {f"unreadable, first {faults[0]}": len(faults)} if faults else {}
 
 
-def _parsed(question: Prompt, answer: str, marker: str, row: DataRow) -> Row:
-    solution, found, final = answer.rpartition(marker) if marker else ("", "", answer)
-    if found and not final.strip():
-        raise row.error(f"nothing follows the last {marker!r} of the answer")
-    return Row(question, final.strip(), solution.strip())
+def _known(text: str, marker: str, row: DataRow) -> tuple[str, str]:
+    """(answer, solution): the answer follows the last marker, or is in the last box, or is all of ``text``."""
+    solution, found, final = text.rpartition(marker) if marker else ("", "", text)
+    if found:
+        if not final.strip():
+            raise row.error(f"nothing follows the last {marker!r} of the answer")
+        return final.strip(), solution.strip()
+    box = last_box(text)
+    if box is None:
+        return text, ""
+    return box, "" if len(box) + len("\\boxed{}") >= len(text) else text

@@ -24,8 +24,10 @@ from reasonrl_math.answers.numbers import are_near
 from reasonrl_math.answers.text import clean
 from reasonrl_math.answers.units import PERCENT, split_unit
 from reasonrl_math.answers.words import (
+    MAX_WORDS,
     as_words,
     choice_of,
+    is_a_solution,
     is_name,
     is_only_text,
     is_prose,
@@ -60,6 +62,8 @@ def read(text: str) -> Answer:
     plain = without_text(cleaned)
     if not plain:
         raise UnreadableError("it is empty")
+    if is_a_solution(plain):
+        raise UnreadableError(f"it has more than {MAX_WORDS} words, as a solution has")
     try:
         return _read_list(without_thousands(clean(plain) if is_only_text(cleaned) else cleaned))
     except UnreadableError:

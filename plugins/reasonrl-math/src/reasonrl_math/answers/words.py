@@ -5,7 +5,7 @@ import re
 from reasonrl_math.answers.grammar import ACCENTS, FUNCTIONS, GREEK, PLAIN
 from reasonrl_math.answers.nodes import Words
 
-_MAX_WORDS = 10
+MAX_WORDS = 10
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z]+(?:[ .'-]+[A-Za-z]+)*\.?")
 _FORMULA = re.compile(r"[\\{}^_=<>+*$]")
@@ -32,6 +32,11 @@ def is_only_text(text: str) -> bool:
     return bool(_TEXT.fullmatch(text))
 
 
+def is_a_solution(plain: str) -> bool:
+    """Whether it has too many words for an answer."""
+    return len(re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", plain))) > MAX_WORDS
+
+
 def words_of(text: str) -> Words | None:
     """``text`` if it is words and no product of variables."""
     outside = _TEXT.sub("", text)
@@ -39,7 +44,7 @@ def words_of(text: str) -> Words | None:
     if (outside != text and outside.strip(" ().")) or not _WORDS.fullmatch(plain):
         return None
     runs = re.findall(r"[A-Za-z]+", plain)
-    if len(runs) > _MAX_WORDS or max(map(len, runs)) < (4 if "-" in plain else 2):
+    if max(map(len, runs)) < (4 if "-" in plain else 2):
         return None
     return None if FUNCTIONS.union(PLAIN).intersection(runs) else as_words(plain)
 
@@ -51,8 +56,8 @@ def as_words(plain: str) -> Words:
 
 
 def is_prose(plain: str) -> bool:
-    """Whether it is an answer as it stands, such as a date, a time or a name; no formula, and no solution."""
-    if _FORMULA.search(plain) or len(plain.split()) > _MAX_WORDS:
+    """Whether it is an answer as it stands, such as a date, a time or a name; no formula."""
+    if _FORMULA.search(plain):
         return False
     return bool(re.search(r"[^\W\d]", plain) or _TIME.fullmatch(plain))
 
