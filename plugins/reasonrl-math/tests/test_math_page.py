@@ -1,5 +1,6 @@
 """What the documentation page shows is accepted by the command line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -29,6 +30,8 @@ def test_the_page_shows_recipes() -> None:
 @pytest.mark.parametrize("title", sorted(BLOCKS))
 def test_a_shown_recipe_is_accepted(title: str, tmp_path: Path) -> None:
     (tmp_path / "page.yaml").write_text(REST + BLOCKS[title], encoding="utf-8")
+    rows = [json.dumps({"question": f"What is {i} + 1?", "answer": str(i + 1)}) + "\n" for i in range(40)]
+    (tmp_path / "my_problems.jsonl").write_text("".join(rows), encoding="utf-8")
     command = [sys.executable, "-m", "reasonrl", "recipes", "check", "page.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
