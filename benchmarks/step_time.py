@@ -25,6 +25,7 @@ from reasonrl.data.collate import collate
 from reasonrl.data.stream import ProblemStream
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -57,7 +58,9 @@ class Bench:
         context = AlgorithmContext(
             sampling=self.sampling, group_size=recipe.sampling.group_size, total_steps=recipe.trainer.steps
         )
-        self.algorithm = plugins.build(resolved.algorithm.spec, resolved.algorithm.config, context)
+        spec = resolved.algorithm.spec
+        algorithm = plugins.build(spec, resolved.algorithm.config, context)
+        self.algorithm = AlgorithmCalls(algorithm, plugins.label(spec))
         # A rate of zero: the weights, and with them the work, stay what they are.
         optimizer = build_optimizer(bench.policy, recipe.optimizer, recipe.critic)
         for group in optimizer.param_groups:

@@ -10,10 +10,14 @@
       RolloutError           the engine could not produce completions
       CheckpointError        a checkpoint cannot be written or trusted
       TrainingError          the run cannot go on (too many unscored completions, non-finite updates)
+      UnexpectedError        stands for an error that nobody foresaw, which is its cause
       ShapeError             tensors that do not fit together
 
 A message says where, what we got, what was expected and what to do next, in one line, and no secret.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from reasonrl.redact import redact_text
 
@@ -73,5 +77,63 @@ class TrainingError(ReasonRLError):
     """The run cannot go on."""
 
 
+class UnexpectedError(ReasonRLError):
+    """Stands for an error that nobody foresaw, its cause."""
+
+
 class ShapeError(ReasonRLError, ValueError):
     """Tensors that do not fit together."""
+
+
+@contextmanager
+def plugin_call(what: str) -> Iterator[None]:
+    """A plugin's code runs inside, which may raise anything; the user learns whose it was, and which call.
+
+    Errors raised on purpose pass, and so does Ctrl-C. Lack of memory passes, too, with a note of ``what``: it breaks
+    no contract.
+
+    Args:
+        what: owner and call, such as ``task 'countdown': size('train')``.
+    Raises: PluginContractError for anything else, ``sys.exit()`` included.
+    """
+    try:
+        yield
+    except RAISABLE as err:
+        if isinstance(err, ReasonRLError) and not isinstance(err, ShapeError):
+            raise
+        if is_out_of_memory(err):
+            err.add_note(f"in {what}")
+            raise
+        raise PluginContractError(f"{what} raised {describe(err)}") from err
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine, or the GPU, had no memory left. torch says so in several ways."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    marks = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(mark in _text(error) for mark in marks)
+
+
+def one_line(error: object) -> str:
+    """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
+    text = " ".join(_text(error).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def describe(error: BaseException) -> str:
+    """``ValueError: message``, on one line."""
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def with_notes(text: str, error: BaseException) -> str:
+    """``text`` and what was noted on the error on its way up."""
+    return "; ".join([text, *(one_line(note) for note in getattr(error, "__notes__", ()))])
+
+
+def _text(error: object) -> str:
+    try:
+        return str(error)
+    except RAISABLE as err:  # an error of a plugin may not even have a text
+        return f"(its text cannot be read: {type(err).__name__})"

@@ -19,7 +19,7 @@ from pluggy import HookImpl, PluginManager
 import reasonrl
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import AnySpec
-from reasonrl.errors import PluginContractError, PluginNotFoundError
+from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line
 from reasonrl.plugin_specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.plugins import (
     Observer,
@@ -27,9 +27,7 @@ from reasonrl.plugins import (
     Plugins,
     Provided,
     RunPlugin,
-    describe,
     nearest,
-    one_line,
     unavailable_reason,
 )
 from reasonrl.redact import redacting_logger

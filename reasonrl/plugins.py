@@ -16,10 +16,11 @@ from reasonrl.contracts.specs import AnySpec, ComponentSpec
 from reasonrl.errors import (
     RAISABLE,
     PluginConflictError,
-    PluginContractError,
     PluginNotFoundError,
     ReasonRLError,
     RecipeError,
+    one_line,
+    plugin_call,
 )
 from reasonrl.redact import redacting_logger
 
@@ -137,15 +138,20 @@ class Plugins:
         Raises: RecipeError when the factory raises ValueError (the user's config is wrong),
         PluginContractError when it raises anything else; a ReasonRLError passes as it is.
         """
-        where = f"{spec.kind} '{spec.name}'{self._provider_label(spec)}"
-        try:
-            return resolve_factory(spec)(config, context)
-        except ReasonRLError:
-            raise
-        except ValueError as err:
-            raise RecipeError(f"{where}: {one_line(err)}") from err
-        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-            raise PluginContractError(f"{where}: its factory raised {describe(err)}") from err
+        where = self.label(spec)
+        with plugin_call(f"{where}: its factory"):
+            try:
+                return resolve_factory(spec)(config, context)
+            except ReasonRLError:
+                raise
+            except ValueError as err:
+                raise RecipeError(f"{where}: {one_line(err)}") from err
+
+    def label(self, spec: ComponentSpec) -> str:
+        """``algorithm 'ppo' (plugin ppo (reasonrl 0.1.0))``, for messages."""
+        owners = self.provided.get((spec.kind, spec.name), ())
+        owner = next((f" (plugin {p.record.label})" for p in owners if p.spec is spec), "")
+        return f"{spec.kind} '{spec.name}'{owner}"
 
     def observe(self, hook: str, **kwargs: Any) -> None:
         """Call every implementation of an observer hook. One that raises is logged and silenced for good."""
@@ -171,10 +177,6 @@ class Plugins:
         if not found:
             raise PluginNotFoundError(self._not_found_text(kind, name))
         return found[0]
-
-    def _provider_label(self, spec: ComponentSpec) -> str:
-        owners = self.provided.get((spec.kind, spec.name), ())
-        return next((f" (plugin {p.record.label})" for p in owners if p.spec is spec), "")
 
     def _not_found_text(self, kind: Kind, name: str) -> str:
         names = sorted({n for k, n in self.provided if k == kind})
@@ -274,15 +276,3 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     """The most similar name, or None if none is similar."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return close[0] if close else None
-
-
-def one_line(error: object) -> str:
-    """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
-    text = " ".join(str(error).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def describe(error: BaseException) -> str:
-    """``ValueError: message``, on one line."""
-    text = one_line(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

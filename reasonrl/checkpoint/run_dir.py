@@ -85,7 +85,7 @@ class RunDir:
             number = entry.name.removeprefix("step_").removesuffix(".jsonl")
             if number.isdecimal() and int(number) > step:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for stale in ("summary.json", ".summary.json.tmp"):
+        for stale in ("summary.json", ".summary.json.tmp", "traceback.txt", ".traceback.txt.tmp"):
             (self.path / stale).unlink(missing_ok=True)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:

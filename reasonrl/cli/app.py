@@ -10,8 +10,7 @@ from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
-from reasonrl.errors import ReasonRLError, RecipeError
-from reasonrl.plugins import one_line
+from reasonrl.errors import ReasonRLError, RecipeError, one_line, with_notes
 from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_traceback
 
@@ -42,7 +41,7 @@ class _OneLineErrors(Group):
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:
-            _say_error(one_line(err))
+            _say_error(with_notes(one_line(err), err))
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)

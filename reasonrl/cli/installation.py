@@ -16,8 +16,8 @@ from packaging.specifiers import SpecifierSet
 
 from reasonrl.analysis.doctor.findings import Diagnosis, Finding, Severity, worst_first
 from reasonrl.cli.trial import check_trial
-from reasonrl.errors import RAISABLE
-from reasonrl.plugins import PluginRecord, describe, load_plugins
+from reasonrl.errors import RAISABLE, describe
+from reasonrl.plugins import PluginRecord, load_plugins
 from reasonrl.recipe.schema import Recipe
 
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "pluggy", "omegaconf")

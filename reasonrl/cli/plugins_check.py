@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reasonrl.cli.table import table
-from reasonrl.errors import RAISABLE, PluginContractError, RecipeError
+from reasonrl.errors import RAISABLE, PluginContractError, RecipeError, describe
 
 if TYPE_CHECKING:
     from reasonrl.plugins import Plugins
@@ -117,9 +117,7 @@ def _import(folder: Path, value: str) -> Any:
         for part in filter(None, attribute.split(".")):
             target = getattr(target, part)
     except RAISABLE as err:  # a plugin may raise anything
-        raise PluginContractError(
-            f"{folder}: {value} cannot be imported: {type(err).__name__}: {err}"
-        ) from err
+        raise PluginContractError(f"{folder}: {value} cannot be imported: {describe(err)}") from err
     return target
 
 

@@ -1,7 +1,7 @@
 """``reasonrl tasks``: look at a task's problems before training on them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -71,37 +71,25 @@ def _preview(
 
 
 def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":
-    from reasonrl.data.stream import fetch_problem
+    from reasonrl.data.stream import fetch_problem, fetch_size
 
-    size = _asked(lambda: task.size(split), name, f"size({split!r})")
+    size = fetch_size(task, name, split)
     count = num if size is None else min(num, size)
     return [fetch_problem(task, name, split, index) for index in range(count)]
 
 
 def _reference(task: Any, name: str, problem: "Problem") -> str | None:
-    from reasonrl.errors import PluginContractError
+    from reasonrl.errors import PluginContractError, plugin_call
 
     reference = getattr(task, "reference", None)
     if reference is None:
         return None
-    call = f"reference of problem {problem.id!r}"
-    text = _asked(lambda: reference(problem), name, call)
+    call = f"task {name!r}: reference of problem {problem.id!r}"
+    with plugin_call(call):
+        text = reference(problem)
     if text is not None and not isinstance(text, str):
-        got = type(text).__name__
-        raise PluginContractError(f"task {name!r}: {call} returned {got}, expected text or None")
+        raise PluginContractError(f"{call} returned {type(text).__name__}, expected text or None")
     return text
-
-
-def _asked(call: Callable[[], Any], name: str, what: str) -> Any:
-    from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError
-    from reasonrl.plugins import describe
-
-    try:
-        return call()
-    except ReasonRLError:
-        raise
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(f"task {name!r} failed at {what}: {describe(err)}") from err
 
 
 def _entry(problem: "Problem", reference: str | None, runner: "RewardRunner") -> dict[str, Any]:

@@ -11,9 +11,8 @@ from packaging.utils import canonicalize_name
 
 import reasonrl
 from reasonrl.analysis.doctor.findings import Finding
-from reasonrl.errors import RAISABLE, PluginError
+from reasonrl.errors import RAISABLE, PluginError, UnexpectedError, describe
 from reasonrl.observability.reporter import Phase, SilentReporter
-from reasonrl.plugins import describe
 
 RECIPE = "countdown_ppo"
 SMALL = (
@@ -43,8 +42,10 @@ def check_trial() -> Iterator[Finding]:
     try:
         with tempfile.TemporaryDirectory(prefix="reasonrl-doctor-") as folder:
             train(RECIPE, SMALL, run_dir=Path(folder) / "run", reporter=stage)
-    except (*RAISABLE, SystemExit) as err:
-        yield _failure(stage.now, err)
+    except RAISABLE as err:
+        # What stands for an unexpected error speaks of a run folder that is gone.
+        cause = err.__cause__ if isinstance(err, UnexpectedError) else None
+        yield _failure(stage.now, cause or err)
         return
     seconds = time.monotonic() - start
     yield Finding(severity="ok", check="trial", message=f"{RECIPE} took a small step in {seconds:.0f} s")

@@ -8,7 +8,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reasonrl.cli.usage import name_of
-from reasonrl.plugins import nearest, one_line
+from reasonrl.errors import one_line
+from reasonrl.plugins import nearest
 
 MAX_KEYS = 3
 

@@ -11,7 +11,7 @@ from reasonrl.data.pairs import Pair
 from reasonrl.data.prompts import PromptLimit
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
+from reasonrl.errors import PluginContractError, RecipeError, plugin_call
 
 MAX_EMPTY_DEMONSTRATIONS = 1000
 
@@ -84,12 +84,8 @@ def _demonstration(
     demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random
 ) -> str | None:
     where = f"task {task_name!r}: demonstration of problem {problem.id!r}"
-    try:
+    with plugin_call(where):
         text = demonstrate(problem, rng)
-    except ReasonRLError:
-        raise
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(f"{where} raised {type(err).__name__}: {err}") from err
     if text is not None and not isinstance(text, str):
         raise PluginContractError(f"{where} returned {type(text).__name__}, expected text or None")
     return text

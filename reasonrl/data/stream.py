@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.summary import empty_split
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError
+from reasonrl.errors import PluginContractError, plugin_call
 
 REDRAW_STRIDE = 2**32
 """Between the indices of an endless task that one position may draw."""
@@ -58,35 +58,21 @@ class ProblemStream:
 
 def fetch_size(task: Task, task_name: str, split: Split) -> int | None:
     """``task.size(split)``, checked."""
-    try:
+    call = f"task {task_name!r}: size({split!r})"
+    with plugin_call(call):
         size = task.size(split)
-    except ReasonRLError:
-        raise
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(
-            f"task {task_name!r} failed at size({split!r}): {type(err).__name__}: {err}"
-        ) from err
     if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
-        raise PluginContractError(
-            f"task {task_name!r}: size({split!r}) returned {type(size).__name__}, expected an int or None"
-        )
+        raise PluginContractError(f"{call} returned {type(size).__name__}, expected an int or None")
     return size
 
 
 def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Problem:
     """``task.problem(split, index)``, checked: a plugin's mistake is named, not met deep in the trainer."""
-    try:
+    call = f"task {task_name!r}: problem({split!r}, {index})"
+    with plugin_call(call):
         problem = task.problem(split, index)
-    except ReasonRLError:
-        raise
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(
-            f"task {task_name!r} failed at problem({split!r}, {index}): {type(err).__name__}: {err}"
-        ) from err
     if not isinstance(problem, Problem):
-        raise PluginContractError(
-            f"task {task_name!r}: problem({split!r}, {index}) returned {type(problem).__name__}, expected a Problem"
-        )
+        raise PluginContractError(f"{call} returned {type(problem).__name__}, expected a Problem")
     try:
         json.dumps(dict(problem.info))
     except (TypeError, ValueError) as err:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reasonrl.contracts.data import DataSummary, Split
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
+from reasonrl.errors import PluginContractError, RecipeError, plugin_call
 
 
 def fetch_summaries(task: Task, task_name: str) -> list[DataSummary]:
@@ -12,14 +12,8 @@ def fetch_summaries(task: Task, task_name: str) -> list[DataSummary]:
     ask = getattr(task, "data_summary", None)
     if ask is None:
         return []
-    try:
+    with plugin_call(f"task {task_name!r}: data_summary()"):
         found = ask()
-    except ReasonRLError:
-        raise
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(
-            f"task {task_name!r} failed at data_summary(): {type(err).__name__}: {err}"
-        ) from err
     good = isinstance(found, Sequence) and all(isinstance(summary, DataSummary) for summary in found)
     if not good:
         raise PluginContractError(

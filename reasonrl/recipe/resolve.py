@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
-from reasonrl.errors import RAISABLE, PluginContractError, PluginError
-from reasonrl.plugins import Kind, Plugins, describe, nearest, one_line
+from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
+from reasonrl.plugins import Kind, Plugins, nearest
 from reasonrl.recipe.resolved import (
     AnyResolved,
     Component,
@@ -247,15 +247,11 @@ class _Resolver:
 
     def _needs(self, algorithm: Component) -> Needs:
         spec: Any = algorithm.spec
-        label = self.plugins.provider("algorithm", spec.name).label
-        try:
+        call = f"{self.plugins.label(spec)}: needs"
+        with plugin_call(call):
             needs = spec.needs(algorithm.config)
-        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-            message = f"plugin {label}: needs of '{spec.name}' raised {describe(err)}"
-            raise PluginContractError(message) from err
         if not isinstance(needs, Needs):
-            message = f"plugin {label}: needs of '{spec.name}' returned {show(needs)}, expected Needs"
-            raise PluginContractError(message)
+            raise PluginContractError(f"{call} returned {show(needs)}, expected Needs")
         return needs
 
     def _check_needs(self, recipe: Recipe, algorithm: Component, needs: Needs) -> None:

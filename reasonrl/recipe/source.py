@@ -11,8 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reasonrl.errors import RecipeError
-from reasonrl.plugins import one_line
+from reasonrl.errors import RecipeError, one_line
 from reasonrl.recipe.scalars import is_numeric, surprises
 from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret, redact_text, remember
 

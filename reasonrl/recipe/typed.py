@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from reasonrl.errors import RecipeError
-from reasonrl.plugins import nearest, one_line
+from reasonrl.errors import RecipeError, one_line
+from reasonrl.plugins import nearest
 from reasonrl.recipe.source import Keys, Source, in_secret
 from reasonrl.redact import REDACTED, hide_values
 

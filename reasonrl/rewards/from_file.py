@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from reasonrl.contracts.data import Completion, Problem
-from reasonrl.errors import RAISABLE
+from reasonrl.errors import RAISABLE, describe
 
 _HASH = "__reasonrl_sha256__"
 
@@ -78,7 +78,7 @@ def _module(file: Path, sha256: str) -> ModuleType:
         exec(compile(content, str(file), "exec"), module.__dict__)
     except RAISABLE as err:  # it may raise anything
         del sys.modules[file.stem]
-        raise ValueError(f"{_place(file, err)} cannot be imported: {type(err).__name__}: {err}") from err
+        raise ValueError(f"{_place(file, err)} cannot be imported: {describe(err)}") from err
     return module
 
 

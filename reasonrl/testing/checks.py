@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from reasonrl.errors import RAISABLE
-from reasonrl.plugins import describe, one_line
+from reasonrl.errors import RAISABLE, describe, one_line
 
 S = TypeVar("S")
 Status = Literal["ok", "failed", "not applicable", "not run"]

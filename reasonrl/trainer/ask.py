@@ -8,12 +8,12 @@ from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, RecipeError
+from reasonrl.errors import PluginContractError, ReasonRLError, RecipeError, one_line, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.reporter import Reporter
-from reasonrl.plugins import Plugins, describe, one_line
+from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.outline import model_title
@@ -108,14 +108,13 @@ def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
     make = getattr(task, "problem_from_fields", None)
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")
-    try:
-        problem = make(fields)
-    except ReasonRLError:
-        raise
-    except ValueError as err:
-        raise RecipeError(f"task {name!r}: {one_line(err)}") from err
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(f"task {name!r}: problem_from_fields raised {describe(err)}") from err
+    with plugin_call(f"task {name!r}: problem_from_fields"):
+        try:
+            problem = make(fields)
+        except ReasonRLError:
+            raise
+        except ValueError as err:
+            raise RecipeError(f"task {name!r}: {one_line(err)}") from err
     if not isinstance(problem, Problem):
         raise PluginContractError(
             f"task {name!r}: problem_from_fields returned {type(problem).__name__}, expected a Problem"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
-from reasonrl.errors import CheckpointError, RolloutError, TrainingError
+from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.saving import Saver
@@ -27,13 +27,18 @@ class StepOutcome:
 
 
 class Job(Protocol):
-    """A trainer. Dropping ``step`` or ``evaluate`` by an exception in what they allow to be interrupted changes
-    nothing that ``progress`` tells."""
+    """A trainer."""
 
     def step(self, step: int) -> StepOutcome: ...
     def evaluate(self, step: int) -> dict[str, float]: ...
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun; only they change the tensors."""
+        ...
+
     def progress(self) -> dict[str, Any]:
-        """JSON: with the tensors, all that the next step depends on."""
+        """JSON, a copy: with the tensors, all that the next step depends on. Asked between steps; all ranks call it."""
         ...
 
     def restore(self, progress: Mapping[str, Any]) -> None:
@@ -75,28 +80,29 @@ class Driver:
         self._state = state or TrainState(is_recorded=False)
         self._saved_step = state.step if state else -1
         self._save_s = 0.0
+        self._is_saving = False
+        self._optimizer_steps = 0  # when the last step was finished
 
     def run(self) -> None:
         """All steps that are left.
 
-        Raises: StopRequested if a signal asked for it; RolloutError or TrainingError if no further step can be
-        sampled. The last finished step is saved by then.
+        Raises: StopRequested if a signal asked for it; whatever a step or an evaluation raises. The last finished step
+        is saved by then, if it can be.
         """
         self._stop.defer(self._ranks.max if self._ranks.size > 1 else None)
         try:
             self._run()
         except StopRequested as err:
-            self._save_finished(f"{err}: saving step {self._state.step}; a second signal ends at once")
+            if self._saved_step != self._state.step:
+                self._warn(f"{err}: saving step {self._state.step}; a second signal ends at once")
+                self._save(is_due=False)
             raise
-        except (RolloutError, TrainingError):
-            # Both come while a step is sampled or evaluated, which can be dropped.
-            try:
-                self._save_finished(f"the run cannot go on: saving step {self._state.step}")
-            except CheckpointError as err:  # what ended the run is the error to report
-                log.error("%s", err)
+        except BaseException as err:
+            self._rescue(err)
             raise
 
     def _run(self) -> None:
+        self._state = replace(self._state, progress=self._job.progress())
         if not self._state.is_recorded:
             self._close(())
         while self._state.step < self._plan.total_steps:
@@ -104,7 +110,10 @@ class Driver:
             step = self._state.step + 1
             outcome = self._job.step(step)
             record = {"metrics": dict(outcome.record.metrics), "timing_s": dict(outcome.record.timing_s)}
-            self._state = TrainState(step=step, is_recorded=False, record=record)
+            self._state = TrainState(
+                step=step, is_recorded=False, record=record, progress=self._job.progress()
+            )
+            self._optimizer_steps = self._job.optimizer_steps
             self._logbook.transcribe(step, outcome.groups)
             self._close(outcome.groups, outcome.diagnosis)
 
@@ -143,18 +152,49 @@ class Driver:
         )
         self._logbook.record(whole, groups)
 
-    def _save_finished(self, why: str) -> None:
-        if self._saved_step != self._state.step:
-            if self._ranks.is_main:
-                log.warning("%s", why)
-            self._save(is_due=False)
+    def _rescue(self, error: BaseException) -> None:
+        """Save the last finished step if memory still holds it. Raises nothing: ``error`` is what is to be reported."""
+        step, begun = self._state.step, self._job.optimizer_steps - self._optimizer_steps
+        if self._saved_step == step or (begun and step == 0):
+            return  # nothing to lose
+        if self._is_saving and (self._ranks.size > 1 or isinstance(error, CheckpointError)):
+            return  # the other ranks do not try again, or the disk is full
+        is_shared = self._ranks.shares(error)
+        try:
+            if not is_shared and self._saver.needs_all_ranks:
+                self._warn(
+                    f"step {step} is not saved: one process alone has failed, and each holds a part of the weights"
+                )
+            elif is_shared or self._ranks.is_main:
+                self._warn(_rescue_text(step, begun))
+                self._saver.release(error)
+                self._state = replace(self._state, unfinished=begun)
+                self._save(is_due=False, is_alone=not is_shared)
+        except RAISABLE as second:
+            log.error("step %d is not saved: %s", step, describe(second))
 
-    def _save(self, *, is_due: bool) -> None:
+    def _warn(self, text: str) -> None:
+        if self._ranks.is_main:
+            log.warning("%s", text)
+
+    def _save(self, *, is_due: bool, is_alone: bool = False) -> None:
         timer = Timer()
+        self._is_saving = True
         with timer("checkpoint_s"):
-            self._saver.save(replace(self._state, progress=self._job.progress()), is_due=is_due)
+            self._saver.save(self._state, is_due=is_due, is_alone=is_alone)
+        self._is_saving = False
         self._saved_step = self._state.step
         self._save_s = timer.seconds["checkpoint_s"]
+
+
+def _rescue_text(step: int, begun: int) -> str:
+    if not begun:
+        return f"saving step {step}, the last one that was finished"
+    return (
+        f"step {step + 1} broke off in its update: saving step {step} with {begun} optimizer step"
+        f"{'s' if begun > 1 else ''} of step {step + 1} in it; resume repeats step {step + 1}, so the run will not be "
+        "bit by bit what it would have been; the checkpoint before this one is kept"
+    )
 
 
 def _due(step: int, every: int) -> bool:

@@ -11,17 +11,19 @@ from reasonrl.checkpoint import files
 from reasonrl.checkpoint.models import save_step, step_dir
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
+from reasonrl.errors import describe
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.jsonl import append_jsonl, write_jsonl
 from reasonrl.observability.reporter import EvaluationProgress, Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
-from reasonrl.redact import redact_text
+from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.trainer.state import TrainState
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+TRACEBACK = "traceback.txt"
 
 
 class Logbook:
@@ -51,6 +53,7 @@ class Logbook:
         self._best: dict[str, Any] | None = None
         self._earlier_s = 0.0
         self._steps_done = 0
+        self._metrics_bytes = _size(run_dir.path / METRICS) if run_dir is not None else 0
         self.model_path: Path | None = None
 
     def phase(self, phase: Phase) -> None:
@@ -93,6 +96,7 @@ class Logbook:
             return
         line = {"step": record.step, **record.metrics, **record.timing_s}
         append_jsonl(self._run_dir.path / METRICS, line)
+        self._metrics_bytes = _size(self._run_dir.path / METRICS)
         if self._trackers is not None:
             self._trackers.log({**record.metrics, **record.timing_s}, record.step)
 
@@ -156,9 +160,22 @@ class Logbook:
             "first": self._first_evaluation,
             "last": self._last_evaluation,
             "best": best,
-            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
+            # Not the file's size: a disk that is full may have taken half of a line.
+            "metrics_bytes": self._metrics_bytes,
             "wall_s": self._wall_s(),
         }
+
+    def keep_traceback(self, error: BaseException) -> Path | None:
+        """Write the traceback of ``error``, without secrets, beside the summary. None: it is only logged."""
+        text = redact_traceback(error)
+        try:
+            if self._run_dir is not None:
+                self._run_dir.write_text(TRACEBACK, text)
+                return self._run_dir.path / TRACEBACK
+        except OSError as err:
+            log.error("cannot keep the traceback: %s", err)
+        log.error("%s", text)
+        return None
 
     def _wall_s(self) -> float:
         return round(self._earlier_s + time.monotonic() - self._started, 3)
@@ -185,12 +202,15 @@ class Logbook:
         return summary
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def said(error: BaseException | None) -> str | None:
     """An error in one line that may be kept; None without one."""
     if error is None:
         return None
-    text = " ".join(str(error).split())
-    return redact_text(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return redact_text(describe(error))
 
 
 def _headline(step: int, results: Sequence[SuiteResult]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from reasonrl.data.collate import collate
 from reasonrl.data.prompts import Drawn, PromptSource
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
-from reasonrl.errors import RAISABLE, PluginContractError, ReasonRLError, TrainingError
+from reasonrl.errors import TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
-from reasonrl.plugins import describe
 from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.logbook import Logbook
@@ -48,7 +48,7 @@ class TrainerParts:
     needs: Needs
     prompts: PromptSource
     rewards: RewardRunner
-    algorithm: Any
+    algorithm: AlgorithmCalls
     engine: PolicyEngine
     policy: Any
     reference: Any | None
@@ -76,12 +76,11 @@ class Trainer:
 
     def progress(self) -> dict[str, Any]:
         """JSON: where the stream, the policy and the algorithm's controllers stand after the last step."""
-        state = getattr(self._p.algorithm, "state_dict", dict)
         return {
             "position": self.position,
             "policy_version": self._p.updater.policy_version,
             "consecutive_skips": self._p.updater.consecutive_skips,
-            "algorithm": state(),
+            "algorithm": self._p.algorithm.state_dict(),
         }
 
     def restore(self, progress: Mapping[str, Any]) -> None:
@@ -89,8 +88,12 @@ class Trainer:
         self.position = progress["position"]
         self._p.updater.policy_version = progress["policy_version"]
         self._p.updater.consecutive_skips = progress["consecutive_skips"]
-        if hasattr(self._p.algorithm, "load_state_dict"):
-            self._p.algorithm.load_state_dict(progress["algorithm"])
+        self._p.algorithm.load_state_dict(progress["algorithm"])
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun."""
+        return self._p.updater.optimizer_steps
 
     def step(self, step: int) -> StepOutcome:
         """One step: sample, score, update. Until the update begins it can be dropped."""
@@ -99,7 +102,7 @@ class Trainer:
         with timer("step_s"):
             with p.stop.interruptible():
                 groups, metrics, tokens, position = self._collect(step, timer)
-            with timer("collate_s"):
+            with timer("collate_s"), p.ranks.together():
                 batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
             update = self._learn(step, batch, timer)
             self.position = position
@@ -136,40 +139,30 @@ class Trainer:
                 drawn = self._draw(position)
                 groups = sample(engine, [self._request(*pair) for pair in drawn])
             redraws += sum(prompt.redraws for _, prompt in drawn)
-            with timer("reward_s"):
+            with timer("reward_s"), p.ranks.together():
                 scored = p.rewards.score_all(groups)
+                kept += [group for group in scored if p.algorithm.keep(group)]
             sampled += scored
-            kept += [group for group in scored if self._keeps(group)]
             position += p.recipe.trainer.prompts_per_step
             enough = p.ranks.max(quota - len(kept)) <= 0
             if enough:
                 break
         metrics = self._sampled_metrics(sampled, quota, redraws)
-        self._check_scored(metrics)  # first: an algorithm may well keep nothing of what could not be scored
-        if not enough:
-            raise TrainingError(
-                f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
-                f"{quota} groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
-            )
+        with p.ranks.together():
+            # First: an algorithm may well keep nothing of what could not be scored.
+            self._check_scored(metrics)
+            if not enough:
+                raise TrainingError(
+                    f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
+                    f"{quota} groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
+                )
         tokens = sum(len(c.token_ids) for g in sampled for c in g.group.completions)
         return kept[:quota], metrics, tokens, position
-
-    def _keeps(self, group: ScoredGroup) -> bool:
-        keep = getattr(self._p.algorithm, "keep", None)
-        if keep is None:
-            return True
-        try:
-            return bool(keep(group))
-        except ReasonRLError:
-            raise
-        except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-            name = self._p.recipe.algorithm["name"]
-            raise PluginContractError(f"algorithm {name!r}: its keep() raised {describe(err)}") from err
 
     def _sampled_metrics(self, sampled: Sequence[ScoredGroup], quota: int, redraws: int) -> dict[str, float]:
         """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
         metrics = rollout_metrics(sampled)
-        if hasattr(self._p.algorithm, "keep"):
+        if self._p.algorithm.filters_groups:
             metrics["group/discarded_frac"] = mean(max(len(sampled) - quota, 0), len(sampled))
         if self._p.prompts.redraws:
             metrics["prompt/overlong_dropped"] = Metric(redraws, reduction="sum")

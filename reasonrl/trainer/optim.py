@@ -26,13 +26,15 @@ class StepResult:
 class GuardedOptimizer:
     """Clips and steps; a step that is not finite changes no bit of the parameters or of the optimizer's state.
 
-    ``consecutive_skips`` counts the steps left out since the last one taken; it is state of the run.
+    ``consecutive_skips`` counts the steps left out since the last one taken; it is state of the run. ``begun`` counts
+    those that the optimizer has begun in this process: one that raises may have changed some parameters.
     """
 
     def __init__(self, optimizer: Any, max_grad_norm: float) -> None:
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
         self.consecutive_skips = 0
+        self.begun = 0
 
     @property
     def is_stuck(self) -> bool:
@@ -54,13 +56,24 @@ class GuardedOptimizer:
                 norms[group["role"]] = clip(group["params"], self._max_grad_norm)
         result = StepResult(norms, is_finite and all(map(math.isfinite, norms.values())))
         if result.is_taken:
-            self._optimizer.step()
+            self._take()
         self._finish(is_taken=result.is_taken)
         return result
 
     def skip(self) -> None:
         """Leave a step out whose gradients were not even computed."""
         self._finish(is_taken=False)
+
+    def _take(self) -> None:
+        self.begun += 1
+        known = set(self._optimizer.state)
+        try:
+            self._optimizer.step()
+        except BaseException:
+            # Where the memory for a parameter's state ran out, half of that state would pass for a whole one.
+            for parameter in [p for p in self._optimizer.state if p not in known]:
+                del self._optimizer.state[parameter]
+            raise
 
     def _finish(self, *, is_taken: bool) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reasonrl.contracts.batch import Reduce
 from reasonrl.contracts.metrics import Metric, combine, resolve
-from reasonrl.errors import ReasonRLError, RolloutError
+from reasonrl.errors import RAISABLE, TrainingError
 from reasonrl.functional.precision import widest_float
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ class Ranks:
         self.device: torch.device = accelerator.device
         self.is_main: bool = accelerator.is_main_process
         self.reduce = Reduce(sum=self.sum_tensor)
+        self._shared: BaseException | None = None
 
     def autocast(self) -> Any:
         """The precision of forward passes, for modules that accelerate has not wrapped."""
@@ -64,17 +65,23 @@ class Ranks:
     def together(self) -> Iterator[None]:
         """Work that can fail on one rank alone: the others fail with it instead of waiting for it for ever.
 
-        Raises: RolloutError on the ranks that had no error of their own.
+        It holds no collective operation of the trainer's own.
+        Raises: TrainingError on the ranks that had no error of their own.
         """
-        error: ReasonRLError | None = None
+        error: BaseException | None = None
         try:
             yield
-        except ReasonRLError as err:
+        except RAISABLE as err:
             error = err
         if self.size > 1 and self.max(int(error is not None)) and error is None:
-            raise RolloutError("another process of this run could not sample; its message says why")
+            error = TrainingError("another process of this run has failed; its message says why")
         if error is not None:
+            self._shared = error
             raise error
+
+    def shares(self, error: BaseException) -> bool:
+        """Whether all ranks have come to an end at the same place with this error, and may meet once more."""
+        return self.size == 1 or error is self._shared
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank."""

@@ -9,6 +9,7 @@ from reasonrl.model.reference import build_reference
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.outline import model_title
@@ -75,7 +76,7 @@ def run_rl(
 
 def _assemble(
     resolved: ResolvedRecipe,
-    algorithm: Any,
+    algorithm: AlgorithmCalls,
     bench: Workbench,
     run: OpenRun,
     backend: Any,
@@ -118,14 +119,14 @@ def _assemble(
     )
 
 
-def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> Any:
-    recipe = resolved.recipe
+def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCalls:
+    recipe, spec = resolved.recipe, resolved.algorithm.spec
     context = AlgorithmContext(
         sampling=sampling_params(recipe),
         group_size=recipe.sampling.group_size,
         total_steps=recipe.trainer.steps,
     )
-    return plugins.build(resolved.algorithm.spec, resolved.algorithm.config, context)
+    return AlgorithmCalls(plugins.build(spec, resolved.algorithm.config, context), plugins.label(spec))
 
 
 def update_settings(resolved: ResolvedRecipe) -> UpdateSettings:

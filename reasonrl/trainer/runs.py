@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,15 @@ from typing import Any
 from reasonrl.checkpoint.models import clear_leftovers, newest_valid, set_aside_later
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo
+from reasonrl.errors import (
+    RAISABLE,
+    PluginContractError,
+    ReasonRLError,
+    UnexpectedError,
+    describe,
+    is_out_of_memory,
+    with_notes,
+)
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import Past, Reporter, SilentReporter
 from reasonrl.observability.reporter import Plan as Announcement
@@ -136,23 +145,70 @@ def make_driver(
 
 
 def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
-    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end."""
-    outcome = "failed"
-    error: BaseException | None = None
+    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end.
+
+    Raises: KeyboardInterrupt, a ReasonRLError; UnexpectedError for anything else.
+    """
     try:
-        with backend as engine:
+        with _entered(backend) as engine:
             work(engine)
-        outcome = "completed"
-    except KeyboardInterrupt as err:
-        outcome, error = "interrupted", err
-        raise
     except BaseException as err:
-        error = err
-        raise
-    finally:
         run.stop.defer()  # a signal from here on must not tear the summary
-        summary = run.logbook.finish(outcome, error)
-    return RunResult(outcome=outcome, run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
+        told = _told(err, run)
+        try:
+            run.logbook.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
+        except Exception as second:  # noqa: BLE001 - what ended the run is the error to report
+            log.error("the end of the run cannot be written: %s", describe(second))
+        if told is err:
+            raise
+        raise told from err
+    run.stop.defer()
+    summary = run.logbook.finish("completed")
+    return RunResult(
+        outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary
+    )
+
+
+@contextmanager
+def _entered(backend: Any) -> Iterator[Any]:
+    """The engine; one that does not end well hides no earlier error."""
+    engine = backend.__enter__()
+    try:
+        yield engine
+    except BaseException as err:
+        try:
+            backend.__exit__(type(err), err, err.__traceback__)
+        except RAISABLE as second:
+            log.error("the rollout engine did not end well: %s", describe(second))
+        raise
+    backend.__exit__(None, None, None)
+
+
+def _told(error: BaseException, run: OpenRun) -> BaseException:
+    """``error``, or what stands for one that nobody foresaw, with a note of where its traceback is."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    is_foreseen = isinstance(error, ReasonRLError)
+    told = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
+    is_of_use = not is_foreseen or isinstance(error, PluginContractError)
+    if is_of_use and (kept := run.logbook.keep_traceback(error)):
+        told.add_note(f"traceback: {kept}")
+    return told
+
+
+def _unexpected_text(error: BaseException, run: OpenRun) -> str:
+    parts = [with_notes(describe(error), error)]
+    if is_out_of_memory(error):
+        section = "sft" if "sft" in run.identity["recipe"] else "trainer"
+        parts.append(
+            f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
+            "with a lower rollout.max_batch_rows if while sampling"
+        )
+    if run.path is not None:
+        saved = run.logbook.model_path
+        parts.append(f"saved: {saved.name if saved else 'nothing yet'}")
+        parts.append(f"to go on: reasonrl resume {run.path}")
+    return "; ".join(parts)
 
 
 def nothing_done(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:

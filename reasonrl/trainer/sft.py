@@ -164,6 +164,11 @@ class SftTrainer:
         self._num_taken = taken[ranks.rank]
         deque(islice(self._examples, self._num_taken), maxlen=0)
 
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun."""
+        return self._guard.begun
+
     def step(self, step: int) -> StepOutcome:
         """One optimizer step."""
         timer = Timer()
@@ -178,7 +183,8 @@ class SftTrainer:
 
     def _step(self, step: int) -> dict[str, float]:
         self._logbook.phase("updating")
-        batch = self._next_batch()
+        with self._bench.ranks.together():
+            batch = self._next_batch()
         lengths = [example.num_tokens for example in batch]
         plan = plan_microbatches(lengths, range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
         ranks, accelerator = self._bench.ranks, self._bench.accelerator

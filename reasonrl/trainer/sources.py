@@ -9,7 +9,7 @@ from reasonrl.data.pairs import Pair, read_pairs
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.datafiles import local_size
-from reasonrl.errors import RAISABLE, PluginContractError
+from reasonrl.errors import PluginContractError, plugin_call
 from reasonrl.plugins import Plugins, missing_modules
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DataConfig
@@ -91,12 +91,8 @@ def _reads(task: Component) -> Mapping[str, str]:
     assert isinstance(task.spec, TaskSpec)
     if task.spec.reads is None:
         return {}
-    try:
+    with plugin_call(f"task {task.name!r}: reads(config)"):
         found: Any = task.spec.reads(task.config)
-    except RAISABLE as err:  # a plugin may raise anything; the user learns which one it was
-        raise PluginContractError(
-            f"task {task.name!r}: reads(config) raised {type(err).__name__}: {err}"
-        ) from err
     if not isinstance(found, Mapping) or not all(
         isinstance(text, str) for pair in found.items() for text in pair
     ):

@@ -24,6 +24,8 @@ class TrainState:
     """False: a signal broke off the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
     record: Mapping[str, Any] | None = None
     """``{"metrics": ..., "timing_s": ...}`` of ``step``, while it is not recorded."""
+    unfinished: int = 0
+    """Optimizer steps of step + 1 that the tensors have in them already: an error broke its update off."""
     logbook: Mapping[str, Any] = field(default_factory=dict)
     """Headlines of the first and the last evaluation, the best step, bytes of metrics.jsonl, seconds so far."""
     machine: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +50,7 @@ def read_state(folder: Path) -> TrainState:
         schema = data.pop("schema", None)
     except (OSError, ValueError, AttributeError) as err:
         raise CheckpointError(f"{path}: cannot be read: {err}") from err
-    if schema != SCHEMA or data.keys() != {f.name for f in fields(TrainState)}:
+    if schema != SCHEMA or not data.keys() <= {f.name for f in fields(TrainState)}:
         raise CheckpointError(
             f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
         )

@@ -63,7 +63,8 @@ def _evaluate(suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, r
         groups = run_suite(suite, backend, renderer, [suite.indices[place] for place in mine])
     gathered = ranks.gather(list(zip(mine, groups, strict=True)))
     ordered = [group for _, group in sorted(gathered, key=lambda pair: pair[0])]
-    return summarise(suite, ordered)
+    with ranks.together():
+        return summarise(suite, ordered)
 
 
 def suite_metrics(results: Sequence[SuiteResult]) -> dict[str, float]:

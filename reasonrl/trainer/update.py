@@ -28,6 +28,7 @@ from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.functional.precision import widest_float
 from reasonrl.model.mode import in_mode
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import BatchCheck, count, nonfinite_tokens
 from reasonrl.trainer.optim import GuardedOptimizer
@@ -70,7 +71,7 @@ class Updater:
         *,
         policy: Any,
         optimizer: Any,
-        algorithm: Any,
+        algorithm: AlgorithmCalls,
         needs: Needs,
         settings: UpdateSettings,
         accelerator: Accelerator,
@@ -84,6 +85,11 @@ class Updater:
         self._accelerator = accelerator
         self._ranks = ranks
         self.policy_version = 0
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun."""
+        return self._guard.begun
 
     @property
     def consecutive_skips(self) -> int:
@@ -207,8 +213,7 @@ class Updater:
         index = torch.arange(rows.start, rows.stop, device=inputs.batch.input_ids.device)
         part = inputs.select(index, inputs.batch.input_ids.shape[1])
         tokens = part.batch.response_mask.sum(dim=1)
-        counts = getattr(self._algorithm, "counts", None)
-        extra: dict[str, float] = counts(part.batch, part.advantages) if counts else {}
+        extra = self._algorithm.counts(part.batch, part.advantages)
         keys = sorted(extra)
         total = self._ranks.sums(
             [float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)]

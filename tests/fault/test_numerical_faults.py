@@ -16,6 +16,7 @@ from reasonrl.contracts.batch import AdvantageOutput, PolicyEval, StepContext, T
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.data.collate import collate
 from reasonrl.model.policy import PolicyModule
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.numerics import CAUSES, skip_diagnosis
 from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -48,7 +49,7 @@ class Bench:
             if parameters
         ]
         self.policy, self.optimizer = accelerator.prepare(policy, torch.optim.AdamW(groups))
-        self.algorithm = self.case.algorithm(GROUP_SIZE)
+        self.algorithm = AlgorithmCalls(self.case.algorithm(GROUP_SIZE), "algorithm 'case'")
         self.updater = Updater(
             policy=self.policy,
             optimizer=self.optimizer,

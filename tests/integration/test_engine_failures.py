@@ -57,7 +57,7 @@ def test_the_last_finished_step_is_saved(
 def test_a_full_disk_on_top_is_told_too(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(self: Any, state: Any, *, is_due: bool = True) -> None:
+    def no_room(self: Any, state: Any, **options: Any) -> None:
         raise CheckpointError("cannot write the checkpoint: No space left on device")
 
     monkeypatch.setattr(Saver, "save", no_room)

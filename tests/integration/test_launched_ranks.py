@@ -2,28 +2,34 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.resume_runs import assert_same_run, resumable_recipe
 from support.small_recipes import PLUGIN, recipe, summary_of
 from support.tiny_runs import metrics_of
 
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-FRAGILE = str(Path(__file__).parents[1] / "support" / "fragile_engine.py")
+TESTS = Path(__file__).parents[1]
+FRAGILE = str(TESTS / "support" / "fragile_engine.py")
+TRAPS = ("support.traps_plugin",)
 
 
-def launch(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def launch(
+    folder: Path, *arguments: object, plugins: tuple[str, ...] = (PLUGIN, FRAGILE)
+) -> subprocess.CompletedProcess[str]:
     """``reasonrl`` in two processes."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    plugins = ["--plugin", PLUGIN, "--plugin", FRAGILE]
     environ = {k: v for k, v in os.environ.items() if k not in HIDDEN and not k.startswith("ACCELERATE_")}
-    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(TESTS)}
     return subprocess.run(
-        [*launcher, "-m", "reasonrl", *map(str, arguments), *plugins],
+        [*launcher, "-m", "reasonrl", *map(str, arguments), *(f"--plugin={plugin}" for plugin in plugins)],
         env=environ,
         capture_output=True,
         text=True,
@@ -61,3 +67,46 @@ def test_an_engine_that_fails_in_one_process_ends_both(
     done = launch(tmp_path, "resume", run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line["step"] for line in metrics_of(run)] == [1, 2]
+
+
+def trapped_recipe(folder: Path, model: Path, **trap: Any) -> Path:
+    return resumable_recipe(
+        folder,
+        model,
+        algorithm={"name": "trap", "file": str(folder / "armed"), **trap},
+        critic=None,
+        rollout={"name": "script"},
+        trainer={"steps": 4, "prompts_per_step": 4, "minibatches": 2},
+        checkpoint={"every": 0},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("site", "error", "call", "rank", "unfinished"),
+    [
+        ("keep", "key", 5, 1, 0),  # all processes learn of it
+        ("compute_loss", "gpu memory", 5, 1, 0),  # the other one waits for this one's gradients
+        ("backward", "key", 6, 0, 1),
+    ],
+)
+def test_an_error_in_one_process_ends_both_with_the_last_step_saved(
+    site: str, error: str, call: int, rank: int, unfinished: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    path = trapped_recipe(tmp_path, tiny_model, site=site, error=error, call=call, rank=rank)
+    (tmp_path / "armed").touch()
+    run = tmp_path / "run"
+    done = launch(tmp_path, "train", path, "--run-dir", run, plugins=TRAPS)
+    (tmp_path / "armed").unlink()
+    assert done.returncode != 0
+    assert [folder.name for folder in (run / "checkpoints").glob("step_*")] == ["step_000002"], done.stderr
+    assert summary_of(run)["outcome"] == "failed"
+    state = json.loads((run / "checkpoints" / "step_000002" / "trainer_state.json").read_text())
+    assert state["unfinished"] == unfinished
+    done = launch(tmp_path, "resume", run, plugins=TRAPS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if site == "compute_loss":
+        done = launch(tmp_path, "train", path, "--run-dir", tmp_path / "whole", plugins=TRAPS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        shutil.rmtree(run / "checkpoints" / "step_000002")
+        assert_same_run(tmp_path / "whole", run)

@@ -26,6 +26,7 @@ from reasonrl.data.collate import collate
 from reasonrl.model.critic import build_critic
 from reasonrl.model.policy import PolicyModule
 from reasonrl.testing.models import tiny_config
+from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.update import Updater, UpdateSettings
@@ -155,7 +156,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
         ]
     )
     wrapped, optimizer = accelerator.prepare(policy, optimizer)
-    algorithm = case.algorithm(group_size)
+    algorithm = AlgorithmCalls(case.algorithm(group_size), "algorithm 'scripted'")
     ctx = StepContext(step=1, total_steps=10, policy_version=0, reduce=ranks.reduce)
     evals = evaluate_policy(
         wrapped,

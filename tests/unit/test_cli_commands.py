@@ -231,10 +231,10 @@ def preview_of(tmp_path: Path, **methods: str) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("method", "body", "expected"),
     [
-        ("size", "1 // 0", "failed at size('train'): ZeroDivisionError"),
-        ("problem", "{}['nums']", "failed at problem('train', 0): KeyError: 'nums'"),
+        ("size", "1 // 0", "size('train') raised ZeroDivisionError"),
+        ("problem", "{}['nums']", "problem('train', 0) raised KeyError: 'nums'"),
         ("problem", "'2 + 2'", "problem('train', 0) returned str, expected a Problem"),
-        ("reference", "int('x\\ny')", "failed at reference of problem 'p': ValueError: invalid literal"),
+        ("reference", "int('x\\ny')", "reference of problem 'p' raised ValueError: invalid literal"),
         ("reference", "42", "reference of problem 'p' returned int, expected text or None"),
     ],
 )

@@ -75,7 +75,7 @@ def test_an_empty_split_says_what_was_read() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (RuntimeError("no disk"), "task 'bad' failed at data_summary(): RuntimeError: no disk"),
+        (RuntimeError("no disk"), "task 'bad': data_summary() raised RuntimeError: no disk"),
         ("7 rows", "task 'bad': data_summary() returned '7 rows', expected DataSummary objects"),
         (None, "task 'bad': data_summary() returned None, expected DataSummary objects"),
     ],
@@ -105,8 +105,8 @@ class Failing(Numbers):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (KeyError("nums"), r"task 'bad' failed at problem\('train', 4\): KeyError"),
-        (SystemExit(0), r"failed at problem\('train', 4\): SystemExit: 0"),
+        (KeyError("nums"), r"task 'bad': problem\('train', 4\) raised KeyError"),
+        (SystemExit(0), r"problem\('train', 4\) raised SystemExit: 0"),
         ("2 + 2", "returned str, expected a Problem"),
         (Problem(id="p", prompt="x", info={"n": np.int64(3)}), "JSON values only"),
         (Problem(id="p", prompt="x", info={"n": {1, 2}}), "JSON values only"),
@@ -125,7 +125,7 @@ def test_a_tasks_own_words_pass() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (RuntimeError("no disk"), "failed at size('eval'): RuntimeError: no disk"),
+        (RuntimeError("no disk"), "size('eval') raised RuntimeError: no disk"),
         ("7", "returned str, expected an int"),
     ],
 )

@@ -1,0 +1,93 @@
+"""The algorithm of a run behind checks: what a call of it raises, or returns wrongly, is told with its name."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from reasonrl.contracts.batch import (
+    AdvantageOutput,
+    LossInput,
+    LossNormalizer,
+    LossOutput,
+    PolicyEval,
+    StepContext,
+    TrainBatch,
+)
+from reasonrl.contracts.data import ScoredGroup
+from reasonrl.errors import PluginContractError, plugin_call
+
+
+class AlgorithmCalls:
+    """An algorithm of a plugin with its optional methods filled in. Every call raises PluginContractError at worst.
+
+    Args:
+        label: names the algorithm and its plugin in messages.
+    """
+
+    def __init__(self, algorithm: Any, label: str) -> None:
+        self._algorithm, self._label = algorithm, label
+
+    @property
+    def filters_groups(self) -> bool:
+        """Whether it may ask for further prompts."""
+        return hasattr(self._algorithm, "keep")
+
+    def keep(self, group: ScoredGroup) -> bool:
+        if not self.filters_groups:
+            return True
+        with self._call("keep"):
+            return bool(self._algorithm.keep(group))
+
+    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
+        with self._call("compute_advantages") as call:
+            out = self._algorithm.compute_advantages(batch, evals, ctx)
+        _expect(call, out, AdvantageOutput)
+        shape = batch.input_ids.shape
+        for name, tensor in (("advantages", out.advantages), ("returns", out.returns)):
+            if tensor is not None and tensor.shape != shape:
+                got, wanted = list(tensor.shape), list(shape)
+                raise PluginContractError(f"{call} returned {name} of shape {got}, expected {wanted}")
+        return out
+
+    def counts(self, batch: TrainBatch, advantages: AdvantageOutput) -> dict[str, float]:
+        if not hasattr(self._algorithm, "counts"):
+            return {}
+        with self._call("counts"):
+            return {
+                str(key): float(value) for key, value in self._algorithm.counts(batch, advantages).items()
+            }
+
+    def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
+        with self._call("compute_loss") as call:
+            out = self._algorithm.compute_loss(inputs, normalizer, ctx)
+        _expect(call, out, LossOutput)
+        loss: Any = out.loss
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise PluginContractError(f"{call} returned a loss that is no scalar tensor with a gradient")
+        return out
+
+    def state_dict(self) -> Any:
+        """A copy of its controllers' state, plain JSON."""
+        if not hasattr(self._algorithm, "state_dict"):
+            return {}
+        with self._call("state_dict"):
+            return json.loads(json.dumps(self._algorithm.state_dict()))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if hasattr(self._algorithm, "load_state_dict"):
+            with self._call("load_state_dict"):
+                self._algorithm.load_state_dict(state)
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[str]:
+        call = f"{self._label}: {method}"
+        with plugin_call(call):
+            yield call
+
+
+def _expect(call: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise PluginContractError(f"{call} returned {type(value).__name__}, expected {kind.__name__}")

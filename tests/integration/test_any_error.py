@@ -1,0 +1,194 @@
+"""Whatever ends a run, in whichever call: one line, the last finished step saved, and an exact continuation."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from support.resume_runs import assert_same_run, resumable_recipe
+from support.small_recipes import summary_of
+from support.traps_plugin import TRAP
+from typer.testing import CliRunner
+
+import reasonrl.trainer.loop as loop
+import reasonrl.trainer.suite_runner as suite_runner
+from reasonrl.cli.app import app
+from reasonrl.rewards.runner import RewardRunner
+from reasonrl.trainer.logbook import Logbook
+
+PLUGIN = "support.traps_plugin"
+SECTIONS: dict[str, Any] = {
+    "algorithm": {"name": "trap"},
+    "critic": None,
+    "rollout": {"name": "script"},
+    "trainer": {"steps": 4, "prompts_per_step": 4, "minibatches": 2},
+    "evaluation": {"every": 2, "suites": {"held_out": {"problems": 2}}},
+    "checkpoint": {"every": 0, "keep": 9},
+}
+# Site -> (the call that fails, in step 3 but for evaluations; the step that is saved). Step 0 calls 32 prompts first.
+CALLS = {
+    "problem/train": (32 + 9, 2),
+    "problem/eval": (2 + 4, 2),
+    "generate": (5, 2),
+    "sync_weights": (3, 2),
+    "keep": (9, 2),
+    "compute_advantages": (3, 2),
+    "compute_loss": (5, 2),
+    "counts": (5, 2),
+    "backward": (5, 2),
+    "state_dict": (3, 1),  # at the end of step 2, which is then not known to be whole
+    "rewards": (5, 2),
+    "collate": (3, 2),
+    "summarise": (2, 2),
+    "transcribe": (3, 3),
+    "show": (3, 3),
+    "optimizer": (5, 2),
+}
+PLUGIN_SITES = {
+    "problem/train",
+    "problem/eval",
+    "keep",
+    "compute_advantages",
+    "compute_loss",
+    "counts",
+    "state_dict",
+}
+ERRORS = [
+    "key",
+    "memory",
+    "gpu memory",
+    "cpu memory",
+    "exit",
+    "unprintable",
+    "torch",
+    "disk",
+    "recipe",
+    "interrupt",
+]
+# A step whose update is under way has changed the tensors.
+UNFINISHED = {"state_dict": 2, "optimizer": 1}
+
+
+def run_cli(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments), "--plugin", PLUGIN])
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without a fault."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = resumable_recipe(folder, tiny_model, **SECTIONS)
+    done = run_cli("train", recipe, "--run-dir", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def trapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of the core that no plugin is asked in."""
+
+    def trap(owner: Any, name: str, site: str) -> None:
+        real = getattr(owner, name)
+
+        def wrapper(*args: Any, **options: Any) -> Any:
+            TRAP.reached(site)
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    trap(RewardRunner, "score_all", "rewards")
+    trap(loop, "collate", "collate")
+    trap(suite_runner, "summarise", "summarise")
+    trap(Logbook, "transcribe", "transcribe")
+    trap(Logbook, "show", "show")
+    trap(torch.optim.AdamW, "step", "optimizer")
+
+
+def expected_code(site: str, error: str) -> int:
+    if error == "interrupt":
+        return 130
+    breaks_contract = site in PLUGIN_SITES and error not in ("memory", "gpu memory", "cpu memory")
+    return 2 if error == "recipe" or breaks_contract else 1
+
+
+def fail(folder: Path, whole: Path, site: str, error: str) -> tuple[Path, Result]:
+    call, _ = CALLS[site]
+    TRAP.set(folder / "armed", site, error, call)
+    done = run_cli("train", whole / "broken.yaml", "--run-dir", folder / "run")
+    (folder / "armed").unlink()
+    return folder / "run", done
+
+
+def check_end(run: Path, done: Result, site: str, error: str) -> None:
+    assert done.exit_code == expected_code(site, error), done.output
+    assert "Traceback" not in done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    summary = summary_of(run)
+    if error == "interrupt":
+        assert (lines, summary["outcome"]) == ([], "interrupted")
+    else:
+        assert summary["outcome"] == "failed"
+        assert len(lines) == 1, done.output
+        check_line(run, lines[0], site, error)
+    saved = f"step_{CALLS[site][1]:06d}"
+    assert [p.name for p in (run / "checkpoints").iterdir()] == [saved]
+
+
+def check_line(run: Path, line: str, site: str, error: str) -> None:
+    if site in PLUGIN_SITES and error != "recipe":
+        kind = "task 'numbers'" if site.startswith("problem") else "algorithm 'trap'"
+        assert kind in line
+        assert site.partition("/")[0] in line
+    if error == "recipe":
+        assert not (run / "traceback.txt").exists()
+        return
+    assert str(run / "traceback.txt") in line
+    assert "Traceback (most recent call last)" in (run / "traceback.txt").read_text()
+    if expected_code(site, error) == 1:
+        assert f"saved: step_{CALLS[site][1]:06d}" in line
+        assert f"reasonrl resume {run}" in line
+    if "memory" in error:
+        assert "no memory left: resume with a lower trainer.max_tokens_per_microbatch" in line
+
+
+def check_continuation(whole: Path, run: Path, site: str) -> None:
+    saved = CALLS[site][1]
+    state = json.loads((run / "checkpoints" / f"step_{saved:06d}" / "trainer_state.json").read_text())
+    assert state["unfinished"] == UNFINISHED.get(site, 0)
+    done = run_cli("resume", run)
+    assert done.exit_code == 0, done.output
+    assert not (run / "traceback.txt").exists()
+    if site in UNFINISHED:
+        assert summary_of(run)["steps"] == 4
+        return
+    shutil.rmtree(run / "checkpoints" / f"step_{saved:06d}")  # the unbroken run has none
+    if site == "transcribe":  # what could not be written is all that is lost
+        lost = Path("transcripts", "step_000003.jsonl")
+        shutil.copy(whole / "run" / lost, run / lost)
+    assert_same_run(whole / "run", run)
+
+
+@pytest.mark.parametrize("site", list(CALLS))
+def test_an_error_in_every_call(site: str, whole: Path, trapped: None, tmp_path: Path) -> None:
+    run, done = fail(tmp_path, whole, site, "key")
+    check_end(run, done, site, "key")
+    check_continuation(whole, run, site)
+
+
+@pytest.mark.parametrize("error", [error for error in ERRORS if error != "key"])
+@pytest.mark.parametrize("site", ["compute_loss", "collate"])
+def test_every_error(site: str, error: str, whole: Path, trapped: None, tmp_path: Path) -> None:
+    run, done = fail(tmp_path, whole, site, error)
+    check_end(run, done, site, error)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("site", list(CALLS))
+def test_every_error_in_every_call(site: str, error: str, whole: Path, trapped: None, tmp_path: Path) -> None:
+    run, done = fail(tmp_path, whole, site, error)
+    check_end(run, done, site, error)
+    check_continuation(whole, run, site)
