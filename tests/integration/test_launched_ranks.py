@@ -110,3 +110,31 @@ def test_an_error_in_one_process_ends_both_with_the_last_step_saved(
         assert done.returncode == 0, done.stdout + done.stderr
         shutil.rmtree(run / "checkpoints" / "step_000002")
         assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_overlong_prompts(tiny_model: Path, tmp_path: Path) -> None:
+    """Each measures half of the split; both leave out what either found, or end in one line."""
+    task = {"name": "counting", "problems": 7, "long_at": 5}
+    path = recipe(
+        tmp_path,
+        tiny_model,
+        task=task,
+        trainer={"steps": 3, "prompts_per_step": 2},
+        evaluation={"suites": {}},
+        logging={"transcripts_per_step": 99},
+    )
+    refused = launch(tmp_path, "train", path)
+    assert refused.returncode != 0
+    assert (
+        "train: 1 of 7 prompts are over sampling.max_prompt_tokens=20; the longest, of problem"
+        in refused.stderr
+    )
+    assert not (tmp_path / "runs").exists()
+    done = launch(tmp_path, "train", path, "sampling.overlong_prompts=drop", "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("train: 7 checked, 1 over 20 tokens and dropped, 6 left") == 1
+    steps = sorted((tmp_path / "run" / "transcripts").glob("step_*.jsonl"))
+    asked = {json.loads(line)["problem_id"] for step in steps for line in step.read_text().splitlines()}
+    assert len(asked) == 3  # one of two prompts of every step is the first process's
+    assert "counting/train/5" not in asked

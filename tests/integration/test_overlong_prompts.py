@@ -1,17 +1,18 @@
 """Overlong prompts through the real command: found before step 1, stopped at, dropped, gone on from."""
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import Result
-from support.tiny_runs import metrics_of
+from support.tiny_runs import REPOSITORY, metrics_of
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
-from reasonrl.trainer.identity import CHANGEABLE
+from reasonrl.trainer.identity import CHANGEABLE, is_changeable
 
 PLUGIN = str(Path(__file__).parents[1] / "support" / "prompts_plugin.py")
 
@@ -174,13 +175,36 @@ OTHER_VALUES = {
     "checkpoint.every": "1",
     "checkpoint.keep": "3",
     "logging.transcripts_per_step": "1",
+    "device": "cpu",
 }
 
 
-def test_every_key_that_may_change_does(tmp_path: Path, tiny_model: Path) -> None:
-    """All at once, on one run; ``sft.max_tokens`` and the template's file have tests of their own."""
-    from fnmatch import fnmatchcase
+def test_the_page_of_the_run_folder_lists_them() -> None:
+    page = (REPOSITORY / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    section = page.split("## What a resumed run may change")[1].split("\n## ")[0]
+    assert [key for key in CHANGEABLE if f"`{key}`" not in section] == []
+    assert [key for key in ("sft.max_tokens", *OTHER_VALUES) if not is_changeable(key)] == []
 
+
+def test_a_run_of_imitation_changes_its_own(tmp_path: Path, tiny_model: Path) -> None:
+    data = yaml.safe_load(recipe(tmp_path, tiny_model, {}).read_text(encoding="utf-8"))
+    del data["algorithm"], data["trainer"]
+    data["sft"] = {"max_tokens": 200, "tokens_per_batch": 100}
+    path = tmp_path / "sft.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert cli("sft", path).exit_code == 0
+    run = tmp_path / "runs" / "long-1"
+    done = cli("resume", run, "sft.max_tokens=400", "sft.max_tokens_per_microbatch=64")
+    assert done.exit_code == 0, done.output
+    assert len(metrics_of(run)) == 4
+    assert json.loads((run / "run.json").read_text())["resumed"][-1]["changed"] == {
+        "sft.max_tokens": "200 -> 400",
+        "sft.max_tokens_per_microbatch": "8192 -> 64",
+    }
+
+
+def test_every_key_that_may_change_does(tmp_path: Path, tiny_model: Path) -> None:
+    """All at once, on one run; those of imitation and the template's file have tests of their own."""
     covered = {pattern for pattern in CHANGEABLE if any(fnmatchcase(key, pattern) for key in OTHER_VALUES)}
     assert CHANGEABLE.keys() - covered == {
         "sft.max_tokens",
