@@ -71,6 +71,17 @@ class Progress(SilentReporter):
 
 
 @contextmanager
+def open_waiting(what: str) -> Iterator[None]:
+    """Say on standard error what is being waited for."""
+    progress = Progress(Console(stderr=True, highlight=False, soft_wrap=True))
+    progress.waiting(what)
+    try:
+        yield
+    finally:
+        progress.close()
+
+
+@contextmanager
 def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
     """Say what is asked, then how far it is. Only the first process says anything."""
     from reasonrl.trainer.outline import question_of

@@ -61,7 +61,7 @@ ALL = list(commands(get_command(app)))
         ),
         (["train"], "RECIPE is missing; see `reasonrl train --help`"),
         (["generate"], "RUN|MODEL is missing;"),
-        (["tasks", "preview"], "TASK is missing;"),
+        (["tasks", "preview"], "TASK is missing: give one of `reasonrl tasks list`, or --recipe RECIPE"),
         (["eval", "a", "b"], "unexpected argument 'b';"),
         (["train", "x", "--run-dir"], "--run-dir has no value;"),
         (

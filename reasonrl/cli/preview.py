@@ -1,0 +1,215 @@
+"""``reasonrl tasks preview``: the problems of a task, or of a recipe, as a model is asked them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+import yaml
+
+from reasonrl.cli.table import for_terminal, wrapped
+
+if TYPE_CHECKING:
+    from reasonrl.contracts.data import Problem, Split
+    from reasonrl.data.render import PromptRenderer, RenderedPrompt
+    from reasonrl.plugins import Plugins
+    from reasonrl.recipe.resolved import AnyResolved, Component
+    from reasonrl.rewards.runner import RewardRunner
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is previewed. ``resolved`` and ``renderer``, those of a recipe, are None for a task alone."""
+
+    task: "Component"
+    rewards: Mapping[str, Any]
+    seed: int
+    resolved: "AnyResolved | None" = None
+    renderer: "PromptRenderer | None" = None
+
+
+def run_preview(
+    task: str | None,
+    options: Sequence[str],
+    recipe: str | None,
+    split: "Split",
+    num: int,
+    seed: int | None,
+    as_json: bool,
+    plugin_files: Sequence[str],
+) -> None:
+    """Print the first problems. Torch is needed for a recipe's tokenizer alone."""
+    from reasonrl.plugins import load_plugins
+
+    plugins = load_plugins(files=plugin_files)
+    if recipe is None:
+        asked = _task_alone(plugins, task, options, seed or 0)
+    else:
+        asked = _of_recipe(plugins, recipe, [task, *options] if task else options, seed)
+    entries = _entries(plugins, asked, split, num)
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+        return
+    if asked.resolved is not None:
+        _print_head(asked.resolved, asked.task)
+    for entry in entries:
+        _print_entry(entry, asked.resolved)
+
+
+def _task_alone(plugins: "Plugins", name: str | None, options: Sequence[str], seed: int) -> _Asked:
+    from reasonrl.errors import RecipeError
+    from reasonrl.recipe.resolve import resolve_task
+    from reasonrl.recipe.source import command_line_source
+
+    if name is None:
+        raise RecipeError("TASK is missing: give one of `reasonrl tasks list`, or --recipe RECIPE")
+    component, rewards = resolve_task(command_line_source("task", name, options), plugins)
+    return _Asked(task=component, rewards=rewards, seed=seed)
+
+
+def _of_recipe(plugins: "Plugins", recipe: str, overrides: Sequence[str], seed: int | None) -> _Asked:
+    from reasonrl.errors import RecipeError
+    from reasonrl.recipe.load import check_recipe
+
+    if stray := next((word for word in overrides if "=" not in word), None):
+        raise RecipeError(
+            f"--recipe names the task; expected overrides such as task.template=chat, got {stray!r}"
+        )
+    resolved = check_recipe(recipe, overrides, plugins)
+    if resolved.task is None:
+        raise RecipeError(f"{resolved.path}: asks no task; it imitates the file in data.path")
+    return _Asked(
+        task=resolved.task,
+        rewards=resolved.rewards,
+        seed=resolved.recipe.seed if seed is None else seed,
+        resolved=resolved,
+        renderer=_renderer(resolved),
+    )
+
+
+def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
+    from reasonrl.cli.waiting import open_waiting
+
+    with open_waiting("loading the tokenizer"):
+        from reasonrl.data.render import PromptRenderer
+        from reasonrl.model.chat_template import set_chat_template
+        from reasonrl.model.load import load_tokenizer
+
+        model = resolved.recipe.model
+        tokenizer = load_tokenizer(
+            resolved.model_path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+        set_chat_template(tokenizer, model)
+    return PromptRenderer(tokenizer)
+
+
+def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> list[dict[str, Any]]:
+    from reasonrl.contracts.protocols import RewardContext, TaskContext
+    from reasonrl.rewards.runner import RewardRunner
+
+    name = asked.task.name
+    task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
+    problems = _problems(task, name, split, num)
+    with RewardRunner.build(asked.rewards, plugins, RewardContext(seed=asked.seed)) as runner:
+        return [
+            _entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems
+        ]
+
+
+def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":
+    from reasonrl.data.stream import fetch_problem, fetch_size
+
+    size = fetch_size(task, name, split)
+    count = num if size is None else min(num, size)
+    return [fetch_problem(task, name, split, index) for index in range(count)]
+
+
+def _reference(task: Any, name: str, problem: "Problem") -> str | None:
+    from reasonrl.errors import PluginContractError, plugin_call
+
+    reference = getattr(task, "reference", None)
+    if reference is None:
+        return None
+    call = f"task {name!r}: reference of problem {problem.id!r}"
+    with plugin_call(call):
+        text = reference(problem)
+    if text is not None and not isinstance(text, str):
+        raise PluginContractError(f"{call} returned {type(text).__name__}, expected text or None")
+    return text
+
+
+def _entry(
+    problem: "Problem", reference: str | None, runner: "RewardRunner", renderer: "PromptRenderer | None"
+) -> dict[str, Any]:
+    from reasonrl.observability.transcripts import as_turns, plain_prompt
+
+    entry: dict[str, Any] = {
+        "id": problem.id,
+        "prompt": plain_prompt(problem),
+        "info": dict(problem.info),
+        "reference": reference,
+    }
+    shown = as_turns(entry["prompt"])  # without a model there is no chat template
+    if renderer is not None:
+        rendered = renderer.render(problem)
+        shown = rendered.text
+        if reference is not None:
+            reference = renderer.completion_after(rendered, problem, reference)
+        entry |= {"prompt_text": shown, "reference": reference, **_counts(renderer, rendered, reference)}
+    paid = None if reference is None else _reward(runner, problem, reference, shown)
+    return {**entry, "reference_reward": paid}
+
+
+def _counts(renderer: "PromptRenderer", rendered: "RenderedPrompt", reference: str | None) -> dict[str, Any]:
+    tokens = None if reference is None else renderer.tokenizer.encode(reference, add_special_tokens=False)
+    return {"prompt_tokens": len(rendered.ids), "reference_tokens": None if tokens is None else len(tokens)}
+
+
+def _reward(runner: "RewardRunner", problem: "Problem", text: str, prompt_text: str) -> float | None:
+    from reasonrl.contracts.data import Completion, FinishReason, RolloutGroup, RolloutRequest, SamplingParams
+
+    request = RolloutRequest(problem=problem, prompt_ids=(), group_size=1, sampling=SamplingParams(), seed=0)
+    completion = Completion(
+        token_ids=(), logprobs=None, text=text, finish_reason=FinishReason.EOS, prompt_text=prompt_text
+    )
+    return runner.score(RolloutGroup(request=request, completions=(completion,))).rewards[0].total
+
+
+def _print_head(resolved: "AnyResolved", task: "Component") -> None:
+    """What the recipe asks: the task with the options that it writes, and the model whose tokenizer renders it."""
+    written = yaml.safe_load(resolved.source_yaml).get("task", {})
+    options = ", ".join(f"{key}={value}" for key, value in written.items() if key != "name")
+    model = resolved.recipe.model.name or resolved.model_path
+    asked = f"{task.name}: {options or 'its defaults'}"
+    for label, text in (("recipe", str(resolved.path)), ("task", asked), ("model", model)):
+        typer.echo(wrapped(text, lead=f"{label:<8}", indent=" " * 8))
+    typer.echo("")
+
+
+def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> None:
+    from reasonrl.observability.transcripts import as_turns
+
+    _say(f"{entry['id']}  {json.dumps(entry['info'])}")
+    _say(entry.get("prompt_text") or as_turns(entry["prompt"]), "  | ")
+    if entry["reference"] is None:
+        typer.echo("  no reference")
+    else:
+        _say(entry["reference"], "  > ")
+        typer.echo(f"  reward of the reference: {entry['reference_reward']}")
+    if resolved is not None:
+        sampling = resolved.recipe.sampling
+        text = f"tokens: {entry['prompt_tokens']} of at most {sampling.max_prompt_tokens} in the prompt"
+        if entry["reference_tokens"] is not None:
+            text += (
+                f", {entry['reference_tokens']} of at most {sampling.max_completion_tokens} in the reference"
+            )
+        typer.echo(wrapped(text, lead="  ", indent="    "))
+    typer.echo("")
+
+
+def _say(text: str, margin: str = "") -> None:
+    """A task's data set may hold anything; the terminal must not obey it."""
+    from reasonrl.cli.live_text import harmless
+
+    typer.echo(for_terminal(harmless(text), margin))
