@@ -122,6 +122,11 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "tokens",
             "Prompt and completion tokens that went through training forward passes.",
         ),
+        (
+            "batch/cut_completions",
+            "count",
+            "Imitated completions over their limit or the model's context: their end, and so their EOS, is left out.",
+        ),
         ("throughput/rollout_tokens_per_s", "tokens/s", "Sampled tokens over the time of sampling."),
         (
             "throughput/train_tokens_per_s",

@@ -1,15 +1,15 @@
 """What is imitated, as token ids: a task's demonstrations, or the pairs of a file."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.pairs import Pair
-from reasonrl.data.prompts import PromptLimit
-from reasonrl.data.render import PromptRenderer
+from reasonrl.data.prompts import CHUNK, DROP, PromptLimit
+from reasonrl.data.render import PromptRenderer, check_encodable
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import PluginContractError, RecipeError, plugin_call
 
@@ -18,10 +18,11 @@ MAX_EMPTY_DEMONSTRATIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of a prompt and of the completion that follows it, EOS included."""
+    """Token ids of a prompt and of the completion that follows it, EOS included unless the completion is cut."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    is_cut: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -29,26 +30,75 @@ class Example:
 
 
 class Encoder:
-    """Problem and completion text -> Example, within the limits of the sampling section."""
+    """Problem and completion text -> Example, within the limits of the sampling section and the model's context.
+
+    A prompt that is over its limit, or fills the context, is overlong: it stops the run, or its example is dropped, as
+    ``limit`` says. A completion is cut where its limit or the context ends. It then loses its EOS, and teaches no false
+    ending. A completion that brings an EOS along gets no second one.
+
+    Args:
+        limit: of prompts, beside a completion of one token.
+        ends: token ids that end a completion, besides the tokenizer's EOS.
+    """
 
     def __init__(
-        self, renderer: PromptRenderer, *, max_prompt_tokens: int, max_completion_tokens: int
+        self,
+        renderer: PromptRenderer,
+        limit: PromptLimit,
+        *,
+        max_completion_tokens: int,
+        ends: Collection[int] = (),
     ) -> None:
         self._renderer = renderer
         self._tokenizer = renderer.tokenizer
-        self._limit = PromptLimit(
-            max_prompt_tokens=max_prompt_tokens, completion_tokens=max_completion_tokens
-        )
+        self.limit = limit
+        self._max_completion = max_completion_tokens
+        self._ends = {self._tokenizer.eos_token_id, *ends}
+        self.num_ended = 0
+        """Completions so far that brought an EOS along."""
 
-    def __call__(self, problem: Problem, completion: str) -> Example:
-        """A completion over its limit loses its end, and so its EOS: it teaches no false ending."""
-        prompt = self._renderer.render(problem)
-        self._limit.check(problem, len(prompt.ids))
-        text = self._renderer.completion_after(prompt, problem, completion)
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        self._renderer.refuse_tokens(ids, f"the completion of problem {problem.id!r}")
-        ids = [*ids, self._tokenizer.eos_token_id][: self._limit.completion_tokens]
-        return Example(prompt.ids, tuple(ids))
+    def __call__(self, problem: Problem, completion: str) -> Example | None:
+        """None if the prompt is overlong and such examples are dropped. Raises: RecipeError if it stops the run."""
+        return self.encode_all([(problem, completion)])[0]
+
+    def encode_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Example | None]:
+        """The same for several pairs, tokenized together."""
+        prompts = self._renderer.render_all([problem for problem, _ in pairs])
+        texts = [
+            self._renderer.completion_after(prompt, problem, completion)
+            for prompt, (problem, completion) in zip(prompts, pairs, strict=True)
+        ]
+        for (problem, _), text in zip(pairs, texts, strict=True):
+            check_encodable(f"the completion of problem {problem.id!r}", text)
+        completions = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
+            "input_ids"
+        ]
+        return [
+            self._example(problem, prompt.ids, ids)
+            for (problem, _), prompt, ids in zip(pairs, prompts, completions, strict=True)
+        ]
+
+    def _example(self, problem: Problem, prompt: tuple[int, ...], completion: list[int]) -> Example | None:
+        self._renderer.refuse_tokens(completion, f"the completion of problem {problem.id!r}")
+        if len(prompt) > self.limit.tokens:
+            if self.limit.overlong == "drop":
+                return None
+            self.limit.check(problem, len(prompt), or_else=f"; or leave out such examples with {DROP}")
+        ids = self._ended(completion)
+        room = self._max_completion
+        if self.limit.context is not None:
+            room = min(room, self.limit.context - len(prompt))
+        return Example(prompt, tuple(ids[:room]), is_cut=len(ids) > room)
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """With one EOS at the end: its own, without what blank text may follow, or a new one."""
+        last = max((at for at, token in enumerate(ids) if token in self._ends), default=-1)
+        if last < 0 or self._tokenizer.decode(ids[last + 1 :]).strip():
+            return [*ids, self._tokenizer.eos_token_id]
+        self.num_ended += 1
+        while last > 0 and ids[last - 1] in self._ends:
+            last -= 1
+        return ids[: last + 1]
 
 
 def task_examples(
@@ -69,14 +119,20 @@ def task_examples(
             demonstrate, task_name, problem, random.Random(f"{seed}/demonstration/{position}")
         )
         position += ranks
-        if text is not None:
+        example = None if text is None else encode(problem, text)
+        if example is not None:
             empty = 0
-            yield encode(problem, text)
+            yield example
             continue
         empty += 1
-        if empty >= MAX_EMPTY_DEMONSTRATIONS:
+        if empty >= MAX_EMPTY_DEMONSTRATIONS and text is None:
             raise PluginContractError(
                 f"task {task_name!r} gave no demonstration for {empty} problems in a row"
+            )
+        if empty >= MAX_EMPTY_DEMONSTRATIONS:
+            raise RecipeError(
+                f"task {task_name!r}: {empty} problems in a row have no demonstration or a prompt over "
+                f"{encode.limit.said()}; raise the limit"
             )
 
 
@@ -91,19 +147,57 @@ def _demonstration(
     return text
 
 
-def pair_examples(
-    pairs: Sequence[Pair], encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
-) -> Iterator[Example]:
-    """Endless examples of the given pairs, reshuffled each epoch. All are encoded on first use.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairExamples:
+    """The pairs of a file as examples, and what became of them."""
 
-    Raises: RecipeError naming file and line of the first pair that cannot be an example.
-    """
-    # All at once, so that a prompt over its limit is refused before the training and not in the middle of it.
-    examples = [encode(pair.problem, pair.completion) for pair in pairs]
-    epoch = 0
-    while True:
-        order = list(range(len(examples)))
-        random.Random(f"{seed}/sft/{epoch}").shuffle(order)
-        for index in order[rank::ranks] or order:
-            yield examples[index]
-        epoch += 1
+    examples: Sequence[Example]
+    num_pairs: int
+    num_repeated: int
+    num_ended: int
+    limit: PromptLimit
+
+    @classmethod
+    def encode(cls, pairs: Sequence[Pair], encode: Encoder) -> "PairExamples":
+        """All at once, so that bad data is refused before the training and not in the middle of it.
+
+        Raises: RecipeError naming file and line of a pair that cannot be an example, or if none is left.
+        """
+        found: list[Example | None] = []
+        for start in range(0, len(pairs), CHUNK):
+            found += encode.encode_all([(p.problem, p.completion) for p in pairs[start : start + CHUNK]])
+        examples = [example for example in found if example is not None]
+        if not examples:
+            raise RecipeError(
+                f"data.path: all {len(pairs):,} prompts are over {encode.limit.said()}; raise the limit"
+            )
+        return cls(
+            examples=examples,
+            num_pairs=len(pairs),
+            num_repeated=len(examples) - len(set(examples)),
+            num_ended=encode.num_ended,
+            limit=encode.limit,
+        )
+
+    def line(self) -> str:
+        """For the header of a run."""
+        dropped = self.num_pairs - len(self.examples)
+        cut = sum(example.is_cut for example in self.examples)
+        said = [
+            (dropped, f"dropped (prompt over {self.limit.tokens:,} tokens)"),
+            (self.num_repeated, "repeated, and trained on as often as they are there"),
+            (cut, "with a completion that is cut, and so without EOS"),
+            (self.num_ended, "with an EOS of their own, to which none is added"),
+        ]
+        text = f"{self.num_pairs:,} rows read, {len(self.examples):,} kept"
+        return ", ".join([text, *(f"{count:,} {what}" for count, what in said if count)])
+
+    def stream(self, *, seed: int, rank: int = 0, ranks: int = 1) -> Iterator[Example]:
+        """Endless, reshuffled each epoch."""
+        epoch = 0
+        while True:
+            order = list(range(len(self.examples)))
+            random.Random(f"{seed}/sft/{epoch}").shuffle(order)
+            for index in order[rank::ranks] or order:
+                yield self.examples[index]
+            epoch += 1

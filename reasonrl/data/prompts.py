@@ -46,21 +46,24 @@ class PromptLimit:
             return self.max_prompt_tokens
         return min(self.max_prompt_tokens, self.context - self.completion_tokens)
 
-    def check(self, problem: Problem, tokens: int) -> None:
-        """Raises: RecipeError if a prompt of ``tokens`` tokens is over the limit."""
+    def check(self, problem: Problem, tokens: int, *, or_else: str = "") -> None:
+        """Raises: RecipeError if a prompt of ``tokens`` tokens is over the limit; ``or_else`` is another way out."""
         if tokens > self.tokens:
             raise RecipeError(
-                f"the prompt of problem {problem.id!r} has {tokens} tokens, over {self.said()}; {self.advice(tokens)}"
+                f"the prompt of problem {problem.id!r} has {tokens} tokens, over {self.said()}; "
+                f"{self.advice(tokens)}{or_else}"
             )
 
     def said(self) -> str:
         """The limit in words, with the key that sets it."""
         if self.tokens == self.max_prompt_tokens:
             return f"sampling.max_prompt_tokens={self.max_prompt_tokens}"
-        return (
-            f"the {self.tokens} that the model's context of {self.context} leaves beside max_completion_tokens="
-            f"{self.completion_tokens}"
+        beside = (
+            f"max_completion_tokens={self.completion_tokens}"
+            if self.completion_tokens > 1
+            else "a completion"
         )
+        return f"the {self.tokens} that the model's context of {self.context} leaves beside {beside}"
 
     def advice(self, longest: int) -> str:
         """What to change so that a prompt of ``longest`` tokens fits."""

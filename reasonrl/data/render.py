@@ -48,6 +48,10 @@ class PromptRenderer:
         self._rows = rows
         self.has_folded = False
         """Whether a system text went into a user turn."""
+        self.has_own_bos = False
+        """Whether a prompt began with a BOS, so that the tokenizer's was taken off."""
+        self.takes_off_eos = False
+        """Whether the tokenizer put an EOS behind raw text, which was taken off."""
 
     def render(self, problem: Problem) -> RenderedPrompt:
         """One prompt. Raises: RecipeError as ``render_all``."""
@@ -78,7 +82,7 @@ class PromptRenderer:
         else:
             opened = self._conversation(problem)
             text = opened + _prefix_after(opened, problem.assistant_prefix)
-        _check_encodable(problem, text)
+        check_encodable(f"the prompt of problem {problem.id!r}", text)
         return text
 
     def completion_after(self, prompt: RenderedPrompt, problem: Problem, completion: str) -> str:
@@ -125,7 +129,17 @@ class PromptRenderer:
     def _encode(self, texts: list[str], is_raw: bool) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(texts, add_special_tokens=is_raw, return_attention_mask=False)["input_ids"]
+        encoded = self.tokenizer(texts, add_special_tokens=is_raw, return_attention_mask=False)["input_ids"]
+        return [self._framed(text, ids, is_raw) for text, ids in zip(texts, encoded, strict=True)]
+
+    def _framed(self, text: str, ids: list[int], is_raw: bool) -> list[int]:
+        """With one BOS at most, and without an EOS that the tokenizer has put behind raw text."""
+        bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token
+        if bos and text.startswith(bos) and ids[:2] == [self.tokenizer.bos_token_id] * 2:
+            ids, self.has_own_bos = ids[1:], True
+        if is_raw and ids[-1:] == [self.tokenizer.eos_token_id] and not text.endswith(eos):
+            ids, self.takes_off_eos = ids[:-1], True
+        return ids
 
     def _check_ids(self, problem: Problem, ids: Sequence[int]) -> None:
         if not ids:
@@ -180,12 +194,15 @@ def _one_line(err: BaseException) -> str:
     return f"{type(err).__name__}: {text}" if text else type(err).__name__
 
 
-def _check_encodable(problem: Problem, text: str) -> None:
-    """Half a surrogate pair is no character: tokenizers refuse it without saying where it came from."""
+def check_encodable(where: str, text: str) -> None:
+    """Half a surrogate pair is no character: tokenizers refuse it without saying where it came from.
+
+    Raises: RecipeError naming ``where``.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as err:
         raise RecipeError(
-            f"the prompt of problem {problem.id!r} has a lone surrogate, {text[err.start]!r}, at character "
-            f"{err.start}; expected valid Unicode: correct the task's data"
+            f"{where} has a lone surrogate, {text[err.start]!r}, at character {err.start}; expected valid Unicode: "
+            "correct the task's data"
         ) from err

@@ -17,7 +17,7 @@ from reasonrl.rewards.runner import RewardRunner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """A suite ready to run. ``indices`` are those of its problems in the eval split."""
+    """A suite ready to run. ``indices`` are those of its problems in the eval split; it may have ``asked`` for more."""
 
     name: str
     task: Task
@@ -27,11 +27,19 @@ class Suite:
     samples: int
     sampling: SamplingParams
     seed: int
+    asked: int = 0
     meter: BehaviourMeter = field(default_factory=BehaviourMeter, compare=False, repr=False)
 
     @property
     def problems(self) -> int:
         return len(self.indices)
+
+    def line(self) -> str:
+        """For people: how many problems, and how they are sampled."""
+        count = len(self.indices)
+        fewer = f" ({self.asked:,} asked, {count:,} there)" if count < self.asked else ""
+        how = "greedy" if self.sampling.is_greedy else f"temperature {self.sampling.temperature:g}"
+        return f"{self.name}: {count:,} problem{'s' * (count != 1)}{fewer} x {self.samples}, {how}"
 
     def requests(self, renderer: PromptRenderer, indices: Sequence[int]) -> list[RolloutRequest]:
         """Requests for the given problems. Seeds depend on the problem alone, so every evaluation draws alike."""

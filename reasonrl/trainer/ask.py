@@ -7,7 +7,7 @@ from dataclasses import replace
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.rollouts import sample
-from reasonrl.data.stream import fetch_problem
+from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import PluginContractError, ReasonRLError, RecipeError, one_line, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
@@ -18,6 +18,7 @@ from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import preflight, prompt_limit
+from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.suite_runner import evaluate_suites
 from reasonrl.trainer.targets import Target
 from reasonrl.trainer.workbench import (
@@ -25,7 +26,6 @@ from reasonrl.trainer.workbench import (
     build_backend,
     build_rewards,
     build_suites,
-    build_task,
     open_workbench,
     quiet_libraries,
 )
@@ -38,7 +38,12 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     recipe = target.resolved.recipe
     reporter.waiting("loading tasks")
     suites = build_suites(
-        target.resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
+        target.resolved.suites,
+        tasks=Tasks(plugins, recipe.seed),
+        plugins=plugins,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        logged=set(),
     )
     bench = _open(target, reporter)
     bench.watch.tell = reporter.evaluating
@@ -70,7 +75,7 @@ def generate(
     recipe = resolved.recipe
     assert resolved.task is not None
     reporter.waiting(f"loading task {resolved.task.name}")
-    task = build_task(resolved.task, plugins, recipe.seed)
+    task = Tasks(plugins, recipe.seed).get(resolved.task)
     problem = _problem(task, resolved.task.name, fields)
     bench = _open(target, reporter)
     sampling = sampling_params(recipe)
@@ -104,7 +109,7 @@ def _open(target: Target, reporter: Reporter) -> Workbench:
 
 def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
     if not fields:
-        return fetch_problem(task, name, "eval", 0)
+        return ProblemStream(task, name, "eval", seed=0).fetch(0)
     make = getattr(task, "problem_from_fields", None)
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")

@@ -27,12 +27,14 @@ VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "data
 def describe_bench(
     resolved: AnyResolved, bench: Workbench, run_dir: Path | None, checked: Preflight
 ) -> Lines:
-    """What is known of a run once its model is loaded and its prompts are measured: model, device, prompts, folder."""
+    """What is known of a run once its model is loaded and its prompts are measured."""
     lines = [
         ("model", _model_line(resolved, bench)),
         *_template_lines(resolved, bench),
         ("device", _device_line(bench)),
+        *(("data", text) for text in checked.data),
         *checked.lines(),
+        *_suite_lines(checked, resolved.recipe.evaluation.every),
         ("run folder", str(run_dir)),
     ]
     return [(label, redact_text(text)) for label, text in lines]
@@ -58,6 +60,21 @@ def _template_lines(resolved: AnyResolved, bench: Workbench) -> Iterator[tuple[s
         said.append("takes no system role, so system text stands at the head of the first user turn")
     if said:
         yield "chat template", ", ".join(said)
+    if bench.renderer.has_own_bos:
+        yield (
+            "prompts",
+            f"begin with a {bench.tokenizer.bos_token} of their own, so the tokenizer's is left out",
+        )
+    if bench.renderer.takes_off_eos:
+        yield (
+            "prompts",
+            f"end without the {bench.tokenizer.eos_token} that the tokenizer puts behind raw text",
+        )
+
+
+def _suite_lines(checked: Preflight, every: int) -> Iterator[tuple[str, str]]:
+    when = "; first, last" + (f" and every {every} steps" if every else "")
+    yield from (("evaluation", suite.line() + when) for suite in checked.suites)
 
 
 def _device_line(bench: Workbench) -> str:

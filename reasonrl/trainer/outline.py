@@ -25,21 +25,20 @@ def question_of(resolved: AnyResolved, what: str) -> Outline:
     """What a finished model is asked; ``what`` is ``eval`` or ``generate``."""
     lines = [("model", model_title(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
     if what == "eval":
-        lines += _suite_lines(resolved, is_run=False)
+        lines += _suite_lines(resolved)
     return Outline(
         title=f"reasonrl {reasonrl.__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines]
     )
 
 
 def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:
-    """Task, algorithm, batch arithmetic, evaluations, plugins with versions."""
+    """Task, algorithm, batch arithmetic, plugins with versions."""
     lines = [
         *(
             _rl_lines(resolved)
             if isinstance(resolved, ResolvedRecipe)
             else _sft_lines(resolved, total_steps(resolved))
         ),
-        *_suite_lines(resolved),
         *(("note", text) for text in notes(resolved)),
         ("plugins", ", ".join(used_plugins(resolved, plugins))),
     ]
@@ -83,12 +82,10 @@ def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
     )
 
 
-def _suite_lines(resolved: AnyResolved, *, is_run: bool = True) -> Iterator[tuple[str, str]]:
-    every = resolved.recipe.evaluation.every
-    when = "; first, last" + (f" and every {every} steps" if every else "") if is_run else ""
+def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
     for name, suite in resolved.suites.items():
         how = "greedy" if suite.config.temperature == 0 else f"temperature {suite.config.temperature:g}"
         yield (
             "evaluation",
-            f"{name}: {suite.config.problems} problems x {suite.config.samples}, {how}{when}",
+            f"{name} asks for {suite.config.problems} problems x {suite.config.samples}, {how}",
         )

@@ -1,5 +1,6 @@
 """Every prompt that is known before step 1 is rendered and measured before anything is written."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,10 @@ from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.trainer.sources import too_few
 from reasonrl.trainer.workbench import Workbench
+
+log = logging.getLogger(__name__)
 
 FIRST_PROMPTS = 32
 """Of an endless task, as many prompts are tried before step 1."""
@@ -19,11 +23,15 @@ MAX_PASSED_OVER = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """Training prompts and suites that hold no overlong prompt, and what was found on the way."""
+    """Training prompts and suites that hold no overlong prompt, and what was found on the way.
+
+    ``data``: what became of the rows that were read, for the header.
+    """
 
     source: PromptSource | None
     suites: Sequence[Suite]
     checks: Sequence[PromptCheck]
+    data: Sequence[str] = ()
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """For the header of a run."""
@@ -38,7 +46,11 @@ class Preflight:
 
 
 def preflight(
-    bench: Workbench, sampling: SamplingConfig, suites: Sequence[Suite], stream: ProblemStream | None = None
+    bench: Workbench,
+    sampling: SamplingConfig,
+    suites: Sequence[Suite],
+    stream: ProblemStream | None = None,
+    data: Sequence[str] = (),
 ) -> Preflight:
     """Check every prompt of the suites and of ``stream``, the training problems.
 
@@ -54,10 +66,14 @@ def preflight(
         )
         checks += _check_training(source, bench)
     checked = [_check_suite(suite, bench, sampling) for suite in suites]
+    for suite, _ in checked:
+        if suite.problems < suite.asked and bench.ranks.is_main:
+            log.warning("suite %s", too_few(suite.name, suite.asked, suite.problems))
     return Preflight(
         source=source,
         suites=[suite for suite, _ in checked],
         checks=[*checks, *(check for _, check in checked)],
+        data=data,
     )
 
 

@@ -17,6 +17,7 @@ from reasonrl.trainer.preflight import Preflight, preflight
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
+from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.update import Updater, UpdateSettings
 from reasonrl.trainer.workbench import (
     Workbench,
@@ -24,7 +25,6 @@ from reasonrl.trainer.workbench import (
     build_optimizer,
     build_rewards,
     build_suites,
-    build_task,
     open_workbench,
     quiet_libraries,
 )
@@ -41,10 +41,16 @@ def run_rl(
     check_trackers(recipe.logging.trackers)
     logged: set[tuple[str, str]] = set()
     options.reporter.waiting(f"loading task {resolved.task.name}")
+    tasks = Tasks(plugins, recipe.seed)
+    task = tasks.get(resolved.task)
     suites = build_suites(
-        resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=logged
+        resolved.suites,
+        tasks=tasks,
+        plugins=plugins,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        logged=logged,
     )
-    task = build_task(resolved.task, plugins, recipe.seed)
     stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
     rewards = build_rewards(
         resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged
@@ -62,7 +68,7 @@ def run_rl(
     )
     check_divisible(resolved, bench.ranks)
     options.reporter.waiting("checking prompts")
-    checked = preflight(bench, recipe.sampling, suites, stream)
+    checked = preflight(bench, recipe.sampling, suites, stream, tasks.lines())
     backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options, checked)
 

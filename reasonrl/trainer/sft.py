@@ -16,14 +16,14 @@ from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.data import StepRecord
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import pad_rows
-from reasonrl.data.demonstrations import Encoder, Example, pair_examples, task_examples
+from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
 from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.mode import in_mode, seeded
 from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
-from reasonrl.recipe.schema import SftRecipe
+from reasonrl.recipe.schema import SamplingConfig, SftRecipe
 from reasonrl.trainer import state
 from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.engine import PolicyEngine
@@ -32,11 +32,11 @@ from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.outline import model_title
-from reasonrl.trainer.preflight import preflight
+from reasonrl.trainer.preflight import preflight, prompt_limit
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
 from reasonrl.trainer.schedule import learning_rate_factor
-from reasonrl.trainer.sources import pairs_of
+from reasonrl.trainer.sources import Tasks, pairs_of
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.workbench import (
@@ -44,7 +44,6 @@ from reasonrl.trainer.workbench import (
     build_backend,
     build_optimizer,
     build_suites,
-    build_task,
     open_workbench,
     quiet_libraries,
 )
@@ -64,8 +63,14 @@ def run_sft(
     _refuse_output(output)
     recipe = resolved.recipe
     check_trackers(recipe.logging.trackers)
+    tasks = Tasks(plugins, recipe.seed)
     suites = build_suites(
-        resolved.suites, plugins=plugins, seed=recipe.seed, sampling=recipe.sampling, logged=set()
+        resolved.suites,
+        tasks=tasks,
+        plugins=plugins,
+        seed=recipe.seed,
+        sampling=recipe.sampling,
+        logged=set(),
     )
     options.reporter.waiting(f"loading model {model_title(resolved)}")
     bench = open_workbench(
@@ -77,9 +82,9 @@ def run_sft(
         logging_dir=str(recipe.output_dir),
     )
     options.reporter.waiting("reading demonstrations")
-    examples = open_examples(resolved, plugins, bench)
+    examples, lines = open_examples(resolved, tasks, bench)
     options.reporter.waiting("checking prompts")
-    checked = preflight(bench, recipe.sampling, suites)
+    checked = preflight(bench, recipe.sampling, suites, data=[*tasks.lines(), *lines])
     backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options, checked)
 
@@ -92,25 +97,40 @@ def run_sft(
     return carry_out(run, backend, work)
 
 
-def open_examples(resolved: ResolvedSft, plugins: Plugins, bench: Workbench) -> Iterator[Example]:
-    """The endless examples of this rank; the first one is drawn at once, so that bad data is refused early."""
+def open_examples(
+    resolved: ResolvedSft, tasks: Tasks, bench: Workbench
+) -> tuple[Iterator[Example], list[str]]:
+    """The endless examples of this rank, and what to say of them.
+
+    The first one is drawn at once, so that bad data is refused early.
+    """
     recipe, ranks = resolved.recipe, bench.ranks
-    encode = Encoder(
-        bench.renderer,
-        max_prompt_tokens=recipe.sampling.max_prompt_tokens,
-        max_completion_tokens=recipe.sampling.max_completion_tokens,
-    )
+    encode = open_encoder(bench, recipe.sampling)
+    lines: list[str] = []
     if resolved.task is not None:
-        task = build_task(resolved.task, plugins, recipe.seed)
+        task = tasks.get(resolved.task)
         stream = task_examples(
             task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size
         )
     else:
         assert recipe.data is not None  # the schema has seen to it
-        pairs = pairs_of(recipe.data)
-        stream = pair_examples(pairs, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
+        pairs = PairExamples.encode(pairs_of(recipe.data), encode)
+        lines.append(f"{recipe.data.path}: {pairs.line()}")
+        stream = pairs.stream(seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     first = next(stream)
-    return _chain(first, stream)
+    return _chain(first, stream), lines
+
+
+def open_encoder(bench: Workbench, sampling: SamplingConfig) -> Encoder:
+    """What makes examples for this model."""
+    model: Any = bench.policy.model
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return Encoder(
+        bench.renderer,
+        prompt_limit(bench, sampling, completion_tokens=1),
+        max_completion_tokens=sampling.max_completion_tokens,
+        ends=ends if isinstance(ends, list | tuple) else [ends] if ends is not None else [],
+    )
 
 
 def _chain(first: Example, rest: Iterator[Example]) -> Iterator[Example]:
@@ -208,6 +228,7 @@ class SftTrainer:
         tokens = ranks.sums([sum(lengths), padded_tokens(lengths, plan)])
         metrics["batch/train_tokens"] = tokens[0]
         metrics["batch/padding_frac"] = 1.0 - tokens[0] / tokens[1]
+        metrics["batch/cut_completions"] = ranks.sums([sum(example.is_cut for example in batch)])[0]
         return metrics
 
     def _next_batch(self) -> list[Example]:

@@ -28,14 +28,14 @@ def refuse_missing(resolved: AnyResolved) -> None:
 
 def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
     """What is in the data that is cheap to read: a line a file. Raises: RecipeError, PluginError."""
-    for key, task in _tasks(resolved).items():
-        size = _bytes_of(key, task)
-        if size is not None and 0 < size <= MAX_CHEAP_BYTES and not missing_modules(task.spec):
-            built = build_task(task, plugins, resolved.recipe.seed)
-            yield from map(str, fetch_summaries(built, task.name))
-            for name, suite in resolved.suites.items():
-                if suite.task == task and held_out(suite, built) < suite.config.problems:
-                    yield too_few(name, suite, held_out(suite, built))
+    tasks = Tasks(plugins, resolved.recipe.seed)
+    cheap = [task for key, task in _tasks(resolved).items() if _is_cheap(key, task)]
+    for task in cheap:
+        tasks.get(task)
+    yield from tasks.lines()
+    for name, suite in resolved.suites.items():
+        if suite.task in cheap and (there := held_out(suite, tasks.get(suite.task))) < suite.config.problems:
+            yield f"suite {too_few(name, suite.config.problems, there)}"
     data = resolved.recipe.data if isinstance(resolved, ResolvedSft) else None
     if data is not None:
         size = local_size(data.path, key="data.path")
@@ -50,7 +50,28 @@ def pairs_of(data: DataConfig) -> list[Pair]:
     )
 
 
-def build_task(component: Component, plugins: Plugins, seed: int) -> Task:
+class Tasks:
+    """The tasks of one recipe. What several slots name alike is built once: its data is read once."""
+
+    def __init__(self, plugins: Plugins, seed: int) -> None:
+        self._plugins, self._seed = plugins, seed
+        self._built: list[tuple[Component, Task]] = []
+
+    def get(self, component: Component) -> Task:
+        """The task of that slot. Raises: RecipeError, PluginError."""
+        for known, task in self._built:
+            if known == component:
+                return task
+        task = _build(component, self._plugins, self._seed)
+        self._built.append((component, task))
+        return task
+
+    def lines(self) -> list[str]:
+        """What became of the rows that the tasks so far have read."""
+        return [str(s) for component, task in self._built for s in fetch_summaries(task, component.name)]
+
+
+def _build(component: Component, plugins: Plugins, seed: int) -> Task:
     """The task, checked against its protocol."""
     task = plugins.build(component.spec, component.config, TaskContext(seed=seed))
     if not isinstance(task, Task):
@@ -67,9 +88,9 @@ def held_out(suite: ResolvedSuite, task: Task) -> int:
     return suite.config.problems if size is None else min(size, suite.config.problems)
 
 
-def too_few(name: str, suite: ResolvedSuite, count: int) -> str:
+def too_few(name: str, asked: int, there: int) -> str:
     """Said where a suite has fewer problems than it asks for."""
-    return f"suite {name}: {suite.config.problems:,} problems asked, {count:,} there"
+    return f"{name}: {asked:,} problems asked, {there:,} there"
 
 
 def _tasks(resolved: AnyResolved) -> dict[str, Component]:
@@ -79,6 +100,12 @@ def _tasks(resolved: AnyResolved) -> dict[str, Component]:
         if suite.task not in found.values():
             found[f"evaluation.suites.{name}.task"] = suite.task
     return found
+
+
+def _is_cheap(key: str, task: Component) -> bool:
+    """Whether the task reads small files, and nothing else. Raises: RecipeError if one is not there."""
+    size = _bytes_of(key, task)
+    return size is not None and 0 < size <= MAX_CHEAP_BYTES and not missing_modules(task.spec)
 
 
 def _bytes_of(key: str, task: Component) -> int | None:

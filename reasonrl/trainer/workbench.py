@@ -11,9 +11,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
 from reasonrl.contracts.data import SamplingParams
-from reasonrl.contracts.protocols import RewardContext, RolloutContext
+from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task
 from reasonrl.data.render import PromptRenderer
-from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
@@ -24,7 +23,7 @@ from reasonrl.recipe.resolved import Component, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner, RewardSlot
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.sources import build_task
+from reasonrl.trainer.sources import Tasks, held_out
 from reasonrl.trainer.suite_runner import EvaluationWatch
 
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
@@ -132,32 +131,36 @@ def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: Criti
 def build_suites(
     suites: Mapping[str, ResolvedSuite],
     *,
+    tasks: Tasks,
     plugins: Plugins,
     seed: int,
     sampling: SamplingConfig,
     logged: set[tuple[str, str]],
 ) -> list[Suite]:
-    """Every suite of a recipe, bounded by the size of its task's eval split."""
-    return [_build_suite(name, suite, plugins, seed, sampling, logged) for name, suite in suites.items()]
+    """Every suite of a recipe, bounded by the size of its task's eval split. Raises: RecipeError if that is empty."""
+    return [
+        _build_suite(name, suite, tasks.get(suite.task), plugins, seed, sampling, logged)
+        for name, suite in suites.items()
+    ]
 
 
 def _build_suite(
     name: str,
     suite: ResolvedSuite,
+    task: Task,
     plugins: Plugins,
     seed: int,
     sampling: SamplingConfig,
     logged: set[tuple[str, str]],
 ) -> Suite:
-    task = build_task(suite.task, plugins, seed)
-    size = ProblemStream(task, suite.task.spec.name, "eval", seed=seed).size  # refuses an empty split
     limit = suite.config.max_completion_tokens or sampling.max_completion_tokens
     return Suite(
         name=name,
         task=task,
         task_name=suite.task.spec.name,
         rewards=build_rewards(suite.rewards, plugins, seed, limit, logged),
-        indices=range(suite.config.problems if size is None else min(size, suite.config.problems)),
+        indices=range(held_out(suite, task)),
+        asked=suite.config.problems,
         samples=suite.config.samples,
         sampling=SamplingParams(
             temperature=suite.config.temperature, max_completion_tokens=limit, stop=tuple(sampling.stop)

@@ -114,6 +114,45 @@ def test_a_check_reads_examples_to_imitate(folder: Path) -> None:
     )
 
 
+def test_a_run_says_what_it_reads_and_how_many_problems_a_suite_has(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = CliRunner().invoke(app, ["train", recipe(), "evaluation.suites.held_out.problems=100"])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert f"data {SUMMARY}" in said
+    assert "evaluation held_out: 7 problems (100 asked, 7 there) x 1, temperature 1; first, last" in said
+    assert "100 problems" not in said
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "suite held_out: 100 problems asked, 7 there"
+    ]
+    done = CliRunner().invoke(app, ["train", "mine.yaml", "evaluation.suites.held_out.problems=7"])
+    assert "held_out: 7 problems x 1" in done.output
+
+
+def test_a_run_reads_its_data_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reasonrl_countdown import dataset
+
+    calls = []
+    read = dataset._read
+    monkeypatch.setattr(dataset, "_read", lambda config: calls.append(config) or read(config))
+    other = "{problems: 1, task: {name: countdown, template: compact}}"
+    suites = f"evaluation.suites={{a: {{problems: 1}}, b: {{problems: 2}}, c: {other}}}"
+    done = CliRunner().invoke(app, ["train", recipe(), suites])
+    assert done.exit_code == 0, done.output
+    assert len(calls) == 1
+
+
+def test_an_empty_split_is_named_by_every_command(folder: Path) -> None:
+    write("nums.jsonl", *GOOD[:2])
+    for command in (["train", recipe()], ["eval", "countdown-base", "--recipe", "mine.yaml"]):
+        assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in run(
+            *command, code=2
+        )
+    said = run("generate", "countdown-base", "--recipe", "mine.yaml", code=2)
+    assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in said
+
+
 def test_a_hub_data_set_and_a_large_file_are_not_read_by_a_check(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,80 @@ def test_bad_demonstrations_end_with_one_line_and_write_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def small_context(folder: Path, positions: int) -> Path:
+    """A model with learned positions: beyond its context the forward pass is an IndexError."""
+    from transformers import AutoModelForCausalLM
+
+    from reasonrl.testing.models import byte_tokenizer, tiny_config
+
+    AutoModelForCausalLM.from_config(tiny_config("gpt2", max_positions=positions)).save_pretrained(folder)
+    byte_tokenizer("gpt2").save_pretrained(folder)
+    return folder
+
+
+def write_pairs(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_does_not_fit_the_models_context_is_cut_and_counted(tmp_path: Path) -> None:
+    model = small_context(tmp_path / "model", 32)
+    rows = [{"prompt": "1+1=", "completion": c} for c in ("2", "2<|endoftext|>", "y" * 200, "2")]
+    file = write_pairs(tmp_path / "pairs.jsonl", *rows)
+    limits = {"max_prompt_tokens": 500, "max_completion_tokens": 500}
+    path = from_file(tmp_path, model, file, sampling=limits, sft={"max_tokens": 50, "tokens_per_batch": 50})
+    done = sft(path, tmp_path / "run")
+    said = (
+        f"{file}: 4 rows read, 4 kept, 2 repeated, and trained on as often as they are there, 1 with a completion that "
+        "is cut, and so without EOS, 1 with an EOS of their own, to which none is added"
+    )
+    assert said in " ".join(done.output.split())
+    (line,) = metrics_of(tmp_path / "run")
+    assert line["batch/cut_completions"] == 1
+    assert line["batch/train_tokens"] == 3 * 6 + 32
+
+
+def test_a_prompt_that_fills_the_context_stops_or_is_dropped(tmp_path: Path) -> None:
+    model = small_context(tmp_path / "model", 32)
+    rows = [{"prompt": p, "completion": "yes"} for p in ("1+1=", "x" * 32)]
+    file = write_pairs(tmp_path / "pairs.jsonl", *rows)
+    limits = {"max_prompt_tokens": 500, "max_completion_tokens": 500}
+    path = from_file(tmp_path, model, file, sampling=limits, sft={"max_tokens": 8, "tokens_per_batch": 8})
+    done = sft(path, tmp_path / "run", code=2)
+    assert (
+        f"the prompt of problem '{file}:2' has 32 tokens, over the 31 that the model's context of 32"
+        in done.stderr
+    )
+    assert "or leave out such examples with sampling.overlong_prompts=drop" in done.stderr
+    assert not (tmp_path / "run").exists()
+    done = sft(path, tmp_path / "run", "sampling.overlong_prompts=drop")
+    assert "2 rows read, 1 kept, 1 dropped (prompt over 31 tokens)" in " ".join(done.output.split())
+
+
+def test_columns_messages_and_formats_train_alike(tiny_model: Path, tmp_path: Path) -> None:
+    """The same pairs, three ways: the same losses."""
+    turns = [[{"role": "user", "content": p}, {"role": "assistant", "content": c}] for p, c in PAIRS if c]
+    losses = []
+    for name, data, rows in (
+        ("messages", {}, [{"messages": t} for t in turns]),
+        (
+            "columns",
+            {"prompt": "x.ask", "completion": "say"},
+            [{"x": {"ask": t[:1]}, "say": t[1:]} for t in turns],
+        ),
+        ("mixed", {"completion": "answer"}, [{"prompt": t[:1], "answer": t[1]["content"]} for t in turns]),
+    ):
+        file = write_pairs(tmp_path / f"{name}.jsonl", *rows)
+        sections = {
+            "data": {"path": str(file), **data},
+            "sft": {"max_tokens": 300, "tokens_per_batch": 150},
+            "sampling": {"max_prompt_tokens": 80},
+        }
+        sft(from_file(tmp_path, tiny_model, file, **sections), tmp_path / name)
+        losses.append([line["loss/sft"] for line in metrics_of(tmp_path / name)])
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_a_finished_model_needs_its_data_no_more(tiny_model: Path, tmp_path: Path, file: Path) -> None:
     suites = {"held_out": {"problems": 2, "task": {"name": "counting"}}}
     sft(from_file(tmp_path, tiny_model, file, evaluation={"every": 0, "suites": suites}), tmp_path / "run")

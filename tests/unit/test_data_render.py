@@ -63,6 +63,37 @@ def test_there_is_one_bos_either_way(prompt: Any) -> None:
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
+@pytest.mark.parametrize("prompt", ["<s>2+2?", "<s>", (Message(role="user", content="<s>"),)])
+def test_a_bos_of_the_text_is_not_doubled(prompt: Any) -> None:
+    tokenizer = with_bos()
+    if not isinstance(prompt, str):
+        tokenizer.chat_template = "<s>{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    one = PromptRenderer(tokenizer)
+    ids = one.render(Problem(id="p", prompt=prompt)).ids
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert ids[0] == tokenizer.bos_token_id
+    assert one.has_own_bos
+
+
+def test_an_eos_that_the_tokenizer_puts_behind_raw_text_is_taken_off() -> None:
+    """A prompt is continued; an EOS that the text itself ends with is the text's own affair."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = with_bos()
+    ends = {token: tokenizer.convert_tokens_to_ids(token) for token in ("<s>", tokenizer.eos_token)}
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"<s> $A {tokenizer.eos_token}", special_tokens=list(ends.items())
+    )
+    one = PromptRenderer(tokenizer)
+    plain = PromptRenderer(with_bos())
+    problem = Problem(id="p", prompt="2+2?")
+    assert one.render(problem).ids == plain.render(problem).ids
+    assert one.takes_off_eos
+    assert not plain.takes_off_eos
+    ended = Problem(id="p", prompt=f"2+2?{tokenizer.eos_token}")
+    assert one.render(ended).ids[-1] == tokenizer.eos_token_id
+
+
 def test_prompts_rendered_together_are_those_rendered_alone_in_order() -> None:
     problems = [
         Problem(id=str(i), prompt=f"{i}" * i if i % 3 else (Message(role="user", content=f"{i}"),))
