@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from support.chat_templates import FOLDS_SYSTEM, OPENS_THINKING, QWEN3, R1, SHAPES, chat_model
+from support.chat_templates import CHATML, FOLDS_SYSTEM, OPENS_THINKING, QWEN3, R1, SHAPES, chat_model
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -118,6 +118,7 @@ def test_another_template_stays_with_the_saved_model_and_is_part_of_the_runs_ide
     file.rename(moved)
     asked = cli("generate", run)  # the saved tokenizer has it
     assert asked.exit_code == 0, asked.output
+    assert "system: Think first.\n\nuser: eval 0\n" in asked.output
     lost = cli("resume", run, "trainer.steps=2")
     assert lost.exit_code == 2
     assert "model.chat_template: no such file" in lost.output
@@ -126,3 +127,43 @@ def test_another_template_stays_with_the_saved_model_and_is_part_of_the_runs_ide
     changed = cli("resume", run, "trainer.steps=3")
     assert changed.exit_code == 2
     assert "tokenizer.sha256" in changed.output
+
+
+def test_a_preview_shows_turns(tmp_path: Path) -> None:
+    shown = cli("tasks", "preview", "prompts", "-n", "1", "form=prefix")
+    assert shown.exit_code == 0, shown.output
+    lines = [line.removeprefix("  | ") for line in shown.output.splitlines()]
+    turns = ["system: Think first.", "user: train 0", "assistant: Step by step."]
+    assert [line for line in lines if line.partition(":")[0] in ("system", "user", "assistant")] == turns
+    as_json = json.loads(cli("tasks", "preview", "prompts", "-n", "1", "form=prefix", "--json").stdout)
+    assert [turn["role"] for turn in as_json[0]["prompt"]] == ["system", "user", "assistant"]
+
+
+TOOL = CHATML + "{% if add_generation_prompt %}<tool>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "task", "holds"),
+    [
+        (CHATML, {"say": "<tool>", "problems": 40}, "the prompt of problem 'prompts/train/0'"),
+        (CHATML, {"say": "<tool>"}, "the prompt of problem 'prompts/train/0'"),
+        (TOOL, {"form": "chat"}, "the prompt of problem 'prompts/train/0'"),
+        (CHATML, {"form": "chat"}, ""),
+    ],
+    ids=["data set", "endless", "template", "never"],
+)
+def test_an_added_token_that_the_model_lacks_is_refused_only_where_it_occurs(
+    tmp_path: Path, template: str, task: dict[str, Any], holds: str
+) -> None:
+    model = chat_model(tmp_path / "model", template)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["<tool>"], special_tokens=True)
+    tokenizer.save_pretrained(model)
+    done = cli("train", recipe(tmp_path, {"path": str(model)}, task={"name": "prompts", **task}))
+    assert (done.exit_code == 0) == (not holds), done.output
+    if holds:
+        assert done.exit_code == 2
+        assert (
+            f"error: {holds} holds token '<tool>' (id 258), but the model has 258 embeddings; " in done.output
+        )
+        assert not (tmp_path / "runs").exists()
