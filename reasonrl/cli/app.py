@@ -135,7 +135,10 @@ def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="trainer.steps=N trains for longer than planned."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Changes, such as trainer.steps=N to train for longer; limits, memory and logging may change too.",
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")
