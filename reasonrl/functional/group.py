@@ -29,7 +29,8 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
     rows = scored.detach().cpu().numpy().nonzero()[0]
     _, group = np.unique(group_ids.detach().cpu().numpy()[rows], return_inverse=True)
     out = np.zeros(host.shape[0])
-    with np.errstate(all="ignore"):  # a reward that is not finite gives NaN, which the update counts and skips
+    # A reward that is not finite gives NaN, which the update counts and skips.
+    with np.errstate(all="ignore"):
         out[rows] = _normalize(host[rows].astype(np.float64), group, scale)
     return torch.from_numpy(out.astype(host.dtype)).to(rewards.device)
 
