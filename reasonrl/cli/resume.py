@@ -19,8 +19,4 @@ def run_resume(
     with open_reporter(plain) as reporter:
         result = run.resume(target, overrides, strict=strict, plugin_files=plugin_files, reporter=reporter)
     if result.outcome == ALREADY_DONE:
-        steps = result.summary["steps"]
-        typer.echo(
-            f"{target} is finished: {steps} steps, model in {result.model_path}; "
-            f"to go on for longer: reasonrl resume {target} trainer.steps={2 * steps}"
-        )
+        typer.echo(result.note)

@@ -13,7 +13,7 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.recipe.reward_files import RewardFileConfig
 
-LONGER = "the learning rate follows its schedule for the new length"
+LONGER = "the learning rate goes on from where it stands, to the new end of its schedule"
 SAME = "the results are those of a run without a break"
 ROUNDING = "the results agree with a run without a break up to rounding"
 COURSE = "from here on the results are not those of a run without a break"
@@ -76,6 +76,11 @@ def _providers(resolved: AnyResolved, plugins: Plugins) -> list[Any]:
         for c in components(resolved)
         if not isinstance(c.config, RewardFileConfig)
     ]
+
+
+def is_length(override: str) -> bool:
+    """Whether a ``key=value`` says how long the run is."""
+    return CHANGEABLE.get(override.partition("=")[0].strip()) == LONGER
 
 
 def is_changeable(key: str) -> bool:

@@ -29,7 +29,7 @@ from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.rollout_metrics import rollout_metrics
-from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.schedule import Schedule
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
@@ -54,6 +54,7 @@ class TrainerParts:
     reference: Any | None
     tokenizer: Any
     optimizer: Any
+    schedule: Schedule
     updater: Updater
     suites: Sequence[Suite]
     watch: EvaluationWatch
@@ -81,6 +82,7 @@ class Trainer:
             "policy_version": self._p.updater.policy_version,
             "consecutive_skips": self._p.updater.consecutive_skips,
             "algorithm": self._p.algorithm.state_dict(),
+            "plans": self._p.schedule.to_json(),
         }
 
     def restore(self, progress: Mapping[str, Any]) -> None:
@@ -226,7 +228,7 @@ class Trainer:
         return suite_metrics(results)
 
     def _set_learning_rate(self, step: int) -> None:
-        factor = learning_rate_factor(self._p.recipe.optimizer, step, self._p.recipe.trainer.steps)
+        factor = self._p.schedule.factor(step)
         for group in self._p.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 

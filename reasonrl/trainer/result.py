@@ -17,3 +17,5 @@ class RunResult:
     run_dir: Path | None
     model_path: Path | None
     summary: Mapping[str, Any]
+    note: str = ""
+    """Of a run that was finished before: what there is of it, and how it can go on."""

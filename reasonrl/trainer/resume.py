@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasonrl.checkpoint.models import step_dir
 from reasonrl.checkpoint.run_dir import refuse_in_use
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.recipe.resolved import AnyResolved, ResolvedSft
 from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
 
 
@@ -44,6 +45,27 @@ def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none, or cut off by a full disk; the checkpoints tell
     return summary if is_done else None
+
+
+def finished_text(run_dir: Path, resolved: AnyResolved, steps: int, newest: int | None) -> str:
+    """What there is of a finished run whose newest checkpoint is that of step ``newest``, and how to go on."""
+    if isinstance(resolved, ResolvedSft):
+        key, length = "sft.max_tokens", resolved.recipe.sft.max_tokens
+    else:
+        key, length = "trainer.steps", steps
+    command = f"reasonrl resume {run_dir} {key}="
+    if newest == steps:
+        model = step_dir(run_dir, newest)
+        return f"{run_dir} is finished: {steps} steps, model in {model}; to go on for longer: {command}{2 * length}"
+    if newest is None:
+        return (
+            f"{run_dir} is finished: {steps} steps, but its checkpoints are gone; to train it again from its start: "
+            f"{command}{length}"
+        )
+    return (
+        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is gone; the newest is step "
+        f"{newest}, {step_dir(run_dir, newest)}; to train the rest again from there: {command}{length}"
+    )
 
 
 def _identity_then(run_dir: Path, used: Mapping[str, str]) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.trainer.algorithm import AlgorithmCalls
+from reasonrl.trainer.ending import carry_out
 from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import Preflight, preflight
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
+from reasonrl.trainer.runs import OpenRun, RunOptions, make_driver, open_run
 from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.update import Updater, UpdateSettings
 from reasonrl.trainer.workbench import (
@@ -106,6 +107,7 @@ def _assemble(
         reference=reference.forward if reference else None,
         tokenizer=bench.tokenizer,
         optimizer=optimizer,
+        schedule=run.schedule,
         updater=Updater(
             policy=policy,
             optimizer=optimizer,

@@ -12,10 +12,10 @@ from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.trainer.identity import total_steps
+from reasonrl.trainer.identity import is_length, total_steps
 from reasonrl.trainer.outline import outline_of
 from reasonrl.trainer.result import ALREADY_DONE, RunResult
-from reasonrl.trainer.resume import finished_summary, read_run
+from reasonrl.trainer.resume import finished_summary, finished_text, read_run
 from reasonrl.trainer.run_plugins import load_with
 from reasonrl.trainer.signals import stop_signals
 from reasonrl.trainer.sources import refuse_missing
@@ -77,9 +77,12 @@ def resume(
     resolved = read_run(path, overrides, plugins)
     summary = finished_summary(path, total_steps(resolved))
     if summary is not None:
-        steps = saved_steps(path)
-        model = step_dir(path, steps[-1]) if steps else None
-        return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary)
+        newest = max(saved_steps(path), default=None)
+        is_asked = any(is_length(override) for override in overrides)
+        if newest == summary["steps"] or not is_asked:  # else its end is trained again
+            model = step_dir(path, newest) if newest is not None else None
+            note = finished_text(path, resolved, summary["steps"], newest)
+            return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary, note=note)
     return _carry_out(resolved, plugins, reporter, run_dir=path, resume=True, strict=strict)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,7 @@ from typing import Any
 from reasonrl.checkpoint.models import clear_leftovers, newest_valid, set_aside_later
 from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo
-from reasonrl.errors import (
-    RAISABLE,
-    PluginContractError,
-    ReasonRLError,
-    UnexpectedError,
-    describe,
-    is_out_of_memory,
-    with_notes,
-)
+from reasonrl.errors import RecipeError
 from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import Past, Reporter, SilentReporter
 from reasonrl.observability.reporter import Plan as Announcement
@@ -41,8 +33,8 @@ from reasonrl.trainer.logbook import METRICS, Logbook, said
 from reasonrl.trainer.outline import title_of
 from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.saving import Saver, machine
+from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.state import TrainState, read_state
 from reasonrl.trainer.workbench import Workbench
@@ -78,6 +70,7 @@ class OpenRun:
     logbook: Logbook
     identity: Mapping[str, Any]
     point: ResumePoint | None
+    schedule: Schedule
     stop: StopSignals
 
     @property
@@ -97,7 +90,7 @@ def open_run(
     folder = _open_folder(resolved, bench.ranks, options)
     point: ResumePoint | None = None
     try:
-        point = _find_point(folder, bench.ranks, options, identity)
+        point = _find_point(folder, bench.ranks, options, identity, total_steps(resolved))
         logbook = _open_logbook(resolved, plugins, bench, folder, options, point, checked)
     except BaseException as err:
         if folder is not None:
@@ -109,7 +102,25 @@ def open_run(
                     )
             folder.close()
         raise
-    return OpenRun(folder=folder, logbook=logbook, identity=identity, point=point, stop=options.stop)
+    return OpenRun(
+        folder=folder,
+        logbook=logbook,
+        identity=identity,
+        point=point,
+        schedule=_open_schedule(resolved, bench.ranks, point),
+        stop=options.stop,
+    )
+
+
+def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | None) -> Schedule:
+    config, total = resolved.recipe.optimizer, total_steps(resolved)
+    if point is None:
+        return open_schedule(config, total)
+    step = point.state.step
+    schedule = open_schedule(config, total, after=step, progress=point.state.progress)
+    if ranks.is_main and (text := replanned(schedule, step)):
+        log.warning("%s", text)
+    return schedule
 
 
 def make_driver(
@@ -144,73 +155,6 @@ def make_driver(
     )
 
 
-def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
-    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end.
-
-    Raises: KeyboardInterrupt, a ReasonRLError; UnexpectedError for anything else.
-    """
-    try:
-        with _entered(backend) as engine:
-            work(engine)
-    except BaseException as err:
-        run.stop.defer()  # a signal from here on must not tear the summary
-        told = _told(err, run)
-        try:
-            run.logbook.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
-        except Exception as second:  # noqa: BLE001 - what ended the run is the error to report
-            log.error("the end of the run cannot be written: %s", describe(second))
-        if told is err:
-            raise
-        raise told from err
-    run.stop.defer()
-    summary = run.logbook.finish("completed")
-    return RunResult(
-        outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary
-    )
-
-
-@contextmanager
-def _entered(backend: Any) -> Iterator[Any]:
-    """The engine; one that does not end well hides no earlier error."""
-    engine = backend.__enter__()
-    try:
-        yield engine
-    except BaseException as err:
-        try:
-            backend.__exit__(type(err), err, err.__traceback__)
-        except RAISABLE as second:
-            log.error("the rollout engine did not end well: %s", describe(second))
-        raise
-    backend.__exit__(None, None, None)
-
-
-def _told(error: BaseException, run: OpenRun) -> BaseException:
-    """``error``, or what stands for one that nobody foresaw, with a note of where its traceback is."""
-    if isinstance(error, KeyboardInterrupt):
-        return error
-    is_foreseen = isinstance(error, ReasonRLError)
-    told = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
-    is_of_use = not is_foreseen or isinstance(error, PluginContractError)
-    if is_of_use and (kept := run.logbook.keep_traceback(error)):
-        told.add_note(f"traceback: {kept}")
-    return told
-
-
-def _unexpected_text(error: BaseException, run: OpenRun) -> str:
-    parts = [with_notes(describe(error), error)]
-    if is_out_of_memory(error):
-        section = "sft" if "sft" in run.identity["recipe"] else "trainer"
-        parts.append(
-            f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
-            "with a lower rollout.max_batch_rows if while sampling"
-        )
-    if run.path is not None:
-        saved = run.logbook.model_path
-        parts.append(f"saved: {saved.name if saved else 'nothing yet'}")
-        parts.append(f"to go on: reasonrl resume {run.path}")
-    return "; ".join(parts)
-
-
 def nothing_done(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:
     """The summary of a run that ended before it took a step of its own."""
     return {
@@ -235,7 +179,7 @@ def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> Ru
 
 
 def _find_point(
-    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Mapping[str, Any]
+    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Mapping[str, Any], total: int
 ) -> ResumePoint | None:
     """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
     if not options.resume:
@@ -249,6 +193,10 @@ def _find_point(
     point = ResumePoint(Path(found), read_state(Path(found))) if found else None
     if point is not None:
         refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
+        if point.state.step > total:
+            raise RecipeError(
+                f"{options.run_dir} has done {point.state.step} steps already, got a length of {total}"
+            )
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)

@@ -26,16 +26,15 @@ from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig, SftRecipe
 from reasonrl.trainer import state
 from reasonrl.trainer.driver import StepOutcome
+from reasonrl.trainer.ending import carry_out
 from reasonrl.trainer.engine import PolicyEngine
-from reasonrl.trainer.identity import total_steps
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import preflight, prompt_limit
 from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.runs import OpenRun, RunOptions, carry_out, make_driver, open_run
-from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.runs import OpenRun, RunOptions, make_driver, open_run
 from reasonrl.trainer.sources import Tasks, pairs_of
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
 from reasonrl.trainer.timing import Timer
@@ -156,7 +155,7 @@ class SftTrainer:
         self._suites = suites
         self._examples = examples
         self._num_taken = 0
-        self._total = total_steps(resolved)
+        self._schedule = run.schedule
         optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
         self.policy, self.optimizer = bench.accelerator.prepare(bench.policy, optimizer)
         self._engine = PolicyEngine(engine, self.policy, bench, run.stop)
@@ -168,6 +167,7 @@ class SftTrainer:
         return {
             "examples": self._bench.ranks.gather([self._num_taken]),
             "consecutive_skips": self._guard.consecutive_skips,
+            "plans": self._schedule.to_json(),
         }
 
     def restore(self, progress: Mapping[str, Any]) -> None:
@@ -257,8 +257,7 @@ class SftTrainer:
         return -out.logprobs.sum()
 
     def _apply(self, step: int, loss: float) -> dict[str, float]:
-        optimizer = self._recipe.optimizer
-        rate = optimizer.learning_rate * learning_rate_factor(optimizer, step, self._total)
+        rate = self._recipe.optimizer.learning_rate * self._schedule.factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         is_finite = math.isfinite(loss)

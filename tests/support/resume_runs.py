@@ -156,7 +156,7 @@ def race(recipe: Path | None, run_dir: Path, barrier: Any, ends: Any) -> None:
     quiet()
     import reasonrl.trainer.rl as rl
     from reasonrl.errors import RunDirInUseError
-    from reasonrl.trainer.runs import carry_out
+    from reasonrl.trainer.ending import carry_out
 
     def stay(*args: Any) -> Any:
         ends.wait(60)

@@ -31,7 +31,7 @@ from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
 from reasonrl.trainer.rl import check_divisible
 from reasonrl.trainer.rollout_metrics import is_flat, rollout_metrics
-from reasonrl.trainer.schedule import learning_rate_factor
+from reasonrl.trainer.schedule import open_schedule
 from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.update import rollout_gap
 
@@ -69,8 +69,8 @@ def test_a_minibatch_holds_the_same_prompts_however_many_ranks(ranks: int) -> No
 
 
 def factors(total: int = 8, **options: Any) -> list[float]:
-    config = OptimizerConfig(**options)
-    return [learning_rate_factor(config, step, total) for step in range(1, total + 1)]
+    schedule = open_schedule(OptimizerConfig(**options), total)
+    return [schedule.factor(step) for step in range(1, total + 1)]
 
 
 def test_schedules_by_hand() -> None:

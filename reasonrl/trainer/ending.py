@@ -1,0 +1,87 @@
+"""How a run ends: the engine is left, the summary is written, and an error becomes one line."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from reasonrl.errors import (
+    RAISABLE,
+    PluginContractError,
+    ReasonRLError,
+    UnexpectedError,
+    describe,
+    is_out_of_memory,
+    with_notes,
+)
+from reasonrl.trainer.result import RunResult
+from reasonrl.trainer.runs import OpenRun
+
+log = logging.getLogger(__name__)
+
+
+def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
+    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end.
+
+    Raises: KeyboardInterrupt, a ReasonRLError; UnexpectedError for anything else.
+    """
+    try:
+        with _entered(backend) as engine:
+            work(engine)
+    except BaseException as err:
+        run.stop.defer()  # a signal from here on must not tear the summary
+        told = _told(err, run)
+        try:
+            run.logbook.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
+        except Exception as second:  # noqa: BLE001 - what ended the run is the error to report
+            log.error("the end of the run cannot be written: %s", describe(second))
+        if told is err:
+            raise
+        raise told from err
+    run.stop.defer()
+    summary = run.logbook.finish("completed")
+    return RunResult(
+        outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary
+    )
+
+
+@contextmanager
+def _entered(backend: Any) -> Iterator[Any]:
+    """The engine; one that does not end well hides no earlier error."""
+    engine = backend.__enter__()
+    try:
+        yield engine
+    except BaseException as err:
+        try:
+            backend.__exit__(type(err), err, err.__traceback__)
+        except RAISABLE as second:
+            log.error("the rollout engine did not end well: %s", describe(second))
+        raise
+    backend.__exit__(None, None, None)
+
+
+def _told(error: BaseException, run: OpenRun) -> BaseException:
+    """``error``, or what stands for one that nobody foresaw, with a note of where its traceback is."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    is_foreseen = isinstance(error, ReasonRLError)
+    told = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
+    is_of_use = not is_foreseen or isinstance(error, PluginContractError)
+    if is_of_use and (kept := run.logbook.keep_traceback(error)):
+        told.add_note(f"traceback: {kept}")
+    return told
+
+
+def _unexpected_text(error: BaseException, run: OpenRun) -> str:
+    parts = [with_notes(describe(error), error)]
+    if is_out_of_memory(error):
+        section = "sft" if "sft" in run.identity["recipe"] else "trainer"
+        parts.append(
+            f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
+            "with a lower rollout.max_batch_rows if while sampling"
+        )
+    if run.path is not None:
+        saved = run.logbook.model_path
+        parts.append(f"saved: {saved.name if saved else 'nothing yet'}")
+        parts.append(f"to go on: reasonrl resume {run.path}")
+    return "; ".join(parts)
