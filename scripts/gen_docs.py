@@ -284,7 +284,7 @@ def _prose_and_example(doc: str) -> Iterator[str]:
 
 def directory(plugins: Plugins) -> Iterator[str]:
     """The bundled plugins, then those of ``docs/plugin_directory.yaml``."""
-    yield from ("# Plugin directory", "", "Bundled, and there after `pip install reasonrl`:", "")
+    yield from ("# Plugin directory", "", "Bundled with reasonrl:", "")
     bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
     offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
     yield from table(("plugin", "offers"), offers)

@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from torch import Tensor
 
 from reasonrl import RolloutContext
+from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
@@ -51,7 +52,7 @@ def check_version() -> str:
                 f"pip install '{name}{SUPPORTED}'"
             )
         return found
-    raise RolloutError("vllm: there is a module vllm but no distribution of it; pip install 'reasonrl[vllm]'")
+    raise RolloutError(f"vllm: there is a module vllm but no distribution of it; {install_extra('vllm')}")
 
 
 class LocalEngine:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from reasonrl import RolloutBackendSpec, hookimpl
+from reasonrl.contracts.install import install_extra
 from reasonrl_vllm.config import VLLMConfig
 
 
@@ -15,6 +16,6 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
         factory="reasonrl_vllm.backend:VLLMBackend",
         config=VLLMConfig,
         modules=("vllm",),
-        install="pip install 'reasonrl[vllm]' (without a GPU: docs/vllm.md)",
+        install=f"{install_extra('vllm')} (without a GPU: docs/vllm.md)",
         papers=("arXiv:2309.06180",),
     )

@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft, an optional dependency (``pip install 'reasonrl[lora]'``)."""
+"""Low-rank adapters through peft, an optional dependency: the extra ``lora``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def apply_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     try:
         import peft
     except ImportError as error:
-        raise RecipeError("model.lora needs the package peft: pip install 'reasonrl[lora]'") from error
+        raise RecipeError(f"model.lora needs the package peft: {install_extra('lora')}") from error
     targets: Any = list(config.target_modules)
     options: dict[str, Any] = {"lora_alpha": config.alpha}
     settings = peft.LoraConfig(

@@ -40,7 +40,7 @@ def test_without_vllm_the_engine_is_unavailable_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    wanted = "rollout 'vllm' is unavailable here: no module vllm; pip install 'reasonrl[vllm]'"
+    wanted = "rollout 'vllm' is unavailable here: no module vllm; `pip install -e '.[vllm]'` in the clone"
     checked = cli("recipes", "check", "countdown_grpo", "rollout.name=vllm")
     assert (checked.exit_code, wanted in " ".join(checked.output.split())) == (0, True), checked.output
     refused = cli("train", "countdown_grpo", "rollout.name=vllm")
