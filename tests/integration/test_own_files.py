@@ -125,7 +125,7 @@ def test_a_reward_from_a_file_lives_as_long_as_its_run(
     assert "after step 1" in command("resume", resumed)
     again = [json.loads(line) for line in (resumed / "metrics.jsonl").read_text().splitlines()]
     assert [line["reward/mean"] for line in again] == [line["reward/mean"] for line in lines]
-    figures = json.loads(command("eval", "run", "--json"))
+    figures = json.loads(CliRunner().invoke(app, ["eval", "run", "--json"]).stdout)
     assert (figures["held_out"]["problems"], figures["held_out"]["unscored_frac"]) == (3, 0)
     assert "unscored" not in command("generate", "run", "-n", "2")
 
