@@ -167,9 +167,13 @@ def _quantities_agree(known: Quantity, answer: Quantity) -> bool:
     """A unit that only one of the two gives may be left out; different units are different answers."""
     if known.unit == answer.unit:
         return are_equal(known.value, answer.value)
+    if "" not in (known.unit, answer.unit):
+        return False
     if PERCENT in (known.unit, answer.unit):
-        return "" in (known.unit, answer.unit) and _percentages_agree(known, answer)
-    return "" in (known.unit, answer.unit) and are_equal(known.value, answer.value)
+        return _percentages_agree(known, answer)
+    if answer.unit.startswith("base ") and answer.unit != "base 10":
+        return False  # digits without a base have base 10
+    return are_equal(known.value, answer.value)
 
 
 def _percentages_agree(known: Quantity, answer: Quantity) -> bool:

@@ -37,7 +37,16 @@ _SHORT = frozenset(
 """Plain words of up to three letters that are no product of variables."""
 
 _LINKS = frozenset(str.split("of the per sq cu"))
-_NEVER = frozenset(str.split("and or not no is are if else than then to equals equal times plus minus over"))
+_NEVER = frozenset(
+    str.split(
+        "and or not no is are if else than then to equals equal times plus minus over with remainder below under zero "
+        "negative point squared cubed factorial half halves third thirds fourths fifths sixths sevenths eighths "
+        "ninths tenths hundredths thousandths millionths one two three four five six seven eight nine ten eleven "
+        "twelve twenty thirty forty fifty sixty seventy eighty ninety mil mln mn bn tn"
+    )
+)
+"""Words that say more about a number than what it counts."""
+
 _FUNCTION = re.compile(r"(arc)?(sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi)h?[a-z]?$")
 _FUNCTION_CALL = re.compile("|".join(FUNCTIONS))
 _POWER = r"(?:\s*\^\s*(?:\{\s*(-?\d)\s*\}|(-?\d)))?"
