@@ -47,7 +47,7 @@ def run_preview(
         asked = _task_alone(plugins, task, options, seed or 0)
     else:
         asked = _of_recipe(plugins, recipe, [task, *options] if task else options, seed)
-    entries = _entries(plugins, asked, split, num)
+    entries, data = _entries(plugins, asked, split, num)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
         return
@@ -55,6 +55,8 @@ def run_preview(
         _print_head(asked.resolved, asked.task)
     for entry in entries:
         _print_entry(entry, asked.resolved)
+    for line in data:
+        _say(line)
 
 
 def _task_alone(plugins: "Plugins", name: str | None, options: Sequence[str], seed: int) -> _Asked:
@@ -104,17 +106,22 @@ def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
     return PromptRenderer(tokenizer)
 
 
-def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> list[dict[str, Any]]:
+def _entries(
+    plugins: "Plugins", asked: _Asked, split: "Split", num: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The problems, and what became of the rows that the task read."""
     from reasonrl.contracts.protocols import RewardContext, TaskContext
+    from reasonrl.data.summary import fetch_summaries
     from reasonrl.rewards.runner import RewardRunner
 
     name = asked.task.name
     task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
     problems = _problems(task, name, split, num)
     with RewardRunner.build(asked.rewards, plugins, RewardContext(seed=asked.seed)) as runner:
-        return [
+        entries = [
             _entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems
         ]
+    return entries, list(map(str, fetch_summaries(task, name)))
 
 
 def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":

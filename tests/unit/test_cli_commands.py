@@ -145,6 +145,21 @@ def test_tasks_preview_of_countdown() -> None:
     assert {turn["role"] for turn in entries[0]["prompt"]} <= {"system", "user", "assistant"}
 
 
+def test_tasks_preview_says_what_became_of_the_rows(tmp_path: Path) -> None:
+    rows = [{"nums": [11, 12, n], "target": 23 + n} for n in (13, 14, 15, 15)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = (
+        "countdown",
+        "source=dataset",
+        f"dataset={tmp_path}/n.jsonl",
+        "min_numbers=3",
+        "max_numbers=3",
+    )
+    text = run("tasks", "preview", *arguments, "-n", "1")
+    assert f"{tmp_path}/n.jsonl: 4 rows read, " in text
+    assert json.loads(run("tasks", "preview", *arguments, "-n", "1", "--json"))
+
+
 def test_tasks_preview_for_people() -> None:
     text = run("tasks", "preview", "toy", "-n", "1", "low=3", "high=3", *TOY)
     assert "  | Say 3.>" in text
