@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 SOURCES = ("generated", "dataset")
+PUBLIC_DATA = "Jiayi-Pan/Countdown-Tasks-3to4"
 TEMPLATES = ("base", "chat", "compact")
 MAX_NUMBERS = 6
 MAX_VALUE = 999_999_999
@@ -21,9 +22,9 @@ class CountdownConfig:
         default="generated", metadata={"help": "generated (endless, always solvable) or dataset"}
     )
     dataset: str = field(
-        default="Jiayi-Pan/Countdown-Tasks-3to4",
+        default=PUBLIC_DATA,
         metadata={
-            "help": "for source dataset: hub name, or .jsonl, .json, .csv or .parquet file with nums and target"
+            "help": "for source dataset: hub name, or .jsonl, .json, .csv or .parquet file with nums and target",
         },
     )
     nums_column: str = field(
@@ -76,6 +77,10 @@ class CountdownConfig:
         if not 1 <= self.patient_attempts <= 1000:
             raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
         _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)
+        if self.source != "dataset" and self.dataset != PUBLIC_DATA:
+            raise ValueError(
+                f"dataset must come with source: dataset, got {self.dataset!r} with {self.source}"
+            )
         for name in ("dataset", "nums_column", "target_column"):
             if self.source == "dataset" and not getattr(self, name):
                 raise ValueError(f"{name} must be a name when source is dataset, got ''")

@@ -72,10 +72,12 @@ def check(
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
+    from reasonrl.trainer.ready import refuse_new_run
     from reasonrl.trainer.sources import data_lines
 
     plugins = load_plugins(files=plugin or [])
     resolved = check_recipe(recipe, overrides or [], plugins)
+    refuse_new_run(resolved)
     data = list(data_lines(resolved, plugins))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):

@@ -25,13 +25,26 @@ def set_chat_template(tokenizer: Any, model: ModelConfig) -> None:
     if model.chat_template is None and not args:
         return
     text = _read(model.chat_template) if model.chat_template else _own(tokenizer)
+    _refuse_unread(text, args)
+    defaults = "".join(_default(name, value) for name, value in sorted(args.items()))
+    tokenizer.chat_template = text if text.startswith(defaults) else defaults + text
+
+
+def check_chat_template(model: ModelConfig) -> None:
+    """What can be refused without the model: a template file that cannot be read, or that has no such variable.
+
+    Raises: RecipeError.
+    """
+    if model.chat_template is not None:
+        _refuse_unread(_read(model.chat_template), model.chat_template_args)
+
+
+def _refuse_unread(text: str, args: Mapping[str, Any]) -> None:
     unread = [name for name in args if not re.search(rf"\b{re.escape(name)}\b", text)]
     if unread:
         raise RecipeError(
             f"model.chat_template_args: the chat template reads no {unread[0]!r}; correct the name or remove it"
         )
-    defaults = "".join(_default(name, value) for name, value in sorted(args.items()))
-    tokenizer.chat_template = text if text.startswith(defaults) else defaults + text
 
 
 def _read(path: str) -> str:

@@ -1,31 +1,78 @@
 """Third-party trackers (tensorboard, wandb, ...) through accelerate. They may fail; a run may not because of them."""
 
+import ast
+import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasonrl.errors import RecipeError
+from reasonrl.plugins import nearest
 from reasonrl.redact import redacting_logger
 
 log = redacting_logger(__name__)
 
+PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "aim": (("aim",), "aim"),
+    "clearml": (("clearml",), "clearml"),
+    "comet_ml": (("comet_ml",), "comet-ml"),
+    "dvclive": (("dvclive",), "dvclive"),
+    "mlflow": (("mlflow",), "mlflow"),
+    "swanlab": (("swanlab",), "swanlab"),
+    "tensorboard": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "trackio": (("trackio",), "trackio"),
+    "wandb": (("wandb",), "wandb"),
+}
+"""Tracker -> modules of which it needs one, and what pip installs."""
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Raises RecipeError for a name that accelerate does not know or whose package is not installed."""
-    if not names:
-        return
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    from accelerate.utils import LoggerType
 
-    builtin, installed = {str(kind) for kind in LoggerType}, {str(kind) for kind in get_available_trackers()}
-    known = sorted(LOGGER_TYPE_TO_CLASS)
+def tracker_problem(names: Sequence[str]) -> str:
+    """What is wrong with the names: one that accelerate does not know, or whose package is missing; else empty.
+
+    Imports neither accelerate nor torch.
+    """
+    known = _known() if names else []
     for name in names:
         if name not in known:
-            raise RecipeError(f"logging.trackers: no tracker {name!r}; accelerate knows {', '.join(known)}")
-        if name in builtin and name not in installed:
-            raise RecipeError(
-                f"logging.trackers: {name!r} is not installed here; install its package or remove it"
-            )
+            close = nearest(name, known)
+            hint = f"did you mean '{close}'? " if close else ""
+            return f"no tracker '{name}'; {hint}accelerate knows {', '.join(known)}"
+        modules, package = PACKAGES.get(name, ((), ""))
+        if modules and not any(_is_installed(module) for module in modules):
+            return f"'{name}' is not installed here: pip install {package}, or remove it"
+    return ""
+
+
+def _known() -> list[str]:
+    """The names of accelerate's trackers, those that a plugin has registered included."""
+    loaded = sys.modules.get("accelerate.tracking")
+    if loaded is not None:
+        return sorted(loaded.LOGGER_TYPE_TO_CLASS)
+    spec = importlib.util.find_spec("accelerate")  # of a top-level package: imports nothing
+    source = Path(str(spec.origin)).with_name("tracking.py") if spec is not None else Path()
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (OSError, SyntaxError):
+        return sorted(PACKAGES)
+    names = (_string_keys(node.value) for node in tree.body if _assigns(node, "LOGGER_TYPE_TO_CLASS"))  # type: ignore[attr-defined]
+    return sorted(next(names, PACKAGES))
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def _string_keys(node: ast.expr) -> list[str]:
+    keys = node.keys if isinstance(node, ast.Dict) else []
+    return [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 class Trackers:

@@ -1,7 +1,6 @@
 """Source data to a resolved recipe: names looked up, configs typed, cross-checks. Torch-free."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
 from reasonrl.plugins import Kind, Plugins, nearest
+from reasonrl.recipe.places import is_hub_name, no_model
 from reasonrl.recipe.resolved import (
     AnyResolved,
     Component,
@@ -22,8 +22,6 @@ from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
 from reasonrl.recipe.schema import DEFAULT_ENGINE, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
-
-_HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 
 
 def resolve(source: Source, plugins: Plugins, *, allow_unavailable: bool = False) -> AnyResolved:
@@ -61,6 +59,7 @@ class _Resolver:
             "model_path": self._model_path(recipe.model),
             "source_yaml": to_yaml(_found_again(self.source.data, rewards)),
             "path": self.source.path,
+            "source": self.source,
             "interpolated": frozenset(k for k, v in leaves(data) if "${" in str(v)),
         }
         if isinstance(recipe, SftRecipe):
@@ -239,10 +238,12 @@ class _Resolver:
                 raise self.source.error(("model", "name"), f": its folder is missing: {path}")
             return str(path)
         text = os.path.expanduser(model.path or "")
-        if not Path(text).is_dir() and not _HUB_NAME.match(text):
-            written = str(self.source.data["model"]["path"])
-            shown = written if "${" in written else text  # the environment is the user's own business
+        written = str(self.source.data["model"]["path"])
+        shown = written if "${" in written else text  # the environment is the user's own business
+        if not Path(text).is_dir() and not is_hub_name(text):
             raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {shown!r}")
+        if Path(text).is_dir() and not (Path(text) / "config.json").is_file():
+            raise self.source.error(("model", "path"), f": {no_model(Path(text), shown)}")
         return text
 
     def _needs(self, algorithm: Component) -> Needs:

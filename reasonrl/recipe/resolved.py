@@ -7,6 +7,7 @@ from typing import Any
 
 from reasonrl.contracts.specs import ComponentSpec, Needs, RewardSpec
 from reasonrl.recipe.schema import Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class _Resolved:
     source_yaml: str
     """The recipe after ``extends`` and overrides, interpolations unresolved: what a run folder keeps."""
     path: Path
+    source: Source = field(repr=False, compare=False)
+    """Says in an error where a key was written."""
     interpolated: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
     """Keys whose values came from the environment; shown as they were written."""
 

@@ -1,10 +1,12 @@
 """Bare values of YAML 1.1 that are not what they look like: ``010`` is 8, ``1:30`` is 90, ``on`` is true.
 
-A bare value is a number where YAML and Python read the same number. Where they differ it is refused, with the
-spelling to use.
+A bare value is a number where YAML and Python read the same number. What only YAML takes for a number or a switch is
+refused with the spelling to use; what only Python takes for a number (``nan``, ``-.5``) is text, and a key that wants a
+number says how to write it.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ Place = tuple[tuple[str, ...], int]
 
 _PLAIN_BOOLS = ("true", "false")
 _READERS: tuple[Callable[[str], float], ...] = (int, lambda text: int(text, 0), float)
+_NUMBER = re.compile(r"[-+]?\.?[0-9]")
 _RESOLVER = yaml.SafeLoader("")
 
 
@@ -31,9 +34,10 @@ def surprises(root: yaml.Node) -> Iterator[tuple[Place, str]]:
             yield place, message
 
 
-def is_numeric(text: str) -> bool:
-    """Whether Python reads a number in it."""
-    return _as_python(text) is not None
+def as_yaml(text: str) -> str:
+    """The number that Python reads in ``text``, as YAML has it; empty if there is none."""
+    number = _as_python(text)
+    return "" if number is None else _spelled(number)
 
 
 def _scalars(node: yaml.Node, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[Place, yaml.ScalarNode]]:
@@ -57,7 +61,8 @@ def _is_suspicious(node: yaml.ScalarNode) -> bool:
     if node.style is not None or node.tag != implicit:
         return False
     kind = implicit.rpartition(":")[2]
-    return kind in ("bool", "int", "float", "value") or _as_python(node.value) is not None
+    # OmegaConf reads 1e-4 as a number, which YAML 1.1 does not.
+    return kind in ("bool", "int", "float", "value") or _NUMBER.match(node.value) is not None
 
 
 def _read(texts: list[str]) -> list[Any]:
@@ -90,8 +95,6 @@ def _difference(text: str, value: Any) -> str:
             else f"{text} is {spelled} in YAML; write {spelled}, or {quoted}"
         )
     python = _as_python(text)
-    if isinstance(value, str):
-        return "" if python is None else f"{text} is text in YAML; write {_spelled(python)}, or {quoted}"
     if not isinstance(value, int | float) or (python is None and not math.isfinite(value)):
         return ""  # null, or YAML's own .inf and .nan
     if not math.isfinite(value):

@@ -78,9 +78,7 @@ class ModelConfig:
     name: str | None = option("a model that a plugin ships, see `reasonrl plugins list`", None)
     revision: str | None = option("commit, tag or branch on the hub", None)
     init: Literal["pretrained", "random"] = option("random: only architecture and tokenizer", "pretrained")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto: what the device does best", "auto"
-    )
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto: what the device does best", "auto")
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = option("attention kernel", "auto")
     lora: LoraConfig | None = option("train adapters only; null = all weights", None)
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)

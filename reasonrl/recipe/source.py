@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasonrl.errors import RecipeError, one_line
-from reasonrl.recipe.scalars import is_numeric, surprises
+from reasonrl.recipe.scalars import as_yaml, surprises
 from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret, redact_text, remember
 
 Keys = tuple[str, ...]
@@ -345,7 +345,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_numeric(text) else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if as_yaml(text) else None)
 
 
 _Dumper.add_representer(str, _text_node)

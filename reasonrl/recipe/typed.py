@@ -17,6 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from reasonrl.errors import RecipeError, one_line
 from reasonrl.plugins import nearest
+from reasonrl.recipe.scalars import as_yaml
 from reasonrl.recipe.source import Keys, Source, in_secret
 from reasonrl.redact import REDACTED, hide_values
 
@@ -69,7 +70,9 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
 
 def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     if not _is_strictly(declared, value):
-        raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}")
+        raise source.error(
+            at, f" must be {type_text(declared)}, got {_got(value, at)}{_spelling(declared, value)}"
+        )
     plain, _ = _strip_none(declared)
     if value is None or (plain is type(value) and "${" not in str(value) and plain in _SCALARS):
         return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
@@ -102,6 +105,15 @@ def _is_strictly(declared: Any, value: Any) -> bool:
     if get_origin(plain) is list and get_args(plain) and isinstance(value, list):
         return all(item is not None and _is_strictly(get_args(plain)[0], item) for item in value)
     return True
+
+
+def _spelling(declared: Any, value: Any) -> str:
+    """How YAML has the number that was meant by a text such as ``nan`` or ``-.5``."""
+    plain, _ = _strip_none(declared)
+    if get_origin(plain) is list and isinstance(value, list):
+        return next(filter(None, (_spelling(get_args(plain)[0], item) for item in value)), "")
+    spelled = as_yaml(value) if plain in (int, float) and isinstance(value, str) else ""
+    return f"; write {spelled}" if spelled else ""
 
 
 def _strip_none(declared: Any) -> tuple[Any, bool]:

@@ -6,7 +6,6 @@ from reasonrl.contracts.protocols import AlgorithmContext
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
 from reasonrl.model.reference import build_reference
-from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.trainer.algorithm import AlgorithmCalls
@@ -39,7 +38,6 @@ def run_rl(
     """Everything that can be refused is refused before the run folder exists."""
     quiet_libraries()
     recipe = resolved.recipe
-    check_trackers(recipe.logging.trackers)
     logged: set[tuple[str, str]] = set()
     options.reporter.waiting(f"loading task {resolved.task.name}")
     tasks = Tasks(plugins, recipe.seed)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.checkpoint.models import saved_steps, step_dir
-from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
 from reasonrl.errors import RecipeError
 from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
@@ -14,11 +13,11 @@ from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.trainer.identity import is_length, total_steps
 from reasonrl.trainer.outline import outline_of
+from reasonrl.trainer.ready import refuse_new_run, refuse_unready
 from reasonrl.trainer.result import ALREADY_DONE, RunResult
 from reasonrl.trainer.resume import finished_summary, finished_text, read_run
 from reasonrl.trainer.run_plugins import load_with
 from reasonrl.trainer.signals import stop_signals
-from reasonrl.trainer.sources import refuse_missing
 
 RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
@@ -36,8 +35,7 @@ def train(
     resolved = load_recipe(recipe, overrides, plugins)
     if not isinstance(resolved, ResolvedRecipe):
         raise RecipeError(f"{recipe} is an SFT recipe; run it with `reasonrl sft {recipe}`")
-    refuse_taken(run_dir)
-    refuse_unwritable(resolved.recipe.output_dir, run_dir)
+    refuse_new_run(resolved, run_dir)
     return _carry_out(resolved, plugins, reporter, run_dir=run_dir)
 
 
@@ -58,8 +56,7 @@ def sft(
     resolved = load_recipe(recipe, overrides, plugins)
     if not isinstance(resolved, ResolvedSft):
         raise RecipeError(f"{recipe} has no `sft` section; run it with `reasonrl train {recipe}`")
-    refuse_taken(run_dir)
-    refuse_unwritable(resolved.recipe.output_dir, run_dir)
+    refuse_new_run(resolved, run_dir)
     return _carry_out(resolved, plugins, reporter, output, run_dir=run_dir)
 
 
@@ -83,6 +80,7 @@ def resume(
             model = step_dir(path, newest) if newest is not None else None
             note = finished_text(path, resolved, summary["steps"], newest)
             return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary, note=note)
+    refuse_unready(resolved)
     return _carry_out(resolved, plugins, reporter, run_dir=path, resume=True, strict=strict)
 
 
@@ -94,7 +92,6 @@ def _carry_out(
     **options: Any,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
-    refuse_missing(resolved)  # not when the recipe is read: a finished model needs its data no more
     with stop_signals() as stop:
         told = reporter if reporter is not None and is_first_process() else SilentReporter()
         told.starting(outline_of(resolved, plugins))

@@ -20,7 +20,6 @@ from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_ex
 from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.mode import in_mode, seeded
-from reasonrl.observability.trackers import check_trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig, SftRecipe
@@ -61,7 +60,6 @@ def run_sft(
     quiet_libraries()
     _refuse_output(output)
     recipe = resolved.recipe
-    check_trackers(recipe.logging.trackers)
     tasks = Tasks(plugins, recipe.seed)
     suites = build_suites(
         resolved.suites,

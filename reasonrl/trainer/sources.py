@@ -9,10 +9,11 @@ from reasonrl.data.pairs import Pair, read_pairs
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.datafiles import local_size
-from reasonrl.errors import PluginContractError, plugin_call
+from reasonrl.errors import PluginContractError, RecipeError, plugin_call
 from reasonrl.plugins import Plugins, missing_modules
 from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DataConfig
+from reasonrl.redact import hide_values
 
 MAX_CHEAP_BYTES = 32 * 2**20
 """Data up to this size is read by a mere check."""
@@ -21,15 +22,15 @@ MAX_CHEAP_BYTES = 32 * 2**20
 def refuse_missing(resolved: AnyResolved) -> None:
     """Look for every file that the recipe reads, before anything slow is loaded. Raises: RecipeError."""
     for key, task in _tasks(resolved).items():
-        _bytes_of(key, task)
+        _bytes_of(resolved, key, task)
     if isinstance(resolved, ResolvedSft) and resolved.recipe.data is not None:
-        local_size(resolved.recipe.data.path, key="data.path")
+        _size(resolved, resolved.recipe.data.path, "data.path")
 
 
 def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
     """What is in the data that is cheap to read: a line a file. Raises: RecipeError, PluginError."""
     tasks = Tasks(plugins, resolved.recipe.seed)
-    cheap = [task for key, task in _tasks(resolved).items() if _is_cheap(key, task)]
+    cheap = [task for key, task in _tasks(resolved).items() if _is_cheap(resolved, key, task)]
     for task in cheap:
         tasks.get(task)
     yield from tasks.lines()
@@ -38,7 +39,7 @@ def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
             yield f"suite {too_few(name, suite.config.problems, there)}"
     data = resolved.recipe.data if isinstance(resolved, ResolvedSft) else None
     if data is not None:
-        size = local_size(data.path, key="data.path")
+        size = _size(resolved, data.path, "data.path")
         if size is not None and size <= MAX_CHEAP_BYTES:
             yield f"{data.path}: {len(pairs_of(data)):,} examples"
 
@@ -102,15 +103,25 @@ def _tasks(resolved: AnyResolved) -> dict[str, Component]:
     return found
 
 
-def _is_cheap(key: str, task: Component) -> bool:
+def _is_cheap(resolved: AnyResolved, key: str, task: Component) -> bool:
     """Whether the task reads small files, and nothing else. Raises: RecipeError if one is not there."""
-    size = _bytes_of(key, task)
+    size = _bytes_of(resolved, key, task)
     return size is not None and 0 < size <= MAX_CHEAP_BYTES and not missing_modules(task.spec)
 
 
-def _bytes_of(key: str, task: Component) -> int | None:
+def _size(resolved: AnyResolved, name: str, key: str) -> int | None:
+    """Bytes of a file; None for other data. Raises: RecipeError that says where the recipe names it."""
+    keys = tuple(key.split("."))
+    try:
+        return local_size(name, key=key)
+    except RecipeError as err:
+        hidden = {name: "its value"} if keys in resolved.interpolated else {}
+        raise RecipeError(f"{resolved.source.where(keys)}: {hide_values(str(err), hidden)}") from None
+
+
+def _bytes_of(resolved: AnyResolved, key: str, task: Component) -> int | None:
     """Bytes of all files that the task reads; None if it reads other data too. Raises: RecipeError."""
-    sizes = [local_size(name, key=f"{key}.{option}") for option, name in _reads(task).items() if name]
+    sizes = [_size(resolved, name, f"{key}.{option}") for option, name in _reads(task).items() if name]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 

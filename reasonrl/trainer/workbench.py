@@ -61,10 +61,6 @@ def open_workbench(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     on_cpu = choose_cpu(device)
     dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
-    if dtype not in AUTOCAST:
-        raise RecipeError(
-            f"model.dtype: {model.dtype} would need loss scaling, which reasonrl does not do; use bfloat16 or float32"
-        )
     # accelerate keeps the first precision of a process for good; a second run may ask for another one.
     AcceleratorState._reset_state()
     accelerator = Accelerator(

@@ -1,4 +1,6 @@
-"""Wrong recipes given to ``reasonrl train``: exit status 2 and one line that says where and what; no torch."""
+"""Wrong recipes: exit status 2 and one line that says where and what, the same by ``recipes check`` and by the
+command that would run them; no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,16 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
+from reasonrl.observability.trackers import PACKAGES
 
+ABSENT = next(name for name, (modules, _) in PACKAGES.items() if not any(map(find_spec, modules)))
 GOOD = {
     "name": "name: wrong",
     "model": "model: {name: countdown-base}",
@@ -33,6 +38,7 @@ def good_with(*lines: str) -> str:
     return "\n".join({**GOOD, **given}.values()) + "\n"
 
 
+OTHER_DATA = ("name=countdown", "source=dataset", "dataset=no.csv")
 # (what is wrong, lines that make it so, overrides, what the line must hold)
 LINES: list[tuple[str, list[str], list[str], str]] = [
     ("unknown section", ["trainr: {steps: 3}"], [], "trainr: unknown key; did you mean 'trainer'?"),
@@ -108,7 +114,59 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("override without a key", [], ["=3"], "expected section.key=value"),
     ("override that is no YAML", [], ["trainer.steps=[1"], "the value is not valid YAML"),
     ("sft recipe", ["sft: {max_tokens: 5}"], [], "unknown key"),
+    ("octal number", [], ["seed=010"], "seed: 010 is 8 in YAML; write 8 or 10"),
+    ("switch of YAML 1.1", ["model: {name: countdown-base, gradient_checkpointing: on}"], [], "write true"),
+    ("number in words", [], ["optimizer.learning_rate=nan"], "must be a number, got 'nan'; write .nan"),
+    ("literal line break", ["sampling: {stop: ['\\n']}"], [], 'sampling.stop must be written ["\\n"]'),
+    ("half precision", [], ["model.dtype=float16"], "model.dtype must be one of auto, float32, bfloat16"),
+    ("suite that is not there", [], ["evaluation.suites.gredy=null"], "no such suite to switch off"),
+    ("unknown tracker", [], ["logging.trackers=[wandbb]"], "no tracker 'wandbb'; did you mean 'wandb'?"),
+    ("absent tracker", [], [f"logging.trackers=[{ABSENT}]"], f"'{ABSENT}' is not installed here: pip install"),
+    ("folder that takes no run", [], ["output_dir=/proc/runs"], "cannot create a run folder in /proc/runs"),
+    ("model folder without a model", [], ["model.path=model"], "model.path: model is no model folder: it has no"),
+    ("run for a model", [], ["model.path=run"], "run is a run folder, expected a model folder; its newest model: run/"),
+    ("run that is not there", [], ["model.path=several/run-7"], "no such folder, and not a hub name"),
+    ("data that is not there", ["task: {name: countdown, source: dataset, dataset: ./no.jsonl}"], [],
+     "wrong.yaml:3: task.dataset: no.jsonl: no such file"),
+    ("data that is not used", [], ["task.dataset=./no.jsonl"], "task.dataset must come with source: dataset"),
+    ("data of a suite", [], [f"evaluation.suites.s.task.{option}" for option in OTHER_DATA],
+     "evaluation.suites.s.task.dataset: no.csv: no such file"),
+    ("data that is a pointer", [], ["task.source=dataset", "task.dataset=lfs.jsonl"],
+     "task.dataset: lfs.jsonl: is a Git LFS pointer"),
+    ("empty data", [], ["task.source=dataset", "task.dataset=empty.jsonl"], "task.dataset: empty.jsonl: is empty"),
+    ("template that is not there", [], ["model.chat_template=no.jinja"], "model.chat_template: no such file"),
+    ("empty template", [], ["model.chat_template=empty.jsonl"], "empty.jsonl is empty, expected a Jinja template"),
+    ("variable that no template reads", [], ["model.chat_template=r.py", "model.chat_template_args.deep=true"],
+     "model.chat_template_args: the chat template reads no 'deep'"),
+    ("reward file that is not there", ["rewards: {mine: {path: no.py}}"], [], "wrong.yaml:7: rewards.mine.path "),
+    ("reward file that is no Python", ["rewards: {mine: {path: torn.py}}"], [], "torn.py:1: "),
+    ("reward of another name", ["rewards: {mine: {path: r.py:scor}}"], [], "has no 'scor'; did you mean 'score'?"),
+    ("reward of another form", ["rewards: {mine: {path: r.py:one}}"], [], "has one(completion)"),
+    ("reward that imports what is not there", ["rewards: {mine: {path: far.py}}"], [], "imports 'no_such_module'"),
 ]  # fmt: skip
+SFT = """name: wrong
+model: {name: countdown-base}
+data: {path: %s}
+sft: {max_tokens: 100}
+"""
+SFT_LINES: list[tuple[str, str, list[str], str]] = [
+    ("no demonstrations", "nothing.jsonl", [], "wrong.yaml:3: data.path: nothing.jsonl: no such file"),
+    ("empty demonstrations", "empty.jsonl", [], "data.path: empty.jsonl: is empty"),
+    ("demonstrations that are a pointer", "lfs.jsonl", [], "is a Git LFS pointer"),
+    ("tracker of an sft", "good.jsonl", ["logging.trackers=[wandbb]"], "no tracker 'wandbb'"),
+]
+BESIDE = {  # files in the folder of every wrong recipe, where the commands start
+    "r.py": b"def score(problem, completion): return 1.0\ndef one(completion): return 1.0\n",
+    "torn.py": b"def score(problem\n",
+    "far.py": b"import no_such_module\n",
+    "lfs.jsonl": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+    "empty.jsonl": b"",
+    "good.jsonl": b'{"prompt": "a", "completion": "b"}\n',
+    "model/weights.bin": b"?",
+    "run/run.json": b"{}",
+    "run/checkpoints/step_000003/config.json": b"{}",
+    "several/run-1/run.json": b"{}",
+}
 FILES: list[tuple[str, bytes, str]] = [
     ("empty file", b"", "is empty"),
     ("binary file", bytes(range(256)), "not a text file (UTF-8 expected)"),
@@ -122,21 +180,29 @@ FILES: list[tuple[str, bytes, str]] = [
 
 
 def cases(folder: Path) -> list[tuple[str, list[str], str]]:
-    """(what is wrong, arguments of ``reasonrl train``, what the line holds); each recipe in a folder of its own."""
+    """(what is wrong, the command that runs it, what the line holds); each recipe in a folder of its own."""
     made = []
     for number, (what, lines, overrides, said) in enumerate(LINES):
         path = folder / f"{number}" / "wrong.yaml"
         path.parent.mkdir(parents=True)
         path.write_text(good_with(*lines), encoding="utf-8")
         (path.parent / "other.yaml").write_text("extends: wrong.yaml\n")
-        made.append((what, [str(path), *overrides], said))
+        made.append((what, ["train", str(path), *overrides], said))
+    for what, data, overrides, said in SFT_LINES:
+        path = folder / what / "wrong.yaml"
+        path.parent.mkdir()
+        path.write_text(SFT % data)
+        made.append((what, ["sft", str(path), *overrides], said))
     for what, content, said in FILES:
         path = folder / what / "wrong.yaml"
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-        made.append((what, [str(path)], said))
-    made.append(("a folder", [str(folder)], "is a folder, expected a recipe file"))
-    made.append(("no such file", [str(folder / "nowhere.yaml")], "no such recipe file"))
+        made.append((what, ["train", str(path)], said))
+    made.append(("a folder", ["train", str(folder)], "is a folder, expected a recipe file"))
+    made.append(("no such file", ["train", str(folder / "nowhere.yaml")], "no such recipe file"))
+    for name, content in BESIDE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return made
 
 
@@ -147,42 +213,82 @@ from reasonrl.cli.app import app
 
 for arguments in json.load(sys.stdin):
     started = time.process_time()
-    done = CliRunner().invoke(app, ["train", *arguments])
+    done = CliRunner().invoke(app, arguments)
     loaded = {name.split(".")[0] for name in sys.modules} & {"torch", "transformers", "accelerate", "datasets"}
     seconds = time.process_time() - started
     print(json.dumps([done.exit_code, done.output, sorted(loaded), seconds]))
 """
 
 
-def test_every_wrong_recipe_is_refused_in_one_line_without_torch(tmp_path: Path) -> None:
+def test_every_wrong_recipe_is_refused_in_one_line_without_torch_by_check_and_run_alike(
+    tmp_path: Path,
+) -> None:
     wrong = cases(tmp_path)
     assert len(wrong) >= 50
     before = sorted(p for p in tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE],
-        input=json.dumps([arguments for _, arguments, _ in wrong]),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "REASONRL_PLUGINS": "reasonrl"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for (what, _, said), (code, output, loaded, _) in zip(wrong, answers, strict=True):
+    answers = asked(tmp_path, [arguments for _, arguments, _ in wrong])
+    checked = asked(tmp_path, [["recipes", "check", *arguments] for _, (_, *arguments), _ in wrong])
+    for (what, _, said), (code, output, loaded, _), other in zip(wrong, answers, checked, strict=True):
         lines = output.splitlines()
         assert (code, len(lines), loaded) == (2, 1, []), (what, code, output, loaded)
         assert lines[0].startswith("error: "), (what, output)
         assert said in lines[0], (what, output)
         assert output.removesuffix("\n").isprintable(), (what, output)
+        assert other[:3] == [code, output, loaded], (what, other)
     # Processor time, since the tests share the machine; reading and refusing, without Python's own start.
     slow = {what: round(a[3], 2) for (what, _, _), a in zip(wrong, answers, strict=True) if a[3] > 1.0}
     assert not slow
-    assert sorted(p for p in tmp_path.rglob("*")) == before
+    assert sorted(p for p in tmp_path.rglob("*") if "__pycache__" not in p.parts) == before
 
 
-@pytest.mark.parametrize("number", [0, len(LINES) - 1])
+def asked(folder: Path, commands: list[list[str]]) -> list[list[object]]:
+    """Exit code, output, heavy modules and seconds of each command, all in one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "REASONRL_PLUGINS": "reasonrl"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", [0, 1])
 def test_the_same_in_this_process(number: int, tmp_path: Path) -> None:
     _, arguments, said = cases(tmp_path)[number]
-    done = CliRunner().invoke(app, ["train", *arguments])
+    done = CliRunner().invoke(app, arguments)
     assert (done.exit_code, said in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "rows", "said"),
+    [
+        (
+            "train",
+            good_with("task: {name: countdown, source: dataset, dataset: rows.jsonl}"),
+            '{"nums": [3, 5], "target": 15}\n{"nums": "three", "target": 15}\n',
+            "rows.jsonl:2: ",
+        ),
+        (
+            "train",
+            good_with("task: {name: countdown, source: dataset, dataset: rows.jsonl}"),
+            '{"nums": [3, 5]}\n',
+            "rows.jsonl:1: ",
+        ),
+        ("sft", SFT % "rows.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt": \n', "rows.jsonl:2: "),
+    ],
+)
+def test_bad_rows_of_small_files_are_told_alike(
+    command: str, text: str, rows: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.yaml").write_text(text)
+    (tmp_path / "rows.jsonl").write_text(rows)
+    run, checked = (CliRunner().invoke(app, [*c, "wrong.yaml"]) for c in ([command], ["recipes", "check"]))
+    assert (run.exit_code, run.stderr) == (checked.exit_code, checked.stderr)
+    assert (run.exit_code, checked.stdout) == (2, "")
+    assert said in run.stderr
+    assert not (tmp_path / "runs").exists()

@@ -79,7 +79,10 @@ WRONG_LINES = [
     ("model: {name: lost-base}", "model.name: its folder is missing"),
     ("model: {path: ./nowhere}", "r.yaml:2: model.path: no such folder, and not a hub name: './nowhere'"),
     ("model: {path: /nowhere/at/all}", "model.path: no such folder"),
-    ("model: {name: toy-base, dtype: half}", "model.dtype must be one of auto, float32, bfloat16, float16"),
+    (
+        "model: {name: toy-base, dtype: half}",
+        "model.dtype must be one of auto, float32, bfloat16, got 'half'",
+    ),
     ("model: {name: toy-base, trust_remote_code: true}", "model.trust_remote_code must be false unless path"),
     (
         "model: {name: toy-base, gradient_checkpointing: 3}",

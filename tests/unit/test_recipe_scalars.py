@@ -1,19 +1,21 @@
 """Bare values: one table of what is a number, a switch or text, for files and for overrides alike."""
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
-from reasonrl.recipe.source import read_source, to_yaml
+from reasonrl.recipe.source import Source, read_source, to_yaml
+from reasonrl.recipe.typed import build
 
 READ: list[tuple[str, Any]] = [
     ("40", 40),
@@ -56,13 +58,24 @@ READ: list[tuple[str, Any]] = [
     ("!!str 010", "010"),
     ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
 ]
+TEXT = {  # to Python a number, and how YAML has it
+    "08": "8",
+    "0o17": "15",
+    "0X1f": "31",
+    "-.5": "-0.5",
+    "+.5": "0.5",
+    ".5e3": "500.0",
+    "nan": ".nan",
+    "NaN": ".nan",
+    "inf": ".inf",
+    "-inf": "-.inf",
+    "Infinity": ".inf",
+    "١٢": "12",
+}
 REFUSED: list[tuple[str, str]] = [
     ("010", "010 is 8 in YAML; write 8 or 10, or '010' in quotes for text"),
     ("-010", "-010 is -8 in YAML; write -8 or -10, or"),
     ("0_17", "0_17 is 15 in YAML; write 15 or 17, or"),
-    ("08", "08 is text in YAML; write 8, or '08' in quotes for text"),
-    ("0o17", "0o17 is text in YAML; write 15, or"),
-    ("0X1f", "0X1f is text in YAML; write 31, or"),
     ("1__0", "1__0 is 10 in YAML; write 10, or"),
     ("1_", "1_ is 1 in YAML; write 1, or"),
     ("1:30", "1:30 is 90 in YAML; write 90, or '1:30' in quotes for text"),
@@ -72,17 +85,8 @@ REFUSED: list[tuple[str, str]] = [
     ("Off", "Off is false in YAML; write false, or"),
     ("yes", "yes is true in YAML; write true"),
     ("NO", "NO is false in YAML; write false"),
-    ("-.5", "-.5 is text in YAML; write -0.5, or"),
-    ("+.5", "write 0.5, or"),
-    (".5e3", "write 500.0, or"),
-    ("nan", "nan is text in YAML; write .nan, or"),
-    ("NaN", "write .nan, or"),
-    ("inf", "write .inf, or"),
-    ("-inf", "write -.inf, or"),
-    ("Infinity", "write .inf, or"),
     ("1e400", "1e400 is larger than any number; write .inf, or '1e400' in quotes for text"),
     ("12e45678", "is larger than any number"),
-    ("١٢", "write 12, or"),
     ("=", "= is a special value in YAML; write '=' in quotes"),
 ]
 
@@ -121,6 +125,30 @@ def test_no_number_is_a_number_if_it_is_asked_for(reader: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("text", TEXT)
+def test_what_is_text_in_yaml_is_text(text: str, reader: Any, tmp_path: Path) -> None:
+    assert reader(tmp_path, text) == text
+
+
+@dataclass(frozen=True)
+class Wanted:
+    text: str = ""
+    number: float | None = None
+    numbers: list[float] = field(default_factory=list)
+
+
+@pytest.mark.parametrize(("text", "spelled"), TEXT.items())
+def test_a_key_that_wants_a_number_says_how_to_write_it(text: str, spelled: str) -> None:
+    source = Source(path=Path("r.yaml"), data={})
+    assert build(Wanted, {"text": text}, source, ("task",)) == Wanted(text=text)
+    for key, value in (("number", text), ("numbers", [1.0, text])):
+        with pytest.raises(RecipeError) as caught:
+            build(Wanted, {key: value}, source, ("task",))
+        assert str(caught.value).endswith(f"; write {spelled}")
+        assert isinstance(yaml.safe_load(spelled), int | float)
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_what_is_refused_with_the_spelling_to_use(text: str, said: str, reader: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
@@ -147,11 +175,13 @@ def test_a_secret_is_not_told(tmp_path: Path) -> None:
         assert "1234" not in str(caught.value)
 
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NUMBERLIKE = st.from_regex(
     r"[-+]?[0-9._:eExob]{1,6}|[-+]?\.?(inf|nan|NaN)|on|off|yes|no|true|False", fullmatch=True
 )
 
 
+@patient
 @given(text=NUMBERLIKE)
 def test_what_is_accepted_is_what_python_reads(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -169,6 +199,7 @@ def test_what_is_accepted_is_what_python_reads(text: str, tmp_path_factory: pyte
         assert value == python or (math.isnan(value) and math.isnan(python))
 
 
+@patient
 @given(text=NUMBERLIKE | st.text("0123456789.eE+-_:xonaif ", min_size=1))
 def test_what_is_kept_of_a_text_is_the_text(text: str) -> None:
     kept = to_yaml({"key": text})
@@ -177,7 +208,7 @@ def test_what_is_kept_of_a_text_is_the_text(text: str) -> None:
 
 
 def test_a_kept_text_is_read_again(tmp_path: Path) -> None:
-    for text, _ in REFUSED:
+    for text in [*dict(REFUSED), *TEXT, "1e-4", "40"]:
         quoted = in_file(tmp_path, f"'{text}'")
         (tmp_path / "kept.yaml").write_text(to_yaml({"task": {"key": quoted}}), encoding="utf-8")
         assert read_source(tmp_path / "kept.yaml", []).data["task"]["key"] == text

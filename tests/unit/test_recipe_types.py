@@ -74,7 +74,7 @@ def test_accepted(key: str, given: Any, expected: Any) -> None:
     ("key", "given", "message"),
     [
         ("maybe", 2.0, "task.maybe must be an integer or null, got 2.0"),
-        ("maybe", "3", "task.maybe must be an integer or null, got '3'"),
+        ("maybe", "3", "task.maybe must be an integer or null, got '3'; write 3"),
         ("numbers", ["a"], "task.numbers must be a list, each item a number, got ['a']"),
         ("numbers", [1, True], "task.numbers must be a list, each item a number, got [1, True]"),
         ("numbers", 3, "task.numbers must be a list, each item a number, got 3"),
@@ -84,7 +84,7 @@ def test_accepted(key: str, given: Any, expected: Any) -> None:
         ("named", {"a": {"x": "y"}}, "task.named.a.x must be an integer, got 'y'"),
         ("named", {"a": None}, "task.named.a must be a mapping of keys, got null"),
         ("choice", 3, "task.choice must be one of 1, 2, got 3"),
-        ("ratio", "1e-3", "task.ratio must be a number, got '1e-3'"),
+        ("ratio", "1e-3", "task.ratio must be a number, got '1e-3'; write 0.001"),
         ("ratio", None, "task.ratio must be a number, got null"),
         ("color", 3, "task.color must be one of red, got 3"),
         ("part", 3, "task.part must be a mapping of keys, got 3"),

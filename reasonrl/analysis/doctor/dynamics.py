@@ -52,8 +52,8 @@ def check_updates(run: RunRecords) -> Iterator[Finding]:
         severity="error" if gave_up else "warning",
         check="updates",
         message=f"{total:.0f} updates were left out because something was not finite ({what})",
-        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; with `model.dtype` float16 try "
-        "bfloat16; look for rewards that are no numbers",
+        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; "
+        "look for rewards that are no numbers",
         step=min([step for step, _ in bad] + list(causes.values())),
     )
 

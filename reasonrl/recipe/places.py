@@ -1,0 +1,24 @@
+"""What a text names: a folder here, or a model on the Hugging Face hub. Torch-free."""
+
+import re
+from pathlib import Path
+
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether ``text`` may be a model on the hub; ``runs/none`` is a run that is not there, where there are others."""
+    return _HUB_NAME.match(text) is not None and not holds_runs(Path(text).parent)
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether there are run folders in ``folder``, which is not the working folder."""
+    return folder != Path() and folder.is_dir() and any(folder.glob("*/run.json"))
+
+
+def no_model(folder: Path, shown: str) -> str:
+    """Why a folder without ``config.json`` is no model, and what to name instead."""
+    saved = sorted(folder.glob("checkpoints/step_*/config.json"))
+    if (folder / "run.json").is_file() and saved:
+        return f"{shown} is a run folder, expected a model folder; its newest model: {saved[-1].parent}"
+    return f"{shown} is no model folder: it has no config.json"

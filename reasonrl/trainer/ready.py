@@ -1,0 +1,38 @@
+"""What can be refused without a model: asked by ``recipes check`` and before every run. Torch-free."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
+from reasonrl.errors import RecipeError
+from reasonrl.model.chat_template import check_chat_template
+from reasonrl.observability.trackers import tracker_problem
+from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.trainer.sources import refuse_missing
+
+
+def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> None:
+    """Refuse what would end a new run before its first step.
+
+    Raises: RecipeError, RunDirInUseError.
+    """
+    refuse_taken(run_dir)
+    refuse_unwritable(resolved.recipe.output_dir, run_dir)
+    refuse_unready(resolved)
+
+
+def refuse_unready(resolved: AnyResolved) -> None:
+    """Refuse a recipe that asks for files or packages that are not here. A finished model needs none of them.
+
+    Raises: RecipeError.
+    """
+    source, recipe = resolved.source, resolved.recipe
+    if problem := tracker_problem(recipe.logging.trackers):
+        raise source.error(("logging", "trackers"), f": {problem}")
+    if recipe.model.lora is not None and find_spec("peft") is None:
+        raise source.error(("model", "lora"), " needs the package peft: pip install 'reasonrl[lora]'")
+    try:
+        check_chat_template(recipe.model)
+    except RecipeError as err:
+        raise RecipeError(f"{source.where(('model', 'chat_template'))}: {err}") from err
+    refuse_missing(resolved)
