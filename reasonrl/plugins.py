@@ -22,6 +22,7 @@ from reasonrl.errors import (
     one_line,
     plugin_call,
 )
+from reasonrl.plugin_directory import origin
 from reasonrl.redact import redacting_logger
 
 log = redacting_logger(__name__)
@@ -185,6 +186,8 @@ class Plugins:
             parts.append(f"did you mean '{close}'?")
         if others := [k for k in KINDS if k != kind and (k, name) in self.provided]:
             parts.append(f"'{name}' is {_with_article(others[0])}, not {_with_article(kind)}")
+        if home := origin(kind, name):
+            parts.append(home)
         parts.append(f"installed: {', '.join(names) or 'none'}")
         parts.extend(
             f"plugin {r.label} is {r.status}: {r.error}"

@@ -7,22 +7,20 @@ python scripts/gen_docs.py --check    write nothing; exit status 1 if a page is 
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import yaml
 
 from reasonrl.cli.usage import Usage, usage_of
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
+from reasonrl.plugin_directory import read_directory
 from reasonrl.plugins import Kind, Plugins, load_plugins
 from reasonrl.recipe.schema import Recipe, SftRecipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
-DIRECTORY = FOLDER.parent / "plugin_directory.yaml"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
 EXCERPT = "<!-- not run: an excerpt, the hook's own page has the whole -->"
 COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout")
@@ -283,17 +281,22 @@ def _prose_and_example(doc: str) -> Iterator[str]:
 
 
 def directory(plugins: Plugins) -> Iterator[str]:
-    """The bundled plugins, then those of ``docs/plugin_directory.yaml``."""
+    """The bundled plugins, then those of ``reasonrl/plugin_directory.yaml``."""
     yield from ("# Plugin directory", "", "Bundled with reasonrl:", "")
     bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
     offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
     yield from table(("plugin", "offers"), offers)
     yield from ("Distributions of their own:", "")
-    entries = yaml.safe_load(DIRECTORY.read_text(encoding="utf-8"))
-    columns = ("distribution", "offers", "summary", "where")
-    rows = [[code(e[c]) if c == "distribution" else text(e[c]) for c in columns] for e in entries]
-    yield from table(columns, rows)
-    yield "To add one, see [Publish a plugin](../publish.md): an entry in `docs/plugin_directory.yaml`."
+    rows = [
+        (code(e["distribution"]), text(_offers(e["offers"])), text(e["summary"]), text(e["where"]))
+        for e in read_directory()
+    ]
+    yield from table(("distribution", "offers", "summary", "where"), rows)
+    yield "To add one, see [Publish a plugin](../publish.md): an entry in `reasonrl/plugin_directory.yaml`."
+
+
+def _offers(names: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{kind}{'s' * (len(some) > 1)} {', '.join(some)}" for kind, some in names.items())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasonrl.errors import RecipeError
+from reasonrl.plugin_directory import origin
 from reasonrl.plugins import Plugins, nearest
 from reasonrl.recipe.resolve import resolve
 from reasonrl.recipe.resolved import AnyResolved
@@ -47,5 +48,6 @@ def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
         # Messages name the file; inside the repository a relative path is the one that the user knows.
         return packaged.relative_to(Path.cwd()) if packaged.is_relative_to(Path.cwd()) else packaged
     close = nearest(path.stem, names)
-    hint = f"did you mean '{close}'? " if close else ""
+    home = origin("recipe", path.stem)
+    hint = f"{home}; " if home else f"did you mean '{close}'? " if close else ""
     raise RecipeError(f"{name}: no such recipe file; {hint}packaged recipes: {', '.join(names) or 'none'}")

@@ -12,6 +12,7 @@ import pytest
 
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
+from reasonrl.plugin_directory import read_directory
 from reasonrl.plugins import load_plugins
 from reasonrl.testing import assert_all_hold, check_plugin
 
@@ -116,6 +117,22 @@ def test_every_hook_has_a_page_with_its_exact_signature_and_an_example_that_load
 def test_the_hooks_index_names_them_all() -> None:
     text = (ROOT / "docs" / "hooks" / "index.md").read_text(encoding="utf-8")
     assert re.findall(r"\]\((reasonrl_\w+)\.md\)", text) == HOOKS
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "plugins").glob("*/src")), ids=lambda path: path.parent.name
+)
+def test_the_directory_says_what_each_distribution_offers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package,) = folder.iterdir()
+    monkeypatch.syspath_prepend(folder)
+    plugins = load_plugins(files=[f"{package.name}.plugin"], environ={"REASONRL_PLUGINS": ""})
+    (record,) = [r for r in plugins.records if r.distribution == "--plugin"]
+    (entry,) = [e for e in read_directory() if e["distribution"] == folder.parent.name]
+    offered = [f"{kind} {name}" for kind, names in entry["offers"].items() for name in names]
+    assert sorted(record.provides) == sorted(offered)
+    assert f"pip install -e plugins/{folder.parent.name}" in entry["install"]
 
 
 def test_the_directory_names_every_distribution_of_this_repository() -> None:

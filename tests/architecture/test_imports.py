@@ -18,6 +18,7 @@ PLUGINS = ROOT / "plugins"
 LEVELS = {
     "redact": -1,
     "errors": 0,
+    "plugin_directory": 0,
     "contracts": 1,
     "functional": 2,
     "datafiles": 2,
@@ -57,6 +58,7 @@ TORCH_FREE = (
     "recipe",
     "plugins",
     "plugin_loading",
+    "plugin_directory",
     "plugin_specs",
     "rewards",
     "scaffold",

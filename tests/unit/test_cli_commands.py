@@ -186,6 +186,18 @@ def test_version() -> None:
     assert "reasonrl 0.1" in run("--version")
 
 
+@pytest.mark.parametrize("name", ["multiplication_grpo", "multiplication_grpo.yaml"])
+def test_a_recipe_of_a_distribution_that_is_not_here_says_which(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REASONRL_PLUGINS", "reasonrl")
+    said = run("train", name, code=2)
+    home = "it comes with reasonrl-math: `pip install -e plugins/reasonrl-math` in the clone"
+    assert f"{name}: no such recipe file; {home}; packaged recipes: countdown" in said
+    preview = run("tasks", "preview", "math", code=2)
+    assert f"no task 'math'; {home}; installed: countdown" in preview
+
+
 def test_bad_recipe_ends_training_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
