@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,18 @@ def _is_installed(module: str) -> bool:
         return False
 
 
+def flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Nested JSON as one level of dotted keys; what is no number, text or switch is text, as every tracker takes it."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        dotted = f"{at}.{key}" if at else str(key)
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, dotted)
+        else:
+            found[dotted] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return found
+
+
 class Trackers:
     """All trackers of a run. The first failure is logged and switches them off; metrics.jsonl is complete anyway."""
 
@@ -83,22 +96,26 @@ class Trackers:
         self._names = tuple(names)
         self._on = bool(names)
 
-    def start(self, run_name: str, run_dir: Path | None = None) -> None:
-        """Begin; trackers that keep files keep them in ``run_dir/trackers``."""
+    def start(
+        self, run_name: str, run_dir: Path | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin, with ``config`` as the run's parameters. Trackers that keep files keep them in ``run_dir/trackers``,
+        if they take a folder.
+        """
         if self._on:
-            self._guarded(lambda: self._init(run_name, run_dir))
+            self._guarded(lambda: self._init(run_name, run_dir, flat(config or {})))
 
-    def _init(self, run_name: str, run_dir: Path | None) -> None:
+    def _init(self, run_name: str, run_dir: Path | None, config: Mapping[str, Any]) -> None:
         options: dict[str, Any] = {}
         if run_dir is not None:
             # The accelerator is older than the folder of its run, and so was made with another one.
             folder = run_dir / "trackers"
-            config = self._accelerator.project_configuration
-            config.project_dir, config.logging_dir = str(run_dir), str(folder)
+            places = self._accelerator.project_configuration
+            places.project_dir, places.logging_dir = str(run_dir), str(folder)
             if "wandb" in self._names:
                 folder.mkdir(exist_ok=True)
                 options["wandb"] = {"dir": str(folder), "name": run_dir.name}  # wandb asks for no logging_dir
-        self._accelerator.init_trackers(run_name, init_kwargs=options)
+        self._accelerator.init_trackers(run_name, config=dict(config), init_kwargs=options)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._on:

@@ -19,6 +19,7 @@ from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.trainer.state import TrainState
+from reasonrl.trainer.suite_runner import suite_metrics
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ class Logbook:
         self._run_dir.write_json(
             f"evals/step_{step:06d}/summary.json", {r.name: r.to_json() for r in results}
         )
+        if step == 0 and self._trackers is not None:  # later ones are logged with the step that they follow
+            self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)
 
     def save(

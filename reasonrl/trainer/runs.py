@@ -231,7 +231,7 @@ def _open_logbook(
         options.reporter.planned(_announcement(resolved, bench, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)
-    trackers.start(recipe.name, folder.path if folder else None)
+    trackers.start(recipe.name, folder.path if folder else None, plain)
     logbook = Logbook(
         run_dir=folder,
         info=info,

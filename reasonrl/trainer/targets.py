@@ -8,6 +8,7 @@ from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.errors import PluginNotFoundError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.trainer.run_plugins import tell_edited_rewards
 
@@ -39,7 +40,8 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
     model_path, own_recipe = _locate(target, plugins)
     chosen = recipe or own_recipe
     if chosen is None:
-        raise RecipeError(f"{target} does not say which problems to ask; add --recipe RECIPE")
+        absent = "" if Path(target).exists() else "there is no such folder here, and as a hub model it "
+        raise RecipeError(f"{target}: {absent}does not say which problems to ask; add --recipe RECIPE")
     run = run_of(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
     resolved = load_recipe(chosen, [*overrides, *(["model.chat_template=null"] if run else [])], plugins)
@@ -70,7 +72,7 @@ def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
     try:
         spec = plugins.get("model", target)
     except PluginNotFoundError:
-        if target.startswith((".", "/", "~")) or target.count("/") != 1:
+        if not is_hub_name(target) or target.count("/") != 1:
             known = ", ".join(sorted(s.name for s in plugins.specs("model"))) or "none"
             raise RecipeError(
                 f"no run folder, model folder or model {target!r}; models that plugins ship: {known}"

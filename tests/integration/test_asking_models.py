@@ -84,6 +84,22 @@ def test_an_unknown_target_is_refused(
         assert len(done.output.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["eval", "generate"])
+def test_a_run_that_is_not_there_is_not_taken_for_a_hub_name(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(command, "runs/none")
+    assert done.exit_code == 2
+    assert "runs/none: there is no such folder here, and as a hub model it does not say which" in done.output
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    (tmp_path / "runs" / "other" / "run.json").write_text("{}")
+    for more in ([], ["--recipe", run / "recipe.yaml"]):
+        done = cli(command, "runs/none", *more)
+        assert done.exit_code == 2
+        assert "no run folder, model folder or model 'runs/none'" in done.output
+
+
 def test_a_run_without_a_model_says_so(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

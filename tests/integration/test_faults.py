@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,10 +211,12 @@ class Board(GeneralTracker):
     def start(self) -> None:
         self.folder.mkdir(parents=True)
 
-    def store_init_configuration(self, values: dict[str, Any]) -> None: ...
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        (self.folder / "config").write_text(json.dumps(values))
 
     def log(self, values: dict[str, float], step: int | None, **options: Any) -> None:
-        (self.folder / f"{step}.txt").write_text(str(values["reward/mean"]))
+        assert not (self.folder / f"{step}.txt").exists(), "one call a step"
+        (self.folder / f"{step}.txt").write_text(json.dumps(values))
 
     def finish(self) -> None:
         (self.folder / "finished").touch()
@@ -223,9 +226,23 @@ def test_a_tracker_writes_into_the_folder_of_its_run(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "board", Board)
-    train(tmp_path, tiny_model, logging={"trackers": ["board"]}, code=0)
-    written = {p.name for p in (tmp_path / "run" / "trackers" / "faulty").iterdir()}
-    assert written == {"1.txt", "2.txt", "finished"}
+    sections = {"evaluation": {"every": 0, "suites": {"held_out": {"problems": 3}}}}
+    train(tmp_path, tiny_model, logging={"trackers": ["board"]}, code=0, **sections)
+    folder = tmp_path / "run" / "trackers" / "faulty"
+    assert {p.name for p in folder.iterdir()} == {"config", "0.txt", "1.txt", "2.txt", "finished"}
+    steps = [json.loads((folder / f"{step}.txt").read_text()) for step in range(3)]
+    assert ["eval/held_out/accuracy" in values for values in steps] == [True, False, True]
+    assert ["reward/mean" in values for values in steps] == [False, True, True]
+    first = summary_of(tmp_path / "run")["eval"]["first"]["accuracy"]
+    assert steps[0]["eval/held_out/accuracy"] == first
+    config = json.loads((folder / "config").read_text())
+    assert (config["trainer.steps"], config["algorithm.name"], config["model.lora"]) == (
+        2,
+        "sabotage",
+        "null",
+    )
+    assert config["evaluation.suites.held_out.problems"] == 3
+    assert all(isinstance(value, bool | int | float | str) for value in config.values())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["faulty.yaml", "run"]
 
 

@@ -265,8 +265,8 @@ def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
     class Accelerator:
         trackers = ()
 
-        def init_trackers(self, name: str, init_kwargs: Mapping[str, Any]) -> None:
-            assert (name, init_kwargs) == ("run", {})
+        def init_trackers(self, name: str, config: Mapping[str, Any], init_kwargs: Mapping[str, Any]) -> None:
+            assert (name, config, init_kwargs) == ("run", {"a.b": 1, "a.c": "[1]"}, {})
 
         def log(self, values: Mapping[str, float], step: int) -> None:
             calls.append((dict(values), step))
@@ -274,7 +274,7 @@ def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
                 raise ConnectionError("no network")
 
     trackers = Trackers(Accelerator(), ["board"])
-    trackers.start("run")
+    trackers.start("run", config={"a": {"b": 1, "c": [1]}})
     book = logbook(open_folder(tmp_path), trackers=trackers)
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):
