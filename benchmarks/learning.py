@@ -22,6 +22,7 @@ from learning_report import draw, write_tables
 
 import reasonrl
 from reasonrl.observability.jsonl import read_jsonl
+from reasonrl.observability.reporter import SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.trainer.run import sft
@@ -104,7 +105,7 @@ def measured(folder: Path, seed: int) -> dict[str, Any]:
 def evaluated(target: Target, plugins: Plugins) -> dict[str, Any]:
     from reasonrl.trainer.ask import evaluate_model
 
-    return {result.name: result.to_json() for result in evaluate_model(target, plugins)}
+    return {result.name: result.to_json() for result in evaluate_model(target, plugins, SilentReporter())}
 
 
 def sft_for(seconds: float, out: Path) -> Path:

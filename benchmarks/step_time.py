@@ -30,11 +30,11 @@ from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.rl import update_settings
+from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.update import Updater
 from reasonrl.trainer.workbench import (
     build_backend,
     build_optimizer,
-    build_task,
     open_workbench,
     quiet_libraries,
 )
@@ -52,9 +52,9 @@ class Bench:
             recipe.model, resolved.model_path, seed=recipe.seed, critic=recipe.critic
         )
         self.sampling = sampling_params(recipe)
-        task = build_task(resolved.task, plugins, recipe.seed)
+        task = Tasks(plugins, recipe.seed).get(resolved.task)
         self.stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-        self.backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling, None)
+        self.backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
         context = AlgorithmContext(
             sampling=self.sampling, group_size=recipe.sampling.group_size, total_steps=recipe.trainer.steps
         )
