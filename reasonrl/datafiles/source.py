@@ -40,7 +40,7 @@ def shown(value: object) -> str:
 def said(err: BaseException) -> str:
     """What an error says, on one line."""
     if isinstance(err, json.JSONDecodeError):
-        return f"{err.msg} at character {err.colno}"
+        return f"{err.msg} (character {err.colno})"
     if isinstance(err, RecursionError):
         return "nested too deeply"
     return " ".join(str(err).split())
