@@ -50,4 +50,7 @@ def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
     close = nearest(path.stem, names)
     home = origin("recipe", path.stem)
     hint = f"{home}; " if home else f"did you mean '{close}'? " if close else ""
-    raise RecipeError(f"{name}: no such recipe file; {hint}packaged recipes: {', '.join(names) or 'none'}")
+    left_out = ", ".join(record.name for record in plugins.records if record.status == "disabled")
+    disabled = f"; plugins disabled by REASONRL_PLUGINS: {left_out}" if left_out else ""
+    known = ", ".join(names) or "none"
+    raise RecipeError(f"{name}: no such recipe file; {hint}packaged recipes: {known}{disabled}")

@@ -11,6 +11,8 @@ from reasonrl.contracts.protocols import GroupReward, Reward
 from reasonrl.errors import RAISABLE, PluginContractError
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
+NO_SCORE = "unscored"
+"""The reason of a reward that returned None."""
 MAX_TEXT = 200
 """Characters of a reward's text that go into a reason."""
 
@@ -108,7 +110,7 @@ def as_score(raw: Any) -> Score:
     Raises: BadScoreError saying what is wrong with it; whatever a lazy value of the reward's raises.
     """
     if raw is None:
-        return Score(value=None, reason="unscored")
+        return Score(value=None, reason=NO_SCORE)
     if not isinstance(raw, Score):
         if not isinstance(raw, Real):
             raise BadScoreError(f"returned {type(raw).__name__}, expected a Score, a number or None")

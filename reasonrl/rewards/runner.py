@@ -14,12 +14,14 @@ from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, 
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.redact import redacting_logger
-from reasonrl.rewards.judging import UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
+from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
 from reasonrl.rewards.pool import Request, WorkerPool
 
 log = redacting_logger(__name__)
 
 Logged = set[tuple[str, str]]
+MIN_SILENT = 4
+"""So many completions at once without any score are more than completions that cannot be judged."""
 
 
 class RewardSlot(Protocol):
@@ -170,8 +172,15 @@ class RewardRunner:
         ]
         for reason in entry.judge.spent():
             self._complain(entry.name, "spent", f"{reason}; its worker was replaced, its score kept")
-        for verdict in (v for verdicts in judged for v in verdicts if v.trouble):
+        flat = [verdict for verdicts in judged for verdict in verdicts]
+        for verdict in (v for v in flat if v.trouble):
             self._report(entry.name, verdict)
+        if len(flat) >= MIN_SILENT and all(
+            v.score.reason == NO_SCORE and v.score.value is None for v in flat
+        ):
+            self._complain(
+                entry.name, "silent", f"returned None for all of {len(flat)} completions; they stay unscored"
+            )
         return [[verdict.score for verdict in verdicts] for verdicts in judged]
 
     def _report(self, name: str, verdict: Verdict) -> None:

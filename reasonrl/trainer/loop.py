@@ -28,7 +28,7 @@ from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.rollout_metrics import rollout_metrics
+from reasonrl.trainer.rollout_metrics import rollout_metrics, unscored_by_reward
 from reasonrl.trainer.schedule import Schedule
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
@@ -74,6 +74,7 @@ class Trainer:
         self._gap_watch = GapWatch(is_float32=parts.accelerator.mixed_precision == "no")
         self.position = 0
         """Prompts taken from the stream."""
+        self._unscored_since: dict[str, int] = {}
 
     def progress(self) -> dict[str, Any]:
         """JSON: where the stream, the policy and the algorithm's controllers stand after the last step."""
@@ -152,7 +153,7 @@ class Trainer:
         metrics = self._sampled_metrics(sampled, quota, redraws)
         with p.ranks.together():
             # First: an algorithm may well keep nothing of what could not be scored.
-            self._check_scored(metrics)
+            self._check_scored(step, metrics, sampled)
             if not enough:
                 raise TrainingError(
                     f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
@@ -232,11 +233,17 @@ class Trainer:
         for group in self._p.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
-    def _check_scored(self, metrics: dict[str, float]) -> None:
+    def _check_scored(self, step: int, metrics: dict[str, float], sampled: Sequence[ScoredGroup]) -> None:
         unscored = metrics.get("reward/unscored_frac", 1.0)
+        missing = unscored_by_reward(sampled)
+        self._unscored_since = {name: self._unscored_since.get(name, step) for name in missing}
         if unscored > MAX_UNSCORED_FRAC:
+            who = "".join(
+                f"; reward {name!r} gave no score {text}, since step {self._unscored_since[name]}"
+                for name, text in missing.items()
+            )
             raise TrainingError(
-                f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}; "
+                f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}{who}; "
                 "the log holds the first traceback of each reward"
             )
 

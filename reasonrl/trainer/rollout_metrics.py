@@ -1,5 +1,6 @@
 """What the scored groups of a step say by themselves, before any tensor is made."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from reasonrl.contracts.data import FinishReason, RewardOutput, ScoredGroup
@@ -35,6 +36,22 @@ def _components(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
     for name in names:
         values = [v for r in rewards if (v := r.components.get(name)) is not None]
         out[f"reward/component/{name}"] = mean(sum(values), len(values))
+    return out
+
+
+def unscored_by_reward(groups: Sequence[ScoredGroup]) -> dict[str, str]:
+    """Of every reward that left completions unscored: for how many of this rank's, and its most frequent reason."""
+    rewards = [reward for group in groups for reward in group.rewards]
+    out = {}
+    for name in dict.fromkeys(name for reward in rewards for name in reward.components):
+        reasons = Counter(
+            "returned None" if reward.reasons.get(name, "unscored") == "unscored" else reward.reasons[name]
+            for reward in rewards
+            if reward.components.get(name) is None
+        )
+        if reasons:
+            most = reasons.most_common(1)[0][0]
+            out[name] = f"for {reasons.total()} of {len(rewards)} completions ({most})"
     return out
 
 

@@ -169,7 +169,8 @@ def test_too_many_unscored_completions_stop_the_run(
     assert outcome == "failed"
     errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
     assert errors == [
-        f"error: {1 / fail_every:.0%} of the batch could not be scored, over the limit of 20%; "
+        f"error: {1 / fail_every:.0%} of the batch could not be scored, over the limit of 20%; reward 'flaky' gave no "
+        f"score for {32 // fail_every} of 32 completions (raised ZeroDivisionError), since step 1; "
         "the log holds the first traceback of each reward"
     ]
     assert lock_is_free(tmp_path / "run")

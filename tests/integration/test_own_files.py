@@ -170,6 +170,23 @@ def test_a_file_that_is_not_what_it_was(
     command("resume", run)
 
 
+def test_a_reward_that_scores_nothing_is_named(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forget_imports: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recipe = reward_project(tmp_path / "project", tiny_model)
+    monkeypatch.chdir(recipe.parent)
+    (recipe.parent / "own_reward.py").write_text("def score(problem, completion):\n    return None\n")
+    out = command("train", "own.yaml", "evaluation.suites.held_out.problems=8", "--run-dir", "run", code=1)
+    said = "reward 'mine' gave no score for 16 of 16 completions (returned None), since step 1"
+    assert f"100% of the batch could not be scored, over the limit of 20%; {said}" in out
+    assert "reward 'mine' returned None for all of 8 completions; they stay unscored" in caplog.text
+    assert caplog.text.count("returned None for all") == 1
+
+
 def line_of(run: Path, text: str) -> int:
     lines = (run / "recipe.yaml").read_text().splitlines()
     return next(

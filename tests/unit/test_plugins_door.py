@@ -9,8 +9,10 @@ import pytest
 from support.broken_plugins import BROKEN
 from support.distributions import write_distribution
 from support.toy_plugin import ToyConfig, ToyTask
+from typer.testing import CliRunner
 
 from reasonrl import RewardSpec, TaskContext, TaskSpec
+from reasonrl.cli.app import app
 from reasonrl.errors import (
     PluginConflictError,
     PluginContractError,
@@ -178,6 +180,16 @@ def test_allow_list_names_what_is_not_installed(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING):
         load_plugins(environ={"REASONRL_PLUGINS": "countdwon"})
     assert "'countdwon', which is not installed; did you mean 'countdown'?" in caplog.text
+
+
+def test_a_misspelt_list_of_plugins_is_told_by_the_command(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REASONRL_PLUGINS", "countdwn")
+    done = CliRunner().invoke(app, ["recipes", "check", "countdown_ppo"])
+    assert done.exit_code == 2
+    assert "plugins disabled by REASONRL_PLUGINS: countdown, grpo, hf, ppo, vllm" in done.output
+    assert "'countdwn', which is not installed; did you mean 'countdown'?" in caplog.text
 
 
 def test_disabled_plugins_are_named_when_a_component_is_missing() -> None:
