@@ -71,6 +71,7 @@ def test_a_step_is_told_before_its_evaluation(tiny_model: Path, tmp_path: Path) 
         "loading torch and transformers",
         "loading task numbers",
         f"loading model {tiny_model}",
+        "checking prompts",
         "starting rollout engine hf",
     ]
     assert events[0][0] == "starting"
@@ -165,7 +166,7 @@ main()
     [
         (["train", "countdown_grpo"], ["countdown_grpo", "48 prompts x 8 = 384 completions", "plugins "]),
         (["sft", "countdown_base_sft"], ["countdown_base_sft", "demonstrations of countdown"]),
-        (["eval", "countdown-base"], ["countdown-base", "held_out: 1024 problems"]),
+        (["eval", "countdown-base"], ["countdown-base", "held_out asks for 1024 problems"]),
         (["eval", "countdown-base", "--json"], ["countdown-base"]),
         (["generate", "countdown-base"], ["generate", "countdown-base"]),
         (["resume", "RUN", "trainer.steps=5"], ["broken", "4 prompts x 2 = 8 completions"]),
