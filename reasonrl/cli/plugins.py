@@ -79,8 +79,12 @@ def new(
         str, typer.Argument(metavar="NAME", help="Such as word-count: package reasonrl_word_count.")
     ],
     kind: Annotated[
-        Literal["task", "reward", "algorithm", "rollout"],
-        typer.Option("--kind", metavar="KIND", help="What it offers: task, reward, algorithm or rollout."),
+        Literal["task", "reward", "algorithm", "rollout", "observer", "model", "recipes"],
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="What it offers: task, reward, algorithm, rollout, observer, model or recipes.",
+        ),
     ] = "task",
     folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to put the project.")] = ".",
 ) -> None:

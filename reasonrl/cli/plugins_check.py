@@ -35,12 +35,16 @@ def run_check(
     target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]
 ) -> None:
     """Print a line for each check. Raises: typer.Exit(1) if one failed; PluginError, RecipeError."""
+    from reasonrl.cli.waiting import open_checks
+    from reasonrl.testing.checks import telling
     from reasonrl.testing.plugin import check_plugin
 
     found = _find(target, files)
-    results = check_plugin(
-        found.name, plugins=found.plugins, options=_parse(options), task=task, requires=found.requires
-    )
+    parsed = _parse(options)
+    with open_checks() as tell, telling(tell):
+        results = check_plugin(
+            found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires
+        )
     if as_json:
         rows = [
             {"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results

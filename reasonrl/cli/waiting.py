@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,25 @@ def open_waiting(what: str) -> Iterator[None]:
     progress.waiting(what)
     try:
         yield
+    finally:
+        progress.close()
+
+
+@contextmanager
+def open_checks() -> Iterator[Callable[[str, str], None]]:
+    """Say which check runs, on standard error: in a terminal each one, elsewhere a line a component."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    progress, told = Progress(console), set[str]()
+
+    def tell(subject: str, check: str) -> None:
+        if console.is_terminal:
+            progress.waiting(f"checking {subject}: {check}")
+        elif subject not in told:
+            told.add(subject)
+            progress.waiting(f"checking {subject}")
+
+    try:
+        yield tell
     finally:
         progress.close()
 

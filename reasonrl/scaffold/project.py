@@ -4,31 +4,86 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from string import Template
 
 import reasonrl
 from reasonrl.contracts.specs import NAME_PATTERN
 from reasonrl.errors import PluginConflictError, RecipeError
-from reasonrl.plugins import KINDS, Plugins
+from reasonrl.plugins import Kind, Plugins
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-KINDS_OFFERED = ("task", "reward", "algorithm", "rollout")
 SUFFIX = ".tmpl"
 MAX_NAME = 40
+MODEL = "countdown-base"
+"""What a plugin that ships a model starts with a copy of."""
 # Where a template goes; the names of templates are flat, and no tool takes them for what they are templates of.
 PLACES: Mapping[str, str] = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
+    "LICENSE": "LICENSE",
     "gitignore": ".gitignore",
     "ci.yml": ".github/workflows/ci.yml",
     "init.py": "src/$package/__init__.py",
     "algorithm.py": "src/$package/algorithm.py",
     "engine.py": "src/$package/engine.py",
-    "recipe.yaml": "recipes/${module}_smoke.yaml",
+    "recipes.py": "src/$package/recipes/__init__.py",
+    "recipe.yaml": "src/$package/recipes/${module}_smoke.yaml",
     "test_conformance.py": "tests/test_conformance.py",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a kind of plugin is about. ``takes``: the kinds of component that get its name."""
+
+    about: str
+    parts: str
+    takes: tuple[Kind, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+OFFERS: Mapping[str, Offer] = {
+    "task": Offer(
+        about="The task $name for reasonrl.",
+        parts="- `src/$package/__init__.py` is all of it: problems, their right answers, and what a completion earns.",
+        takes=("task", "reward"),
+        commands=("reasonrl tasks preview $name",),
+    ),
+    "reward": Offer(
+        about="The reward $name for reasonrl.",
+        parts="- `src/$package/__init__.py` is all of it: what a completion earns.",
+        takes=("reward",),
+    ),
+    "algorithm": Offer(
+        about="The algorithm $name for reasonrl.",
+        parts="- `src/$package/algorithm.py` computes advantages and the loss; `__init__.py` registers it without "
+        "importing torch.",
+        takes=("algorithm",),
+    ),
+    "rollout": Offer(
+        about="The rollout engine $name for reasonrl.",
+        parts="- `src/$package/engine.py` samples; `__init__.py` registers it without importing torch.",
+        takes=("rollout",),
+    ),
+    "observer": Offer(
+        about="The observer $name for reasonrl.",
+        parts="- `src/$package/__init__.py` is all of it: what happens when a step is done.",
+    ),
+    "model": Offer(
+        about="The model $name for reasonrl.",
+        parts=f"- `src/$package/models/$name` is the model, a copy of {MODEL}: put a folder of your own in its place.",
+        takes=("model",),
+        commands=("reasonrl generate $name",),
+    ),
+    "recipes": Offer(
+        about="The recipes $name for reasonrl.",
+        parts="- Every YAML file in the folder below is a packaged recipe; its first line is its summary.",
+    ),
+}
+KINDS_OFFERED = tuple(OFFERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +95,20 @@ class Project:
     commands: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Path in the project -> its text, or the file that it is a copy of."""
+
+    texts: Mapping[str, str]
+    copies: Mapping[str, Path] = field(default_factory=dict)
+
+
 def create(name: str, kind: str, parent: Path, plugins: Plugins) -> Project:
     """Write the project ``reasonrl-<name>`` into the folder ``parent``. All of it or nothing.
 
     Args:
         name: of the component; a leading ``reasonrl-`` is left out.
-        kind: task, reward, algorithm or rollout.
+        kind: one of ``KINDS_OFFERED``.
         plugins: what is installed; its names are taken.
     Raises: RecipeError for a bad name or a folder that cannot be written, PluginConflictError for a taken name.
     """
@@ -56,12 +119,13 @@ def create(name: str, kind: str, parent: Path, plugins: Plugins) -> Project:
     folder = parent.expanduser() / values["distribution"]
     if folder.exists():
         raise RecipeError(f"{folder}: exists already; give another name or --dir")
-    texts = _texts(kind, values)
+    contents = Contents(texts=_texts(kind, values), copies=_copies(kind, values, plugins))
     try:
-        _write(folder, texts)
+        _write(folder, contents)
     except OSError as err:
         raise RecipeError(f"{folder}: cannot be written: {err.strerror or err}") from err
-    return Project(folder=folder, files=tuple(sorted(texts)), commands=_commands(kind, values))
+    files = sorted([*contents.texts, *contents.copies])
+    return Project(folder=folder, files=tuple(files), commands=_commands(kind, values))
 
 
 def _checked(name: str) -> str:
@@ -76,7 +140,7 @@ def _checked(name: str) -> str:
 def _values(name: str, kind: str) -> dict[str, str]:
     module = name.replace("-", "_")
     slug = re.sub(r"[-_]+", "-", name)
-    return {
+    values = {
         "name": name,
         "kind": kind,
         "module": module,
@@ -85,7 +149,14 @@ def _values(name: str, kind: str) -> dict[str, str]:
         "klass": "".join(part.capitalize() for part in module.split("_")),
         "bounds": _bounds(reasonrl.__version__),
         "api": str(reasonrl.API_VERSION),
+        "year": str(date.today().year),
     }
+    offer = OFFERS[kind]
+    told = {
+        key: Template(text).substitute(values)
+        for key, text in (("about", offer.about), ("parts", offer.parts))
+    }
+    return {**values, **told, "commands": "\n".join(_commands(kind, values))}
 
 
 def _bounds(version: str) -> str:
@@ -96,11 +167,11 @@ def _bounds(version: str) -> str:
 
 def _refuse_taken(values: Mapping[str, str], kind: str, plugins: Plugins) -> None:
     name = values["name"]
-    kinds = ("task", "reward") if kind == "task" else (kind,)
-    taken = [k for k in KINDS if k in kinds and (k, name) in plugins.provided]
-    if taken:
-        owner = plugins.provided[taken[0], name][0].record.label
-        raise PluginConflictError(f"{taken[0]} '{name}' is provided by {owner}; give another name")
+    names: list[tuple[Kind, str]] = [(taken, name) for taken in OFFERS[kind].takes]
+    for key in (*names, ("recipe", f"{values['module']}_smoke")):
+        if key in plugins.provided:
+            owner = plugins.provided[key][0].record.label
+            raise PluginConflictError(f"{key[0]} '{key[1]}' is provided by {owner}; give another name")
     for record in plugins.records:
         if record.name == name or record.distribution == values["distribution"]:
             raise PluginConflictError(f"plugin {record.label} is installed; give another name")
@@ -116,19 +187,28 @@ def _texts(kind: str, values: Mapping[str, str]) -> dict[str, str]:
     return texts
 
 
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
+def _copies(kind: str, values: Mapping[str, str], plugins: Plugins) -> dict[str, Path]:
+    if kind != "model":
+        return {}
+    place = f"src/{values['package']}/models/{values['name']}"
+    source = Path(plugins.get("model", MODEL).path)
+    return {f"{place}/{path.name}": path for path in sorted(source.iterdir()) if path.is_file()}
+
+
+def _write(folder: Path, contents: Contents) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         made = Path(scratch) / folder.name
-        for place, text in texts.items():
-            path = made / place
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        for place in (*contents.texts, *contents.copies):
+            (made / place).parent.mkdir(parents=True, exist_ok=True)
+        for place, text in contents.texts.items():
+            (made / place).write_text(text, encoding="utf-8")
+        for place, source in contents.copies.items():
+            shutil.copyfile(source, made / place)
         shutil.move(made, folder)
 
 
 def _commands(kind: str, values: Mapping[str, str]) -> tuple[str, ...]:
-    preview = (f"reasonrl tasks preview {values['name']}",) if kind == "task" else ()
-    recipe = f"reasonrl train recipes/{values['module']}_smoke.yaml"
+    own = [Template(command).substitute(values) for command in OFFERS[kind].commands]
     check = f"reasonrl plugins check {values['distribution']}"
-    return ("pip install -e . pytest", *preview, check, recipe, "pytest")
+    return ("pip install -e . pytest", *own, check, f"reasonrl train {values['module']}_smoke", "pytest")

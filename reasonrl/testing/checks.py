@@ -8,7 +8,9 @@ by ``reasonrl plugins check``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -16,6 +18,27 @@ from reasonrl.errors import RAISABLE, describe, one_line
 
 S = TypeVar("S")
 Status = Literal["ok", "failed", "not applicable", "not run"]
+
+
+Teller = Callable[[str, str], None]
+"""Told of a component and a check that begins."""
+
+
+def _silent(subject: str, check: str) -> None:
+    """Nobody watches."""
+
+
+_tell: ContextVar[Teller] = ContextVar("tell", default=_silent)
+
+
+@contextmanager
+def telling(tell: Teller) -> Iterator[None]:
+    """Within, ``tell`` hears of every check before it runs: some take a minute."""
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
 
 
 class CheckError(AssertionError):
@@ -86,6 +109,7 @@ class Checks(Generic[S]):
         """Every check's result, in order. Nothing that a component raises passes, except Ctrl-C."""
         results: dict[str, CheckResult] = {}
         for check in self.all:
+            _tell.get()(label, check.name)
             if missing := [name for name in check.after if results[name].status != "ok"]:
                 reason = f"needs {', '.join(missing)}"
                 results[check.name] = CheckResult(

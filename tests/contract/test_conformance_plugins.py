@@ -168,7 +168,7 @@ def test_bundled_plugins_are_packaged_as_they_should() -> None:
 def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, list(map(str, arguments)), prog_name="reasonrl", env={"COLUMNS": "80"})
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code == 2 else result.stdout
 
 
 PLUGIN_FILE = """

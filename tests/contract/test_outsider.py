@@ -12,8 +12,7 @@ from pathlib import Path
 import hatchling.build
 import pytest
 
-KINDS = ("task", "reward", "algorithm", "rollout")
-MAX_LINES = 45
+from reasonrl.scaffold.project import KINDS_OFFERED as KINDS
 
 
 @contextlib.contextmanager
@@ -71,18 +70,27 @@ def play(kind: str, folder: Path) -> None:
     installed(built(project, folder / "dist"), site, folder)
     record = records(site, folder)[f"reasonrl-{name}"]
     assert (record["status"], record["error"]) == ("active", None)
-    assert f"{kind} {name}" in record["provides"]  # type: ignore[operator]
+    recipe = f"outside_{kind}_smoke"
+    components = {f"{kind} {name}"} - {f"observer {name}", f"recipes {name}"}
+    assert {f"recipe {recipe}", *components} <= set(record["provides"])  # type: ignore[call-overload]
 
     checked = done(command("reasonrl", "plugins", "check", name, "--json", site=site, cwd=folder))
     results = json.loads(checked)
     assert {r["status"] for r in results} <= {"ok", "not applicable"}
-    assert {f"plugin {name}", f"{kind} {name}"} <= {r["subject"] for r in results}
+    subjects = {f"plugin {name}", *(components - {f"model {name}"})}
+    assert subjects <= {r["subject"] for r in results}
+    accepted = [r for r in results if r["check"] == "recipes_are_accepted"]
+    assert [r["status"] for r in accepted] == ["ok"], "the recipe is packaged"
 
-    recipe = project / "recipes" / f"outside_{kind}_smoke.yaml"
     run_dir = folder / "run"
     done(command("reasonrl", "train", recipe, "--run-dir", run_dir, "--plain", site=site, cwd=folder))
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 2
-    assert json.loads((run_dir / "summary.json").read_text())["outcome"] == "completed"
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["outcome"] == "completed"
+    if kind == "task":
+        assert summary["eval"]["last"]["format"] >= summary["eval"]["last"]["accuracy"] > 0, (
+            "answers are in form"
+        )
 
     shutil.rmtree(site)
     site.mkdir()

@@ -1,6 +1,7 @@
 """``reasonrl plugins new``: what it writes, and what it refuses in one line."""
 
 import ast
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -17,7 +18,7 @@ from reasonrl.plugins import load_plugins
 from reasonrl.scaffold.project import KINDS_OFFERED, TEMPLATES, _bounds, create
 
 PLUGINS = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
-MAX_LINES = 45
+MAX_LINES = 50
 
 
 def code_lines(text: str) -> int:
@@ -34,9 +35,11 @@ def test_a_project_is_whole(kind: str, tmp_path: Path) -> None:
     assert {
         ".github/workflows/ci.yml",
         ".gitignore",
+        "LICENSE",
         "README.md",
         "pyproject.toml",
-        "recipes/word_count_smoke.yaml",
+        "src/reasonrl_word_count/recipes/__init__.py",
+        "src/reasonrl_word_count/recipes/word_count_smoke.yaml",
         "src/reasonrl_word_count/__init__.py",
         "src/reasonrl_word_count/py.typed",
         "tests/test_conformance.py",
@@ -47,13 +50,15 @@ def test_a_project_is_whole(kind: str, tmp_path: Path) -> None:
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef) and "src" in path.parts:
                 assert function.returns is not None, function.name
-    for name in ("recipes/word_count_smoke.yaml", ".github/workflows/ci.yml"):
+    for name in ("src/reasonrl_word_count/recipes/word_count_smoke.yaml", ".github/workflows/ci.yml"):
         assert isinstance(yaml.safe_load((folder / name).read_text()), dict)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["reasonrl-word-count"], (
         "nothing half-made"
     )
     for path in folder.rglob("*"):
-        assert path.is_dir() or "$" not in path.read_text(), path
+        if path.is_file() and path.name != "ci.yml" and "models" not in path.parts:
+            assert "$" not in path.read_text(), path
+    assert "${{ vars.REASONRL }}" in (folder / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def test_its_requirement_is_bounded_above(tmp_path: Path) -> None:
@@ -64,6 +69,9 @@ def test_its_requirement_is_bounded_above(tmp_path: Path) -> None:
     assert requirement.specifier.contains(reasonrl.__version__)
     assert not requirement.specifier.contains("99.0")
     assert project["entry-points"]["reasonrl"] == {"word": "reasonrl_word"}
+    assert project["description"] == "The task word for reasonrl."
+    assert project["license"] == "MIT"
+    assert "authors of reasonrl-word" in (folder / "LICENSE").read_text()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,10 @@ def test_bounds(version: str, bounds: str) -> None:
 def test_a_task_and_its_reward_take_few_lines(tmp_path: Path) -> None:
     folder = create("word", "task", tmp_path, PLUGINS).folder
     texts = [(folder / name).read_text() for name in ("pyproject.toml", "src/reasonrl_word/__init__.py")]
-    assert sum(map(code_lines, texts)) <= MAX_LINES
+    lines = sum(map(code_lines, texts))
+    assert lines <= MAX_LINES
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{lines} lines of code and TOML for a task and its reward" in readme
 
 
 @pytest.mark.parametrize(
@@ -98,6 +109,8 @@ def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
         ("countdown_tinyzero", "reward", "reward 'countdown_tinyzero' is provided by"),
         ("reasonrl-ppo", "algorithm", "algorithm 'ppo' is provided by"),
         ("ppo", "rollout", r"plugin ppo \(reasonrl .*is installed; give another name"),
+        ("countdown-base", "model", r"model 'countdown-base' is provided by countdown \(reasonrl "),
+        ("hf", "observer", r"plugin hf \(reasonrl .*is installed; give another name"),
     ],
 )
 def test_taken_names_are_refused(name: str, kind: str, expected: str, tmp_path: Path) -> None:
@@ -118,7 +131,11 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     arguments = ["plugins", "new", "reasonrl-word-two", "--dir", str(tmp_path)]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    for text in ("pip install -e . pytest", "reasonrl tasks preview word-two", "recipes/word_two_smoke.yaml"):
+    for text in (
+        "pip install -e . pytest",
+        "reasonrl tasks preview word-two",
+        "reasonrl train word_two_smoke",
+    ):
         assert text in result.output
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2
@@ -137,6 +154,34 @@ def check(*arguments: object, code: int) -> str:
     result = CliRunner().invoke(app, command, prog_name="reasonrl", env={"COLUMNS": "80"})
     assert result.exit_code == code, result.output
     return result.output
+
+
+def test_checking_says_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = create("talks", "task", tmp_path, PLUGINS).folder
+    done = CliRunner().invoke(app, ["plugins", "check", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines() == [
+        "checking plugin reasonrl_talks ...",
+        "checking task talks ...",
+        "checking reward talks ...",
+    ]
+    rows = json.loads(done.stdout)
+    assert {"task talks", "reward talks"} <= {row["subject"] for row in rows}
+
+
+@pytest.mark.parametrize("kind", ["observer", "model", "recipes"])
+def test_a_plugin_without_a_component_keeps_its_contracts(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = create(f"kind-of-{kind}", kind, tmp_path, PLUGINS).folder
+    done = CliRunner().invoke(app, ["plugins", "check", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    statuses = {row["check"]: row["status"] for row in json.loads(done.stdout)}
+    assert statuses["offers_something"] == "ok"
+    assert statuses["recipes_are_accepted"] == "ok"
+    assert statuses["models_are_there"] == ("ok" if kind == "model" else "not applicable")
 
 
 def test_a_project_is_checked_before_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
