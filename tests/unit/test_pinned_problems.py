@@ -9,7 +9,7 @@ from reasonrl import Problem
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import ResolvedRecipe
-from reasonrl.trainer.workbench import build_task
+from reasonrl.trainer.sources import Tasks
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -24,11 +24,12 @@ def test_problems_of_the_countdown_recipes(name: str) -> None:
     plugins = load_plugins()
     resolved = load_recipe(RECIPES / f"{name}.yaml", [], plugins)
     assert isinstance(resolved, ResolvedRecipe)
-    task = build_task(resolved.task, plugins, resolved.recipe.seed)
+    tasks = Tasks(plugins, resolved.recipe.seed)
+    task = tasks.get(resolved.task)
     digests = {"train": _digest([task.problem("train", index) for index in range(1000)])}
     for suite in ("held_out", "four_numbers"):
         chosen = resolved.suites[suite]
-        task = build_task(chosen.task, plugins, resolved.recipe.seed)
+        task = tasks.get(chosen.task)
         problems = [task.problem("eval", index) for index in range(chosen.config.problems)]
         digests[suite] = f"{len(problems)} {_digest(problems)}"
     assert digests == {
