@@ -191,7 +191,7 @@ class PromptSource:
             if len(prompt.ids) <= self.limit.tokens:
                 return Drawn(problem, prompt, attempt)
         if not self.redraws:
-            self.limit.check(problem, len(prompt.ids))
+            self.limit.check(problem, len(prompt.ids), or_else=f"; or leave out such prompts with {DROP}")
         raise RecipeError(
             f"task {self.stream.task_name!r}: {MAX_REDRAWS} prompts in a row are over {self.limit.said()}, the last "
             f"with {len(prompt.ids):,} tokens; raise the limit or give the task other options"

@@ -348,6 +348,18 @@ class SftRecipe:
         require(
             len(given) == 1, "task", "given, or else data: exactly one of the two", f"{len(given)} of them"
         )
+        self._check_what_sft_does_not_read()
+
+    def _check_what_sft_does_not_read(self) -> None:
+        """Keys of a section that training recipes have too."""
+        for section, key, instead in (
+            ("sampling", "group_size", "evaluation.suites.*.samples says how many completions a problem has"),
+            ("logging", "transcripts_per_step", "imitation samples nothing in its steps"),
+        ):
+            config = getattr(self, section)
+            default = type(config).__dataclass_fields__[key].default
+            if getattr(config, key) != default:
+                raise ValueError(f"{section}.{key} has no effect in an SFT recipe, {instead}; remove it")
 
 
 AnyRecipe = Recipe | SftRecipe

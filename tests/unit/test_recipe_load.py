@@ -214,6 +214,14 @@ def test_sft_from_a_task_and_from_a_file(tmp_path: Path, plugins: Plugins) -> No
         ("task: {name: toy}\ntrainer: {steps: 1}", "trainer: unknown key"),
         ("task: {name: toy}\nsft: {max_tokens: 0}", "sft.max_tokens must be >= 1, got 0"),
         (
+            "task: {name: toy}\nsampling: {group_size: 2}",
+            "sampling.group_size has no effect in an SFT recipe",
+        ),
+        (
+            "task: {name: toy}\nlogging: {transcripts_per_step: 1}",
+            "transcripts_per_step has no effect in an SFT",
+        ),
+        (
             "data: {path: $FILE}\nevaluation: {suites: {a: {}}}",
             "evaluation.suites.a.task is missing: this recipe has no task",
         ),
