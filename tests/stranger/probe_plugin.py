@@ -1,0 +1,119 @@
+"""A task and rewards whose effects are easy to see, and counters of what a run computes. Loaded with ``--plugin``.
+
+At the end of a run ``probe.json`` in its folder holds the counters: calls and rows of the model's layers, apart for
+sampling (no gradients) and training, calls of the fused attention kernel, and the peak memory of the process.
+"""
+
+import json
+import os
+import random
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+
+from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, hookimpl
+
+COUNTS = {"layer_calls": 0, "layer_rows": 0, "sampling_calls": 0, "sampling_rows": 0, "sdpa": 0}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    words: int = field(default=2, metadata={"help": "words of a prompt"})
+    chat: bool = field(default=False, metadata={"help": "a conversation, not text"})
+    some_long: bool = field(default=False, metadata={"help": "every fourth prompt has 30 words"})
+
+
+class ProbeTask:
+    """Prompts of a few words; the completion to imitate is the first one, repeated."""
+
+    def __init__(self, config, context):
+        self.config, self.seed = config, context.seed
+
+    def size(self, split):
+        return None
+
+    def problem(self, split, index):
+        rng = random.Random(f"{self.seed}/{split}/{index}")
+        count = 30 if self.config.some_long and (index + (index >> 32)) % 4 == 3 else self.config.words
+        words = ["".join(rng.choices("abcdefgh", k=rng.randint(2, 5))) for _ in range(count)]
+        text = " ".join(words) + ":"
+        return Problem(
+            id=f"{split}/{index}",
+            prompt=(Message(role="user", content=text),) if self.config.chat else text,
+            info={"word": words[0], "index": index},
+        )
+
+    def reference(self, problem):
+        return ""
+
+    def demonstration(self, problem, rng):
+        return problem.info["word"] * rng.randint(1, 3)
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    seconds: float = field(default=0.0, metadata={"help": "how long the first problem's first sample takes"})
+    mebibytes: int = field(default=0, metadata={"help": "how much memory it takes"})
+
+
+class Letters:
+    """The share of even characters: differs from completion to completion. ``inline``: judged beside the trainer?"""
+
+    def __init__(self, config, context):
+        self.config = config
+
+    def score(self, problem, completion):
+        if problem.info["index"] == 0:
+            time.sleep(self.config.seconds)
+            assert len(b"x" * (self.config.mebibytes << 20)) >= 0
+        text = completion.text
+        value = sum(ord(char) % 2 == 0 for char in text) / max(1, len(text))
+        return Score(value=value, answer=text[:1] or None, metrics={"inline": float("torch" in sys.modules)})
+
+
+class Early:
+    """Right is what the weights of one optimizer step wrote: accuracy is best there and falls."""
+
+    def __init__(self, config, context): ...
+
+    def score(self, problem, completion):
+        return float(completion.policy_version == 1)
+
+
+@hookimpl
+def reasonrl_tasks():
+    yield TaskSpec(
+        name="probe", summary="Words.", factory=ProbeTask, config=TaskConfig, default_rewards=("letters",)
+    )
+
+
+@hookimpl
+def reasonrl_rewards():
+    yield RewardSpec(name="letters", summary="Even characters.", factory=Letters, config=RewardConfig)
+    yield RewardSpec(name="early", summary="Written by the second policy.", factory=Early)
+
+
+@hookimpl
+def reasonrl_run_started(run):
+    import torch
+
+    def count(module, args):  # before it: recomputing stops as soon as all that is needed is there
+        if type(module).__name__.endswith("MLP"):  # one in each layer, inside of what is recomputed
+            kind = "layer" if torch.is_grad_enabled() else "sampling"
+            COUNTS[f"{kind}_calls"] += 1
+            COUNTS[f"{kind}_rows"] += args[0].shape[0]
+
+    def attention(*args, **kwargs):
+        COUNTS["sdpa"] += 1
+        return fused(*args, **kwargs)
+
+    fused = torch.nn.functional.scaled_dot_product_attention
+    torch.nn.functional.scaled_dot_product_attention = attention
+    torch.nn.modules.module.register_module_forward_pre_hook(count)
+
+
+@hookimpl
+def reasonrl_run_finished(run, outcome, error):
+    counts = {**COUNTS, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "pid": os.getpid()}
+    (run.run_dir / "probe.json").write_text(json.dumps(counts))
