@@ -40,6 +40,14 @@ class TensorState:
     trainable: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
 
+    def of_model(self) -> dict[str, Tensor]:
+        """``trainable`` without the critic's, under the model's own names."""
+        return {
+            name.removeprefix(MODEL_PREFIX): tensor
+            for name, tensor in self.trainable.items()
+            if name.startswith(MODEL_PREFIX)
+        }
+
     def write(self, folder: Path) -> None:
         """Beside the model's files."""
         if self.trainable:

@@ -95,7 +95,9 @@ RunDir = Annotated[
     ),
 ]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged one.")]
-Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder or hub name.")]
+Target = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model or adapter folder, or hub name.")
+]
 ForRecipe = Annotated[
     str | None,
     typer.Option("--recipe", metavar="RECIPE", help="Recipe to use, instead of the run's own."),

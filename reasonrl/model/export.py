@@ -10,9 +10,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from reasonrl.errors import CheckpointError
-from reasonrl.model.lora import base_model, is_lora, iter_merged_weights
+from reasonrl.model.lora import base_model, is_lora, iter_merged_weights, write_adapter
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
+
+ADAPTER_FOLDER = "adapter"
 
 
 def unwrap(policy: nn.Module) -> PolicyModule:
@@ -72,6 +74,16 @@ def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mappin
             tokenizer.save_pretrained(folder)
     except OSError as error:
         raise CheckpointError(f"cannot write the model to {folder}: {error}") from error
+
+
+def write_adapters(policy: nn.Module, folder: Path, trained: Mapping[str, Tensor]) -> None:
+    """Beside a merged model, its adapters as a PEFT folder of their own; nothing for a policy without.
+
+    Not in the model's folder itself: transformers would merge them into it once more.
+    """
+    model = unwrap(policy).model
+    if is_lora(model):
+        write_adapter(model, trained, folder / ADAPTER_FOLDER)
 
 
 def model_names(policy: nn.Module) -> list[str]:

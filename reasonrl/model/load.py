@@ -14,9 +14,10 @@ from torch import nn
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
-from reasonrl.model.lora import apply_lora
+from reasonrl.model.lora import apply_lora, merge_adapter
 from reasonrl.model.mode import in_mode, seeded
 from reasonrl.model.quiet import quiet_transformers
+from reasonrl.recipe.models import ModelSource, source_of
 
 if TYPE_CHECKING:
     from reasonrl.recipe.schema import ModelConfig
@@ -38,18 +39,24 @@ class LoadedModel:
 def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.device) -> LoadedModel:
     """Load what the recipe's ``model`` section describes, on ``device``, in eval mode, with dropout off.
 
+    An adapter folder is its base model with the adapter merged in; ``model.lora`` trains new adapters on top.
     ``init: random`` draws fresh weights for the folder's config from ``seed``; the global generators are
     left as they were. Weights are stored in ``model.dtype``; master copies in float32 are the optimizer's
     matter.
 
     Raises: RecipeError if there is no such model, no tokenizer, no EOS token, or an option does not fit.
     """
-    options: dict[str, Any] = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    source = find_source(model_path, model.revision)
+    options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers():
-        config = _load_config(model_path, options)
-        tokenizer = load_tokenizer(model_path, **options)
+        config = _load_config(source.base, options)
+        tokenizer = load_tokenizer(
+            model_path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
         set_chat_template(tokenizer, model)
-        network = _build(model, model_path, config, seed, resolve_dtype(model.dtype, device), options)
+        network = _build(model, source.base, config, seed, resolve_dtype(model.dtype, device), options)
+        for adapter in source.adapters:
+            network = _merge(network, adapter)
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
     _check_train_mode(model_path, network)
@@ -61,17 +68,21 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
             # adapters.
             network.enable_input_require_grads()
         with seeded(seed):
-            network = apply_lora(network, model.lora)
+            network = apply_lora(network, model.lora, base=model_path, revision=model.revision)
     return LoadedModel(model=network.to(device).eval(), tokenizer=tokenizer)
 
 
 def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The tokenizer of ``model_path``; without a pad token it pads with EOS (padding is masked everywhere).
 
+    An adapter folder without one has that of its base model.
     Raises: RecipeError if there is none, or it knows no EOS token.
     """
     from transformers import AutoTokenizer
 
+    source = find_source(model_path, revision)
+    own = next((str(f) for f in source.adapters[::-1] if (f / "tokenizer_config.json").is_file()), None)
+    model_path, revision = (own, None) if own else (source.base, source.revision)
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -115,6 +126,21 @@ def cpu_computes_bfloat16() -> bool:
     """Whether this CPU has bf16 matrix instructions (AVX512-BF16 or AMX)."""
     cpu: Any = torch.cpu
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def find_source(model_path: str, revision: str | None) -> ModelSource:
+    """What a model is made of. Raises: RecipeError if the base of an adapter cannot be found."""
+    try:
+        return source_of(model_path, revision)
+    except ValueError as error:
+        raise RecipeError(f"model {model_path!r}: {error}") from error
+
+
+def _merge(network: Any, adapter: Path) -> Any:
+    try:
+        return merge_adapter(network, adapter)
+    except _load_errors() as error:
+        raise RecipeError(_load_message("adapter", str(adapter), error)) from error
 
 
 def _load_config(model_path: str, options: dict[str, Any]) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reasonrl.contracts.install import install_extra
@@ -16,18 +19,21 @@ if TYPE_CHECKING:
     from reasonrl.recipe.schema import LoraConfig
 
 
-def apply_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+def apply_lora(
+    model: nn.Module, config: LoraConfig, *, base: str | None = None, revision: str | None = None
+) -> nn.Module:
     """Freeze ``model`` and add trainable adapters; ``target_modules: [all-linear]`` takes every linear
     layer but the head.
 
-    The adapters' B matrices start at zero: the wrapped model computes what ``model`` did.
+    The adapters' B matrices start at zero: the wrapped model computes what ``model`` did. ``base`` and
+    ``revision`` are where ``model`` comes from, for those who load the adapters elsewhere.
 
     Raises: RecipeError if peft is missing or no module matches.
     """
-    try:
-        import peft
-    except ImportError as error:
-        raise RecipeError(f"model.lora needs the package peft: {install_extra('lora')}") from error
+    peft = _peft("model.lora")
     targets: Any = list(config.target_modules)
     options: dict[str, Any] = {"lora_alpha": config.alpha}
     settings = peft.LoraConfig(
@@ -41,12 +47,53 @@ def apply_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
         with warnings.catch_warnings():
             # peft warns about weights stored transposed (GPT-2), which it then handles.
             warnings.filterwarnings("ignore", message="fan_in_fan_out")
-            return peft.get_peft_model(model, settings)
+            adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(
             f"model.lora.target_modules: {targets} does not fit this model: {reason}"
         ) from error
+    if base is not None:
+        # A folder is found from anywhere.
+        found = str(Path(base).resolve()) if Path(base).is_dir() else base
+        settings.base_model_name_or_path, settings.revision = found, revision
+    return adapted
+
+
+def merge_adapter(model: nn.Module, folder: Path) -> Any:
+    """``model`` with the PEFT adapter of ``folder`` merged into its weights; all of them can be trained.
+
+    Raises: RecipeError if peft is missing, or what peft raises for files that do not fit.
+    """
+    peft = _peft(f"adapter {folder}")
+    merged = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return merged.requires_grad_(True)  # peft has frozen what lies under an adapter
+
+
+def write_adapter(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the adapters of ``model`` so that ``peft.PeftModel.from_pretrained`` loads them onto its base.
+
+    Args:
+        tensors: trained parameters of ``model``, gathered, by name.
+    """
+    peft = _peft("model.lora")
+    (name,) = model.peft_config
+    config = copy.copy(model.peft_config[name])
+    config.inference_mode, config.target_modules = True, sorted(config.target_modules)
+    folder.mkdir()
+    config.save_pretrained(str(folder))
+    found = peft.get_peft_model_state_dict(
+        model, state_dict=dict(tensors), adapter_name=name, save_embedding_layers=False
+    )
+    save_file({key: value.contiguous() for key, value in found.items()}, folder / ADAPTER_FILE)
+
+
+def _peft(wanted_by: str) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise RecipeError(f"{wanted_by} needs the package peft: {install_extra('lora')}") from error
+    return peft
 
 
 def is_lora(model: nn.Module) -> bool:

@@ -12,7 +12,12 @@ from reasonrl.recipe.source import read_source
 
 
 def load_recipe(
-    path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins, *, allow_unavailable: bool = False
+    path_or_name: str | Path,
+    overrides: Sequence[str],
+    plugins: Plugins,
+    *,
+    allow_unavailable: bool = False,
+    model_path: str | None = None,
 ) -> AnyResolved:
     """Read, merge, type and check a recipe.
 
@@ -20,11 +25,12 @@ def load_recipe(
         path_or_name: a file, or the name of a packaged recipe (``reasonrl recipes list``).
         overrides: ``"section.key=value"``, the value in YAML; they win over the file.
         allow_unavailable: accept components whose modules are not installed here, as ``recipes check`` does.
+        model_path: a model to take instead of the recipe's own, which may be gone.
     Returns: a ResolvedSft if the recipe has a top-level ``sft`` key, else a ResolvedRecipe.
     Raises: RecipeError, PluginNotFoundError, PluginConflictError; each says where, in one line.
     """
     source = read_source(find_recipe(path_or_name, plugins), overrides)
-    return resolve(source, plugins, allow_unavailable=allow_unavailable)
+    return resolve(source, plugins, allow_unavailable=allow_unavailable, model_path=model_path)
 
 
 def check_recipe(path_or_name: str | Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:

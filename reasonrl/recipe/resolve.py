@@ -9,7 +9,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
 from reasonrl.plugins import Kind, Plugins, nearest
-from reasonrl.recipe.places import is_hub_name, no_model
+from reasonrl.recipe.models import find_model
 from reasonrl.recipe.resolved import (
     AnyResolved,
     Component,
@@ -22,28 +22,39 @@ from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
 from reasonrl.recipe.schema import DEFAULT_ENGINE, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
+from reasonrl.redact import hide_values
 
 
-def resolve(source: Source, plugins: Plugins, *, allow_unavailable: bool = False) -> AnyResolved:
+def resolve(
+    source: Source, plugins: Plugins, *, allow_unavailable: bool = False, model_path: str | None = None
+) -> AnyResolved:
     """Type and check a recipe.
 
     Args:
         allow_unavailable: accept components whose modules are not installed here.
+        model_path: a model to take instead of the recipe's own, which may be gone.
     Raises: RecipeError, PluginNotFoundError, PluginConflictError.
     """
-    return _Resolver(source, plugins, allow_unavailable).resolve()
+    return _Resolver(source, plugins, allow_unavailable, model_path).resolve()
 
 
 def resolve_task(source: Source, plugins: Plugins) -> tuple[Component, dict[str, RewardComponent]]:
     """The ``task`` slot of a source without a recipe around it, and the task's default rewards."""
-    resolver = _Resolver(source, plugins, False)
+    resolver = _Resolver(source, plugins)
     task = resolver._slot("task", ("task",))
     return task, resolver._default_rewards(task)
 
 
 class _Resolver:
-    def __init__(self, source: Source, plugins: Plugins, allow_unavailable: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        plugins: Plugins,
+        allow_unavailable: bool = False,
+        model_path: str | None = None,
+    ) -> None:
         self.source, self.plugins, self.allow_unavailable = source, plugins, allow_unavailable
+        self.model_path = model_path
 
     def resolve(self) -> AnyResolved:
         data = self._prepared()
@@ -232,19 +243,19 @@ class _Resolver:
 
     def _model_path(self, model: ModelConfig) -> str:
         self._check_chat_template(model.chat_template)
+        if self.model_path is not None:
+            return self.model_path
+        key = "name" if model.name else "path"
         if model.name:
-            path = Path(self._get("model", model.name, ("model", "name")).path)
-            if not path.is_dir():
-                raise self.source.error(("model", "name"), f": its folder is missing: {path}")
-            return str(path)
-        text = os.path.expanduser(model.path or "")
-        written = str(self.source.data["model"]["path"])
-        shown = written if "${" in written else text  # the environment is the user's own business
-        if not Path(text).is_dir() and not is_hub_name(text):
-            raise self.source.error(("model", "path"), f": no such folder, and not a hub name: {shown!r}")
-        if Path(text).is_dir() and not (Path(text) / "config.json").is_file():
-            raise self.source.error(("model", "path"), f": {no_model(Path(text), shown)}")
-        return text
+            self._get("model", model.name, ("model", key))
+        try:
+            return find_model(model, self.plugins)
+        except ValueError as err:
+            written = str(self.source.data["model"][key])
+            said = hide_values(
+                str(err), {os.path.expanduser(str(model.path)): written} if "${" in written else {}
+            )
+            raise self.source.error(("model", key), f": {said}") from None
 
     def _needs(self, algorithm: Component) -> Needs:
         spec: Any = algorithm.spec

@@ -74,7 +74,9 @@ class LoraConfig:
 class ModelConfig:
     """The starting model: either a path (folder or hub name) or the name of one that a plugin ships."""
 
-    path: str | None = option("folder (relative to where you start) or Hugging Face hub name", None)
+    path: str | None = option(
+        "folder (relative to where you start; a PEFT adapter is merged into its base) or hub name", None
+    )
     name: str | None = option("a model that a plugin ships, see `reasonrl plugins list`", None)
     revision: str | None = option("commit, tag or branch on the hub", None)
     init: Literal["pretrained", "random"] = option("random: only architecture and tokenizer", "pretrained")

@@ -92,7 +92,7 @@ def run_manifest(
         "name": resolved.recipe.name,
         "seed": resolved.recipe.seed,
         "recipe": plain,
-        "model_path": FROM_ENVIRONMENT if ("model", "path") in resolved.interpolated else resolved.model_path,
+        "model_path": _model_path(resolved),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in VERSIONED},
         "plugins": [plugin_record(record) for record in plugins.records],
@@ -107,6 +107,14 @@ def run_manifest(
         "git": _git_state(),
     }
     return redact_data(manifest)
+
+
+def _model_path(resolved: AnyResolved) -> str:
+    """A folder is named so that it is found from anywhere."""
+    if ("model", "path") in resolved.interpolated:
+        return FROM_ENVIRONMENT
+    path = resolved.model_path
+    return os.path.abspath(path) if Path(path).is_dir() else path
 
 
 def _version(distribution: str) -> str | None:

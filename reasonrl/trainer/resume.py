@@ -1,17 +1,23 @@
 """Reading a run folder to go on with it; torch-free, so that what is refused is refused at once."""
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.models import step_dir
+from reasonrl.checkpoint.models import newest_valid, step_dir
 from reasonrl.checkpoint.run_dir import refuse_in_use
-from reasonrl.errors import RecipeError
+from reasonrl.errors import PluginError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.recipe.resolved import AnyResolved, ResolvedSft
+from reasonrl.recipe.models import find_model, is_at_hand
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
+
+log = logging.getLogger(__name__)
 
 
 def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
@@ -31,10 +37,54 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
                 f"override {override!r}: a resumed run keeps its recipe but for {', '.join(CHANGEABLE)}; "
                 "start a new run for anything else"
             )
-    resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins)
+    # Its model is looked for below, in more places.
+    resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins, model_path="")
     now = early_identity(resolved, plugins)
-    refuse_changes(run_dir, _identity_then(run_dir, now["plugins"]), now)
-    return resolved
+    then = read_manifest(run_dir)
+    refuse_changes(run_dir, _identity_then(then, now["plugins"]), now)
+    return replace(resolved, model_path=_starting_model(run_dir, resolved, plugins, str(then["model_path"])))
+
+
+def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, recorded: str) -> str:
+    """The recipe's model, as long as it is there; else the newest checkpoint, if it holds all that the model gave.
+
+    Raises: RecipeError if the run needs a model that is gone.
+    """
+    model = resolved.recipe.model
+    try:
+        named = find_model(model, plugins)
+    except (ValueError, PluginError):
+        named = ""
+    for path in filter(None, (named, recorded)):
+        if is_at_hand(path, model.revision):
+            return path
+    needs = _needs_its_start(resolved)
+    folder = None if needs else newest_valid(run_dir)
+    if folder is not None:
+        log.warning(
+            "%s is not here; model, tokenizer and configuration come from %s", _shown(resolved), folder
+        )
+        return str(folder)
+    if named and not os.path.isabs(recorded) and os.environ.get("HF_HUB_OFFLINE", "0") == "0":
+        return named  # on the hub
+    raise RecipeError(
+        f"cannot resume {run_dir}: {_shown(resolved)} is not found, and {needs or 'no step is saved yet'}; put it back"
+    )
+
+
+def _needs_its_start(resolved: AnyResolved) -> str:
+    """What a run still needs its starting model for, once it has a checkpoint; empty = nothing."""
+    if resolved.recipe.model.lora is not None:
+        return "model.lora trains adapters on top of it, which a checkpoint does not hold"
+    if isinstance(resolved, ResolvedRecipe) and resolved.needs.reference:
+        return f"algorithm {resolved.algorithm.name!r} compares the policy with it (KL)"
+    return ""
+
+
+def _shown(resolved: AnyResolved) -> str:
+    model = resolved.recipe.model
+    is_secret = ("model", "path") in resolved.interpolated  # the environment is the user's own business
+    return "the starting model" if is_secret else f"the starting model {model.name or model.path!r}"
 
 
 def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
@@ -68,10 +118,17 @@ def finished_text(run_dir: Path, resolved: AnyResolved, steps: int, newest: int 
     )
 
 
-def _identity_then(run_dir: Path, used: Mapping[str, str]) -> dict[str, Any]:
+def read_manifest(run_dir: Path) -> dict[str, Any]:
+    """``run.json`` as the last start wrote it. Raises: RecipeError if it is damaged."""
+    path = run_dir / "run.json"
     try:
-        run = json.loads((run_dir / "run.json").read_bytes())
-        versions = {record["name"]: record["version"] for record in run["plugins"]}
-        return {"recipe": run["recipe"], "plugins": {name: versions.get(name) for name in used}}
+        run: dict[str, Any] = json.loads(path.read_bytes())
+        run["plugins"] = [dict(record) for record in run["plugins"]]
+        return {"recipe": run["recipe"], "model_path": run["model_path"], **run}
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise RecipeError(f"{run_dir / 'run.json'}: cannot be read: {err!r}") from err
+        raise RecipeError(f"{path}: cannot be read: {err!r}") from err
+
+
+def _identity_then(run: Mapping[str, Any], used: Mapping[str, str]) -> dict[str, Any]:
+    versions = {record.get("name"): record.get("version") for record in run["plugins"]}
+    return {"recipe": run["recipe"], "plugins": {name: versions.get(name) for name in used}}

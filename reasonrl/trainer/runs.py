@@ -33,6 +33,7 @@ from reasonrl.trainer.logbook import METRICS, Logbook, said
 from reasonrl.trainer.outline import title_of
 from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.resume import read_manifest
 from reasonrl.trainer.saving import Saver, machine
 from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
 from reasonrl.trainer.signals import StopSignals
@@ -224,10 +225,13 @@ def _open_logbook(
     )
     if folder is not None:
         manifest = run_manifest(resolved, plugins, bench, plain)
+        if options.resume:
+            before = read_manifest(folder.path)
+            manifest["resumed"] = _resumed(before, bench.ranks, point, plain)
+            if folder.path in Path(resolved.model_path).parents:  # a checkpoint stands in for what is gone
+                manifest["model_path"] = before["model_path"]
         folder.write_text("recipe.yaml", resolved.source_yaml)
-        folder.write_json(
-            "run.json", {**manifest, "resumed": _resumed(folder, bench.ranks, options, point, plain)}
-        )
+        folder.write_json("run.json", {"resumed": [], **manifest})
         options.reporter.planned(_announcement(resolved, bench, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)
@@ -248,19 +252,12 @@ def _open_logbook(
 
 
 def _resumed(
-    folder: RunDir,
-    ranks: Ranks,
-    options: RunOptions,
-    point: ResumePoint | None,
-    plain: Mapping[str, Any],
+    before: Mapping[str, Any], ranks: Ranks, point: ResumePoint | None, plain: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Every time that the run was resumed: after which step, on what, with which keys changed.
 
     ``run.json`` else tells of the last start.
     """
-    if not options.resume:
-        return []
-    before = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
     changed = allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
     if changed:
         said = ", ".join(f"{key} {change}" for key, change in changed.items())

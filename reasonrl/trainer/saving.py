@@ -13,7 +13,7 @@ import torch
 
 from reasonrl.checkpoint.tensors import gather, scatter
 from reasonrl.errors import is_out_of_memory
-from reasonrl.model.export import gather_model, write_model
+from reasonrl.model.export import gather_model, write_adapters, write_model
 from reasonrl.recipe.schema import CheckpointConfig
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.ranks import Ranks
@@ -64,6 +64,7 @@ class Saver:
 
         def write(folder: Path) -> None:
             write_model(self.policy, self.tokenizer, folder, weights)
+            write_adapters(self.policy, folder, tensors.of_model())
             tensors.write(folder)
 
         # One that is not whole takes no whole one's place.

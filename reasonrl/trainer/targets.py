@@ -8,6 +8,7 @@ from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.errors import PluginNotFoundError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.models import ADAPTER_CONFIG, is_adapter
 from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.trainer.run_plugins import tell_edited_rewards
@@ -26,7 +27,7 @@ def run_of(target: str) -> Path | None:
     folder = Path(target)
     if (folder / "run.json").is_file():
         return folder
-    if not (folder / "config.json").is_file():
+    if not _is_model(folder):
         return None
     return next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
 
@@ -44,7 +45,8 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
         raise RecipeError(f"{target}: {absent}does not say which problems to ask; add --recipe RECIPE")
     run = run_of(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
-    resolved = load_recipe(chosen, [*overrides, *(["model.chat_template=null"] if run else [])], plugins)
+    asked = [*overrides, *(["model.chat_template=null"] if run else [])]
+    resolved = load_recipe(chosen, asked, plugins, model_path=model_path)
     if run is not None:
         tell_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
@@ -65,10 +67,13 @@ def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
     own_recipe = str(run / "recipe.yaml") if run else None
     if run == folder:
         return str(_newest_model(run)), own_recipe
-    if (folder / "config.json").is_file():
+    if _is_model(folder):
         return str(folder), own_recipe
     if folder.exists():
-        raise RecipeError(f"{target} is neither a run folder (run.json) nor a model folder (config.json)")
+        raise RecipeError(
+            f"{target} is neither a run folder (run.json) nor a model folder (config.json) nor an adapter folder "
+            f"({ADAPTER_CONFIG})"
+        )
     try:
         spec = plugins.get("model", target)
     except PluginNotFoundError:
@@ -79,6 +84,10 @@ def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
             ) from None
         return target, None
     return str(spec.path), spec.recipe
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or is_adapter(folder)
 
 
 def _newest_model(run: Path) -> Path:

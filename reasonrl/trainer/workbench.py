@@ -16,7 +16,7 @@ from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
-from reasonrl.model.load import LoadedModel, load_model, resolve_dtype
+from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import Component, ResolvedSuite
@@ -78,7 +78,7 @@ def open_workbench(
         policy=PolicyModule(loaded.model, critic_module),
         tokenizer=loaded.tokenizer,
         renderer=_renderer(model, loaded),
-        model_path=model_path,
+        model_path=find_source(model_path, model.revision).base,
         precision=str(dtype).removeprefix("torch."),
     )
 

@@ -55,9 +55,11 @@ def test_the_folder_holds_safetensors_json_and_text_only(tiny_model: Path, tmp_p
     one.learn(0)
     one.save(1)
     folder = tmp_path / "one" / "checkpoints" / "step_000001"
-    assert {p.suffix for p in folder.iterdir()} <= {".safetensors", ".json", ".jinja", ".txt"}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".txt"}
     listed = json.loads((folder / "manifest.json").read_text())["files"]
-    assert {p.name for p in folder.iterdir()} == {*listed, "manifest.json"}
+    assert {path.relative_to(folder).as_posix() for path in files} == {*listed, "manifest.json"}
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= listed.keys()
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Where a recipe's model lies, and what an adapter folder says about the model that it belongs on. Torch-free."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.places import is_hub_name, no_model
+from reasonrl.recipe.schema import ModelConfig
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """A model: ``base`` (folder or hub name, at ``revision``) with ``adapters`` merged into it, the first one first."""
+
+    base: str
+    revision: str | None = None
+    adapters: tuple[Path, ...] = ()
+
+
+def find_model(model: ModelConfig, plugins: Plugins) -> str:
+    """Folder or hub name of the recipe's model.
+
+    Raises: ValueError saying what is missing, PluginError if no plugin ships a model of that name.
+    """
+    if model.name:
+        path = Path(plugins.get("model", model.name).path)
+        if not path.is_dir():
+            raise ValueError(f"its folder is missing: {path}")
+        return str(path)
+    text = os.path.expanduser(model.path or "")
+    folder = Path(text)
+    if not folder.is_dir() and not is_hub_name(text):
+        raise ValueError(f"no such folder, and not a hub name: {text!r}")
+    if not is_adapter(folder) and folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(no_model(folder, text))
+    source_of(text)
+    return text
+
+
+def source_of(model_path: str, revision: str | None = None) -> ModelSource:
+    """What a model is made of. An adapter's base may be an adapter itself.
+
+    Args:
+        revision: of a model on the hub; an adapter names its own.
+    Raises: ValueError if the base of an adapter cannot be found.
+    """
+    adapters: list[Path] = []
+    while is_adapter(Path(model_path)):
+        folder = Path(model_path)
+        if folder in adapters:
+            raise ValueError(f"adapter {folder}: its base model is the adapter itself")
+        adapters.insert(0, folder)
+        model_path, revision = _base_of(folder)
+    return ModelSource(base=model_path, revision=revision, adapters=tuple(adapters))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter; transformers, too, then looks at nothing else in it."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def is_at_hand(model_path: str, revision: str | None = None) -> bool:
+    """Whether a folder or hub name can be loaded without a network."""
+    try:
+        source = source_of(model_path, revision)
+    except ValueError:
+        return False
+    if Path(source.base).is_dir() or not is_hub_name(source.base):
+        return (Path(source.base) / "config.json").is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source.base, "config.json", revision=source.revision), str)
+
+
+def _base_of(folder: Path) -> tuple[str, str | None]:
+    file = folder / ADAPTER_CONFIG
+    try:
+        config: Any = json.loads(file.read_bytes())
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise ValueError(f"{file} names no base model; is it PEFT's?") from err
+    if not isinstance(base, str) or not (Path(base).is_dir() or is_hub_name(base)):
+        raise ValueError(
+            f"adapter {folder}: its base model {base!r} is not found; put it there, or set base_model_name_or_path in "
+            f"{ADAPTER_CONFIG}"
+        )
+    return base, revision if isinstance(revision, str) else None
