@@ -38,7 +38,7 @@ _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
 )
 _MARK = re.compile(r"<!-- not run: (?P<reason>.+?) -->\n\s*\Z")
-_INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _COMMAND = re.compile(r"^(\$ )?(reasonrl|pip3?|pytest|accelerate|torchrun) |^python3? (-m |\S+\.py)")
 
 
@@ -96,11 +96,10 @@ def inline_commands(page: Path, text: str | None = None) -> Iterator[tuple[int, 
     text = page.read_text(encoding="utf-8") if text is None else text
     # Blank lines in place of blocks keep the line numbers.
     outside = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), text)
-    joined = re.sub(r"(?<=[^\n])\n(?=[^\n|#>*-])", " \n", outside)
-    for number, line in enumerate(joined.split("\n"), start=1):
-        for code in _INLINE.findall(line):
-            if re.match(r"(\w+=\S+ )*reasonrl( |$)", code):
-                yield number, " ".join(code.split())
+    for match in _INLINE.finditer(outside):
+        code = " ".join(match[1].split())
+        if "\n\n" not in match[1] and re.match(r"(\w+=\S+ )*reasonrl( |$)", code):
+            yield outside[: match.start()].count("\n") + 1, code
 
 
 def faults_of_form(block: Block) -> list[str]:
