@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
+from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
@@ -30,7 +31,7 @@ def refuse_unready(resolved: AnyResolved) -> None:
     if problem := tracker_problem(recipe.logging.trackers):
         raise source.error(("logging", "trackers"), f": {problem}")
     if recipe.model.lora is not None and find_spec("peft") is None:
-        raise source.error(("model", "lora"), " needs the package peft: pip install 'reasonrl[lora]'")
+        raise source.error(("model", "lora"), f" needs the package peft: {install_extra('lora')}")
     try:
         check_chat_template(recipe.model)
     except RecipeError as err:

@@ -84,7 +84,10 @@ def test_a_missing_file_is_found_before_anything_slow(command: str, folder: Path
     """Found by the recipe's key, before torch is loaded."""
     words = ["recipes", "check"] if command == "check" else ["train"]
     for changes, message in (
-        (["task.dataset=num.jsonl"], "task.dataset: num.jsonl: no such file; did you mean 'nums.jsonl'?"),
+        (
+            ["task.dataset=num.jsonl"],
+            "override 'task.dataset=num.jsonl': task.dataset: num.jsonl: no such file; did you mean 'nums.jsonl'?",
+        ),
         (
             ["evaluation.suites.held_out.task={name: countdown, source: dataset, dataset: no/nums.csv}"],
             "evaluation.suites.held_out.task.dataset: no/nums.csv: no such file (there is no folder no)",
