@@ -84,10 +84,7 @@ def test_a_missing_file_is_found_before_anything_slow(command: str, folder: Path
     """Found by the recipe's key, before torch is loaded."""
     words = ["recipes", "check"] if command == "check" else ["train"]
     for changes, message in (
-        (
-            ["task.dataset=num.jsonl"],
-            "override 'task.dataset=num.jsonl': task.dataset: num.jsonl: no such file; did you mean 'nums.jsonl'?",
-        ),
+        (["task.dataset=num.jsonl"], "task.dataset: num.jsonl: no such file; did you mean 'nums.jsonl'?"),
         (
             ["evaluation.suites.held_out.task={name: countdown, source: dataset, dataset: no/nums.csv}"],
             "evaluation.suites.held_out.task.dataset: no/nums.csv: no such file (there is no folder no)",
@@ -99,7 +96,7 @@ def test_a_missing_file_is_found_before_anything_slow(command: str, folder: Path
         command_line = [sys.executable, "-c", code, *words, recipe(), *changes]
         done = subprocess.run(command_line, capture_output=True, text=True, env=os.environ, check=False)
         assert (done.returncode, done.stdout.strip()) == (2, "[]"), done
-        assert done.stderr.strip().startswith(f"error: {message}")
+        assert done.stderr.startswith(f"error: override '{changes[0]}': {message}")
         assert len(done.stderr.strip().splitlines()) == 1
 
 
