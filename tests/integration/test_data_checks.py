@@ -102,7 +102,7 @@ def test_a_missing_file_is_found_before_anything_slow(command: str, folder: Path
 
 def test_a_check_reads_examples_to_imitate(folder: Path) -> None:
     sections = {
-        "task": None, "algorithm": None, "trainer": None, "evaluation": None,
+        "task": None, "algorithm": None, "trainer": None, "evaluation": None, "sampling": None,
         "data": {"path": "pairs.jsonl", "prompt": "q", "completion": "a.text"}, "sft": {"max_tokens": 100},
     }  # fmt: skip
     assert "data.path: pairs.jsonl: no such file" in run("recipes", "check", recipe(**sections), code=2)

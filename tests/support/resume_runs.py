@@ -45,6 +45,8 @@ def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:
         "checkpoint": {"every": 3, "keep": 2},
         **sections,
     }
+    if "sft" in data:  # where it has no effect, and is refused
+        data["sampling"].pop("group_size", None)
     path = folder / "broken.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not None}), encoding="utf-8")
     return path

@@ -301,8 +301,8 @@ def test_a_reporter_that_breaks_at_the_end_leaves_summary_and_free_folder(tmp_pa
         pass
 
 
-def test_prompts_must_divide_over_minibatches_and_processes(tmp_path: Path) -> None:
-    path = recipe(tmp_path, tmp_path, trainer={"steps": 1, "prompts_per_step": 12, "minibatches": 2})
+def test_prompts_must_divide_over_minibatches_and_processes(tmp_path: Path, tiny_model: Path) -> None:
+    path = recipe(tmp_path, tiny_model, trainer={"steps": 1, "prompts_per_step": 12, "minibatches": 2})
     resolved = load_recipe(path, [], load_plugins(files=[PLUGIN]))
     assert isinstance(resolved, ResolvedRecipe)
     for size in (1, 2, 3, 6):
