@@ -251,7 +251,7 @@ class _Resolver:
         try:
             return find_model(model, self.plugins)
         except ValueError as err:
-            written = str(self.source.data["model"][key])
+            written = str(self.source.data["model"].get(key))
             said = hide_values(
                 str(err), {os.path.expanduser(str(model.path)): written} if "${" in written else {}
             )

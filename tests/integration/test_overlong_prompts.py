@@ -188,7 +188,7 @@ def test_the_page_of_the_run_folder_lists_them() -> None:
 
 def test_a_run_of_imitation_changes_its_own(tmp_path: Path, tiny_model: Path) -> None:
     data = yaml.safe_load(recipe(tmp_path, tiny_model, {}).read_text(encoding="utf-8"))
-    del data["algorithm"], data["trainer"], data["sampling"]["group_size"]
+    del data["algorithm"], data["trainer"], data["logging"], data["sampling"]["group_size"]
     data["sft"] = {"max_tokens": 200, "tokens_per_batch": 100}
     path = tmp_path / "sft.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
