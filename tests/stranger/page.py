@@ -102,7 +102,9 @@ class Page:
             self._expect(block, self._commands.shell(f"pytest {block.title}", cwd=self._folder))
             return
         name = block.title or f"block_{block.line}.py"
-        newest = sorted(path.name for path in self._folder.glob("runs/*/checkpoints/step_*"))[-1:]
+        run = re.search(r"runs/([\w.-]+)", block.text)
+        saved = self._folder.glob(f"runs/{run[1] if run else '*'}/checkpoints/step_*")
+        newest = sorted(path.name for path in saved)[-1:]
         text = STEP.sub(newest[0], block.text) if newest else block.text
         (self._folder / name).write_text(text, encoding="utf-8")
         self._expect(block, self._commands.script(Path(name), cwd=self._folder, shrink=True))
