@@ -86,7 +86,7 @@ def test_a_run_that_works_keeps_them(
         (["task.tells=check"], 2, "must be shorter than ${oc.env:CANARY_NOTE}"),
         (["task.tells=problem"], 2, "refused"),
         (["rewards.guard.tells=true"], 0, "PermissionError"),
-        (["algorithm.tells=true"], 1, "RuntimeError: the key [redacted] has expired"),
+        (["algorithm.tells=true"], 2, "RuntimeError: the key [redacted] has expired"),
         (["task.api_key=canary-of-an-override-02"], 2, "must not be written into a recipe"),
         (["task.api_kee=canary-of-an-override-02", "task.api_key=canary 02"], 2, "api_k"),
         (["task={name: vault, api_key: canary-of-an-override-02}"], 2, "must not be written into a recipe"),

@@ -65,7 +65,7 @@ def test_gae_lam_0_is_the_td_error(seed: int, gamma: float) -> None:
     advantages, _ = gae(rewards, values, mask, gamma=gamma, lam=0.0)
     for i in range(len(mask)):
         steps = mask[i].nonzero().flatten().tolist()
-        for t, following in zip(steps, [*steps[1:], None], strict=True):
+        for t, following in zip(steps, [*steps, None][1:], strict=True):
             after = 0.0 if following is None else values[i, following].item()
             want = rewards[i, t].item() + gamma * after - values[i, t].item()
             assert advantages[i, t].item() == pytest.approx(want, rel=1e-9, abs=1e-12)
