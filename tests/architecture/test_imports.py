@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "reasonrl"
 PLUGINS = ROOT / "plugins"
@@ -113,55 +111,63 @@ def file_part(path: Path) -> str:
     return path.relative_to(CORE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(ROOT)))
-def test_core_imports_point_downwards(path: Path) -> None:
+def wrong_core_imports(path: Path) -> Iterator[str]:
     part = file_part(path)
     if part in ANYWHERE or part == "__init__":
         return
-    assert part in LEVELS, f"add the part '{part}' to LEVELS, as the design says"
     for dotted in imports(path):
         target = part_of(dotted)
         if target is None or target == part:
             continue
-        assert target not in ANYWHERE or part == "cli", f"the core must not import {dotted}"
         if target in ANYWHERE:
-            continue
-        assert part != "analysis" or target in ALLOWED_IN_ANALYSIS, f"analysis must not import {dotted}"
-        downwards = LEVELS[target] < LEVELS[part]
-        assert downwards or (part, target) in WITHIN_LEVEL, f"{part} must not import {dotted}"
+            allowed = part == "cli"
+        elif part == "analysis":
+            allowed = target in ALLOWED_IN_ANALYSIS
+        else:
+            allowed = LEVELS[target] < LEVELS[part] or (part, target) in WITHIN_LEVEL
+        if not allowed:
+            yield f"{path.relative_to(ROOT)}: {part} imports {dotted}"
 
 
-@pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(ROOT)))
-def test_core_imports_no_plugin(path: Path) -> None:
-    for dotted in imports(path):
-        assert not dotted.startswith("reasonrl_"), f"{path}: the core imports the plugin {dotted}"
+def test_every_part_has_a_level() -> None:
+    known = LEVELS.keys() | ANYWHERE | {"__init__"}
+    assert {file_part(path) for path in modules(CORE)} <= known, "add the part to LEVELS, as the design says"
 
 
-@pytest.mark.parametrize("path", modules(PLUGINS), ids=lambda p: str(p.relative_to(ROOT)))
-def test_plugins_import_only_the_surface(path: Path) -> None:
+def test_core_imports_point_downwards() -> None:
+    assert not [fault for path in modules(CORE) for fault in wrong_core_imports(path)]
+
+
+def test_core_imports_no_plugin() -> None:
+    assert not [(path, d) for path in modules(CORE) for d in imports(path) if d.startswith("reasonrl_")]
+
+
+def wrong_plugin_imports(path: Path) -> Iterator[str]:
     own = next(part for part in path.relative_to(PLUGINS).parts if part.startswith("reasonrl"))
     for dotted in imports(path):
-        if dotted.startswith("reasonrl_"):
-            assert dotted.split(".")[0] == own.replace("-", "_"), f"{own} imports another plugin: {dotted}"
-        target = part_of(dotted)
-        assert target is None or target in ALLOWED_IN_PLUGINS, f"plugins must not import {dotted}"
+        if dotted.startswith("reasonrl_") and dotted.split(".")[0] != own.replace("-", "_"):
+            yield f"{path.relative_to(ROOT)}: {own} imports another plugin: {dotted}"
+        if part_of(dotted) not in {None, *ALLOWED_IN_PLUGINS}:
+            yield f"{path.relative_to(ROOT)}: {own} imports {dotted}"
 
 
-@pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(ROOT)))
-def test_light_parts_do_not_import_torch_when_they_are_imported(path: Path) -> None:
-    if file_part(path) not in TORCH_FREE or path.name == "batch.py":
-        return
-    heavy = {d for d in imports(path, at_module_level=True) if d.split(".")[0] in ("torch", "transformers")}
-    assert not heavy
+def test_plugins_import_only_the_surface() -> None:
+    assert not [fault for path in modules(PLUGINS) for fault in wrong_plugin_imports(path)]
 
 
-@pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_the_command_line_prints(path: Path) -> None:
-    if file_part(path) == "cli":
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-        assert not is_print, f"{path} prints"
+def test_light_parts_do_not_import_torch_when_they_are_imported() -> None:
+    light = [p for p in modules(CORE) if file_part(p) in TORCH_FREE and p.name != "batch.py"]
+    heavy = ("torch", "transformers")
+    assert not [(p, d) for p in light for d in imports(p, at_module_level=True) if d.split(".")[0] in heavy]
+
+
+def prints(path: Path) -> bool:
+    calls = (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call))
+    return any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+
+
+def test_only_the_command_line_prints() -> None:
+    assert not [path for path in modules(CORE) if file_part(path) != "cli" and prints(path)]
 
 
 LIGHT_COMMANDS = [
