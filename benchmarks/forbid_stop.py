@@ -1,7 +1,7 @@
-"""A rollout engine for one control: ``hf`` with the token that gives up forbidden.
+"""A rollout backend for one control: ``hf`` with the token that gives up forbidden.
 
-Used as ``rollout.name=hf_no_stop`` with ``--plugin benchmarks/forbid_stop.py``. Evaluation only: training with it would
-compare log-probabilities of two different distributions.
+Used as ``rollout_backend.name=hf_no_stop`` with ``--plugin benchmarks/forbid_stop.py``. Evaluation only: training with
+it would compare log-probabilities of two different distributions.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,6 +48,4 @@ class NoStopBackend:
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    yield RolloutBackendSpec(
-        name="hf_no_stop", summary="hf without the token that gives up.", factory=NoStopBackend
-    )
+    yield RolloutBackendSpec(name="hf_no_stop", summary="hf without the token that gives up.", factory=NoStopBackend)

@@ -1,9 +1,9 @@
-"""What is learnt on Countdown, with its controls: PPO and GRPO over seeds, and what the base model can do anyway.
+"""What is learned on Countdown, with its controls: PPO and GRPO over seeds, and what the base model can do anyway.
 
     python benchmarks/learning.py [--seeds 0 1 2] [--out benchmarks/results/learning]
 
 Everything that has finished is kept in ``--out`` and not done again, so the command can be interrupted and repeated.
-Writes ``table.md`` (95% intervals), ``behaviours.md`` and, with matplotlib installed, ``figure.svg``. One seed takes
+Writes ``table.md`` (95% intervals), ``behaviors.md`` and, with matplotlib installed, ``figure.svg``. One seed takes
 about 15 minutes on 2 cores.
 
 Controls: the base model itself at T = 1 and greedy; the base with its give-up token forbidden, at the same token
@@ -87,11 +87,9 @@ def without_stop(seed: int) -> dict[str, Any]:
     """The base model, its give-up token forbidden, on the suites that a run of ``seed`` evaluates."""
     plugins = load_plugins(files=[str(NO_STOP)])
     resolved = load_recipe(RECIPES / "countdown_ppo.yaml", [f"seed={seed}"], plugins)
-    spec = plugins.get("rollout", "hf_no_stop")
-    rollout = replace(resolved.rollout, spec=spec, config=spec.config())
-    return evaluated(
-        Target(model_path=resolved.model_path, resolved=replace(resolved, rollout=rollout)), plugins
-    )
+    spec = plugins.get("rollout_backend", "hf_no_stop")
+    rollout = replace(resolved.rollout_backend, spec=spec, config=spec.config())
+    return evaluated(Target(model_path=resolved.model_path, resolved=replace(resolved, rollout=rollout)), plugins)
 
 
 def measured(folder: Path, seed: int) -> dict[str, Any]:

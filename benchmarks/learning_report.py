@@ -15,7 +15,7 @@ Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 MAIN = "held_out"
 SUITES = (MAIN, "four_numbers", "greedy")
 HEADER = ("", "3 numbers", "4 numbers", "3, greedy", "tokens", "cut off", "seconds")
-BEHAVIOURS = (
+BEHAVIORS = (
     ("attempts", "attempts"),
     ("repeated_attempts", "attempts that repeat an earlier one"),
     ("aimed", "last operation aimed at the target"),
@@ -30,11 +30,11 @@ BEHAVIOURS = (
     ("length_tokens_wrong", "tokens when wrong"),
 )
 COUNTS = ("attempts", "repeated_attempts", "length_tokens_correct", "length_tokens_wrong")
-COLOURS = {"ppo": "tab:blue", "grpo": "tab:orange"}
+COLORS = {"ppo": "tab:blue", "grpo": "tab:orange"}
 
 
 def write_tables(out: Path, controls: Mapping[str, Sequence[Suites]], runs: Runs) -> None:
-    """``table.md`` (a line a run, then all seeds counted together) and ``behaviours.md``."""
+    """``table.md`` (a line a run, then all seeds counted together) and ``behaviors.md``."""
     rows: list[Sequence[str]] = [row(label, suites) for label, suites in controls.items()]
     for algorithm, of_seeds in runs.items():
         for seed, run in of_seeds.items():
@@ -44,14 +44,12 @@ def write_tables(out: Path, controls: Mapping[str, Sequence[Suites]], runs: Runs
         label = f"{algorithm.upper()}, {len(every)} seeds together"
         rows.append(row(label, [last(run) for run in every], mean(run["wall_s"] for run in every)))
     forbidden = controls["base, give-up forbidden"]
-    notes = [
-        margin(name, [last(run) for run in of_seeds.values()], forbidden) for name, of_seeds in runs.items()
-    ]
+    notes = [margin(name, [last(run) for run in of_seeds.values()], forbidden) for name, of_seeds in runs.items()]
     (out / "table.md").write_text(markdown(HEADER, rows) + "\n" + "\n".join(notes) + "\n", encoding="utf-8")
     columns = {**controls, **{name.upper(): [last(r) for r in of.values()] for name, of in runs.items()}}
-    (out / "behaviours.md").write_text(behaviour_table(columns), encoding="utf-8")
+    (out / "behaviors.md").write_text(behavior_table(columns), encoding="utf-8")
     print((out / "table.md").read_text(encoding="utf-8"))  # noqa: T201 - a script's output
-    print((out / "behaviours.md").read_text(encoding="utf-8"))  # noqa: T201
+    print((out / "behaviors.md").read_text(encoding="utf-8"))  # noqa: T201
 
 
 def last(run: Mapping[str, Any]) -> Suites:
@@ -90,16 +88,16 @@ def margin(algorithm: str, after: Sequence[Suites], control: Sequence[Suites]) -
     )
 
 
-def behaviour_table(columns: Mapping[str, Sequence[Suites]]) -> str:
+def behavior_table(columns: Mapping[str, Sequence[Suites]]) -> str:
     rows = []
-    for key, label in BEHAVIOURS:
-        cells = [of_behaviour(key, seeds) for seeds in columns.values()]
+    for key, label in BEHAVIORS:
+        cells = [of_behavior(key, seeds) for seeds in columns.values()]
         rows.append([label, *cells])
     return markdown(("", *columns), rows)
 
 
-def of_behaviour(key: str, seeds: Sequence[Suites]) -> str:
-    values = [s[MAIN]["behaviour"][key] for s in seeds if s[MAIN]["behaviour"].get(key) is not None]
+def of_behavior(key: str, seeds: Sequence[Suites]) -> str:
+    values = [s[MAIN]["behavior"][key] for s in seeds if s[MAIN]["behavior"].get(key) is not None]
     if not values:
         return "-"
     return f"{mean(values):.1f}" if key in COUNTS else f"{mean(values):.0%}"
@@ -125,7 +123,7 @@ def draw(out: Path, controls: Mapping[str, Sequence[Suites]], runs: Runs) -> Non
     panels = (
         ("held-out accuracy, T = 1", lambda r: r["accuracy"]),
         ("tokens a completion", lambda r: r["length_tokens"]),
-        ("attempts a completion", lambda r: r["behaviour"]["attempts"]),
+        ("attempts a completion", lambda r: r["behavior"]["attempts"]),
     )
     for axis, (title, value) in zip(axes, panels, strict=True):
         for algorithm, of_seeds in runs.items():
@@ -133,7 +131,7 @@ def draw(out: Path, controls: Mapping[str, Sequence[Suites]], runs: Runs) -> Non
                 points = evaluations(out / f"{algorithm}-seed{seed}")
                 label = algorithm.upper() if index == 0 else None
                 steps, values = [step for step, _ in points], [value(result) for _, result in points]
-                axis.plot(steps, values, color=COLOURS[algorithm], label=label, linewidth=1.2)
+                axis.plot(steps, values, color=COLORS[algorithm], label=label, linewidth=1.2)
         forbidden = mean(value(suites[MAIN]) for suites in controls["base, give-up forbidden"])
         axis.axhline(forbidden, color="gray", linestyle="--", linewidth=1, label="base, give-up forbidden")
         axis.set(title=title, xlabel="step", ylim=(0, None))

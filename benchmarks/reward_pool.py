@@ -65,9 +65,7 @@ def groups_of(text: str, completions: int) -> list[RolloutGroup]:
     ids = tuple(range(len(text) // 3))
     row = Completion(token_ids=ids, logprobs=(0.0,) * len(ids), text=text, finish_reason=FinishReason.EOS)
     problem = Problem(id="p", prompt="Numbers: 3 5 8.", info={"numbers": [3, 5, 8], "target": 16})
-    request = RolloutRequest(
-        problem=problem, prompt_ids=(1, 2), group_size=GROUP, sampling=SamplingParams(), seed=0
-    )
+    request = RolloutRequest(problem=problem, prompt_ids=(1, 2), group_size=GROUP, sampling=SamplingParams(), seed=0)
     return [RolloutGroup(request=request, completions=(row,) * GROUP)] * (completions // GROUP)
 
 
@@ -118,9 +116,7 @@ def children_s() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--completions", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

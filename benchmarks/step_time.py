@@ -48,13 +48,11 @@ class Bench:
         plugins = load_plugins()
         self.resolved = resolved = load_recipe(recipe_name, [], plugins)
         self.recipe = recipe = resolved.recipe
-        self.bench = bench = open_workbench(
-            recipe.model, resolved.model_path, seed=recipe.seed, critic=recipe.critic
-        )
+        self.bench = bench = open_workbench(recipe.model, resolved.model_path, seed=recipe.seed, critic=recipe.critic)
         self.sampling = sampling_params(recipe)
         task = Tasks(plugins, recipe.seed).get(resolved.task)
         self.stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-        self.backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
+        self.backend = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
         context = AlgorithmContext(
             sampling=self.sampling, group_size=recipe.sampling.group_size, total_steps=recipe.trainer.steps
         )
@@ -108,9 +106,7 @@ class Bench:
         scored = [
             ScoredGroup(
                 group=g,
-                rewards=tuple(
-                    RewardOutput(total=float((i + j) % 2), components={}) for j in range(len(g.completions))
-                ),
+                rewards=tuple(RewardOutput(total=float((i + j) % 2), components={}) for j in range(len(g.completions))),
             )
             for i, g in enumerate(groups)
         ]
@@ -179,9 +175,7 @@ def main() -> None:
     budget = bench.recipe.trainer.max_tokens_per_microbatch
     computed = padded_tokens(lengths, plan_microbatches(lengths, range(batch.num_rows), budget))
     show(f"sgemm {sgemm_gflops():.1f} GFLOP/s, threads {args.threads}, torch {torch.__version__}")
-    show(
-        f"{batch.num_rows} rows, {sampled} sampled and {total} total tokens, {1 - total / computed:.1%} padding"
-    )
+    show(f"{batch.num_rows} rows, {sampled} sampled and {total} total tokens, {1 - total / computed:.1%} padding")
     for name, work in bench.stages(batch, args.mean_tokens).items():
         wall, cpu = quickest(work, args.repeats)
         tokens = sampled if name == "rollout" else total

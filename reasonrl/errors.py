@@ -7,7 +7,7 @@
         PluginNotFoundError    no component of that name
         PluginConflictError    two providers of one name
         PluginContractError    a plugin returned or raised what its contract forbids
-      RolloutError           the engine could not produce completions
+      RolloutError           the backend could not produce completions
       CheckpointError        a checkpoint cannot be written or trusted
       TrainingError          the run cannot go on (too many unscored completions, non-finite updates)
       UnexpectedError        stands for an error that nobody foresaw, which is its cause
@@ -66,7 +66,7 @@ class PluginContractError(PluginError):
 
 
 class RolloutError(ReasonRLError):
-    """The engine could not produce completions."""
+    """The backend could not produce completions."""
 
 
 class CheckpointError(ReasonRLError):

@@ -343,7 +343,5 @@ def _observers(manager: PluginManager) -> dict[str, list[Observer]]:
     for hook in OBSERVER_HOOKS:
         for impl in getattr(manager.hook, hook).get_hookimpls():
             names = (*impl.argnames, *impl.kwargnames)
-            found.setdefault(hook, []).append(
-                Observer(plugin=impl.plugin_name, function=impl.function, argnames=names)
-            )
+            found.setdefault(hook, []).append(Observer(plugin=impl.plugin_name, function=impl.function, argnames=names))
     return found

@@ -27,8 +27,8 @@ from reasonrl.redact import redacting_logger
 
 log = redacting_logger(__name__)
 
-Kind = Literal["task", "reward", "algorithm", "rollout", "model", "recipe"]
-KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout", "model", "recipe")
+Kind = Literal["task", "reward", "algorithm", "rollout_backend", "model", "recipe"]
+KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout_backend", "model", "recipe")
 Status = Literal["active", "broken", "unavailable", "incompatible", "disabled"]
 
 
@@ -37,7 +37,7 @@ class PluginRecord:
     """What is known of one plugin.
 
     ``active``: usable. ``broken``: raised or broke the contract; offers nothing. ``unavailable``: loaded, but
-    an engine lacks a module. ``incompatible``: declares another version of reasonrl; not imported.
+    a backend lacks a module. ``incompatible``: declares another version of reasonrl; not imported.
     ``disabled``: left out by REASONRL_PLUGINS; not imported. ``provides`` holds entries such as
     ``"task countdown"``, ``hooks`` the hooks that it implements, ``deprecations`` what it uses that a later version
     will not have. ``file`` and ``sha256``: of a plugin given by ``--plugin``.
@@ -163,17 +163,14 @@ class Plugins:
                 observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
             except RAISABLE:  # an observer must never stop a run
                 self._silenced.add(observer.plugin)
-                log.exception(
-                    "plugin '%s' raised in %s; it observes nothing more in this run", observer.plugin, hook
-                )
+                log.exception("plugin '%s' raised in %s; it observes nothing more in this run", observer.plugin, hook)
 
     def _one(self, kind: Kind, name: str) -> Provided:
         found = self.provided.get((kind, name), ())
         if len(found) > 1:
             who = " and ".join(p.record.label for p in found)
             raise PluginConflictError(
-                f"{kind} '{name}' is provided by {who}; uninstall one, or name the plugins to load in "
-                "REASONRL_PLUGINS"
+                f"{kind} '{name}' is provided by {who}; uninstall one, or name the plugins to load in REASONRL_PLUGINS"
             )
         if not found:
             raise PluginNotFoundError(self._not_found_text(kind, name))
@@ -190,9 +187,7 @@ class Plugins:
             parts.append(home)
         parts.append(f"installed: {', '.join(names) or 'none'}")
         parts.extend(
-            f"plugin {r.label} is {r.status}: {r.error}"
-            for r in self.records
-            if r.status in ("broken", "incompatible")
+            f"plugin {r.label} is {r.status}: {r.error}" for r in self.records if r.status in ("broken", "incompatible")
         )
         if disabled := [r.name for r in self.records if r.status == "disabled"]:
             parts.append(f"disabled by REASONRL_PLUGINS: {', '.join(disabled)}")

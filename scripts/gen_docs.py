@@ -23,7 +23,7 @@ from reasonrl.recipe.schema import Recipe, SftRecipe
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
 EXCERPT = "<!-- not run: an excerpt, the hook's own page has the whole -->"
-COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout")
+COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout_backend")
 
 
 def pages() -> dict[str, str]:
@@ -141,7 +141,7 @@ def config(plugins: Plugins) -> Iterator[str]:
     yield from _sections(SftRecipe, "An SFT recipe", known=set(_nested(Recipe)))
     for kind in COMPONENT_KINDS:
         for spec in plugins.specs(kind):
-            yield from (f"## {kind.capitalize()} `{spec.name}`", "", text(spec.summary), "")
+            yield from (f"## {kind.replace('_', ' ').capitalize()} `{spec.name}`", "", text(spec.summary), "")
             rows = list(_rows(spec.config, ""))
             yield from table(("key", "type", "default", "meaning"), rows)
             if not rows:
@@ -234,14 +234,12 @@ def metrics(plugins: Plugins) -> Iterator[str]:
     for kind in COMPONENT_KINDS:
         for spec in plugins.specs(kind):
             if spec.metrics:
-                yield from (f"## {kind.capitalize()} `{spec.name}`", "")
+                yield from (f"## {kind.replace('_', ' ').capitalize()} `{spec.name}`", "")
                 yield from _metric_table(spec.metrics)
 
 
 def _metric_table(definitions: Iterable[MetricDef]) -> Iterator[str]:
-    yield from table(
-        ("key", "unit", "meaning"), [(code(d.key), text(d.unit), text(d.meaning)) for d in definitions]
-    )
+    yield from table(("key", "unit", "meaning"), [(code(d.key), text(d.unit), text(d.meaning)) for d in definitions])
 
 
 # Hooks

@@ -25,9 +25,7 @@ OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "assets" / "live.svg"
 
 def main() -> None:
     """Read a run folder, write a picture. The run may still be going on."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("run", type=Path)
     options.add_argument("--step", type=int, help="default: two thirds of the run")
     options.add_argument("--output", type=Path, default=OUTPUT)

@@ -18,9 +18,7 @@ class CountdownConfig:
     range.
     """
 
-    source: str = field(
-        default="generated", metadata={"help": "generated (endless, always solvable) or dataset"}
-    )
+    source: str = field(default="generated", metadata={"help": "generated (endless, always solvable) or dataset"})
     dataset: str = field(
         default=PUBLIC_DATA,
         metadata={
@@ -52,14 +50,10 @@ class CountdownConfig:
         default=0.0,
         metadata={"help": "share of demonstrations that give up after 1 to patient_attempts instead, evenly"},
     )
-    patient_attempts: int = field(
-        default=16, metadata={"help": "most failed attempts of a patient demonstration"}
-    )
+    patient_attempts: int = field(default=16, metadata={"help": "most failed attempts of a patient demonstration"})
     aimed_frac: float = field(
         default=0.0,
-        metadata={
-            "help": "share of demonstrations whose last operations come as near to the target as they can"
-        },
+        metadata={"help": "share of demonstrations whose last operations come as near to the target as they can"},
     )
 
     def __post_init__(self) -> None:
@@ -78,9 +72,7 @@ class CountdownConfig:
             raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
         _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)
         if self.source != "dataset" and self.dataset != PUBLIC_DATA:
-            raise ValueError(
-                f"dataset must come with source: dataset, got {self.dataset!r} with {self.source}"
-            )
+            raise ValueError(f"dataset must come with source: dataset, got {self.dataset!r} with {self.source}")
         for name in ("dataset", "nums_column", "target_column"):
             if self.source == "dataset" and not getattr(self, name):
                 raise ValueError(f"{name} must be a name when source is dataset, got ''")

@@ -52,9 +52,7 @@ def _read(config: CountdownConfig) -> tuple[dict[Split, list[Instance]], DataSum
         held_out="a tenth of the problems is held out by their hash",
     )
     if not any(splits.values()):
-        raise RecipeError(
-            f"task.dataset: {summary}; give other rows, or widen the ranges in the recipe's task"
-        )
+        raise RecipeError(f"task.dataset: {summary}; give other rows, or widen the ranges in the recipe's task")
     return splits, summary
 
 

@@ -19,7 +19,7 @@ _RECIPES = (
     ),
 )
 
-_BEHAVIOURS = (
+_BEHAVIORS = (
     ("attempts", "count", "Attempts of a completion: steps that belong together."),
     ("repeated_attempts", "count", "Attempts that an earlier one of the same completion had tried already."),
     ("true_arithmetic", "fraction", "Steps whose two sides are equal, exactly."),
@@ -62,8 +62,8 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
             default_rewards=("countdown",),
             reads=lambda config: {"dataset": config.dataset if config.source == "dataset" else ""},
             metrics=tuple(
-                MetricDef(key=f"behaviour/<suite>/{name}", unit=unit, meaning=meaning)
-                for name, unit, meaning in _BEHAVIOURS
+                MetricDef(key=f"behavior/<suite>/{name}", unit=unit, meaning=meaning)
+                for name, unit, meaning in _BEHAVIORS
             ),
         )
     ]

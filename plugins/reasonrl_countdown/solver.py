@@ -64,9 +64,7 @@ def _reaching(left: Table, right: Table, target: Value) -> Iterator[Node]:
         if value == 0 and target == 0:
             # 0 * x and 0 / x reach 0 with every partner.
             for other, others in right.items():
-                yield from (
-                    n for a in nodes for b in others for v, n in _combine(value, a, other, b) if v == 0
-                )
+                yield from (n for a in nodes for b in others for v, n in _combine(value, a, other, b) if v == 0)
 
 
 def _partners(value: Value, target: Value) -> list[Value]:

@@ -9,9 +9,7 @@ from reasonrl_countdown.expression import MAX_CHARS, MAX_DIGITS, evaluate_postfi
 
 # Every pattern has one way to match at a position, so that finding all matches takes linear time.
 _RUN = re.compile(r"[0-9(+\-*/).=×÷−·][0-9(+\-*/).=×÷−· \t]*")
-_SIMPLE = re.compile(
-    rf"([0-9]{{1,{MAX_DIGITS}}})([-+*/])([0-9]{{1,{MAX_DIGITS}}})=([0-9]{{1,{MAX_DIGITS}}}) ?"
-)
+_SIMPLE = re.compile(rf"([0-9]{{1,{MAX_DIGITS}}})([-+*/])([0-9]{{1,{MAX_DIGITS}}})=([0-9]{{1,{MAX_DIGITS}}}) ?")
 _BOUNDARY = re.compile(r"(?<=[0-9)])[ \t]+(?=[0-9(])|\.(?![0-9])")
 _NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}(?:\.[0-9]{{1,{MAX_DIGITS}}})?")
 _VERDICT = re.compile(

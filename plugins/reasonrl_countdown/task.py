@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 
 from reasonrl import DataSummary, Problem, Split, TaskContext
-from reasonrl_countdown.behaviours import behaviours
+from reasonrl_countdown.behaviors import behaviors
 from reasonrl_countdown.config import MAX_NUMBERS, MAX_VALUE, CountdownConfig
 from reasonrl_countdown.dataset import Dataset
 from reasonrl_countdown.demonstration import demonstrate
@@ -42,9 +42,7 @@ class CountdownTask:
     def problem_from_fields(self, fields: Mapping[str, str]) -> Problem:
         """A problem from ``{"numbers": "3,5,8", "target": "16"}``; ValueError for anything else."""
         if set(fields) != {"numbers", "target"}:
-            raise ValueError(
-                f"countdown needs numbers and target, got {', '.join(sorted(fields)) or 'nothing'}"
-            )
+            raise ValueError(f"countdown needs numbers and target, got {', '.join(sorted(fields)) or 'nothing'}")
         numbers = tuple(_integer("numbers", part) for part in fields["numbers"].split(","))
         if not 1 <= len(numbers) <= MAX_NUMBERS:
             raise ValueError(f"numbers must hold 1 to {MAX_NUMBERS} integers, got {len(numbers)}")
@@ -66,10 +64,10 @@ class CountdownTask:
         lead = render(self._config.template, instance).lead
         return lead + demonstrate(instance, rng, self._config)
 
-    def behaviours(self, problem: Problem, completion_text: str) -> dict[str, float]:
-        """What the trace of a completion shows: attempts, verdicts, fresh starts; see ``behaviours.py``."""
+    def behaviors(self, problem: Problem, completion_text: str) -> dict[str, float]:
+        """What the trace of a completion shows: attempts, verdicts, fresh starts; see ``behaviors.py``."""
         instance = _instance(problem)
-        return behaviours(completion_text, instance.numbers, instance.target)
+        return behaviors(completion_text, instance.numbers, instance.target)
 
     def _problem(self, problem_id: str, instance: Instance) -> Problem:
         rendered = render(self._config.template, instance)

@@ -91,7 +91,7 @@ def model_config() -> Any:
     """The configuration of ``countdown-base``, 0.85M parameters.
 
     Llama, not Qwen2: transformers 5 loads every tokenizer that lies beside a ``qwen2`` config as Qwen's own
-    class, which drops our pre-tokenizer and normalises Unicode, whatever ``tokenizer_class`` says.
+    class, which drops our pre-tokenizer and normalizes Unicode, whatever ``tokenizer_class`` says.
     """
     from transformers import LlamaConfig
 
@@ -119,7 +119,5 @@ def write_model_folder(folder: Path) -> None:
 
     config = model_config()
     config.save_pretrained(folder)
-    GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id).save_pretrained(
-        folder
-    )
+    GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

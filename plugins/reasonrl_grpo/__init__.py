@@ -1,1 +1,1 @@
-"""Group relative policy optimisation, a bundled plugin."""
+"""Group relative policy optimization, a bundled plugin."""

@@ -1,4 +1,4 @@
-"""Group relative policy optimisation."""
+"""Group relative policy optimization."""
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class GRPO:
         self.config = config
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
-        """Group-normalised rewards, one per completion. Rewards of single tokens are added to it first."""
+        """Group-normalized rewards, one per completion. Rewards of single tokens are added to it first."""
         mask = batch.response_mask
         rewards = batch.rewards
         if batch.token_rewards is not None:

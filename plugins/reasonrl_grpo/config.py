@@ -8,7 +8,7 @@ from reasonrl import Needs
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """Group relative policy optimisation: the other completions of the prompt are the baseline."""
+    """Group relative policy optimization: the other completions of the prompt are the baseline."""
 
     clip_eps: float = field(default=0.2, metadata={"help": "The ratio is clipped below at 1 - clip_eps."})
     clip_eps_high: float | None = field(
@@ -20,7 +20,7 @@ class GRPOConfig:
     )
     scale: Literal["std", "none"] = field(
         default="std",
-        metadata={"help": "Divide by the group's standard deviation, or only centre."},
+        metadata={"help": "Divide by the group's standard deviation, or only center."},
     )
     kl_coef: float = field(
         default=0.0, metadata={"help": "Weight of the KL penalty in the loss; 0 runs no reference model."}

@@ -13,7 +13,7 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
     return [
         AlgorithmSpec(
             name="grpo",
-            summary="Clipped policy gradient with group-normalised advantages, no critic.",
+            summary="Clipped policy gradient with group-normalized advantages, no critic.",
             config=GRPOConfig,
             factory="reasonrl_grpo.algorithm:GRPO",
             metrics=POLICY_METRICS,

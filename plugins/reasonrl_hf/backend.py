@@ -62,9 +62,7 @@ class HFBackend:
             self._policy.model.train(was_training)
         completions = iter([self._completion(s) for s in sampled])
         return [
-            RolloutGroup(
-                request=request, completions=tuple(next(completions) for _ in range(request.group_size))
-            )
+            RolloutGroup(request=request, completions=tuple(next(completions) for _ in range(request.group_size)))
             for request in requests
         ]
 
@@ -111,9 +109,7 @@ class HFBackend:
     def _stopping(self, stop: tuple[str, ...]) -> StopStrings:
         if stop not in self._stop_strings:
             embeddings = self._model.model.get_input_embeddings().weight
-            self._stop_strings[stop] = StopStrings(
-                stop, self._tokenizer, embeddings.shape[0], embeddings.device
-            )
+            self._stop_strings[stop] = StopStrings(stop, self._tokenizer, embeddings.shape[0], embeddings.device)
         return self._stop_strings[stop]
 
     def _completion(self, sampled: Sampled) -> Completion:

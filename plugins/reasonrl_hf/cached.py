@@ -40,9 +40,7 @@ class CachedModel:
 
     def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
         options = {"position_ids": positions} if self._takes_positions else {}
-        return self.model(
-            input_ids=ids, attention_mask=mask, use_cache=True, **options, **self._keeps_logits, **cache
-        )
+        return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **options, **self._keeps_logits, **cache)
 
     @torch.no_grad()
     def _probe(self) -> None:
@@ -64,10 +62,7 @@ class CachedModel:
         found = [name for name, value in output.items() if isinstance(value, Cache)]
         if len(found) != 1:
             raise self._unusable("its output holds none")
-        if (
-            self._forward(ids, None, ids + 1, **{found[0]: output[found[0]]})[found[0]]
-            is not output[found[0]]
-        ):
+        if self._forward(ids, None, ids + 1, **{found[0]: output[found[0]]})[found[0]] is not output[found[0]]:
             raise self._unusable(f"it ignores the argument {found[0]!r}")
         return found[0]
 

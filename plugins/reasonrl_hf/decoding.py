@@ -173,7 +173,5 @@ class BatchDecoder:
         for tokens, logprobs, length, reason in per_row:
             if not all(value <= 0.0 for value in logprobs[:length]):
                 raise RolloutError("hf: the model gives non-finite logits; its weights have diverged")
-            out.append(
-                Sampled(token_ids=tokens[:length], logprobs=logprobs[:length], finish_reason=_REASONS[reason])
-            )
+            out.append(Sampled(token_ids=tokens[:length], logprobs=logprobs[:length], finish_reason=_REASONS[reason]))
         return out

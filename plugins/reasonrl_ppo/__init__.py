@@ -1,1 +1,1 @@
-"""Proximal policy optimisation, a bundled plugin."""
+"""Proximal policy optimization, a bundled plugin."""

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation on token sequences."""
+"""Proximal policy optimization on token sequences."""
 
 import torch
 from torch import Tensor

@@ -39,7 +39,7 @@ class KLConfig:
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Proximal policy optimisation with a learned critic."""
+    """Proximal policy optimization with a learned critic."""
 
     clip_eps: float = field(default=0.2, metadata={"help": "The ratio is clipped below at 1 - clip_eps."})
     clip_eps_high: float | None = field(
@@ -55,7 +55,7 @@ class PPOConfig:
         default=True, metadata={"help": "Advantages to mean 0 and standard deviation 1 over the whole batch."}
     )
     entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
-    kl: KLConfig = field(default_factory=KLConfig, metadata={"help": "Penalty towards the reference model."})
+    kl: KLConfig = field(default_factory=KLConfig, metadata={"help": "Penalty toward the reference model."})
 
     def __post_init__(self) -> None:
         _check_range("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)

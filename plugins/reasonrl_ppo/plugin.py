@@ -26,7 +26,7 @@ METRICS = (
         "than a constant; left out when all returns are equal.",
     ),
     MetricDef(key="critic/values/mean", unit="reward", meaning="Value at a token before the update."),
-    MetricDef(key="critic/returns/mean", unit="reward", meaning="What the critic is trained towards."),
+    MetricDef(key="critic/returns/mean", unit="reward", meaning="What the critic is trained toward."),
 )
 
 

@@ -24,9 +24,7 @@ class Engine(Protocol):
 
     max_model_len: int
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
-    ) -> list[list[Answer]]: ...
+    def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]: ...
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None: ...
 
@@ -117,7 +115,7 @@ class VLLMBackend:
     def _limits(self, engine: Engine) -> Limits:
         context = model_context(self._context)
         is_model = context is not None and engine.max_model_len >= context
-        option = "rollout.max_model_len" if self._server is None else "the server's --max-model-len"
+        option = "rollout_backend.max_model_len" if self._server is None else "the server's --max-model-len"
         return Limits(context=engine.max_model_len, option="the model's context" if is_model else option)
 
     def _running(self) -> tuple[Engine, Team]:

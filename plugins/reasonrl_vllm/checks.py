@@ -7,7 +7,7 @@ import torch
 from reasonrl import RolloutContext
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
-from reasonrl_vllm.failures import OTHER_ENGINE
+from reasonrl_vllm.failures import OTHER_BACKEND
 from reasonrl_vllm.sync import base_model
 
 SMALLEST_HEAD_ON_CPU = 32
@@ -23,7 +23,7 @@ def check_options(config: VLLMConfig, context: RolloutContext, processes: int) -
     if size is not None and size < SMALLEST_HEAD_ON_CPU and torch.device(context.device).type == "cpu":
         raise RolloutError(
             f"vllm: the model's attention heads have {size} dimensions, its CPU build knows "
-            f"{SMALLEST_HEAD_ON_CPU} and more; {OTHER_ENGINE}"
+            f"{SMALLEST_HEAD_ON_CPU} and more; {OTHER_BACKEND}"
         )
 
 
@@ -37,11 +37,11 @@ def check_architecture(name: str) -> None:
 
     known = ModelRegistry.models.get(name)
     if known is None:
-        raise RolloutError(f"vllm: it has no model of the architecture {name}; {OTHER_ENGINE}")
+        raise RolloutError(f"vllm: it has no model of the architecture {name}; {OTHER_BACKEND}")
     if getattr(known, "class_name", "").startswith("Transformers"):
         raise RolloutError(
-            f"vllm: it samples {name} with the trainer's own classes, which it changes; {OTHER_ENGINE}, or "
-            "rollout.mode to server"
+            f"vllm: it samples {name} with the trainer's own classes, which it changes; {OTHER_BACKEND}, or "
+            "rollout_backend.mode to server"
         )
 
 
@@ -50,7 +50,7 @@ def check_modules(model: torch.nn.Module, *, on_gpu: bool) -> None:
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
     if not on_gpu and any(isinstance(module, RoutedExperts) for module in model.modules()):
-        raise RolloutError(f"vllm: its CPU build packs experts once and for all; {OTHER_ENGINE}")
+        raise RolloutError(f"vllm: its CPU build packs experts once and for all; {OTHER_BACKEND}")
 
 
 def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
@@ -58,22 +58,23 @@ def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
     limit, holds = config.max_model_len, model_context(context)
     if limit is not None and holds is not None and limit > holds:
         raise RolloutError(
-            f"vllm: rollout.max_model_len is {limit}, the model's context is {holds}; lower it or leave it out"
+            f"vllm: rollout_backend.max_model_len is {limit}, the model's context is {holds}; lower it or leave it out"
         )
     if limit is not None and wanted > limit:
         raise RolloutError(
             f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
-            f"{context.sampling.max_completion_tokens} need {wanted} tokens, rollout.max_model_len is {limit}; raise it"
+            f"{context.sampling.max_completion_tokens} need {wanted} tokens, "
+            f"rollout_backend.max_model_len is {limit}; raise it"
         )
 
 
 def _check_processes(spread: int, processes: int) -> None:
-    """Neighbouring processes share a copy of the model, so all of them must be in such a group."""
+    """Neighboring processes share a copy of the model, so all of them must be in such a group."""
     if processes % spread:
         plural = "process" if processes == 1 else "processes"
         more = -(-processes // spread) * spread
         raise RolloutError(
-            f"vllm: rollout.tensor_parallel_size is {spread}, the run has {processes} {plural}; "
+            f"vllm: rollout_backend.tensor_parallel_size is {spread}, the run has {processes} {plural}; "
             f"start it with accelerate launch --num_processes {more}"
         )
 
@@ -86,8 +87,8 @@ def _check_split(spread: int, text: object) -> None:
         repeats = kind == "key-value heads" and number and spread % number == 0
         if number % spread and not repeats:
             raise RolloutError(
-                f"vllm: rollout.tensor_parallel_size is {spread}, which does not divide the model's {number} {kind}; "
-                "lower it"
+                f"vllm: rollout_backend.tensor_parallel_size is {spread}, which does not divide the "
+                f"model's {number} {kind}; lower it"
             )
 
 

@@ -155,7 +155,7 @@ class Client:
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             raise RolloutError(
                 f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; look at the server's log, "
-                "or raise rollout.timeout_s"
+                "or raise rollout_backend.timeout_s"
             ) from error
         except httpx.TransportError as error:
             return _told(error)
@@ -179,9 +179,7 @@ def _key() -> str:
     """The key to send; empty if none is set. Raises: RolloutError for one that would be told in an error."""
     key = os.environ.get(KEY, "")
     if not (key.isascii() and key.isprintable()):
-        raise RolloutError(
-            f"vllm: {KEY} holds a line break or another character that no key has; set it anew"
-        )
+        raise RolloutError(f"vllm: {KEY} holds a line break or another character that no key has; set it anew")
     return key
 
 

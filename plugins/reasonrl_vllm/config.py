@@ -30,14 +30,10 @@ class VLLMConfig:
             "help": "mode server: accept a url that is not on this machine; read first what guards it (docs/vllm.md)"
         },
     )
-    timeout_s: float = field(
-        default=600.0, metadata={"help": "mode server: longest wait for one answer, in seconds"}
-    )
+    timeout_s: float = field(default=600.0, metadata={"help": "mode server: longest wait for one answer, in seconds"})
     retry_s: float = field(
         default=30.0,
-        metadata={
-            "help": "mode server: how long requests to a server that went away are repeated, in seconds"
-        },
+        metadata={"help": "mode server: how long requests to a server that went away are repeated, in seconds"},
     )
     weight_transfer: WeightTransfer = field(
         default="auto",
@@ -48,9 +44,7 @@ class VLLMConfig:
     )
     sync_dir: str | None = field(
         default=None,
-        metadata={
-            "help": "weight_transfer folder: where the files go; null: a temporary folder of this machine"
-        },
+        metadata={"help": "weight_transfer folder: where the files go; null: a temporary folder of this machine"},
     )
     dtype: DTypeName = field(
         default="auto",
@@ -70,9 +64,7 @@ class VLLMConfig:
         default=None,
         metadata={"help": "size of the key-value cache in GiB; null: 1 on a CPU, what is left on a GPU"},
     )
-    tensor_parallel_size: int = field(
-        default=1, metadata={"help": "GPUs over which one copy of the model is spread"}
-    )
+    tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs over which one copy of the model is spread"})
     enforce_eager: bool | None = field(
         default=None,
         metadata={"help": "no compilation, no CUDA graphs: starts faster, runs slower; null: on a CPU only"},

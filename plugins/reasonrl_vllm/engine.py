@@ -48,8 +48,7 @@ def check_version() -> str:
             continue
         if not SUPPORTED.contains(found, prereleases=True):
             raise RolloutError(
-                f"vllm: {name} {found} is installed, this plugin knows {SUPPORTED}; "
-                f"pip install '{name}{SUPPORTED}'"
+                f"vllm: {name} {found} is installed, this plugin knows {SUPPORTED}; pip install '{name}{SUPPORTED}'"
             )
         return found
     raise RolloutError(f"vllm: there is a module vllm but no distribution of it; {install_extra('vllm')}")
@@ -146,9 +145,7 @@ class LocalEngine:
         """Eager means eager: vLLM compiles single functions all the same, which takes half a minute and a compiler."""
         return torch.compiler.set_stance("force_eager" if self._is_eager else "default")
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
-    ) -> list[list[Answer]]:
+    def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
         """The samples of every prompt. ``options`` are keyword arguments of vLLM's ``SamplingParams``."""
         outputs = self._generate(prompts, options)
         self._sleep()

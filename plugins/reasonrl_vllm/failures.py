@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reasonrl_vllm.config import VLLMConfig
 
-OTHER_ENGINE = "set rollout.name to hf"
+OTHER_BACKEND = "set rollout_backend.name to hf"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +35,8 @@ class Failures:
 
     def _cache_option(self) -> str:
         if self.config.kv_cache_gib is None and self.on_gpu:
-            return f"rollout.gpu_memory_utilization, which is {self.config.gpu_memory_utilization:g}"
-        return f"rollout.kv_cache_gib, which is {self.config.kv_cache_gib or 1.0:g}"
+            return f"rollout_backend.gpu_memory_utilization, which is {self.config.gpu_memory_utilization:g}"
+        return f"rollout_backend.kv_cache_gib, which is {self.config.kv_cache_gib or 1.0:g}"
 
 
 def first_cause(error: BaseException) -> str:
@@ -53,13 +53,13 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _cache_over_memory(of: Failures, free: str, wanted: str) -> str:
-    return f"a key-value cache of {wanted} GiB does not fit, {free} GiB are free; lower rollout.kv_cache_gib"
+    return f"a key-value cache of {wanted} GiB does not fit, {free} GiB are free; lower rollout_backend.kv_cache_gib"
 
 
 def _length_over_cache(of: Failures, length: str, needed: str, there: str, holds: str | None) -> str:
-    lower = f"lower rollout.max_model_len to {holds}" if holds else "lower rollout.max_model_len"
+    lower = f"lower rollout_backend.max_model_len to {holds}" if holds else "lower rollout_backend.max_model_len"
     return (
-        f"a sequence of rollout.max_model_len {length} tokens needs {needed} GiB of key-value cache, there are "
+        f"a sequence of rollout_backend.max_model_len {length} tokens needs {needed} GiB of key-value cache, there are "
         f"{there}; {lower}, or raise {of._cache_option()}"
     )
 
@@ -70,28 +70,28 @@ def _no_cache(of: Failures) -> str:
 
 def _share_over_free(of: Failures, free: str, total: str, wanted: str) -> str:
     return (
-        f"rollout.gpu_memory_utilization {of.config.gpu_memory_utilization:g} is {wanted} GiB, {free} of the GPU's "
-        f"{total} GiB are free; lower it, or end what else uses the GPU"
+        f"rollout_backend.gpu_memory_utilization {of.config.gpu_memory_utilization:g} is {wanted} GiB, {free} of the "
+        f"GPU's {total} GiB are free; lower it, or end what else uses the GPU"
     )
 
 
 def _out_of_memory(of: Failures) -> str:
     return (
-        "the GPU's memory is full; lower rollout.gpu_memory_utilization, which is "
-        f"{of.config.gpu_memory_utilization:g}, or rollout.max_num_seqs, which is {of.config.max_num_seqs}"
+        "the GPU's memory is full; lower rollout_backend.gpu_memory_utilization, which is "
+        f"{of.config.gpu_memory_utilization:g}, or rollout_backend.max_num_seqs, which is {of.config.max_num_seqs}"
     )
 
 
 def _length_over_model(of: Failures, length: str, holds: str) -> str:
-    return f"rollout.max_model_len is {length}, the model's context is {holds}; lower it or leave it out"
+    return f"rollout_backend.max_model_len is {length}, the model's context is {holds}; lower it or leave it out"
 
 
 def _heads(of: Failures, size: str) -> str:
-    return f"its CPU build knows no attention heads of {size} dimensions; {OTHER_ENGINE}"
+    return f"its CPU build knows no attention heads of {size} dimensions; {OTHER_BACKEND}"
 
 
 def _own_code(of: Failures) -> str:
-    return f"the model has code of its own, which vLLM's one is not made for; {OTHER_ENGINE}"
+    return f"the model has code of its own, which vLLM's one is not made for; {OTHER_BACKEND}"
 
 
 def _end_tokens(of: Failures, tokens: str, size: str) -> str:

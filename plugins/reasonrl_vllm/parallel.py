@@ -1,4 +1,4 @@
-"""Several trainer processes: each has an engine, or neighbours share one copy of the model."""
+"""Several trainer processes: each has an engine, or neighbors share one copy of the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def process_count() -> int:
 
 
 class Team:
-    """The ``size`` neighbouring processes whose devices hold one copy of the model: 0 to size - 1, and so on.
+    """The ``size`` neighboring processes whose devices hold one copy of the model: 0 to size - 1, and so on.
 
     Each of them must take part in every operation of the engine with the same input. Every process of the run
     makes its team at the same time.

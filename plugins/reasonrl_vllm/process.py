@@ -37,7 +37,7 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def process_kept(told: Mapping[str, str]) -> Iterator[None]:
-    """Around the start: generators, number of threads and environment are the trainer's again afterwards.
+    """Around the start: generators, number of threads and environment are the trainer's again afterward.
 
     ``told``: variables that are set for vLLM to read.
     """

@@ -54,7 +54,7 @@ def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[
 
     Full vocabulary. A greedy completion is asked for once: all of its group are the same. EOS tokens are given as
     stop tokens, so that the engine's own idea of them does not matter. vLLM adds the sample's number to the seed;
-    hashed first, neighbouring seeds share no samples.
+    hashed first, neighboring seeds share no samples.
     """
     sampling = request.sampling
     return {
@@ -93,18 +93,14 @@ class Reader:
         )
 
     def _text(self, tokens: tuple[int, ...]) -> str:
-        return self._tokenizer.decode(
-            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def finish_reason(finished: str | None, stopped_by: int | str | None) -> FinishReason:
     """vLLM says ``stop`` of an end token (``stopped_by`` is its id) and of a stop string alike."""
     if finished == "stop":
         return FinishReason.STOP_STRING if isinstance(stopped_by, str) else FinishReason.EOS
-    return {"length": FinishReason.LENGTH, "abort": FinishReason.ABORT}.get(
-        finished or "", FinishReason.ERROR
-    )
+    return {"length": FinishReason.LENGTH, "abort": FinishReason.ABORT}.get(finished or "", FinishReason.ERROR)
 
 
 def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -116,8 +112,6 @@ def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def _check_logprobs(answer: Answer) -> None:
     if len(answer.logprobs) != len(answer.token_ids):
-        raise RolloutError(
-            f"vllm: {len(answer.logprobs)} log-probabilities came for {len(answer.token_ids)} tokens"
-        )
+        raise RolloutError(f"vllm: {len(answer.logprobs)} log-probabilities came for {len(answer.token_ids)} tokens")
     if not all(value <= 0.0 and value != -float("inf") for value in answer.logprobs):
         raise RolloutError("vllm: the model gives non-finite log-probabilities; its weights have diverged")

@@ -51,9 +51,7 @@ class ServerEngine:
             else FolderTransfer(self._client, dtype=facts.dtype, sync_dir=config.sync_dir)
         )
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]
-    ) -> list[list[Answer]]:
+    def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
         """The samples of every prompt, one request each. ``options``: fields of vLLM's ``SamplingParams``."""
         asked = [self._parts(list(prompt), given) for prompt, given in zip(prompts, options, strict=True)]
         samples = max((given.get("n", 1) for given in options), default=1)
@@ -126,9 +124,7 @@ class ServerEngine:
             reset = self._client.post("/reset_prefix_cache")
             if isinstance(reset, dict) and reset.get("success"):
                 return
-        raise RolloutError(
-            f"vllm: {self._client.url} is at work for somebody else; give the run a server of its own"
-        )
+        raise RolloutError(f"vllm: {self._client.url} is at work for somebody else; give the run a server of its own")
 
     def _expect(self, weights: str) -> None:
         """Raises: RolloutError if the server has not the weights of this name."""

@@ -54,9 +54,7 @@ class ServerFacts:
 def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
     """Ask the server what it is. Raises: RolloutError, one line with the fix, if the run cannot sample from it."""
     command = start_command(config, context)
-    client = Client(
-        config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}"
-    )
+    client = Client(config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}")
     with client:
         _check_kind(client, command)
         found = _described(client)
@@ -89,9 +87,7 @@ def _described(client: Client) -> dict[str, Any]:
         )
     # Without any field it is refused either way; how tells whether the door is open.
     if client.ask("POST", "/inference/v1/generate", {}).status in (403, 404):
-        raise RolloutError(
-            f"vllm: the server at {client.url} takes no token ids; start it with --enable-scale-out"
-        )
+        raise RolloutError(f"vllm: the server at {client.url} takes no token ids; start it with --enable-scale-out")
     try:
         return dict(told.body["vllm_config"])
     except (KeyError, TypeError, ValueError) as error:
@@ -125,19 +121,19 @@ def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Li
     if config.weight_transfer == "nccl" or (config.weight_transfer == "auto" and on_gpus):
         if not on_gpus:
             raise RolloutError(
-                "vllm: rollout.weight_transfer nccl goes from GPU to GPU, and trainer and server have not both one; "
-                "set it to folder"
+                "vllm: rollout_backend.weight_transfer nccl goes from GPU to GPU, and trainer and server have "
+                "not both one; set it to folder"
             )
         if backend != "nccl":
             raise RolloutError(
                 f"vllm: the server at {config.url} was not started to receive weights by NCCL; start it with "
-                """--weight-transfer-config '{"backend": "nccl"}', or set rollout.weight_transfer to folder"""
+                """--weight-transfer-config '{"backend": "nccl"}', or set rollout_backend.weight_transfer to folder"""
             )
         return "nccl"
     if config.sync_dir is None and not is_loopback(urlsplit(config.url or "").hostname or ""):
         raise RolloutError(
-            "vllm: the server on another machine does not see this one's temporary folder; set rollout.sync_dir to a "
-            "folder that both see"
+            "vllm: the server on another machine does not see this one's temporary folder; set "
+            "rollout_backend.sync_dir to a folder that both see"
         )
     return "folder"
 
@@ -147,9 +143,7 @@ def _check_options(found: dict[str, Any], context: RolloutContext, facts: Server
     for option, value in (("logprobs_mode", "processed_logprobs"), ("generation_config", "vllm")):
         if model.get(option, value) != value:
             flag = f"--{option.replace('_', '-')}"
-            raise RolloutError(
-                f"vllm: the server runs with {flag} {model[option]}; start it with {flag} {value}"
-            )
+            raise RolloutError(f"vllm: the server runs with {flag} {model[option]}; start it with {flag} {value}")
     wanted = context.max_prompt_tokens + context.sampling.max_completion_tokens
     if wanted > facts.max_model_len:
         raise RolloutError(

@@ -67,7 +67,7 @@ def check_delivered(missing: Sequence[str]) -> None:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise RolloutError(
             f"vllm: {', '.join(missing[:SHOWN])}{more} got no weights from the trainer; vLLM's model of this "
-            "architecture differs from the trainer's, set rollout.name to hf"
+            "architecture differs from the trainer's, set rollout_backend.name to hf"
         )
 
 

@@ -51,7 +51,7 @@ class FolderTransfer:
         except (OSError, SafetensorError) as error:
             where = self._sync_dir or tempfile.gettempdir()
             raise RolloutError(
-                f"vllm: cannot write the weights to {where}: {error}; set rollout.sync_dir to another folder"
+                f"vllm: cannot write the weights to {where}: {error}; set rollout_backend.sync_dir to another folder"
             ) from error
 
     def _read(self, folder: str) -> None:
@@ -70,7 +70,7 @@ def call(client: Client, method: str, arguments: dict[str, Any]) -> None:
     if not reply.is_good:
         raise RolloutError(
             f"vllm: {client.url} did not take the weights: {reply.message}; its log says more. Does it see the "
-            "trainer's files (same machine and user, or rollout.sync_dir), and has it the recipe's model?"
+            "trainer's files (same machine and user, or rollout_backend.sync_dir), and has it the recipe's model?"
         )
 
 
@@ -114,9 +114,7 @@ class NCCLTransfer:
             if self._engine is None:
                 self._engine = self._connect()
             self._engine.source = source(weights, self._meta, self._device)
-            if (
-                self._device.type == "cuda"
-            ):  # what it reads on streams of its own, the optimizer must have written
+            if self._device.type == "cuda":  # what it reads on streams of its own, the optimizer must have written
                 torch.cuda.current_stream(self._device).synchronize()
             self._engine.send_weights()
         except RolloutError as error:

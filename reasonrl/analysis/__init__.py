@@ -1,1 +1,1 @@
-"""What is read from run folders afterwards. Reads files only: no model, no torch."""
+"""What is read from run folders afterward. Reads files only: no model, no torch."""

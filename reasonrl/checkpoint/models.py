@@ -30,12 +30,10 @@ def saved_steps(run_dir: Path) -> list[int]:
     return sorted(int(m.group(1)) for entry in folder.iterdir() if (m := STEP_DIR.fullmatch(entry.name)))
 
 
-def save_step(
-    run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, best: int | None = None
-) -> Path:
+def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, best: int | None = None) -> Path:
     """Let ``write`` fill a temporary folder, sync and hash it, then move it into place in one step.
 
-    Afterwards all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
+    Afterward all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
     Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
     """
     final = step_dir(run_dir, step)

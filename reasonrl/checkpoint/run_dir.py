@@ -66,9 +66,7 @@ class RunDir:
         try:
             lock.acquire(timeout=0)
         except Timeout as err:
-            raise RunDirInUseError(
-                f"run folder {path} is in use by another run; wait for it, or stop it"
-            ) from err
+            raise RunDirInUseError(f"run folder {path} is in use by another run; wait for it, or stop it") from err
         except OSError as err:
             raise RecipeError(f"cannot lock the run folder {path}: {err.strerror or err}") from err
         return cls(path, lock)

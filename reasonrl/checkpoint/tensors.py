@@ -109,15 +109,11 @@ def _gather_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer) -> di
         return {}  # torch would take a step to fill it
     state: Any = get_optimizer_state_dict(policy, optimizer, options=_GATHERED).get("state", {})
     return {
-        f"{name}.{key}": torch.as_tensor(value)
-        for name, entries in state.items()
-        for key, value in entries.items()
+        f"{name}.{key}": torch.as_tensor(value) for name, entries in state.items() for key, value in entries.items()
     }
 
 
-def _scatter_optimizer(
-    policy: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]
-) -> None:
+def _scatter_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
     state: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         parameter, _, entry = name.rpartition(".")

@@ -50,9 +50,7 @@ class _OneLineErrors(Group):
         except Exception as err:
             text = redact_traceback(err)
             is_shown = REDACTED in text or sys.stderr.isatty()
-            if (
-                hasattr(err, "exit_code") or not is_shown
-            ):  # typer's own; or nothing to hide, and no lines to break
+            if hasattr(err, "exit_code") or not is_shown:  # typer's own; or nothing to hide, and no lines to break
                 raise
             typer.echo(for_terminal(text, stream=sys.stderr), err=True, nl=False)
             raise typer.Exit(1) from None
@@ -90,21 +88,15 @@ PluginFiles = Annotated[
 ]
 RunDir = Annotated[
     str | None,
-    typer.Option(
-        "--run-dir", metavar="DIR", help="Folder to create for this run, instead of runs/<name>-<n>."
-    ),
+    typer.Option("--run-dir", metavar="DIR", help="Folder to create for this run, instead of runs/<name>-<n>."),
 ]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged one.")]
-Target = Annotated[
-    str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model or adapter folder, or hub name.")
-]
+Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model or adapter folder, or hub name.")]
 ForRecipe = Annotated[
     str | None,
     typer.Option("--recipe", metavar="RECIPE", help="Recipe to use, instead of the run's own."),
 ]
-OnDevice = Annotated[
-    Device | None, typer.Option("--device", help="Where to compute, instead of the recipe's device.")
-]
+OnDevice = Annotated[Device | None, typer.Option("--device", help="Where to compute, instead of the recipe's device.")]
 Plain = Annotated[bool, typer.Option("--plain", help="A line a step, also in a terminal.")]
 
 
@@ -142,9 +134,7 @@ def resume(
             help="Changes, such as trainer.steps=N to train for longer; limits, memory and logging may change too.",
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")] = False,
     device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
@@ -189,17 +179,15 @@ def evaluate(
 
 
 @app.command()
-def behaviours(
+def behaviors(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")],
-    suite: Annotated[
-        str | None, typer.Option("--suite", metavar="SUITE", help="Show this suite only.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Show this suite only.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every evaluation.")] = False,
 ) -> None:
     """Show what a run's completions do, from the base model to the last evaluation."""
-    from reasonrl.cli.behaviours import run_behaviours
+    from reasonrl.cli.behaviors import run_behaviors
 
-    run_behaviours(run, suite, as_json)
+    run_behaviors(run, suite, as_json)
 
 
 @app.command()

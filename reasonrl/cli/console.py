@@ -36,9 +36,7 @@ COLUMNS = (  # metric, heading, format
 class ConsoleReporter:
     """Writes to stdout, in lines that also read well in a log file."""
 
-    def __init__(
-        self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._clock = clock
         self._told_at: float | None = None
@@ -102,9 +100,7 @@ class ConsoleReporter:
         """The figures of ``reasonrl eval``."""
         self._console.print(Text(f"model: {model}"))
         for result in results:
-            table = Table(
-                title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left"
-            )
+            table = Table(title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left")
             table.add_column("figure")
             table.add_column("value", justify="right")
             table.add_row("accuracy", _with_interval(result.to_json()))
@@ -144,9 +140,7 @@ class ConsoleReporter:
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
     """Every suite at the first and the last evaluation."""
-    table = Table(
-        title=f"before (step {first['step']}) and after (step {last['step']})", title_justify="left"
-    )
+    table = Table(title=f"before (step {first['step']}) and after (step {last['step']})", title_justify="left")
     table.add_column("suite")
     for heading in ("figure", "before", "after"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")

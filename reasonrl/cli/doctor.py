@@ -60,9 +60,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     console.print()
     for label, names in (("nothing to say", diagnosis.fine), ("not measured", diagnosis.not_measured)):
         if names:
-            console.print(
-                Text(wrapped(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim")
-            )
+            console.print(Text(wrapped(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim"))
 
 
 def _counted(findings: Sequence[Finding]) -> str:

@@ -103,9 +103,7 @@ def _json_object(text: str | None) -> Mapping[str, object]:
 
 def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Finding]:
     """Installed versions against the ranges that the package declares; extras are left out."""
-    declared = (
-        metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
-    )
+    declared = metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
     environment = cast(dict[str, str], {**default_environment(), "extra": ""})
     wrong = []
     for requirement in map(Requirement, declared or ()):
@@ -134,7 +132,7 @@ def check_plugins(records: Iterable[PluginRecord] | None = None) -> Iterator[Fin
         else Finding(
             severity="error",
             check="plugins",
-            message="no plugin is active, so there is no task, algorithm or engine",
+            message="no plugin is active, so there is no task, algorithm or backend",
             remedy="install reasonrl again, and look at REASONRL_PLUGINS; `reasonrl plugins list` shows them all",
         )
     )
@@ -181,11 +179,7 @@ def check_device() -> Iterator[Finding]:
 
         found = torch.accelerator.current_accelerator(check_available=True)
         kind = found.type if found else "cpu"
-        names = (
-            [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-            if kind == "cuda"
-            else []
-        )
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if kind == "cuda" else []
     except RAISABLE as err:  # a driver that does not fit fails in any way
         yield Finding(
             severity="warning",
@@ -251,9 +245,7 @@ SELF_CHECKS: tuple[SelfCheck, ...] = (
     SelfCheck(name="plugins", looks_at="plugins that are active, and why others are not", find=check_plugins),
     SelfCheck(name="torch", looks_at="threads, instruction set, bfloat16", find=check_torch),
     SelfCheck(name="device", looks_at="GPUs", find=check_device),
-    SelfCheck(
-        name="trial", looks_at="a small training step: load, sample, score, update, save", find=check_trial
-    ),
+    SelfCheck(name="trial", looks_at="a small training step: load, sample, score, update, save", find=check_trial),
     SelfCheck(name="output", looks_at="whether runs can be written, and the free space", find=check_output),
     SelfCheck(name="hub", looks_at="whether models may be fetched", find=check_hub),
 )

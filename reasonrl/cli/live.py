@@ -157,9 +157,7 @@ class LiveReporter:
         # Standard error may be a file; then it stays one.
         stderr_too = sys.stderr.isatty()
         self._size = self._console.size
-        self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stderr=stderr_too
-        )
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=stderr_too)
         self._live.start()
         self._draw()
 

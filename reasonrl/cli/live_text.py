@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def harmless(text: str, *, ascii_only: bool = False) -> str:
-    """``text`` with everything that could move a cursor, recolour or reorder a terminal written out as an escape.
+    """``text`` with everything that could move a cursor, recolor or reorder a terminal written out as an escape.
 
     Line breaks stay; a tab becomes two spaces.
     """

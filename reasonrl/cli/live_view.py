@@ -75,9 +75,7 @@ class LiveView:
         self.last, self.last_at = past.last.get("suites", {}), past.last.get("step", 0)
         self.pace.recall(past.step, _times(past, "time/step_s"), _times(past, "time/evaluation_s"))
 
-    def stepped(
-        self, step: int, metrics: Mapping[str, Any], sample: Mapping[str, Any] | None, now: float
-    ) -> None:
+    def stepped(self, step: int, metrics: Mapping[str, Any], sample: Mapping[str, Any] | None, now: float) -> None:
         """``sample`` is a transcript record."""
         self.step = step
         self.pace.stepped(step, now)

@@ -30,9 +30,7 @@ def list_plugins(
     if as_json:
         typer.echo(json.dumps([record.as_dict() for record in plugins.records], indent=2))
         return
-    rows = [
-        (r.name, r.distribution, r.version, r.status, ", ".join(r.provides) or "-") for r in plugins.records
-    ]
+    rows = [(r.name, r.distribution, r.version, r.status, ", ".join(r.provides) or "-") for r in plugins.records]
     for line in table(("NAME", "DISTRIBUTION", "VERSION", "STATUS", "PROVIDES"), rows):
         typer.echo(line)
     for record in plugins.records:
@@ -75,15 +73,13 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Such as word-count: package reasonrl_word_count.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as word-count: package reasonrl_word_count.")],
     kind: Annotated[
-        Literal["task", "reward", "algorithm", "rollout", "observer", "model", "recipes"],
+        Literal["task", "reward", "algorithm", "rollout_backend", "observer", "model", "recipes"],
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="What it offers: task, reward, algorithm, rollout, observer, model or recipes.",
+            help="What it offers: task, reward, algorithm, rollout_backend, observer, model or recipes.",
         ),
     ] = "task",
     folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to put the project.")] = ".",
@@ -124,9 +120,7 @@ def _component(spec: "AnySpec") -> Iterator[str]:
         yield f"  {path}"
     rows = list(_options(getattr(spec, "config", None), ""))
     if rows:
-        yield from (
-            "  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=terminal_width() - 2)
-        )
+        yield from ("  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=terminal_width() - 2))
 
 
 def _reward(spec: Any) -> Iterator[str]:

@@ -31,9 +31,7 @@ class _Target:
     requires: tuple[str, ...] | None = None
 
 
-def run_check(
-    target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]
-) -> None:
+def run_check(target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]) -> None:
     """Print a line for each check. Raises: typer.Exit(1) if one failed; PluginError, RecipeError."""
     from reasonrl.cli.waiting import open_checks
     from reasonrl.testing.checks import telling
@@ -42,13 +40,9 @@ def run_check(
     found = _find(target, files)
     parsed = _parse(options)
     with open_checks() as tell, telling(tell):
-        results = check_plugin(
-            found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires
-        )
+        results = check_plugin(found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires)
     if as_json:
-        rows = [
-            {"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results
-        ]
+        rows = [{"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results]
         typer.echo(json.dumps(rows, indent=2))
     else:
         _print(results)
@@ -64,9 +58,7 @@ def _print(results: "Sequence[CheckResult]") -> None:
             typer.echo(line)
         typer.echo("")
     counts = {status: sum(r.status == status for r in results) for status in ("ok", "failed", "not run")}
-    typer.echo(
-        ", ".join(f"{count} {status}" for status, count in counts.items() if count or status != "not run")
-    )
+    typer.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status != "not run"))
 
 
 def _find(target: str, files: Sequence[str]) -> _Target:
@@ -78,9 +70,7 @@ def _find(target: str, files: Sequence[str]) -> _Target:
     if (path / "pyproject.toml").is_file():
         return _project(path, files)
     if path.is_dir() and ("/" in target or target in (".", "..")):
-        raise RecipeError(
-            f"{target}: has no pyproject.toml; give a plugin's name, its file, or its project's folder"
-        )
+        raise RecipeError(f"{target}: has no pyproject.toml; give a plugin's name, its file, or its project's folder")
     return _Target(name=target, plugins=load_plugins(files=files))
 
 
@@ -91,9 +81,7 @@ def _project(folder: Path, files: Sequence[str]) -> _Target:
     project = _read(folder / "pyproject.toml")
     points = project.get("entry-points", {}).get("reasonrl", {})
     if not isinstance(points, dict) or len(points) != 1:
-        raise RecipeError(
-            f"{folder}: pyproject.toml must have one entry point of reasonrl, has {len(points)}"
-        )
+        raise RecipeError(f"{folder}: pyproject.toml must have one entry point of reasonrl, has {len(points)}")
     requires = tuple(project.get("dependencies", ()))
     installed = load_plugins(files=files)
     name = str(project.get("name", ""))

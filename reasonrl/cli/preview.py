@@ -75,9 +75,7 @@ def _of_recipe(plugins: "Plugins", recipe: str, overrides: Sequence[str], seed: 
     from reasonrl.recipe.load import check_recipe
 
     if stray := next((word for word in overrides if "=" not in word), None):
-        raise RecipeError(
-            f"--recipe names the task; expected overrides such as task.template=chat, got {stray!r}"
-        )
+        raise RecipeError(f"--recipe names the task; expected overrides such as task.template=chat, got {stray!r}")
     resolved = check_recipe(recipe, overrides, plugins)
     if resolved.task is None:
         raise RecipeError(f"{resolved.path}: asks no task; it imitates the file in data.path")
@@ -106,9 +104,7 @@ def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
     return PromptRenderer(tokenizer)
 
 
-def _entries(
-    plugins: "Plugins", asked: _Asked, split: "Split", num: int
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tuple[list[dict[str, Any]], list[str]]:
     """The problems, and what became of the rows that the task read."""
     from reasonrl.contracts.protocols import RewardContext, TaskContext
     from reasonrl.data.summary import fetch_summaries
@@ -118,9 +114,7 @@ def _entries(
     task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
     problems = _problems(task, name, split, num)
     with RewardRunner.build(asked.rewards, plugins, RewardContext(seed=asked.seed)) as runner:
-        entries = [
-            _entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems
-        ]
+        entries = [_entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems]
     return entries, list(map(str, fetch_summaries(task, name)))
 
 
@@ -208,9 +202,7 @@ def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> No
         sampling = resolved.recipe.sampling
         text = f"tokens: {entry['prompt_tokens']} of at most {sampling.max_prompt_tokens} in the prompt"
         if entry["reference_tokens"] is not None:
-            text += (
-                f", {entry['reference_tokens']} of at most {sampling.max_completion_tokens} in the reference"
-            )
+            text += f", {entry['reference_tokens']} of at most {sampling.max_completion_tokens} in the reference"
         typer.echo(wrapped(text, lead="  ", indent="    "))
     typer.echo("")
 

@@ -33,9 +33,7 @@ def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
 def was_left_alone(environ: Mapping[str, str]) -> bool:
     """Several processes were asked of accelerate, and this is the only one."""
     launched = "ACCELERATE_MIXED_PRECISION" in environ and "MASTER_ADDR" in environ
-    ranked = any(
-        key in environ for key in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-    )
+    ranked = any(key in environ for key in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
     return launched and not ranked
 
 

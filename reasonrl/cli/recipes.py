@@ -106,6 +106,6 @@ def _summary(resolved: "AnyResolved") -> Iterator[str]:
         yield f"sft on {task}, {resolved.recipe.sft.max_tokens:,} tokens"
         return
     trainer, group = resolved.recipe.trainer, resolved.recipe.sampling.group_size
-    yield f"{resolved.algorithm.name} on {task}, sampled with {resolved.rollout.name}"
+    yield f"{resolved.algorithm.name} on {task}, sampled with {resolved.rollout_backend.name}"
     completions = trainer.prompts_per_step * group
     yield f"{trainer.steps} steps of {trainer.prompts_per_step} prompts x {group} = {completions} completions"

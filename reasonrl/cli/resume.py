@@ -9,9 +9,7 @@ from reasonrl.trainer import run
 from reasonrl.trainer.result import ALREADY_DONE
 
 
-def run_resume(
-    target: str, overrides: Sequence[str], strict: bool, plugin_files: Sequence[str], plain: bool
-) -> None:
+def run_resume(target: str, overrides: Sequence[str], strict: bool, plugin_files: Sequence[str], plain: bool) -> None:
     """Go on with a run and show it."""
     start_missing_ranks()
     from reasonrl.cli.live import open_reporter

@@ -46,12 +46,8 @@ def usage_of(command: Any, path: str) -> Usage:
         line=" ".join([path, "[OPTIONS]", *tail]),
         text=" ".join(inspect.cleandoc(command.help or "").split()),
         arguments=tuple(Entry(name=name_of(a), help=a.help or "") for a in arguments),
-        options=tuple(
-            Entry(name=_option_name(o), help=o.help or "", default=_default(o.default)) for o in options
-        ),
-        commands=tuple(
-            Entry(name=name, help=_first_sentence(sub.help or "")) for name, sub in commands.items()
-        ),
+        options=tuple(Entry(name=_option_name(o), help=o.help or "", default=_default(o.default)) for o in options),
+        commands=tuple(Entry(name=name, help=_first_sentence(sub.help or "")) for name, sub in commands.items()),
         epilog=command.epilog or "",
     )
 

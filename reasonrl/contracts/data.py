@@ -116,12 +116,12 @@ class Completion:
 
     ``token_ids`` includes the EOS token when ``finish_reason`` is EOS; ``text`` is ``token_ids`` decoded without
     that EOS, special tokens kept. ``logprobs`` are the sampler's natural-log probabilities after temperature
-    (greedy: at temperature 1), one a token; None = the engine cannot say. ``policy_version`` counts the finished
+    (greedy: at temperature 1), one a token; None = the backend cannot say. ``policy_version`` counts the finished
     optimizer steps of the weights that sampled it. ``sampled_mask`` is reserved for multi-turn tasks.
 
     ``prompt_text`` is the text that the completion continues: the rendered prompt, chat template and assistant prefix
     included. A reward that judges form reads its end, for a template may have opened the reasoning already. The core
-    fills it in; an engine leaves it empty.
+    fills it in; a backend leaves it empty.
     """
 
     token_ids: tuple[int, ...]

@@ -61,15 +61,15 @@ class ReasonRLSpecs:
 
     @hookspec
     def reasonrl_rollout_backends(self) -> Iterable[RolloutBackendSpec]:  # type: ignore[empty-body]
-        """Rollout engines this plugin offers.
+        """Rollout backends this plugin offers.
 
         Example::
 
             @hookimpl
             def reasonrl_rollout_backends():
-                yield RolloutBackendSpec(name="myengine", summary="Samples with myengine.",
-                                         factory="reasonrl_myengine.backend:Backend", modules=("myengine",),
-                                         install="pip install myengine")
+                yield RolloutBackendSpec(name="mybackend", summary="Samples with mybackend.",
+                                         factory="reasonrl_mybackend.backend:Backend", modules=("mybackend",),
+                                         install="pip install mybackend")
         """
 
     @hookspec

@@ -140,7 +140,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("time/policy_eval_s", "s", "Old and reference log-probabilities and values before the update."),
         ("time/advantage_s", "s", "Advantages."),
         ("time/update_s", "s", "Forward, backward and optimizer."),
-        ("time/sync_s", "s", "Handing the new weights to the engine."),
+        ("time/sync_s", "s", "Handing the new weights to the backend."),
         ("time/evaluation_s", "s", "Evaluation suites after the step."),
         ("time/checkpoint_s", "s", "Saving the checkpoint after the step before."),
         ("eval/<suite>/accuracy", "fraction", "Correct completions; an unscored one counts as not correct."),
@@ -161,15 +161,15 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "fraction",
             "The most frequent answer of the k = samples completions is right.",
         ),
-        ("behaviour/<suite>/length_tokens_correct", "tokens", "Mean sampled tokens of right completions."),
-        ("behaviour/<suite>/length_tokens_wrong", "tokens", "Mean sampled tokens of wrong completions."),
+        ("behavior/<suite>/length_tokens_correct", "tokens", "Mean sampled tokens of right completions."),
+        ("behavior/<suite>/length_tokens_wrong", "tokens", "Mean sampled tokens of wrong completions."),
         (
-            "behaviour/<suite>/failed_frac",
+            "behavior/<suite>/failed_frac",
             "fraction",
-            "Completions whose behaviours the task failed to describe; left out of its figures.",
+            "Completions whose behaviors the task failed to describe; left out of its figures.",
         ),
         *(
-            (f"behaviour/<suite>/keyword_{name}{suffix}", unit, f"{meaning} {title}.")
+            (f"behavior/<suite>/keyword_{name}{suffix}", unit, f"{meaning} {title}.")
             for name, title in (
                 ("r1_zero", "DeepSeek-R1-Zero"),
                 ("oat_zero", "oat-zero"),
@@ -195,8 +195,7 @@ def find_metric(key: str, declared: Iterable[MetricDef]) -> MetricDef | None:
     for definition in declared:
         pattern = definition.key.split("/")
         if len(pattern) == len(parts) and all(
-            p == part or (p.startswith("<") and p.endswith(">"))
-            for p, part in zip(pattern, parts, strict=True)
+            p == part or (p.startswith("<") and p.endswith(">")) for p, part in zip(pattern, parts, strict=True)
         ):
             return definition
     return None

@@ -60,14 +60,14 @@ def _ignore(completions: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutContext:
-    """What an engine gets.
+    """What a backend gets.
 
-    ``policy`` is the trainer's ``PolicyModule`` (an engine in the same process may share ``policy.model``);
+    ``policy`` is the trainer's ``PolicyModule`` (a backend in the same process may share ``policy.model``);
     ``model_path`` the folder or hub name of the starting model; ``device`` a torch device; ``precision`` that of the
     trainer's forward passes: float32 or bfloat16. The factory runs before the run folder exists, and refuses there what
-    it can; memory and processes are taken when the engine is entered.
+    it can; memory and processes are taken when the backend is entered.
 
-    An engine may call ``on_finished(n)`` while ``generate`` works: ``n`` completions of this call are finished so far.
+    A backend may call ``on_finished(n)`` while ``generate`` works: ``n`` completions of this call are finished so far.
     Evaluations show it as their progress.
     """
 
@@ -88,8 +88,8 @@ class Task(Protocol):
     Optional methods, found by name:
         ``reference(problem) -> str | None``: a completion that must earn the maximum.
         ``demonstration(problem, rng: random.Random) -> str | None``: a completion to imitate, not necessarily right.
-        ``behaviours(problem, completion_text: str) -> Mapping[str, float]``: figures of one completion, called for
-        every completion of every suite and averaged as ``behaviour/<suite>/<name>``. A name that is absent, or NaN,
+        ``behaviors(problem, completion_text: str) -> Mapping[str, float]``: figures of one completion, called for
+        every completion of every suite and averaged as ``behavior/<suite>/<name>``. A name that is absent, or NaN,
         does not apply to the completion: it is left out of that mean. Names are lower-case words with underscores.
         ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
         ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
@@ -129,9 +129,7 @@ class Algorithm(Protocol):
         ``keep(group: ScoredGroup) -> bool``: False = sample further prompts until the batch is full.
     """
 
-    def compute_advantages(
-        self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext
-    ) -> AdvantageOutput: ...
+    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput: ...
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         """This micro-batch's share; the shares of an optimizer step sum to the full-batch loss."""
@@ -140,7 +138,7 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class RolloutBackend(Protocol):
-    """A context manager that owns its engine."""
+    """A context manager that owns whatever it samples with."""
 
     def __enter__(self) -> RolloutBackend: ...
 
@@ -151,5 +149,5 @@ class RolloutBackend(Protocol):
         ...
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
-        """Take over Hugging Face named weights. An engine that shares the module may ignore the lazy iterator."""
+        """Take over Hugging Face named weights. A backend that shares the module may ignore the lazy iterator."""
         ...

@@ -129,12 +129,12 @@ class AlgorithmSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutBackendSpec(ComponentSpec):
-    """An engine that samples.
+    """A backend that samples.
 
     ``provides_logprobs``: its completions carry log-probabilities; an algorithm that needs them is refused without.
     """
 
-    kind: ClassVar[str] = "rollout"
+    kind: ClassVar[str] = "rollout_backend"
 
     provides_logprobs: bool = True
 

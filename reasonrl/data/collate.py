@@ -56,9 +56,7 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
     )
 
 
-def _per_token(
-    rows: Sequence[tuple[tuple[int, ...], Sequence[float]]], width: int, device: torch.device
-) -> Tensor:
+def _per_token(rows: Sequence[tuple[tuple[int, ...], Sequence[float]]], width: int, device: torch.device) -> Tensor:
     aligned = [[0.0] * len(prompt) + list(values) for prompt, values in rows]
     return torch.from_numpy(pad_rows(aligned, 0.0, np.float32, width)).to(device)
 

@@ -70,9 +70,7 @@ class Encoder:
         ]
         for (problem, _), text in zip(pairs, texts, strict=True):
             check_encodable(f"the completion of problem {problem.id!r}", text)
-        completions = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
+        completions = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [
             self._example(problem, prompt.ids, ids)
             for (problem, _), prompt, ids in zip(pairs, prompts, completions, strict=True)
@@ -115,9 +113,7 @@ def task_examples(
     position, empty = rank, 0
     while True:
         problem = stream.problem(position)
-        text = _demonstration(
-            demonstrate, task_name, problem, random.Random(f"{seed}/demonstration/{position}")
-        )
+        text = _demonstration(demonstrate, task_name, problem, random.Random(f"{seed}/demonstration/{position}"))
         position += ranks
         example = None if text is None else encode(problem, text)
         if example is not None:
@@ -126,9 +122,7 @@ def task_examples(
             continue
         empty += 1
         if empty >= MAX_EMPTY_DEMONSTRATIONS and text is None:
-            raise PluginContractError(
-                f"task {task_name!r} gave no demonstration for {empty} problems in a row"
-            )
+            raise PluginContractError(f"task {task_name!r} gave no demonstration for {empty} problems in a row")
         if empty >= MAX_EMPTY_DEMONSTRATIONS:
             raise RecipeError(
                 f"task {task_name!r}: {empty} problems in a row have no demonstration or a prompt over "
@@ -136,9 +130,7 @@ def task_examples(
             )
 
 
-def _demonstration(
-    demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random
-) -> str | None:
+def _demonstration(demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random) -> str | None:
     where = f"task {task_name!r}: demonstration of problem {problem.id!r}"
     with plugin_call(where):
         text = demonstrate(problem, rng)
@@ -168,9 +160,7 @@ class PairExamples:
             found += encode.encode_all([(p.problem, p.completion) for p in pairs[start : start + CHUNK]])
         examples = [example for example in found if example is not None]
         if not examples:
-            raise RecipeError(
-                f"data.path: all {len(pairs):,} prompts are over {encode.limit.said()}; raise the limit"
-            )
+            raise RecipeError(f"data.path: all {len(pairs):,} prompts are over {encode.limit.said()}; raise the limit")
         return cls(
             examples=examples,
             num_pairs=len(pairs),

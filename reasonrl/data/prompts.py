@@ -58,11 +58,7 @@ class PromptLimit:
         """The limit in words, with the key that sets it."""
         if self.tokens == self.max_prompt_tokens:
             return f"sampling.max_prompt_tokens={self.max_prompt_tokens}"
-        beside = (
-            f"max_completion_tokens={self.completion_tokens}"
-            if self.completion_tokens > 1
-            else "a completion"
-        )
+        beside = f"max_completion_tokens={self.completion_tokens}" if self.completion_tokens > 1 else "a completion"
         return f"the {self.tokens} that the model's context of {self.context} leaves beside {beside}"
 
     def advice(self, longest: int) -> str:

@@ -1,4 +1,4 @@
-"""Asking an engine for completions: the one place that calls ``generate``."""
+"""Asking a backend for completions: the one place that calls ``generate``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from reasonrl.errors import PluginContractError
 
 
 def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-    """``backend.generate(requests)``, checked: an engine's mistake is named, not met deep in the trainer.
+    """``backend.generate(requests)``, checked: a backend's mistake is named, not met deep in the trainer.
 
     Every completion gets the text of its prompt, which rewards judge it by.
     Raises: PluginContractError if groups, completions or log-probabilities are not as many as asked for.
@@ -20,15 +20,11 @@ def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[
     for request, group in zip(requests, groups, strict=True):
         where = f"for problem {request.problem.id!r}"
         if len(group.completions) != request.group_size:
-            raise _wrong(
-                backend, f"{len(group.completions)} completions, expected {request.group_size}, {where}"
-            )
+            raise _wrong(backend, f"{len(group.completions)} completions, expected {request.group_size}, {where}")
         for completion in group.completions:
             if not _fits(completion):
                 count = len(completion.logprobs or ())
-                raise _wrong(
-                    backend, f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}"
-                )
+                raise _wrong(backend, f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}")
     return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
 
 
@@ -42,5 +38,5 @@ def _fits(completion: Completion) -> bool:
 
 def _wrong(backend: RolloutBackend, what: str) -> PluginContractError:
     return PluginContractError(
-        f"rollout engine {type(backend).__name__}: generate returned {what}; see RolloutBackend in the contracts"
+        f"rollout backend {type(backend).__name__}: generate returned {what}; see RolloutBackend in the contracts"
     )

@@ -29,9 +29,7 @@ def empty_split(task: Task, task_name: str, split: Split, size: int) -> RecipeEr
     parts = [f"task {task_name!r} has no problem in its {split} split: {said}"]
     if split == "eval":
         parts += sorted({summary.held_out for summary in summaries} - {""})
-        parts += [
-            "add rows, give the suite a task of its own (evaluation.suites.NAME.task), or remove the suite"
-        ]
+        parts += ["add rows, give the suite a task of its own (evaluation.suites.NAME.task), or remove the suite"]
     else:
         parts += ["add rows"]
     return RecipeError("; ".join(parts))

@@ -73,9 +73,7 @@ def _check_header(source: Source, header: list[str], where: str) -> None:
     if len(set(header)) < len(header):
         raise RecipeError(f"{where}: a column's name comes twice in the header: {', '.join(header)}")
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise RecipeError(
-            f"{where}: the header is one column, {header[0]!r}; expected commas between columns"
-        )
+        raise RecipeError(f"{where}: the header is one column, {header[0]!r}; expected commas between columns")
 
 
 def parquet_rows(source: Source) -> Rows:
@@ -122,6 +120,4 @@ def _parsed(source: Source, line: str, number: int, is_torn: bool) -> Any:
             hint = "expected an object on each line; name a file that is one JSON list .json"
         elif is_torn:
             hint = "the last line is cut off"
-        raise RecipeError(
-            f"{source.line(number)}: not valid JSON: {said(err)} in {shown(line)}; {hint}"
-        ) from err
+        raise RecipeError(f"{source.line(number)}: not valid JSON: {said(err)} in {shown(line)}; {hint}") from err

@@ -67,9 +67,7 @@ def _path(name: str) -> Path:
     return Path(os.path.expanduser(name))
 
 
-def read_rows(
-    name: str, *, key: str = "data", subset: str | None = None, split: str = "train"
-) -> Iterator[DataRow]:
+def read_rows(name: str, *, key: str = "data", subset: str | None = None, split: str = "train") -> Iterator[DataRow]:
     """The rows of a file, or of one split of a data set on the hub or in a folder.
 
     Args:

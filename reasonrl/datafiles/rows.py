@@ -95,9 +95,7 @@ class DataRow:
         return RecipeError(f"{self.where}: {text}")
 
     def _message(self, name: str, entry: Any) -> Message:
-        role, content = (
-            (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else ("", None)
-        )
+        role, content = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else ("", None)
         if role not in ROLES or not isinstance(content, str):
             expected = f'{{"role": {" | ".join(ROLES)}, "content": text}}'
             raise self.error(f"{name} must be {expected}, got {shown(entry)}")

@@ -16,9 +16,9 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
         return 0.0, 1.0
     p = successes / trials
     denominator = 1.0 + Z95**2 / trials
-    centre = (p + Z95**2 / (2 * trials)) / denominator
+    center = (p + Z95**2 / (2 * trials)) / denominator
     half = Z95 * math.sqrt(p * (1 - p) / trials + Z95**2 / (4 * trials**2)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float]:

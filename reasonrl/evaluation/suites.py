@@ -9,7 +9,7 @@ from reasonrl.contracts.protocols import RolloutBackend, Task
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
-from reasonrl.evaluation.behaviours import BehaviourMeter
+from reasonrl.evaluation.behaviors import BehaviorMeter
 from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.rewards.runner import RewardRunner
@@ -28,7 +28,7 @@ class Suite:
     sampling: SamplingParams
     seed: int
     asked: int = 0
-    meter: BehaviourMeter = field(default_factory=BehaviourMeter, compare=False, repr=False)
+    meter: BehaviorMeter = field(default_factory=BehaviorMeter, compare=False, repr=False)
 
     @property
     def problems(self) -> int:
@@ -62,7 +62,7 @@ class Suite:
 class SuiteResult:
     """``metrics`` has ``accuracy``, ``format``, ``length_tokens``, ... ; ``ci95`` belongs to accuracy.
 
-    ``behaviour`` says what the completions do, by name.
+    ``behavior`` says what the completions do, by name.
     """
 
     name: str
@@ -71,7 +71,7 @@ class SuiteResult:
     metrics: Mapping[str, float]
     ci95: tuple[float, float]
     groups: tuple[ScoredGroup, ...]
-    behaviour: Mapping[str, float] = field(default_factory=dict)
+    behavior: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -80,7 +80,7 @@ class SuiteResult:
             "problems": self.problems,
             "samples": self.samples,
             **{key: value for key, value in self.metrics.items() if key != "accuracy"},
-            "behaviour": dict(self.behaviour),
+            "behavior": dict(self.behavior),
         }
 
 
@@ -91,7 +91,7 @@ def run_suite(
     return suite.rewards.score_all(sample(backend, suite.requests(renderer, indices)))
 
 
-def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
+def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
     """Figures of all problems of the suite.
 
     An unscored completion counts as not correct here (an evaluation has no mask to hide it) and in
@@ -121,5 +121,5 @@ def summarise(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         metrics=metrics,
         ci95=accuracy_interval(correct),
         groups=tuple(groups),
-        behaviour=suite.meter.measure(suite.task, suite.task_name, groups),
+        behavior=suite.meter.measure(suite.task, suite.task_name, groups),
     )

@@ -1,4 +1,4 @@
-"""Generalised advantage estimation over response tokens."""
+"""Generalized advantage estimation over response tokens."""
 
 import torch
 from torch import Tensor

@@ -14,7 +14,7 @@ class Surrogate:
     """Per-token results, each ``[B, T]``. Outside the mask: loss 0, ratio 1, clipped False."""
 
     loss: Tensor
-    """To be minimised; carries the gradient."""
+    """To be minimized; carries the gradient."""
     ratio: Tensor
     """p / p_old, detached."""
     clipped: Tensor

@@ -101,9 +101,7 @@ def model_names(policy: nn.Module) -> list[str]:
 def _is_converted(base: Any) -> bool:
     from transformers.conversion_mapping import get_model_conversion_mapping
 
-    return bool(
-        getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False)
-    )
+    return bool(getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False))
 
 
 def _plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

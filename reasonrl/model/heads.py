@@ -43,9 +43,7 @@ class LogitsPath:
             return output.last_hidden_state[rows, states], lambda hidden, _: head(hidden)
         return self._through_model(model, input_ids, rows, states)
 
-    def _through_model(
-        self, model: Any, input_ids: Tensor, rows: Tensor, states: Tensor
-    ) -> tuple[Tensor, Project]:
+    def _through_model(self, model: Any, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
         options: dict[str, Any] = {}
         columns = states
         if self.keeps_logits:

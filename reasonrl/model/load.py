@@ -50,9 +50,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers():
         config = _load_config(source.base, options)
-        tokenizer = load_tokenizer(
-            model_path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        tokenizer = load_tokenizer(model_path, revision=model.revision, trust_remote_code=model.trust_remote_code)
         set_chat_template(tokenizer, model)
         network = _build(model, source.base, config, seed, resolve_dtype(model.dtype, device), options)
         for adapter in source.adapters:
@@ -93,9 +91,7 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
     probe = tokenizer.encode("1 + 2", add_special_tokens=False)
     if not set(probe) - set(tokenizer.all_special_ids):
         # transformers makes an empty tokenizer of the model's type where it finds no files.
-        raise RecipeError(
-            f"model {model_path!r}: found no tokenizer files; add tokenizer.json and its config"
-        )
+        raise RecipeError(f"model {model_path!r}: found no tokenizer files; add tokenizer.json and its config")
     if tokenizer.eos_token_id is None:
         raise RecipeError(
             f"model {model_path!r}: its tokenizer has no EOS token, so completions could never end; set one"
@@ -173,9 +169,7 @@ def _build(
         if model.init == "random":
             with seeded(seed):
                 return AutoModelForCausalLM.from_config(**common, trust_remote_code=model.trust_remote_code)
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            model_path, **common, **options, output_loading_info=True
-        )
+        found: Any = AutoModelForCausalLM.from_pretrained(model_path, **common, **options, output_loading_info=True)
         network, report = found
     except _load_errors() as error:
         raise RecipeError(_load_message("weights", model_path, error)) from error

@@ -50,9 +50,7 @@ def apply_lora(
             adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise RecipeError(
-            f"model.lora.target_modules: {targets} does not fit this model: {reason}"
-        ) from error
+        raise RecipeError(f"model.lora.target_modules: {targets} does not fit this model: {reason}") from error
     if base is not None:
         # A folder is found from anywhere.
         found = str(Path(base).resolve()) if Path(base).is_dir() else base

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def in_mode(module: Any, *, training: bool) -> Iterator[None]:
-    """Put ``module`` into train or eval mode, and back afterwards.
+    """Put ``module`` into train or eval mode, and back afterward.
 
     transformers recomputes activations in train mode only, and adapter dropout is active there. Everything that
     needs gradients therefore runs in train mode; sampling, evaluation and reference passes run in eval mode.
@@ -26,7 +26,7 @@ def in_mode(module: Any, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed the generators of the CPU and of ``device``; on CPU and CUDA they are put back afterwards."""
+    """Seed the generators of the CPU and of ``device``; on CPU and CUDA they are put back afterward."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed % (1 << 63))
         if device.type != "cpu":

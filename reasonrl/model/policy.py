@@ -43,8 +43,8 @@ class ForwardOutput:
 class PolicyModule(nn.Module):
     """A causal LM and an optional critic behind one forward pass.
 
-    ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; an engine in the
-    same process may share it. Architectures that post-process logits (soft caps, scales) are recognised
+    ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; a backend in the
+    same process may share it. Architectures that post-process logits (soft caps, scales) are recognized
     once, here.
     """
 

@@ -96,9 +96,7 @@ class Trackers:
         self._names = tuple(names)
         self._on = bool(names)
 
-    def start(
-        self, run_name: str, run_dir: Path | None = None, config: Mapping[str, Any] | None = None
-    ) -> None:
+    def start(self, run_name: str, run_dir: Path | None = None, config: Mapping[str, Any] | None = None) -> None:
         """Begin, with ``config`` as the run's parameters. Trackers that keep files keep them in ``run_dir/trackers``,
         if they take a folder.
         """

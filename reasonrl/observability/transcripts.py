@@ -12,9 +12,7 @@ def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) 
     """One record a completion, the first ``limit`` of them."""
     count = 0
     for group in groups:
-        for sample, (completion, reward) in enumerate(
-            zip(group.group.completions, group.rewards, strict=True)
-        ):
+        for sample, (completion, reward) in enumerate(zip(group.group.completions, group.rewards, strict=True)):
             if limit is not None and count >= limit:
                 return
             count += 1

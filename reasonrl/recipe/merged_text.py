@@ -135,9 +135,7 @@ def _edits(
         yield _insertion(here, texts, comments, has_others=bool(kept))
 
 
-def _written(
-    key: str, target: Mapping[str, Any], here: _Part, there: _Part | None, child: Mapping[str, Any]
-) -> str:
+def _written(key: str, target: Mapping[str, Any], here: _Part, there: _Part | None, child: Mapping[str, Any]) -> str:
     """``key: value`` for a place in ``here``."""
     if there is not None and key in there.entries and child.get(key) == target[key]:
         text = there.entry_text(key, here.node.start_mark.column)
@@ -160,9 +158,7 @@ def _removals(here: _Part, kept: list[str]) -> Iterator[Edit]:
         elif index >= leading:
             yield _end(entries[index - 1][1][1]), _end(entry[1]), ""
         else:
-            following = (
-                entries[index + 1][1][0].start_mark.index if index + 1 < len(entries) else _end(entry[1])
-            )
+            following = entries[index + 1][1][0].start_mark.index if index + 1 < len(entries) else _end(entry[1])
             yield entry[0].start_mark.index, following, ""
 
 

@@ -36,7 +36,7 @@ def _limits(spec: RewardSpec) -> dict[str, Any]:
 
 
 def _slots(resolved: AnyResolved) -> dict[str, Component]:
-    slots = {"rollout": resolved.rollout}
+    slots = {"rollout_backend": resolved.rollout_backend}
     if resolved.task is not None:
         slots["task"] = resolved.task
     if isinstance(resolved, ResolvedRecipe):

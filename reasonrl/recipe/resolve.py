@@ -19,7 +19,7 @@ from reasonrl.recipe.resolved import (
     RewardComponent,
 )
 from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
-from reasonrl.recipe.schema import DEFAULT_ENGINE, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.schema import DEFAULT_BACKEND, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 from reasonrl.redact import hide_values
@@ -65,7 +65,7 @@ class _Resolver:
             raise self.source.error(("rewards",), f": task '{task.name}' names no rewards; list at least one")
         common: dict[str, Any] = {
             "rewards": rewards,
-            "rollout": self._slot("rollout", ("rollout",), recipe.rollout),
+            "rollout_backend": self._slot("rollout_backend", ("rollout_backend",), recipe.rollout_backend),
             "suites": self._suites(recipe, task, rewards),
             "model_path": self._model_path(recipe.model),
             "source_yaml": to_yaml(_found_again(self.source.data, rewards)),
@@ -79,7 +79,7 @@ class _Resolver:
         algorithm = self._slot("algorithm", ("algorithm",))
         needs = self._needs(algorithm)
         self._check_needs(recipe, algorithm, needs)
-        self._check_engine(algorithm, needs, common["rollout"])
+        self._check_backend(algorithm, needs, common["rollout_backend"])
         return ResolvedRecipe(recipe=recipe, task=task, algorithm=algorithm, needs=needs, **common)
 
     def _recipe(self, data: Mapping[str, Any]) -> AnyRecipe:
@@ -134,15 +134,13 @@ class _Resolver:
             value = value.get(key, default)
         if not isinstance(value, Mapping):
             raise self.source.error(at, f" must be a mapping such as {{name: ...}}, got {show(value)}")
-        name = value.get("name", DEFAULT_ENGINE if at == ("rollout",) else None)
+        name = value.get("name", DEFAULT_BACKEND if at == ("rollout_backend",) else None)
         if not isinstance(name, str):
             raise self.source.error((*at, "name"), f" must name a {kind}, got {show(name)}")
         config = {key: entry for key, entry in value.items() if key != "name"}
         return self._component(kind, name, config, at, (*at, "name"))
 
-    def _component(
-        self, kind: Kind, name: str, config: Mapping[str, Any], at: Keys, name_at: Keys
-    ) -> Component:
+    def _component(self, kind: Kind, name: str, config: Mapping[str, Any], at: Keys, name_at: Keys) -> Component:
         spec = self._get(kind, name, name_at)
         typed = build(spec.config, config, self.source, at, of=f"{kind} '{name}'")
         return Component(spec=spec, config=typed)
@@ -183,9 +181,7 @@ class _Resolver:
         config = {key: value for key, value in entry.items() if key not in ("weight", *REWARD_LIMITS)}
         is_file = "path" in entry and ("reward", name) not in self.plugins.provided
         part = self._file_reward(name, config) if is_file else self._component("reward", name, config, at, at)
-        return RewardComponent(
-            spec=self._limited(part.spec, entry, at), config=part.config, weight=float(weight)
-        )
+        return RewardComponent(spec=self._limited(part.spec, entry, at), config=part.config, weight=float(weight))
 
     def _file_reward(self, name: str, config: Mapping[str, Any]) -> Component:
         """A function in a file, which no plugin has registered."""
@@ -220,9 +216,7 @@ class _Resolver:
     def _suites(
         self, recipe: AnyRecipe, task: Component | None, rewards: Mapping[str, RewardComponent]
     ) -> dict[str, ResolvedSuite]:
-        return {
-            name: self._suite(name, suite, task, rewards) for name, suite in recipe.evaluation.suites.items()
-        }
+        return {name: self._suite(name, suite, task, rewards) for name, suite in recipe.evaluation.suites.items()}
 
     def _suite(
         self, name: str, suite: SuiteConfig, task: Component | None, rewards: Mapping[str, RewardComponent]
@@ -252,9 +246,7 @@ class _Resolver:
             return find_model(model, self.plugins)
         except ValueError as err:
             written = str(self.source.data["model"].get(key))
-            said = hide_values(
-                str(err), {os.path.expanduser(str(model.path)): written} if "${" in written else {}
-            )
+            said = hide_values(str(err), {os.path.expanduser(str(model.path)): written} if "${" in written else {})
             raise self.source.error(("model", key), f": {said}") from None
 
     def _needs(self, algorithm: Component) -> Needs:
@@ -276,11 +268,11 @@ class _Resolver:
         if recipe.critic is not None and not needs.critic:
             raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
 
-    def _check_engine(self, algorithm: Component, needs: Needs, rollout: Component) -> None:
-        spec: Any = rollout.spec
+    def _check_backend(self, algorithm: Component, needs: Needs, rollout_backend: Component) -> None:
+        spec: Any = rollout_backend.spec
         if needs.rollout_logprobs and not spec.provides_logprobs:
             message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
-            raise self.source.error(("rollout", "name"), f"{message}; choose another engine")
+            raise self.source.error(("rollout_backend", "name"), f"{message}; choose another backend")
 
 
 def _found_again(data: Mapping[str, Any], rewards: Mapping[str, RewardComponent]) -> dict[str, Any]:

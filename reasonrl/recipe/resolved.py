@@ -43,7 +43,7 @@ class ResolvedSuite:
 @dataclass(frozen=True, kw_only=True)
 class _Resolved:
     rewards: Mapping[str, RewardComponent]
-    rollout: Component
+    rollout_backend: Component
     suites: Mapping[str, ResolvedSuite]
     model_path: str
     """A folder, or a hub name."""
@@ -79,7 +79,7 @@ AnyResolved = ResolvedRecipe | ResolvedSft
 
 def components(resolved: AnyResolved) -> list[Component | RewardComponent]:
     """Every component that the recipe names."""
-    found: list[Component | RewardComponent] = [resolved.rollout, *resolved.rewards.values()]
+    found: list[Component | RewardComponent] = [resolved.rollout_backend, *resolved.rewards.values()]
     for suite in resolved.suites.values():
         found += [suite.task, *suite.rewards.values()]
     found += [resolved.task] if resolved.task else []

@@ -34,9 +34,7 @@ def _check_name(file: Path) -> None:
     known = _find(file.stem)
     if known is not None and not _is_file(known, file):
         where = known if known == "built-in" else f"at {known}"
-        raise ValueError(
-            f"path names {file}, but Python has a module '{file.stem}' ({where}); rename the file"
-        )
+        raise ValueError(f"path names {file}, but Python has a module '{file.stem}' ({where}); rename the file")
 
 
 def _check_imports(file: Path, tree: ast.Module) -> None:

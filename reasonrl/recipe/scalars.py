@@ -89,11 +89,7 @@ def _difference(text: str, value: Any) -> str:
     quoted = f"'{text}' in quotes for text"
     if isinstance(value, bool):
         spelled = str(value).lower()
-        return (
-            ""
-            if text.lower() in _PLAIN_BOOLS
-            else f"{text} is {spelled} in YAML; write {spelled}, or {quoted}"
-        )
+        return "" if text.lower() in _PLAIN_BOOLS else f"{text} is {spelled} in YAML; write {spelled}, or {quoted}"
     python = _as_python(text)
     if not isinstance(value, int | float) or (python is None and not math.isfinite(value)):
         return ""  # null, or YAML's own .inf and .nan

@@ -85,9 +85,7 @@ class ModelConfig:
     lora: LoraConfig | None = option("train adapters only; null = all weights", None)
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
     trust_remote_code: bool = option("run the model's own code; needs path and revision", False)
-    chat_template: str | None = option(
-        "Jinja file (relative to where you start); null = the tokenizer's own", None
-    )
+    chat_template: str | None = option("Jinja file (relative to where you start); null = the tokenizer's own", None)
     chat_template_args: dict[str, Any] = option(
         "variables of the chat template, such as {enable_thinking: false}", factory=dict
     )
@@ -96,9 +94,7 @@ class ModelConfig:
         given = [name for name in (self.path, self.name) if name]
         require(len(given) == 1, "path", "given, or else name: exactly one of the two", self.path)
         if self.trust_remote_code and not (self.path and self.revision):
-            raise ValueError(
-                "trust_remote_code must be false unless path and revision pin the code that would run"
-            )
+            raise ValueError("trust_remote_code must be false unless path and revision pin the code that would run")
         for name in self.chat_template_args:
             good = name.isidentifier() and name not in SET_BY_RENDERING
             require(good, "chat_template_args", "names of variables of the chat template", name)
@@ -110,9 +106,7 @@ class ModelConfig:
 class CriticConfig:
     """The value function of algorithms that need one."""
 
-    kind: Literal["shared", "separate"] = option(
-        "a value head on the policy's trunk, or a copy of the model", "shared"
-    )
+    kind: Literal["shared", "separate"] = option("a value head on the policy's trunk, or a copy of the model", "shared")
     learning_rate: float | None = option("null = the optimizer's", None)
     warmup_steps: int = option("first steps that train the critic only", 0)
 
@@ -123,7 +117,7 @@ class CriticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How training completions are drawn, whatever the engine."""
+    """How training completions are drawn, whatever the backend."""
 
     group_size: int = option("completions of each prompt", 1)
     temperature: float = option("> 0; log-probabilities use it too", 1.0)
@@ -180,13 +174,10 @@ class TrainerConfig:
     max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 16384)
 
     def __post_init__(self) -> None:
-        _at_least(
-            self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch"
-        )
+        _at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
-                f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), "
-                f"got {self.prompts_per_step}"
+                f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"
             )
 
 
@@ -245,11 +236,11 @@ class LoggingConfig:
         _at_least(self, 0, "transcripts_per_step")
 
 
-DEFAULT_ENGINE = "hf"
+DEFAULT_BACKEND = "hf"
 
 
 def _hf() -> Slot:
-    return {"name": DEFAULT_ENGINE}
+    return {"name": DEFAULT_BACKEND}
 
 
 def _check_run(recipe: Any) -> None:
@@ -275,7 +266,7 @@ class Recipe:
     algorithm: Slot = option("slot: the learning rule")
     critic: CriticConfig | None = option("only for algorithms that need one", None)
     sampling: SamplingConfig = option("how completions are drawn", factory=SamplingConfig)
-    rollout: Slot = option("slot: the engine that samples", factory=_hf)
+    rollout_backend: Slot = option("slot: the backend that samples", factory=_hf)
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
     trainer: TrainerConfig = option("steps and batch sizes")
     evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
@@ -297,9 +288,7 @@ class DataConfig:
     """Demonstrations from a file."""
 
     path: str = option("hub name, or .jsonl, .json, .csv or .parquet file of prompts and completions")
-    prompt: str = option(
-        "column with the prompt, text or messages; a dotted path reaches into columns", "prompt"
-    )
+    prompt: str = option("column with the prompt, text or messages; a dotted path reaches into columns", "prompt")
     completion: str = option("column with what to imitate, text or one assistant message", "completion")
     subset: str | None = option("configuration of a hub data set", None)
     split: str = option("split of a hub data set", "train")
@@ -335,10 +324,8 @@ class SftRecipe:
     data: DataConfig | None = option("or a file of demonstrations", None)
     sft: SftConfig = option("length and batch size")
     rewards: dict[str, dict[str, Any]] = option("for evaluation; empty = the task's", factory=dict)
-    sampling: SamplingConfig = option(
-        "for evaluation, and the limits of a demonstration", factory=SamplingConfig
-    )
-    rollout: Slot = option("slot: the engine that samples for evaluation", factory=_hf)
+    sampling: SamplingConfig = option("for evaluation, and the limits of a demonstration", factory=SamplingConfig)
+    rollout_backend: Slot = option("slot: the backend that samples for evaluation", factory=_hf)
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
     evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
     checkpoint: CheckpointConfig = option("saving", factory=CheckpointConfig)
@@ -347,9 +334,7 @@ class SftRecipe:
     def __post_init__(self) -> None:
         _check_run(self)
         given = [part for part in (self.task, self.data) if part is not None]
-        require(
-            len(given) == 1, "task", "given, or else data: exactly one of the two", f"{len(given)} of them"
-        )
+        require(len(given) == 1, "task", "given, or else data: exactly one of the two", f"{len(given)} of them")
         self._check_what_sft_does_not_read()
 
     def _check_what_sft_does_not_read(self) -> None:

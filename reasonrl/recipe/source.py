@@ -17,7 +17,7 @@ from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret
 
 Keys = tuple[str, ...]
 
-SLOTS = ("task", "algorithm", "rollout")
+SLOTS = ("task", "algorithm", "rollout_backend")
 SUITES = ("evaluation", "suites")
 _ENV = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(,[^${}]*)?\}")
 _MAX_BYTES = 1_000_000
@@ -166,9 +166,7 @@ def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.value in first and key.value != "<<":
-            raise RecipeError(
-                f"{path}:{line}: key '{key.value}' is given twice, first in line {first[key.value]}"
-            )
+            raise RecipeError(f"{path}:{line}: key '{key.value}' is given twice, first in line {first[key.value]}")
         if isinstance(key, yaml.ScalarNode):
             first[key.value] = line
         _refuse_duplicates(path, value, seen)
@@ -274,9 +272,7 @@ def _refuse_surprises(text: str, keys: Keys, origin: str) -> None:
 
 
 def _without_secret(text: str, keys: Keys) -> str:
-    return (
-        f"{'.'.join(keys)}={REDACTED}" if is_secret_name(keys[-1]) and "${" not in text else redact_text(text)
-    )
+    return f"{'.'.join(keys)}={REDACTED}" if is_secret_name(keys[-1]) and "${" not in text else redact_text(text)
 
 
 def _check_values(source: Source) -> None:

@@ -23,6 +23,9 @@ from reasonrl.redact import REDACTED, hide_values
 
 T = TypeVar("T")
 
+RENAMED = {"rollout": "rollout_backend"}
+"""Keys of earlier versions, for the error that names the new one."""
+
 
 def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") -> T:
     """An instance of the dataclass ``cls`` from the mapping at ``at``.
@@ -70,9 +73,7 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
 
 def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     if not _is_strictly(declared, value):
-        raise source.error(
-            at, f" must be {type_text(declared)}, got {_got(value, at)}{_spelling(declared, value)}"
-        )
+        raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}{_spelling(declared, value)}")
     plain, _ = _strip_none(declared)
     if value is None or (plain is type(value) and "${" not in str(value) and plain in _SCALARS):
         return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
@@ -176,7 +177,9 @@ def show(value: Any) -> str:
 
 
 def unknown_key(source: Source, keys: Keys, known: Sequence[str], of: str) -> RecipeError:
-    """Says what is wrong, the nearest valid key, and where a key of that name belongs."""
+    """What is wrong, the new name, the nearest valid key or the section that has this key."""
+    if renamed := RENAMED.get(".".join(keys)):
+        return source.error(keys, f": renamed to '{renamed}'")
     message = f": unknown key for {of}" if of else ": unknown key"
     section = ".".join(keys[:-1])
     places = [place for place in source.hints.get(keys[-1], []) if place != section]

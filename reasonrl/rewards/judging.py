@@ -69,9 +69,7 @@ def judge_one(
     return _guarded(lambda: as_score(reward.score(problem, completion)), catch)
 
 
-def judge_group(
-    reward: Any, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE
-) -> list[Verdict]:
+def judge_group(reward: Any, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE) -> list[Verdict]:
     """What a group reward says of each completion of ``group``."""
     size = len(group.completions)
     try:
@@ -80,9 +78,7 @@ def judge_group(
         return [_raised(err)] * size
     if len(raw) != size:
         return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
-    return [
-        _judged(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)
-    ]
+    return [_judged(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)]
 
 
 def _judged(raw: Any, completion: Completion, catch: tuple[type[BaseException], ...]) -> Verdict:

@@ -124,9 +124,7 @@ class _Worker:
 class WorkerPool:
     """Up to ``size`` workers that hold the same reward. Close it, or let it be collected: no process outlives it."""
 
-    def __init__(
-        self, spec: RewardSpec, config: Any, context: Any, *, name: str, size: int | None = None
-    ) -> None:
+    def __init__(self, spec: RewardSpec, config: Any, context: Any, *, name: str, size: int | None = None) -> None:
         self._name, self._timeout_s = name, spec.timeout_s
         self._size = size or default_size()
         self._hello = frame(pickle.dumps(_describe(spec, config, context, name)))
@@ -211,9 +209,7 @@ class WorkerPool:
         self._workers.append(worker)
         return worker
 
-    def _hand_out(
-        self, worker: _Worker, task: int, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, list[Verdict]]]:
+    def _hand_out(self, worker: _Worker, task: int, requests: Sequence[Request]) -> Iterator[tuple[int, list[Verdict]]]:
         request = requests[task]
         self._numbers += 1
         try:
@@ -263,9 +259,7 @@ class WorkerPool:
             self._dismiss(worker)
         return task, list(reply.verdicts)
 
-    def _lose(
-        self, worker: _Worker, requests: Sequence[Request], err: Exception
-    ) -> tuple[int, list[Verdict]]:
+    def _lose(self, worker: _Worker, requests: Sequence[Request], err: Exception) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
         task = worker.task
         self._dismiss(worker)

@@ -175,9 +175,7 @@ class RewardRunner:
         flat = [verdict for verdicts in judged for verdict in verdicts]
         for verdict in (v for v in flat if v.trouble):
             self._report(entry.name, verdict)
-        if len(flat) >= MIN_SILENT and all(
-            v.score.reason == NO_SCORE and v.score.value is None for v in flat
-        ):
+        if len(flat) >= MIN_SILENT and all(v.score.reason == NO_SCORE and v.score.value is None for v in flat):
             self._complain(
                 entry.name, "silent", f"returned None for all of {len(flat)} completions; they stay unscored"
             )

@@ -95,9 +95,7 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     if verdict.trouble:
         reason = verdict.score.reason
         return {"trouble": verdict.trouble, "reason": reason, "details": verdict.details[-MAX_TRACEBACK:]}
-    return {f.name: getattr(verdict.score, f.name) for f in fields(Score)} | {
-        "metrics": dict(verdict.score.metrics)
-    }
+    return {f.name: getattr(verdict.score, f.name) for f in fields(Score)} | {"metrics": dict(verdict.score.metrics)}
 
 
 def decode_reply(payload: bytes, number: int, size: int) -> Reply:

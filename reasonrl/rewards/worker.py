@@ -81,9 +81,7 @@ def _limit(memory_mb: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_mb is not None:
         size = memory_mb * 2**20
-        with contextlib.suppress(
-            ValueError, OSError
-        ):  # a lower limit is in force already, or the system has none
+        with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already, or the system has none
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
@@ -126,9 +124,7 @@ def _answer(payload: bytes, reward: Any, judge: Callable[..., Any]) -> tuple[int
 
 
 def _formatted(err: BaseException) -> str:
-    traceback.clear_frames(
-        err.__traceback__
-    )  # what filled the memory must go before there is room for a text
+    traceback.clear_frames(err.__traceback__)  # what filled the memory must go before there is room for a text
     return "".join(traceback.format_exception(err, limit=-20))[-MAX_TRACEBACK:]
 
 

@@ -28,7 +28,7 @@ PLACES: Mapping[str, str] = {
     "ci.yml": ".github/workflows/ci.yml",
     "init.py": "src/$package/__init__.py",
     "algorithm.py": "src/$package/algorithm.py",
-    "engine.py": "src/$package/engine.py",
+    "backend.py": "src/$package/backend.py",
     "recipes.py": "src/$package/recipes/__init__.py",
     "recipe.yaml": "src/$package/recipes/${module}_smoke.yaml",
     "test_conformance.py": "tests/test_conformance.py",
@@ -63,10 +63,10 @@ OFFERS: Mapping[str, Offer] = {
         "importing torch.",
         takes=("algorithm",),
     ),
-    "rollout": Offer(
-        about="The rollout engine $name for reasonrl.",
-        parts="- `src/$package/engine.py` samples; `__init__.py` registers it without importing torch.",
-        takes=("rollout",),
+    "rollout_backend": Offer(
+        about="The rollout backend $name for reasonrl.",
+        parts="- `src/$package/backend.py` samples; `__init__.py` registers it without importing torch.",
+        takes=("rollout_backend",),
     ),
     "observer": Offer(
         about="The observer $name for reasonrl.",
@@ -152,10 +152,7 @@ def _values(name: str, kind: str) -> dict[str, str]:
         "year": str(date.today().year),
     }
     offer = OFFERS[kind]
-    told = {
-        key: Template(text).substitute(values)
-        for key, text in (("about", offer.about), ("parts", offer.parts))
-    }
+    told = {key: Template(text).substitute(values) for key, text in (("about", offer.about), ("parts", offer.parts))}
     return {**values, **told, "commands": "\n".join(_commands(kind, values))}
 
 

@@ -172,9 +172,7 @@ def microbatches_add_up(subject: AlgorithmSubject) -> None:
         advantages = whole.advantages.select(rows, case.batch.input_ids.shape[1])
         part = run(algorithm, case.select(rows), subject.needs, advantages=advantages, normalizer=normalizer)
         total = total + part.loss.detach()
-    message = (
-        f"parts sum to {total.item():.6g}, the whole is {whole.loss.item():.6g}; divide by the normalizer"
-    )
+    message = f"parts sum to {total.item():.6g}, the whole is {whole.loss.item():.6g}; divide by the normalizer"
     require(torch.allclose(total, whole.loss.detach(), atol=1e-5, rtol=1e-4), message)
 
 
@@ -214,9 +212,7 @@ def zero_advantages_teach_nothing(subject: AlgorithmSubject) -> None:
     some = advantages_of(subject.new(), case, subject.needs)
     none = replace(some, advantages=torch.zeros_like(some.advantages))
     gradient = subject.run(case, advantages=none).by_logprobs
-    require(
-        not gradient.any(), f"the largest gradient is {gradient.abs().max().item():.3g} with zero advantages"
-    )
+    require(not gradient.any(), f"the largest gradient is {gradient.abs().max().item():.3g} with zero advantages")
 
 
 @checks("gradients_are_finite")
@@ -249,9 +245,7 @@ def metrics_are_declared(subject: AlgorithmSubject) -> None:
     for key, value in subject.run(subject.case()).metrics.items():
         require(isinstance(value, Metric), f"{key} is {type(value).__name__}, expected a Metric")
         known = any(pattern.match(key) for pattern in patterns)
-        require(
-            known, f"{key} is not in the spec's metrics; add MetricDef(key={key!r}, unit=..., meaning=...)"
-        )
+        require(known, f"{key} is not in the spec's metrics; add MetricDef(key={key!r}, unit=..., meaning=...)")
 
 
 @checks("gradients_are_finite")
@@ -268,9 +262,7 @@ def _require_equal(one: Outcome, two: Outcome, when: str) -> None:
     def same(a: Tensor | None, b: Tensor | None) -> bool:
         return a is None or b is None or torch.allclose(a, b, atol=1e-5, rtol=1e-4)
 
-    require(
-        same(one.loss.detach(), two.loss.detach()), f"the loss is {one.loss:.6g}, and {two.loss:.6g} {when}"
-    )
+    require(same(one.loss.detach(), two.loss.detach()), f"the loss is {one.loss:.6g}, and {two.loss:.6g} {when}")
     gradients = same(one.by_logprobs, two.by_logprobs) and same(one.by_values, two.by_values)
     require(gradients, f"the gradient is another one {when}")
 

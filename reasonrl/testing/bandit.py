@@ -51,9 +51,7 @@ def _pull(logits: Tensor, needs: Needs, group_size: int, generator: torch.Genera
     )
 
 
-def _loss(
-    algorithm: Any, needs: Needs, batch: TrainBatch, logits: Tensor, value: Tensor, ctx: StepContext
-) -> Tensor:
+def _loss(algorithm: Any, needs: Needs, batch: TrainBatch, logits: Tensor, value: Tensor, ctx: StepContext) -> Tensor:
     shares = torch.log_softmax(logits, -1)
     logprobs = shares[batch.input_ids]
     values = value.expand(logprobs.shape) if needs.critic else None

@@ -46,9 +46,7 @@ class Case:
     def fill_outside(self, junk: float) -> Case:
         """The same case with other contents where no mask is."""
         mask = self.batch.response_mask
-        evals = {
-            f: _fill(getattr(self.evals, f), mask, junk) for f in ("old_logprobs", "ref_logprobs", "values")
-        }
+        evals = {f: _fill(getattr(self.evals, f), mask, junk) for f in ("old_logprobs", "ref_logprobs", "values")}
         rollout = _fill(self.batch.rollout_logprobs, mask, junk)
         return Case(
             batch=replace(self.batch, rollout_logprobs=rollout),
@@ -182,16 +180,10 @@ def run(
         evals=case.evals,
         advantages=given,
     )
-    output = algorithm.compute_loss(
-        inputs, normalizer or normalizer_of(algorithm, case.batch, given), CONTEXT
-    )
+    output = algorithm.compute_loss(inputs, normalizer or normalizer_of(algorithm, case.batch, given), CONTEXT)
     leaves = [leaf for leaf in (logprobs, values) if leaf is not None]
     has_graph = isinstance(output.loss, Tensor) and output.loss.requires_grad
-    gradients = (
-        torch.autograd.grad(output.loss.sum(), leaves, allow_unused=True)
-        if has_graph
-        else [None] * len(leaves)
-    )
+    gradients = torch.autograd.grad(output.loss.sum(), leaves, allow_unused=True) if has_graph else [None] * len(leaves)
     filled = [
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(leaves, gradients, strict=True)

@@ -94,9 +94,7 @@ class Checks(Generic[S]):
         def add(function: Callable[[S], None]) -> Callable[[S], None]:
             known = [check.name for check in self.all]
             assert set(after) <= set(known), (after, known)
-            self.all.append(
-                Check(function.__name__, inspect.getdoc(function) or function.__name__, function, after)
-            )
+            self.all.append(Check(function.__name__, inspect.getdoc(function) or function.__name__, function, after))
             return function
 
         return add
@@ -112,9 +110,7 @@ class Checks(Generic[S]):
             _tell.get()(label, check.name)
             if missing := [name for name in check.after if results[name].status != "ok"]:
                 reason = f"needs {', '.join(missing)}"
-                results[check.name] = CheckResult(
-                    subject=label, check=check.name, status="not run", reason=reason
-                )
+                results[check.name] = CheckResult(subject=label, check=check.name, status="not run", reason=reason)
             else:
                 results[check.name] = _run(check, subject, label)
         return list(results.values())

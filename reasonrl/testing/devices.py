@@ -25,8 +25,6 @@ class NoFloat64(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if any(
-            isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(output)
-        ):
+        if any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(output)):
             raise TypeError(f"{MESSAGE} Please use float32 instead. ({func})")
         return output

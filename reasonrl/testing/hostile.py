@@ -1,4 +1,4 @@
-"""Completions that a model may write one day. Rewards and behaviours must survive all of them."""
+"""Completions that a model may write one day. Rewards and behaviors must survive all of them."""
 
 _DEEP = 20_000
 

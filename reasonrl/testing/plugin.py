@@ -51,7 +51,7 @@ checks: Checks[PluginSubject] = Checks()
 
 @checks()
 def loads(subject: PluginSubject) -> None:
-    """It is listed as active, or lacks only its engine."""
+    """It is listed as active, or lacks only a module."""
     status, error = subject.record.status, subject.record.error or ""
     require(status in ("active", "unavailable"), f"is {status}: {error}")
     require(not error.startswith("conflict"), error)
@@ -60,9 +60,7 @@ def loads(subject: PluginSubject) -> None:
 @checks("loads")
 def offers_something(subject: PluginSubject) -> None:
     """It provides a component, a model or a recipe, or observes runs."""
-    observes = any(
-        o.plugin == subject.record.label for found in subject.plugins.observers.values() for o in found
-    )
+    observes = any(o.plugin == subject.record.label for found in subject.plugins.observers.values() for o in found)
     require(observes or bool(subject.specs()), "its hooks return nothing")
 
 
@@ -75,9 +73,7 @@ def imports_nothing_heavy(subject: PluginSubject) -> None:
     said = done.stderr.strip().splitlines()
     require(done.returncode == 0, f"cannot be imported by itself: {said[-1] if said else 'no output'}")
     heavy = sorted(set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY))
-    require(
-        not heavy, f"importing {subject.module} imports {', '.join(heavy)}; give factories as 'pkg.mod:Class'"
-    )
+    require(not heavy, f"importing {subject.module} imports {', '.join(heavy)}; give factories as 'pkg.mod:Class'")
 
 
 @checks("loads")
@@ -140,7 +136,7 @@ def check_plugin(
     task: str | None = None,
     requires: tuple[str, ...] | None = None,
 ) -> list[CheckResult]:
-    """Check a plugin and each of its tasks, rewards, algorithms and engines.
+    """Check a plugin and each of its tasks, rewards, algorithms and backends.
 
     Args:
         name: as in ``plugins list``, or its distribution. options: of a component, by (kind, name).
@@ -159,10 +155,8 @@ def check_plugin(
     return results
 
 
-def _component(
-    spec: AnySpec, plugins: Plugins, options: Mapping[str, Any], task: str | None
-) -> list[CheckResult]:
-    """Torch is imported for algorithms and engines only."""
+def _component(spec: AnySpec, plugins: Plugins, options: Mapping[str, Any], task: str | None) -> list[CheckResult]:
+    """Torch is imported for algorithms and backends only."""
     if missing := missing_modules(spec):
         reason = f"no module {', '.join(missing)} here"
         label = f"{spec.kind} {spec.name}"
@@ -179,7 +173,7 @@ def _component(
         from reasonrl.testing.algorithms import check_algorithm
 
         return check_algorithm(spec, options, plugins=plugins)
-    if spec.kind == "rollout":
+    if spec.kind == "rollout_backend":
         from reasonrl.testing.rollouts import check_rollout
 
         return check_rollout(spec, options, plugins=plugins)

@@ -47,9 +47,7 @@ def tiny_policy(folder: Path, *, seed: int = 0, device: torch.device = CPU, **sh
 
 
 @torch.no_grad()
-def steer(
-    tiny: TinyPolicy, logits: Mapping[int, float], *, others: float = -30.0, flat: bool = False
-) -> None:
+def steer(tiny: TinyPolicy, logits: Mapping[int, float], *, others: float = -30.0, flat: bool = False) -> None:
     """Add a constant to the logit of each token, whatever came before, by changing weights alone.
 
     The first hidden dimension becomes a constant that no layer touches, and the head's first column holds the wanted

@@ -52,7 +52,7 @@ def tiny_policy(tiny_model_path: Path) -> TinyPolicy:
 
 @pytest.fixture
 def scripted_backend() -> Callable[..., ScriptedBackend]:
-    """``scripted_backend(["first completion", "second"])``: an engine that replays texts."""
+    """``scripted_backend(["first completion", "second"])``: a backend that replays texts."""
 
     def make(texts: Sequence[str], tokenizer: Any = None) -> ScriptedBackend:
         from reasonrl.testing.models import byte_tokenizer
@@ -71,9 +71,7 @@ def run_recipe(tmp_path: Path, tiny_model_path: Path) -> Callable[..., RunResult
     overrides have the last word.
     """
 
-    def run(
-        recipe: str | Path | Mapping[str, Any], *overrides: str, plugins: Sequence[str] = ()
-    ) -> RunResult:
+    def run(recipe: str | Path | Mapping[str, Any], *overrides: str, plugins: Sequence[str] = ()) -> RunResult:
         import reasonrl
         from reasonrl.testing.recipes import small, written
 

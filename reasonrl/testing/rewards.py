@@ -98,9 +98,7 @@ class RewardSubject(Subject):
         for text, verdict in zip(self.texts, self.elsewhere, strict=True):
             said = verdict.score.reason
             last = verdict.details.strip().splitlines()[-1:] if trouble == "raised" else []
-            require(
-                verdict.trouble != trouble, f"of {text[:30]!r}: {said}{': ' if last else ''}{''.join(last)}"
-            )
+            require(verdict.trouble != trouble, f"of {text[:30]!r}: {said}{': ' if last else ''}{''.join(last)}")
 
     @property
     def texts(self) -> list[str]:
@@ -148,9 +146,7 @@ def values_are_in_range(subject: RewardSubject) -> None:
     require(low < high, f"range is {subject.spec.range}; the first must be the lower one")
     for text, verdict in zip(subject.texts, subject.elsewhere, strict=True):
         value = verdict.score.value
-        require(
-            value is None or low <= value <= high, f"of {text[:30]!r}: {value} is outside [{low}, {high}]"
-        )
+        require(value is None or low <= value <= high, f"of {text[:30]!r}: {value} is outside [{low}, {high}]")
 
 
 @checks("answers_in_time", "never_raises", "scores_are_well_formed")
@@ -173,7 +169,7 @@ def does_not_remember(subject: RewardSubject) -> None:
 
 @checks("answers_in_time", "never_raises")
 def leaves_the_problem_alone(subject: RewardSubject) -> None:
-    """``problem.info`` is the same afterwards."""
+    """``problem.info`` is the same afterward."""
     own = _copy(subject.group)
     before = deepcopy(dict(own.info))
     subject.ask(subject.new(), replace(subject.group, request=replace(subject.group.request, problem=own)))
@@ -205,9 +201,7 @@ def _copy(group: RolloutGroup) -> Problem:
     return replace(problem, info=deepcopy(dict(problem.info)))
 
 
-def _require_equal(
-    subject: RewardSubject, first: Sequence[Verdict], second: Sequence[Verdict], when: str
-) -> None:
+def _require_equal(subject: RewardSubject, first: Sequence[Verdict], second: Sequence[Verdict], when: str) -> None:
     for text, one, two in zip(subject.texts, first, second, strict=True):
         expected, got = _plain(one.score), _plain(two.score)
         require(expected == got, f"of {text[:30]!r}: {expected}, but {got} {when}")
@@ -267,9 +261,7 @@ class RewardConformance(Conformance):
 
     @classmethod
     def run_checks(cls) -> list[CheckResult]:
-        return check_reward(
-            cls.spec, cls.config, task=cls.task, task_config=cls.task_config, files=cls.plugins
-        )
+        return check_reward(cls.spec, cls.config, task=cls.task, task_config=cls.task_config, files=cls.plugins)
 
 
 add_tests(RewardConformance, checks)

@@ -1,4 +1,4 @@
-"""Conformance of rollout engines, whatever they run on: ends, text, log-probabilities, randomness, weights."""
+"""Conformance of rollout backends, whatever they run on: ends, text, log-probabilities, randomness, weights."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ import torch
 from reasonrl.contracts.data import FinishReason, SamplingParams
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.plugins import Plugins
+from reasonrl.testing.backends import BackendSubject
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
-from reasonrl.testing.engines import EngineSubject
 from reasonrl.testing.subjects import add_common, find
 
 GREEDY = SamplingParams(temperature=0.0, max_completion_tokens=16)
 TOLERANCE = 1e-3
 MAX_SIGMA = 5.0
 
-checks: Checks[EngineSubject] = Checks()
+checks: Checks[BackendSubject] = Checks()
 add_common(checks)
 
 
 @checks("defaults_are_valid")
-def is_built(subject: EngineSubject) -> None:
+def is_built(subject: BackendSubject) -> None:
     """``factory(config, context)`` gives a context manager with ``generate`` and ``sync_weights``."""
-    engine = subject.new()
-    name = type(engine).__name__
+    backend = subject.new()
+    name = type(backend).__name__
     require(
-        isinstance(engine, RolloutBackend), f"{name} lacks one of __enter__, __exit__, generate, sync_weights"
+        isinstance(backend, RolloutBackend),
+        f"{name} lacks one of __enter__, __exit__, generate, sync_weights",
     )
 
 
 @checks("is_built")
-def starts(subject: EngineSubject) -> None:
-    """Entering it gives an engine, which takes weights and answers one request."""
+def starts(subject: BackendSubject) -> None:
+    """Entering it gives a backend, which takes weights and answers one request."""
     assert subject.original  # the weights as they are before anything changes them
-    name = type(subject.engine).__name__
-    require(isinstance(subject.engine, RolloutBackend), f"__enter__ returned {name}, expected the engine")
+    name = type(subject.backend).__name__
+    require(isinstance(subject.backend, RolloutBackend), f"__enter__ returned {name}, expected the backend")
     subject.say_letters()
     require(len(subject.complete(subject.request())) == 1, "no completion came back")
 
 
 @checks("starts")
-def answers_every_request_in_order(subject: EngineSubject) -> None:
+def answers_every_request_in_order(subject: BackendSubject) -> None:
     """A group for each request, with ``group_size`` completions; settings may differ; no request, no group."""
     subject.say_letters()
     short = SamplingParams(max_completion_tokens=3)
@@ -65,7 +66,7 @@ def answers_every_request_in_order(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def ends_with_eos(subject: EngineSubject) -> None:
+def ends_with_eos(subject: BackendSubject) -> None:
     """EOS ends a completion, is its last token, and not part of its text."""
     subject.say_letters(eos=2.0)
     limit = SamplingParams(max_completion_tokens=40)
@@ -82,7 +83,7 @@ def ends_with_eos(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def stops_at_the_token_limit(subject: EngineSubject) -> None:
+def stops_at_the_token_limit(subject: BackendSubject) -> None:
     """Without EOS a completion has exactly ``max_completion_tokens`` tokens, and says LENGTH."""
     subject.say_letters()
     for completion in subject.complete(subject.request(size=3)):
@@ -92,7 +93,7 @@ def stops_at_the_token_limit(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def stops_at_stop_strings(subject: EngineSubject) -> None:
+def stops_at_stop_strings(subject: BackendSubject) -> None:
     """A stop string, also over several tokens, ends the completion there and stays in its text."""
     subject.say({subject.token("A"): 0.0, subject.token("B"): 0.0}, flat=True)
     sampling = SamplingParams(max_completion_tokens=200, stop=("ABA", "never"))
@@ -111,7 +112,7 @@ def stops_at_stop_strings(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def the_text_is_that_of_the_tokens(subject: EngineSubject) -> None:
+def the_text_is_that_of_the_tokens(subject: BackendSubject) -> None:
     """``text`` is ``token_ids`` decoded, special tokens kept, without the EOS that ended it."""
     subject.say_letters(eos=1.0)
     for completion in subject.complete(subject.request(size=8)):
@@ -120,10 +121,10 @@ def the_text_is_that_of_the_tokens(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def log_probabilities_are_those_of_a_forward_pass(subject: EngineSubject) -> None:
+def log_probabilities_are_those_of_a_forward_pass(subject: BackendSubject) -> None:
     """One for each token, at the sampling temperature (greedy: at temperature 1), within the tolerance."""
     if not subject.spec.provides_logprobs:
-        raise NotApplicableError("the engine gives none")
+        raise NotApplicableError("the backend gives none")
     subject.say_letters(eos=1.0)
     for temperature in (1.0, 0.6, 0.0):
         sampling = SamplingParams(temperature=temperature, max_completion_tokens=12)
@@ -140,7 +141,7 @@ def log_probabilities_are_those_of_a_forward_pass(subject: EngineSubject) -> Non
 
 
 @checks("starts")
-def greedy_takes_the_likeliest(subject: EngineSubject) -> None:
+def greedy_takes_the_likeliest(subject: BackendSubject) -> None:
     """At temperature 0 every token is the likeliest one, so every completion of a prompt is the same."""
     subject.say_letters()
     request = subject.request(size=3, sampling=GREEDY)
@@ -153,18 +154,16 @@ def greedy_takes_the_likeliest(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def samples_differ(subject: EngineSubject) -> None:
+def samples_differ(subject: BackendSubject) -> None:
     """The samples of a group, and those of another seed, are drawn by themselves."""
     subject.say_letters()
     groups = subject.generate([subject.request(size=4, seed=seed) for seed in (1, 2)])
     drawn = [completion.token_ids for group in groups for completion in group.completions]
-    require(
-        len(set(drawn)) == len(drawn), f"{len(drawn)} samples of 12 letters, only {len(set(drawn))} differ"
-    )
+    require(len(set(drawn)) == len(drawn), f"{len(drawn)} samples of 12 letters, only {len(set(drawn))} differ")
 
 
 @checks("starts")
-def the_seed_fixes_the_samples(subject: EngineSubject) -> None:
+def the_seed_fixes_the_samples(subject: BackendSubject) -> None:
     """The same request gives the same samples, whatever else is asked with it."""
     subject.say_letters()
     request, other = subject.request(size=2, seed=5), subject.request("ABCDEFG", size=3, seed=6)
@@ -174,7 +173,7 @@ def the_seed_fixes_the_samples(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def samples_follow_the_distribution(subject: EngineSubject) -> None:
+def samples_follow_the_distribution(subject: BackendSubject) -> None:
     """First tokens come as often as the model and the temperature say."""
     letters = {subject.token("A"): 0.0, subject.token("B"): 0.7, subject.token("C"): 1.4}
     subject.say(letters, flat=True)
@@ -188,30 +187,26 @@ def samples_follow_the_distribution(subject: EngineSubject) -> None:
             share = float(shares[token])
             sigma = math.sqrt(400 * share * (1 - share))
             far = abs(counts[token] - 400 * share) / sigma
-            message = (
-                f"{counts[token]} of 400 samples at temperature {temperature}, expected {400 * share:.0f}"
-            )
+            message = f"{counts[token]} of 400 samples at temperature {temperature}, expected {400 * share:.0f}"
             require(far <= MAX_SIGMA, message)
 
 
 @checks("starts")
-def new_weights_are_used(subject: EngineSubject) -> None:
+def new_weights_are_used(subject: BackendSubject) -> None:
     """After ``sync_weights`` completions come from the new weights and carry their version."""
     for letter in "AB":
         subject.say({subject.token(letter): 0.0}, flat=True)
         completion = subject.complete(subject.request(sampling=GREEDY))[0]
         require(
             set(completion.text) == {letter},
-            f"the weights say {letter!r}, the engine {completion.text[:20]!r}",
+            f"the weights say {letter!r}, the backend {completion.text[:20]!r}",
         )
         version = completion.policy_version
-        require(
-            version == subject.version, f"policy_version {version} after weights of version {subject.version}"
-        )
+        require(version == subject.version, f"policy_version {version} after weights of version {subject.version}")
 
 
 @checks("starts")
-def the_policy_is_left_alone(subject: EngineSubject) -> None:
+def the_policy_is_left_alone(subject: BackendSubject) -> None:
     """Sampling changes neither the policy's weights nor its mode, gradients or torch's global generator."""
     subject.say_letters()
     policy = subject.tiny.policy
@@ -230,12 +225,12 @@ def the_policy_is_left_alone(subject: EngineSubject) -> None:
 
 
 @checks("starts")
-def closes_twice(subject: EngineSubject) -> None:
+def closes_twice(subject: BackendSubject) -> None:
     """Leaving it a second time does no harm."""
-    engine = subject.engine
+    backend = subject.backend
     subject.entered.clear()
-    engine.__exit__(None, None, None)
-    engine.__exit__(None, None, None)
+    backend.__exit__(None, None, None)
+    backend.__exit__(None, None, None)
 
 
 def check_rollout(
@@ -248,16 +243,16 @@ def check_rollout(
     plugins: Plugins | None = None,
     files: Sequence[str] = (),
 ) -> list[CheckResult]:
-    """Run every check of a rollout engine.
+    """Run every check of a rollout backend.
 
     Args:
         spec: its name, or a RolloutBackendSpec. config: its options, as in a recipe.
-        device: of policy and engine. tolerance: of log-probabilities, in nats; a lower precision needs a larger one.
-        shape: of the tiny model where the engine needs another one: ``{"hidden": 256}`` makes larger heads.
-    Raises: PluginNotFoundError if there is no such engine, or its modules are not installed.
+        device: of policy and backend. tolerance: of log-probabilities, in nats; a lower precision needs a larger one.
+        shape: of the tiny model where the backend needs another one: ``{"hidden": 256}`` makes larger heads.
+    Raises: PluginNotFoundError if there is no such backend, or its modules are not installed.
     """
-    found, known = find("rollout", spec, plugins, files)
-    subject = EngineSubject(
+    found, known = find("rollout_backend", spec, plugins, files)
+    subject = BackendSubject(
         spec=found, plugins=known, options=config or {}, device=device, tolerance=tolerance, shape=shape or {}
     )
     try:
@@ -267,7 +262,7 @@ def check_rollout(
 
 
 class RolloutConformance(Conformance):
-    """Tests of a rollout engine: ``class TestMine(RolloutConformance): spec = "mine"; tolerance = 0.02``."""
+    """Tests of a rollout backend: ``class TestMine(RolloutConformance): spec = "mine"; tolerance = 0.02``."""
 
     device: ClassVar[str] = "cpu"
     tolerance: ClassVar[float] = TOLERANCE

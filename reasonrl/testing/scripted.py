@@ -1,4 +1,4 @@
-"""A rollout engine that replays what it was given: tests of rewards and algorithms need no model's luck."""
+"""A rollout backend that replays what it was given: tests of rewards and algorithms need no model's luck."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ class _Factory:
 
 
 def scripted_spec(texts: Sequence[str], name: str = "scripted") -> RolloutBackendSpec:
-    """A spec for ``reasonrl_rollout_backends`` whose engine says ``texts``."""
+    """A spec for ``reasonrl_rollout_backends`` whose backend says ``texts``."""
     return RolloutBackendSpec(name=name, summary="Replays given completions.", factory=_Factory(tuple(texts)))

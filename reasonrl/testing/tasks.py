@@ -81,13 +81,11 @@ add_common(checks)
 def is_built(subject: TaskSubject) -> None:
     """``factory(config, context)`` gives an object with ``size`` and ``problem``."""
     task = subject.task
-    require(
-        isinstance(task, Task), f"the factory returned {type(task).__name__}, which lacks size or problem"
-    )
+    require(isinstance(task, Task), f"the factory returned {type(task).__name__}, which lacks size or problem")
 
 
 @checks("is_built")
-def sizes_are_honoured(subject: TaskSubject) -> None:
+def sizes_are_honored(subject: TaskSubject) -> None:
     """``size(split)`` is None or a positive number that stays the same; the last problem exists."""
     for split in SPLITS:
         size = fetch_size(subject.task, subject.spec.name, split)
@@ -118,9 +116,7 @@ def info_is_json(subject: TaskSubject) -> None:
     """``info`` survives JSON unchanged: no tuples, no NaN, no keys that are not text."""
     for problem in subject.everything:
         written = json.dumps(dict(problem.info))
-        same = (
-            json.loads(written) == dict(problem.info) and "NaN" not in written and "Infinity" not in written
-        )
+        same = json.loads(written) == dict(problem.info) and "NaN" not in written and "Infinity" not in written
         require(same, f"info of {problem.id!r} does not come back from JSON as it was: {written[:80]}")
 
 
@@ -171,9 +167,7 @@ def _elsewhere(payload: bytes) -> dict[Split, list[str]]:
     env = {**_environment(), "PYTHONHASHSEED": "4711"}
     done = subprocess.run(command, input=payload, capture_output=True, env=env, timeout=300, check=False)
     said = done.stderr.decode(errors="replace").strip().splitlines()
-    require(
-        done.returncode == 0, f"another process cannot make the problems: {said[-1] if said else 'no output'}"
-    )
+    require(done.returncode == 0, f"another process cannot make the problems: {said[-1] if said else 'no output'}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -231,9 +225,7 @@ def _check_reference(task: Any, problem: Problem, runner: RewardRunner, tops: Ma
     text = task.reference(problem)
     if text is None:
         return
-    require(
-        isinstance(text, str), f"reference of {problem.id!r} is {type(text).__name__}, expected text or None"
-    )
+    require(isinstance(text, str), f"reference of {problem.id!r} is {type(text).__name__}, expected text or None")
     output = runner.score(group_of(problem, [text])).rewards[0]
     for name, top in tops.items():
         value = output.components[name]
@@ -248,24 +240,22 @@ def demonstrations_are_repeatable(subject: TaskSubject) -> None:
         raise NotApplicableError("the task has no demonstration")
     for problem in subject.problems("train")[:50]:
         one, two = (task.demonstration(problem, random.Random(7)) for task in (subject.task, subject.new()))
-        require(
-            one is None or isinstance(one, str), f"demonstration of {problem.id!r} is {type(one).__name__}"
-        )
+        require(one is None or isinstance(one, str), f"demonstration of {problem.id!r} is {type(one).__name__}")
         require(one == two, f"two demonstrations of {problem.id!r} differ, with equal generators")
 
 
 @checks("problems_are_well_formed")
-def behaviours_are_numbers(subject: TaskSubject) -> None:
-    """``behaviours(problem, text)`` gives named numbers for any text, or NaN for "does not apply"."""
-    if getattr(subject.task, "behaviours", None) is None:
-        raise NotApplicableError("the task has no behaviours")
+def behaviors_are_numbers(subject: TaskSubject) -> None:
+    """``behaviors(problem, text)`` gives named numbers for any text, or NaN for "does not apply"."""
+    if getattr(subject.task, "behaviors", None) is None:
+        raise NotApplicableError("the task has no behaviors")
     problem = subject.problems("eval")[0]
     for text in HOSTILE_TEXTS:
-        for name, value in subject.task.behaviours(problem, text).items():
+        for name, value in subject.task.behaviors(problem, text).items():
             named = isinstance(name, str) and name.isidentifier() and name == name.lower()
-            require(named, f"behaviour {name!r}: expected lower-case words with underscores")
+            require(named, f"behavior {name!r}: expected lower-case words with underscores")
             good = isinstance(value, int | float) and not math.isinf(value)
-            require(good, f"behaviour {name!r} of {text[:20]!r} is {value!r}, expected a number")
+            require(good, f"behavior {name!r} of {text[:20]!r} is {value!r}, expected a number")
 
 
 @checks("is_built")

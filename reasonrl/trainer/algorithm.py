@@ -56,9 +56,7 @@ class AlgorithmCalls:
         if not hasattr(self._algorithm, "counts"):
             return {}
         with self._call("counts"):
-            return {
-                str(key): float(value) for key, value in self._algorithm.counts(batch, advantages).items()
-            }
+            return {str(key): float(value) for key, value in self._algorithm.counts(batch, advantages).items()}
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         with self._call("compute_loss") as call:

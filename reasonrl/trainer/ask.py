@@ -52,11 +52,11 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     for check in checked.checks:
         if check.overlong and bench.ranks.is_main:
             log.warning("%s", check.line())
-    backend = build_backend(target.resolved.rollout, plugins, bench, recipe.sampling)
-    reporter.waiting(f"starting rollout engine {target.resolved.rollout.name}")
-    with backend as engine:
-        engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
-        return evaluate_suites(checked.suites, engine, bench.renderer, bench.ranks, bench.watch)
+    prepared = build_backend(target.resolved.rollout_backend, plugins, bench, recipe.sampling)
+    reporter.waiting(f"starting rollout backend {target.resolved.rollout_backend.name}")
+    with prepared as backend:
+        backend.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+        return evaluate_suites(checked.suites, backend, bench.renderer, bench.ranks, bench.watch)
 
 
 def generate(
@@ -92,12 +92,12 @@ def generate(
         seed=derive_seed(recipe.seed, "generate"),
     )
     rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
-    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
-    reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
-    with backend as engine:
-        engine.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+    prepared = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
+    reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
+    with prepared as backend:
+        backend.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
-        return rewards.score(sample(engine, [request])[0])
+        return rewards.score(sample(backend, [request])[0])
 
 
 def _open(target: Target, reporter: Reporter) -> Workbench:

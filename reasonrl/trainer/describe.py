@@ -24,9 +24,7 @@ from reasonrl.trainer.workbench import Workbench
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
 
-def describe_bench(
-    resolved: AnyResolved, bench: Workbench, run_dir: Path | None, checked: Preflight
-) -> Lines:
+def describe_bench(resolved: AnyResolved, bench: Workbench, run_dir: Path | None, checked: Preflight) -> Lines:
     """What is known of a run once its model is loaded and its prompts are measured."""
     lines = [
         ("model", _model_line(resolved, bench)),
@@ -83,9 +81,7 @@ def _device_line(bench: Workbench) -> str:
     return f"{bench.accelerator.device}, {bench.precision}, {ranks}{threads}"
 
 
-def run_manifest(
-    resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]
-) -> dict[str, Any]:
+def run_manifest(resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
     manifest = {
         "reasonrl": reasonrl.__version__,

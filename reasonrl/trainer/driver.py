@@ -110,9 +110,7 @@ class Driver:
             step = self._state.step + 1
             outcome = self._job.step(step)
             record = {"metrics": dict(outcome.record.metrics), "timing_s": dict(outcome.record.timing_s)}
-            self._state = TrainState(
-                step=step, is_recorded=False, record=record, progress=self._job.progress()
-            )
+            self._state = TrainState(step=step, is_recorded=False, record=record, progress=self._job.progress())
             self._optimizer_steps = self._job.optimizer_steps
             self._logbook.transcribe(step, outcome.groups)
             self._close(outcome.groups, outcome.diagnosis)

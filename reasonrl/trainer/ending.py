@@ -1,4 +1,4 @@
-"""How a run ends: the engine is left, the summary is written, and an error becomes one line."""
+"""How a run ends: the backend is left, the summary is written, and an error becomes one line."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
-    """Start the engine, run ``work(engine)``, and leave a truthful summary however they end.
+    """Start the backend, run ``work(backend)``, and leave a truthful summary however they end.
 
     Raises: KeyboardInterrupt, a ReasonRLError; UnexpectedError for anything else.
     """
     try:
-        with _entered(backend) as engine:
-            work(engine)
+        with _entered(backend) as running:
+            work(running)
     except BaseException as err:
         run.stop.defer()  # a signal from here on must not tear the summary
         told = _told(err, run)
@@ -40,22 +40,20 @@ def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunRes
         raise told from err
     run.stop.defer()
     summary = run.logbook.finish("completed")
-    return RunResult(
-        outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary
-    )
+    return RunResult(outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
 
 
 @contextmanager
 def _entered(backend: Any) -> Iterator[Any]:
-    """The engine; one that does not end well hides no earlier error."""
-    engine = backend.__enter__()
+    """The backend; one that does not end well hides no earlier error."""
+    running = backend.__enter__()
     try:
-        yield engine
+        yield running
     except BaseException as err:
         try:
             backend.__exit__(type(err), err, err.__traceback__)
         except RAISABLE as second:
-            log.error("the rollout engine did not end well: %s", describe(second))
+            log.error("the rollout backend did not end well: %s", describe(second))
         raise
     backend.__exit__(None, None, None)
 
@@ -78,7 +76,7 @@ def _unexpected_text(error: BaseException, run: OpenRun) -> str:
         section = "sft" if "sft" in run.identity["recipe"] else "trainer"
         parts.append(
             f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
-            "with a lower rollout.max_batch_rows if while sampling"
+            "with a lower rollout_backend.max_batch_rows if while sampling"
         )
     if run.path is not None:
         saved = run.logbook.model_path

@@ -26,7 +26,7 @@ CHANGEABLE: Mapping[str, str] = {
     "sft.max_tokens_per_microbatch": ROUNDING,
     "model.gradient_checkpointing": ROUNDING,
     "model.attention": ROUNDING,
-    "rollout.*": ROUNDING,
+    "rollout_backend.*": ROUNDING,
     "rewards.*.isolation": SAME,
     "rewards.*.timeout_s": SAME,
     "rewards.*.memory_mb": SAME,
@@ -41,7 +41,7 @@ CHANGEABLE: Mapping[str, str] = {
 These are limits that can end a run, memory and speed, and what is shown and kept. ``model.chat_template`` says where a
 file lies: its text is compared with the tokenizer.
 """
-FIXED = ("rollout.name",)
+FIXED = ("rollout_backend.name",)
 MAX_SHOWN = 5
 
 
@@ -90,11 +90,7 @@ def is_changeable(key: str) -> bool:
 
 def allowed_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Key -> ``old -> new`` of what changed in a recipe and may."""
-    return {
-        key: f"{_show(old)} -> {_show(new)}"
-        for key, old, new in differences(before, now)
-        if is_changeable(key)
-    }
+    return {key: f"{_show(old)} -> {_show(new)}" for key, old, new in differences(before, now) if is_changeable(key)}
 
 
 def meaning_of(keys: Iterable[str]) -> str:
@@ -108,9 +104,7 @@ def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, A
     common = before.keys() & now.keys()
     changes = [
         _change(path, old, new)
-        for path, old, new in differences(
-            {key: before[key] for key in common}, {key: now[key] for key in common}
-        )
+        for path, old, new in differences({key: before[key] for key in common}, {key: now[key] for key in common})
         if not is_changeable(path.removeprefix("recipe."))
     ]
     if changes:

@@ -113,9 +113,7 @@ class Logbook:
         for result in results:
             path = self._run_dir.path / "evals" / f"step_{step:06d}" / f"{result.name}.jsonl"
             write_jsonl(path, transcript_records(result.groups))
-        self._run_dir.write_json(
-            f"evals/step_{step:06d}/summary.json", {r.name: r.to_json() for r in results}
-        )
+        self._run_dir.write_json(f"evals/step_{step:06d}/summary.json", {r.name: r.to_json() for r in results})
         if step == 0 and self._trackers is not None:  # later ones are logged with the step that they follow
             self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)

@@ -21,7 +21,6 @@ from reasonrl.recipe.schema import AnyRecipe, Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.driver import StepOutcome
-from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices
 from reasonrl.trainer.numerics import skip_diagnosis
@@ -33,6 +32,7 @@ from reasonrl.trainer.schedule import Schedule
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
+from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
 
@@ -49,7 +49,7 @@ class TrainerParts:
     prompts: PromptSource
     rewards: RewardRunner
     algorithm: AlgorithmCalls
-    engine: PolicyEngine
+    backend: SyncedBackend
     policy: Any
     reference: Any | None
     tokenizer: Any
@@ -136,11 +136,11 @@ class Trainer:
         kept: list[ScoredGroup] = []
         enough, position, redraws = False, self.position, 0
         with timer("sync_s"):
-            engine = p.engine.at(p.updater.policy_version)
+            backend = p.backend.at(p.updater.policy_version)
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast(), p.ranks.together():
                 drawn = self._draw(position)
-                groups = sample(engine, [self._request(*pair) for pair in drawn])
+                groups = sample(backend, [self._request(*pair) for pair in drawn])
             redraws += sum(prompt.redraws for _, prompt in drawn)
             with timer("reward_s"), p.ranks.together():
                 scored = p.rewards.score_all(groups)
@@ -174,9 +174,7 @@ class Trainer:
     def _draw(self, position: int) -> list[tuple[int, Drawn]]:
         """This rank's positions of the round that begins at ``position``, with what the stream gives there."""
         p, trainer = self._p, self._p.recipe.trainer
-        local = local_prompt_indices(
-            trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank
-        )
+        local = local_prompt_indices(trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank)
         return [(position + index, p.prompts.draw(position + index)) for index in local]
 
     def _request(self, position: int, drawn: Drawn) -> RolloutRequest:
@@ -223,8 +221,8 @@ class Trainer:
             return {}
         p.logbook.phase("evaluating")
         with p.accelerator.autocast():
-            engine = p.engine.at(p.updater.policy_version)
-            results = evaluate_suites(p.suites, engine, p.renderer, p.ranks, p.watch)
+            backend = p.backend.at(p.updater.policy_version)
+            results = evaluate_suites(p.suites, backend, p.renderer, p.ranks, p.watch)
         p.logbook.evaluated(step, results)
         return suite_metrics(results)
 
@@ -257,7 +255,7 @@ class Trainer:
 
 
 def sampling_params(recipe: AnyRecipe) -> SamplingParams:
-    """The recipe's sampling section as the engines see it."""
+    """The recipe's sampling section as the backends see it."""
     return SamplingParams(
         temperature=recipe.sampling.temperature,
         max_completion_tokens=recipe.sampling.max_completion_tokens,

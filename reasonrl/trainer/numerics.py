@@ -16,7 +16,7 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     ),
     "numerics/nonfinite_rollout_logprobs": (
         "the sampler's log-probabilities",
-        "look at the rollout engine's precision",
+        "look at the rollout backend's precision",
     ),
     "numerics/nonfinite_ref_logprobs": (
         "the reference's log-probabilities",
@@ -78,9 +78,7 @@ class BatchCheck:
             "numerics/nonfinite_ref_logprobs": _broken(evals.ref_logprobs, mask),
             "numerics/nonfinite_values": _broken(evals.values, mask),
             "numerics/nonfinite_logprobs": _broken(evals.old_logprobs, mask),
-            "numerics/nonfinite_advantages": (
-                _broken(advantages.advantages, mask) | _broken(advantages.returns, mask)
-            ),
+            "numerics/nonfinite_advantages": (_broken(advantages.advantages, mask) | _broken(advantages.returns, mask)),
         }
         rows = torch.stack([rewards, *(flags.any(dim=1) for flags in tokens.values())])
         self._is_bad_row: list[bool] = rows.any(dim=0).tolist()

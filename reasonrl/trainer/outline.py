@@ -26,19 +26,13 @@ def question_of(resolved: AnyResolved, what: str) -> Outline:
     lines = [("model", model_title(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
     if what == "eval":
         lines += _suite_lines(resolved)
-    return Outline(
-        title=f"reasonrl {reasonrl.__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines]
-    )
+    return Outline(title=f"reasonrl {reasonrl.__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines])
 
 
 def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:
     """Task, algorithm, batch arithmetic, plugins with versions."""
     lines = [
-        *(
-            _rl_lines(resolved)
-            if isinstance(resolved, ResolvedRecipe)
-            else _sft_lines(resolved, total_steps(resolved))
-        ),
+        *(_rl_lines(resolved) if isinstance(resolved, ResolvedRecipe) else _sft_lines(resolved, total_steps(resolved))),
         *(("note", text) for text in notes(resolved)),
         ("plugins", ", ".join(used_plugins(resolved, plugins))),
     ]
@@ -55,7 +49,7 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
         f"{resolved.task.name}, rewards "
         + ", ".join(_reward_text(name, reward) for name, reward in resolved.rewards.items()),
     )
-    yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout.name}"
+    yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout_backend.name}"
     yield (
         "a step",
         f"{trainer.prompts_per_step} prompts x {sampling.group_size} = {completions} completions of at most "
@@ -72,9 +66,7 @@ def _reward_text(name: str, reward: RewardComponent) -> str:
 
 def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
-    source = (
-        f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
-    )
+    source = f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
     yield "imitates", source
     yield (
         "steps",

@@ -55,9 +55,7 @@ def _forward_all(
         asked = {"values": True} if values else {}  # a reference has no critic to ask
         # The policy is wrapped in autocast already, the reference is not: both must round alike.
         with ranks.autocast():
-            out = module(
-                part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked
-            )
+            out = module(part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked)
         logprobs = _place(logprobs, out.logprobs, index, batch)
         all_values = _place(all_values, out.values, index, batch) if values else None
     assert logprobs is not None  # a rank has at least one row

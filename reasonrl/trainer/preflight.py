@@ -61,9 +61,7 @@ def preflight(
     checks: list[PromptCheck] = []
     source = None
     if stream is not None:
-        source = PromptSource(
-            stream, bench.renderer, prompt_limit(bench, sampling, sampling.max_completion_tokens)
-        )
+        source = PromptSource(stream, bench.renderer, prompt_limit(bench, sampling, sampling.max_completion_tokens))
         checks += _check_training(source, bench)
     checked = [_check_suite(suite, bench, sampling) for suite in suites]
     for suite, _ in checked:

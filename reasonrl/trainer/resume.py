@@ -61,9 +61,7 @@ def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, reco
     needs = _needs_its_start(resolved)
     folder = None if needs else newest_valid(run_dir)
     if folder is not None:
-        log.warning(
-            "%s is not here; model, tokenizer and configuration come from %s", _shown(resolved), folder
-        )
+        log.warning("%s is not here; model, tokenizer and configuration come from %s", _shown(resolved), folder)
         return str(folder)
     if named and not os.path.isabs(recorded) and os.environ.get("HF_HUB_OFFLINE", "0") == "0":
         return named  # on the hub

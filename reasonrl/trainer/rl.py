@@ -10,7 +10,6 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.ending import carry_out
-from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.loop import Trainer, TrainerParts, sampling_params
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import Preflight, preflight
@@ -18,6 +17,7 @@ from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, make_driver, open_run
 from reasonrl.trainer.sources import Tasks
+from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
 from reasonrl.trainer.workbench import (
     Workbench,
@@ -51,9 +51,7 @@ def run_rl(
         logged=logged,
     )
     stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-    rewards = build_rewards(
-        resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged
-    )
+    rewards = build_rewards(resolved.rewards, plugins, recipe.seed, recipe.sampling.max_completion_tokens, logged)
     algorithm = build_algorithm(resolved, plugins)
     options.reporter.waiting(f"loading model {model_title(resolved)}")
     bench = open_workbench(
@@ -68,14 +66,14 @@ def run_rl(
     check_divisible(resolved, bench.ranks)
     options.reporter.waiting("checking prompts")
     checked = preflight(bench, recipe.sampling, suites, stream, tasks.lines())
-    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
+    backend = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options, checked)
 
     def work(entered: Any) -> None:
         parts = _assemble(resolved, algorithm, bench, run, entered, rewards, checked)
         make_driver(Trainer(parts), run, bench, resolved, parts.policy, parts.optimizer).run()
 
-    options.reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
+    options.reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     return carry_out(run, backend, work)
 
 
@@ -100,7 +98,7 @@ def _assemble(
         prompts=checked.source,
         rewards=rewards,
         algorithm=algorithm,
-        engine=PolicyEngine(backend, policy, bench, run.stop),
+        backend=SyncedBackend(backend, policy, bench, run.stop),
         policy=policy,
         reference=reference.forward if reference else None,
         tokenizer=bench.tokenizer,

@@ -98,9 +98,7 @@ def open_run(
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
                 if not (folder.path / "summary.json").exists():  # a refused resume has changed nothing
-                    folder.write_json(
-                        "summary.json", nothing_done(outcome, err, point.state.step if point else 0)
-                    )
+                    folder.write_json("summary.json", nothing_done(outcome, err, point.state.step if point else 0))
             folder.close()
         raise
     return OpenRun(
@@ -124,9 +122,7 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
     return schedule
 
 
-def make_driver(
-    job: Job, run: OpenRun, bench: Workbench, resolved: AnyResolved, policy: Any, optimizer: Any
-) -> Driver:
+def make_driver(job: Job, run: OpenRun, bench: Workbench, resolved: AnyResolved, policy: Any, optimizer: Any) -> Driver:
     """The driver of ``job``, with the tensors and the job's progress put back if the run is resumed."""
     recipe = resolved.recipe
     saver = Saver(
@@ -195,9 +191,7 @@ def _find_point(
     if point is not None:
         refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
         if point.state.step > total:
-            raise RecipeError(
-                f"{options.run_dir} has done {point.state.step} steps already, got a length of {total}"
-            )
+            raise RecipeError(f"{options.run_dir} has done {point.state.step} steps already, got a length of {total}")
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)
@@ -277,11 +271,7 @@ def _announcement(
 ) -> Announcement:
     lines = list(describe_bench(resolved, bench, folder.path, checked))
     if options.resume:
-        how = (
-            f"after step {point.state.step}, from {point.folder}"
-            if point
-            else "from the start: no checkpoint"
-        )
+        how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
         lines.append(("resumes", how))
     return Announcement(
         title=title_of(resolved),

@@ -77,11 +77,7 @@ class Saver:
         """Put a verified checkpoint into policy and optimizer."""
         scatter(self.policy, self.optimizer, folder)
         now = machine(self.ranks)
-        changed = [
-            f"{key} {state.machine.get(key)} -> {now[key]}"
-            for key in now
-            if state.machine.get(key) != now[key]
-        ]
+        changed = [f"{key} {state.machine.get(key)} -> {now[key]}" for key in now if state.machine.get(key) != now[key]]
         if state.unfinished:
             changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are in it already")
         if changed and self.ranks.is_main:

@@ -68,12 +68,7 @@ def open_schedule(
 def replanned(schedule: Schedule, after: int) -> str:
     """What a change of length means for the learning rate from now on; empty if there is none, or no effect."""
     config, (start, total) = schedule.config, schedule.plans[-1]
-    if (
-        len(schedule.plans) == 1
-        or start != after
-        or config.schedule == "constant"
-        or after <= config.warmup_steps
-    ):
+    if len(schedule.plans) == 1 or start != after or config.schedule == "constant" or after <= config.warmup_steps:
         return ""
     rate = config.learning_rate * schedule.factor(after)
     text = (

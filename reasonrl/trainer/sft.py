@@ -26,7 +26,6 @@ from reasonrl.recipe.schema import SamplingConfig, SftRecipe
 from reasonrl.trainer import state
 from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.ending import carry_out
-from reasonrl.trainer.engine import PolicyEngine
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import GuardedOptimizer
@@ -36,6 +35,7 @@ from reasonrl.trainer.result import RunResult
 from reasonrl.trainer.runs import OpenRun, RunOptions, make_driver, open_run
 from reasonrl.trainer.sources import Tasks, pairs_of
 from reasonrl.trainer.suite_runner import evaluate_suites, suite_metrics
+from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.workbench import (
     Workbench,
@@ -82,21 +82,19 @@ def run_sft(
     examples, lines = open_examples(resolved, tasks, bench)
     options.reporter.waiting("checking prompts")
     checked = preflight(bench, recipe.sampling, suites, data=[*tasks.lines(), *lines])
-    backend = build_backend(resolved.rollout, plugins, bench, recipe.sampling)
+    backend = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
     run = open_run(resolved, plugins, bench, options, checked)
 
-    def work(engine: Any) -> None:
-        trainer = SftTrainer(resolved, bench, run, engine, checked.suites, examples)
+    def work(backend: Any) -> None:
+        trainer = SftTrainer(resolved, bench, run, backend, checked.suites, examples)
         make_driver(trainer, run, bench, resolved, trainer.policy, trainer.optimizer).run()
         _copy_to(output, run.logbook.model_path)
 
-    options.reporter.waiting(f"starting rollout engine {resolved.rollout.name}")
+    options.reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     return carry_out(run, backend, work)
 
 
-def open_examples(
-    resolved: ResolvedSft, tasks: Tasks, bench: Workbench
-) -> tuple[Iterator[Example], list[str]]:
+def open_examples(resolved: ResolvedSft, tasks: Tasks, bench: Workbench) -> tuple[Iterator[Example], list[str]]:
     """The endless examples of this rank, and what to say of them.
 
     The first one is drawn at once, so that bad data is refused early.
@@ -106,9 +104,7 @@ def open_examples(
     lines: list[str] = []
     if resolved.task is not None:
         task = tasks.get(resolved.task)
-        stream = task_examples(
-            task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size
-        )
+        stream = task_examples(task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     else:
         assert recipe.data is not None  # the schema has seen to it
         pairs = PairExamples.encode(pairs_of(recipe.data), encode)
@@ -143,7 +139,7 @@ class SftTrainer:
         resolved: ResolvedSft,
         bench: Workbench,
         run: OpenRun,
-        engine: RolloutBackend,
+        backend: RolloutBackend,
         suites: Sequence[Any],
         examples: Iterator[Example],
     ) -> None:
@@ -156,7 +152,7 @@ class SftTrainer:
         self._schedule = run.schedule
         optimizer = build_optimizer(bench.policy, self._recipe.optimizer, None)
         self.policy, self.optimizer = bench.accelerator.prepare(bench.policy, optimizer)
-        self._engine = PolicyEngine(engine, self.policy, bench, run.stop)
+        self._backend = SyncedBackend(backend, self.policy, bench, run.stop)
         self._guard = GuardedOptimizer(self.optimizer, self._recipe.optimizer.max_grad_norm)
         self.policy.eval()
 
@@ -215,9 +211,7 @@ class SftTrainer:
             with (
                 nullcontext() if last or ranks.size == 1 else accelerator.no_sync(self.policy),
                 in_mode(self.policy, training=True),
-                seeded(
-                    derive_seed(self._recipe.seed, "dropout", step, position, ranks.rank), accelerator.device
-                ),
+                seeded(derive_seed(self._recipe.seed, "dropout", step, position, ranks.rank), accelerator.device),
             ):
                 loss = self._loss(chosen, is_dummy=not rows) / count
                 accelerator.backward(loss * ranks.size)
@@ -274,11 +268,9 @@ class SftTrainer:
         if not self._suites:
             return {}
         self._logbook.phase("evaluating")
-        engine = self._engine.at(step)
+        backend = self._backend.at(step)
         with self._bench.accelerator.autocast():
-            results = evaluate_suites(
-                self._suites, engine, self._bench.renderer, self._bench.ranks, self._bench.watch
-            )
+            results = evaluate_suites(self._suites, backend, self._bench.renderer, self._bench.ranks, self._bench.watch)
         self._logbook.evaluated(step, results)
         return suite_metrics(results)
 
@@ -296,6 +288,4 @@ def _copy_to(output: str | Path | None, model_path: Path | None) -> None:
     try:
         shutil.copytree(model_path, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*STATE_FILES))
     except OSError as err:
-        raise RecipeError(
-            f"cannot copy the model to --output {output}: {err}; it lies in {model_path}"
-        ) from err
+        raise RecipeError(f"cannot copy the model to --output {output}: {err}; it lies in {model_path}") from err

@@ -46,9 +46,7 @@ def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
 
 def pairs_of(data: DataConfig) -> list[Pair]:
     """What an SFT recipe's ``data`` section names. Raises: RecipeError naming file and line."""
-    return read_pairs(
-        data.path, prompt=data.prompt, completion=data.completion, subset=data.subset, split=data.split
-    )
+    return read_pairs(data.path, prompt=data.prompt, completion=data.completion, subset=data.subset, split=data.split)
 
 
 class Tasks:
@@ -131,9 +129,7 @@ def _reads(task: Component) -> Mapping[str, str]:
         return {}
     with plugin_call(f"task {task.name!r}: reads(config)"):
         found: Any = task.spec.reads(task.config)
-    if not isinstance(found, Mapping) or not all(
-        isinstance(text, str) for pair in found.items() for text in pair
-    ):
+    if not isinstance(found, Mapping) or not all(isinstance(text, str) for pair in found.items() for text in pair):
         raise PluginContractError(
             f"task {task.name!r}: reads(config) returned {found!r:.80}, expected option -> file or hub name"
         )

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 class GapWatch:
     """Looks at ``rollout/logprob_gap/mean`` after every step; warns when it passes its limit, and when it doubles.
 
-    ``is_float32``: trainer and engine are expected to agree up to rounding in float32.
+    ``is_float32``: trainer and backend are expected to agree up to rounding in float32.
     """
 
     def __init__(self, *, is_float32: bool) -> None:
@@ -26,7 +26,7 @@ class GapWatch:
         self._warn_at = 2.0 * gap
         log.warning(
             "step %d: sampler and trainer differ by %.2g nats a token, limit %g (rollout/logprob_gap/mean): stale "
-            "weights in the engine of `rollout`, or another precision than the trainer's",
+            "weights in the rollout backend, or another precision than the trainer's",
             step,
             gap,
             self._limit,

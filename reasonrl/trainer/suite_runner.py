@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.render import PromptRenderer
-from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
+from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
 from reasonrl.observability.reporter import EvaluationProgress
 from reasonrl.trainer.ranks import Ranks
 
 
 @dataclass
 class EvaluationWatch:
-    """Turns what an engine says while it samples, finished completions, into problems of the evaluation."""
+    """Turns what a backend says while it samples, finished completions, into problems of the evaluation."""
 
     tell: Callable[[EvaluationProgress], None] | None = None
     _suite: Suite | None = None
@@ -22,7 +22,7 @@ class EvaluationWatch:
     _ranks: int = 1
 
     def finished(self, completions: int) -> None:
-        """What an engine gets as ``RolloutContext.on_finished``. Heard during evaluations only."""
+        """What a backend gets as ``RolloutContext.on_finished``. Heard during evaluations only."""
         if self._suite is None or self.tell is None:
             return
         # The share of this rank stands for all.
@@ -59,20 +59,20 @@ def evaluate_suites(
 
 def _evaluate(suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, ranks: Ranks) -> SuiteResult:
     mine = range(ranks.rank, len(suite.indices), ranks.size)
-    with ranks.together():  # also a rank without a problem: an engine may be spread over ranks
+    with ranks.together():  # also a rank without a problem: a backend may be spread over ranks
         groups = run_suite(suite, backend, renderer, [suite.indices[place] for place in mine])
     gathered = ranks.gather(list(zip(mine, groups, strict=True)))
     ordered = [group for _, group in sorted(gathered, key=lambda pair: pair[0])]
     with ranks.together():
-        return summarise(suite, ordered)
+        return summarize(suite, ordered)
 
 
 def suite_metrics(results: Sequence[SuiteResult]) -> dict[str, float]:
-    """``eval/<suite>/accuracy``, ``behaviour/<suite>/attempts`` and the like."""
+    """``eval/<suite>/accuracy``, ``behavior/<suite>/attempts`` and the like."""
     metrics: dict[str, float] = {}
     for result in results:
         metrics.update({f"eval/{result.name}/{key}": value for key, value in result.metrics.items()})
-        metrics.update({f"behaviour/{result.name}/{key}": value for key, value in result.behaviour.items()})
+        metrics.update({f"behavior/{result.name}/{key}": value for key, value in result.behavior.items()})
         metrics[f"eval/{result.name}/accuracy_ci95_low"] = result.ci95[0]
         metrics[f"eval/{result.name}/accuracy_ci95_high"] = result.ci95[1]
     return metrics

@@ -139,9 +139,7 @@ class Updater:
     ) -> list[Mapping[str, Metric]]:
         normalizer = self._count(inputs, rows)
         lengths: list[int] = inputs.batch.attention_mask.sum(dim=1).tolist()
-        plan = plan_microbatches(
-            lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch
-        )
+        plan = plan_microbatches(lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch)
         metrics: list[Mapping[str, Metric]] = []
         # Ranks enter the module equally often; a rank that ran out repeats a row with its mask cleared.
         dummies = self._ranks.max(max(1, len(plan))) - len(plan)
@@ -161,9 +159,7 @@ class Updater:
         told = [] if self.consecutive_skips else metrics
         return [*told, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
 
-    def _part(
-        self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool
-    ) -> _Inputs:
+    def _part(self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool) -> _Inputs:
         index = torch.tensor(list(rows), device=inputs.batch.input_ids.device)
         part = inputs.select(index, max(lengths[row] for row in rows))
         if not is_dummy:
@@ -215,9 +211,7 @@ class Updater:
         tokens = part.batch.response_mask.sum(dim=1)
         extra = self._algorithm.counts(part.batch, part.advantages)
         keys = sorted(extra)
-        total = self._ranks.sums(
-            [float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)]
-        )
+        total = self._ranks.sums([float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)])
         return LossNormalizer(
             num_response_tokens=total[0],
             num_sequences=total[1],

@@ -1,4 +1,4 @@
-"""The workbench that training, SFT, evaluation and generation share: processes, model, engine, suites."""
+"""The workbench that training, SFT, evaluation and generation share: processes, model, backend, suites."""
 
 import logging
 import os
@@ -177,7 +177,7 @@ def build_rewards(
 
 
 def build_backend(component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig) -> Any:
-    """The rollout engine, not entered yet. Options that it cannot work with it refuses here."""
+    """The rollout backend, not entered yet. Options that it cannot work with it refuses here."""
     context = RolloutContext(
         policy=bench.policy,
         tokenizer=bench.tokenizer,

@@ -35,9 +35,7 @@ def undeclared(project: Path, files: list[Path]) -> list[str]:
     modules = set().union(*map(imported, files)) - set(sys.stdlib_module_names)
     third_party = {m for m in modules if not m.startswith("reasonrl")}
     extras = {**table.get("optional-dependencies", {}), None: table["dependencies"]}
-    return sorted(
-        m for m in third_party if DISTRIBUTIONS.get(m, m) not in _names(extras.get(OPTIONAL.get(m), []))
-    )
+    return sorted(m for m in third_party if DISTRIBUTIONS.get(m, m) not in _names(extras.get(OPTIONAL.get(m), [])))
 
 
 def _names(requirements: list[str]) -> set[str]:

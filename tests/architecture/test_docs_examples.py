@@ -151,9 +151,7 @@ def test_the_readme_shows_the_same_plugin() -> None:
 
 
 def test_countdown_examples_hold() -> None:
-    sessions = [
-        text for language, _, text in blocks(ROOT / "docs/concepts/countdown.md") if language == "pycon"
-    ]
+    sessions = [text for language, _, text in blocks(ROOT / "docs/concepts/countdown.md") if language == "pycon"]
     assert sessions
     for number, session in enumerate(sessions):
         test = doctest.DocTestParser().get_doctest(session, {}, f"countdown-{number}", None, 0)

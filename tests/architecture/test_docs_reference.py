@@ -71,9 +71,9 @@ def test_every_metric_and_every_option_stands_there() -> None:
     metrics, config = page("metrics.md"), page("config.md")
     for definition in CORE_METRICS:
         assert f"| `{definition.key}` | " in metrics
-    for kind in ("task", "reward", "algorithm", "rollout"):
+    for kind in ("task", "reward", "algorithm", "rollout_backend"):
         for spec in plugins.specs(kind):
-            assert f"## {kind.capitalize()} `{spec.name}`" in config
+            assert f"## {kind.replace('_', ' ').capitalize()} `{spec.name}`" in config
             for definition in spec.metrics:
                 assert f"| `{definition.key}` | " in metrics
 
@@ -119,12 +119,8 @@ def test_the_hooks_index_names_them_all() -> None:
     assert re.findall(r"\]\((reasonrl_\w+)\.md\)", text) == HOOKS
 
 
-@pytest.mark.parametrize(
-    "folder", sorted((ROOT / "plugins").glob("*/src")), ids=lambda path: path.parent.name
-)
-def test_the_directory_says_what_each_distribution_offers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("folder", sorted((ROOT / "plugins").glob("*/src")), ids=lambda path: path.parent.name)
+def test_the_directory_says_what_each_distribution_offers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package,) = folder.iterdir()
     monkeypatch.syspath_prepend(folder)
     plugins = load_plugins(files=[f"{package.name}.plugin"], environ={"REASONRL_PLUGINS": ""})

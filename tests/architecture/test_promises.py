@@ -11,9 +11,7 @@ PLACES = (".github", "benchmarks", "docs", "plugins", "reasonrl", "recipes", "sc
 ENDINGS = {".md", ".py", ".yaml", ".yml", ".toml", ".tmpl", ".txt", ".cff"}
 PROMISES = (
     # Installed by name: -e takes a folder, and a path has a slash.
-    re.compile(
-        r"(?:pip3?|uv|pipx) +(?:pip +)?(?:install|add)(?: +-[-\w]+)* +[\"']?reasonrl(?:-[\w-]+)?(?![\w/-])"
-    ),
+    re.compile(r"(?:pip3?|uv|pipx) +(?:pip +)?(?:install|add)(?: +-[-\w]+)* +[\"']?reasonrl(?:-[\w-]+)?(?![\w/-])"),
     re.compile(r"https?://(?:www\.)?(?:github|gitlab|bitbucket|codeberg|pypi)\.\w+/[^\s)>\"'`]*reasonrl"),
     re.compile(r"https?://[\w.-]*reasonrl[\w.-]*\.(?:org|com|dev|io|ai|net)\b"),
 )

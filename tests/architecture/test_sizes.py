@@ -30,8 +30,6 @@ def test_files_are_short() -> None:
 
 def test_functions_are_short() -> None:
     found = [
-        (path, name, lines)
-        for path in FILES
-        for name, lines in functions(ast.parse(path.read_text(encoding="utf-8")))
+        (path, name, lines) for path in FILES for name, lines in functions(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not [entry for entry in found if entry[2] > MAX_FUNCTION_LINES]

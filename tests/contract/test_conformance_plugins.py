@@ -234,7 +234,5 @@ def test_the_kit_and_the_fixtures_import_nothing_before_they_are_used() -> None:
         "import sys, reasonrl.testing, pytest; import reasonrl.testing.pytest_plugin; "
         "print(sorted(set(sys.modules) & {'torch', 'transformers', 'reasonrl.plugins', 'reasonrl.trainer'}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"

@@ -1,9 +1,9 @@
-"""The kit's checks of rollout engines: a broken engine fails its own check and no other."""
+"""The kit's checks of rollout backends: a broken backend fails its own check and no other."""
 
 from typing import Any
 
 import pytest
-from support import kit_engines, kit_tasks
+from support import kit_backends, kit_tasks
 
 from reasonrl import RolloutBackendSpec
 from reasonrl.plugins import load_plugins
@@ -16,46 +16,46 @@ BROKEN: dict[str, dict[str, Any]] = {
     "has_a_summary": {"summary": ""},
     "options_have_help": {"config": kit_tasks.Silent},
     "defaults_are_valid": {"config": kit_tasks.Impossible},
-    "is_built": {"factory": kit_engines.NoGenerate},
-    "starts": {"factory": kit_engines.NoEntry},
-    "answers_every_request_in_order": {"factory": kit_engines.Shuffled},
-    "ends_with_eos": {"factory": kit_engines.OverTheEnd},
-    "stops_at_the_token_limit": {"factory": kit_engines.WrongReason},
-    "stops_at_stop_strings": {"factory": kit_engines.StopLeftOut},
-    "the_text_is_that_of_the_tokens": {"factory": kit_engines.Polished},
-    "log_probabilities_are_those_of_a_forward_pass": {"factory": kit_engines.Imprecise},
-    "greedy_takes_the_likeliest": {"factory": kit_engines.NeverGreedy},
-    "samples_differ": {"factory": kit_engines.Copying},
-    "the_seed_fixes_the_samples": {"factory": kit_engines.Restless},
-    "samples_follow_the_distribution": {"factory": kit_engines.Lukewarm},
-    "new_weights_are_used": {"factory": kit_engines.Stale},
-    "the_policy_is_left_alone": {"factory": kit_engines.Sleepy},
-    "closes_twice": {"factory": kit_engines.CloseOnce},
+    "is_built": {"factory": kit_backends.NoGenerate},
+    "starts": {"factory": kit_backends.NoEntry},
+    "answers_every_request_in_order": {"factory": kit_backends.Shuffled},
+    "ends_with_eos": {"factory": kit_backends.OverTheEnd},
+    "stops_at_the_token_limit": {"factory": kit_backends.WrongReason},
+    "stops_at_stop_strings": {"factory": kit_backends.StopLeftOut},
+    "the_text_is_that_of_the_tokens": {"factory": kit_backends.Polished},
+    "log_probabilities_are_those_of_a_forward_pass": {"factory": kit_backends.Imprecise},
+    "greedy_takes_the_likeliest": {"factory": kit_backends.NeverGreedy},
+    "samples_differ": {"factory": kit_backends.Copying},
+    "the_seed_fixes_the_samples": {"factory": kit_backends.Restless},
+    "samples_follow_the_distribution": {"factory": kit_backends.Lukewarm},
+    "new_weights_are_used": {"factory": kit_backends.Stale},
+    "the_policy_is_left_alone": {"factory": kit_backends.Sleepy},
+    "closes_twice": {"factory": kit_backends.CloseOnce},
 }
 
 
 def check(**changes: Any) -> list[CheckResult]:
-    given = {"name": "engine", "summary": "Samples.", "factory": kit_engines.Good}
+    given = {"name": "backend", "summary": "Samples.", "factory": kit_backends.Good}
     return check_rollout(RolloutBackendSpec(**{**given, **changes}), plugins=PLUGINS)
 
 
-def test_there_is_a_broken_engine_for_every_check() -> None:
+def test_there_is_a_broken_backend_for_every_check() -> None:
     assert list(BROKEN) == checks.names
 
 
-def test_an_engine_that_cannot_start_fails_that_check_only() -> None:
+def test_a_backend_that_cannot_start_fails_that_check_only() -> None:
     assert [r.check for r in check(**BROKEN["starts"]) if r.has_failed] == ["starts"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_engine_fails_its_own_check_and_no_other(name: str) -> None:
+def test_a_broken_backend_fails_its_own_check_and_no_other(name: str) -> None:
     results = check(**BROKEN[name])
     assert [r.check for r in results if r.has_failed] == [name], [r for r in results if r.has_failed]
 
 
 @pytest.mark.slow
-def test_an_engine_without_log_probabilities_passes_if_it_says_so() -> None:
-    results = {r.check: r for r in check(factory=kit_engines.Blind, provides_logprobs=False)}
+def test_a_backend_without_log_probabilities_passes_if_it_says_so() -> None:
+    results = {r.check: r for r in check(factory=kit_backends.Blind, provides_logprobs=False)}
     assert not [r for r in results.values() if r.has_failed]
     assert results["log_probabilities_are_those_of_a_forward_pass"].status == "not applicable"

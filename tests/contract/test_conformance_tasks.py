@@ -20,7 +20,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "options_have_help": {"config": kit_tasks.Silent},
     "defaults_are_valid": {"config": kit_tasks.Impossible},
     "is_built": {"factory": kit_tasks.NoProblems},
-    "sizes_are_honoured": {"factory": kit_tasks.Shrinking},
+    "sizes_are_honored": {"factory": kit_tasks.Shrinking},
     "problems_are_well_formed": {"factory": kit_tasks.EmptyPrompt},
     "info_is_json": {"factory": kit_tasks.TupleInfo},
     "ids_are_unique": {"factory": kit_tasks.SameIds},
@@ -31,7 +31,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "global_randomness_is_left_alone": {"factory": kit_tasks.Global},
     "references_earn_the_maximum": {"factory": kit_tasks.WrongReference},
     "demonstrations_are_repeatable": {"factory": kit_tasks.MoodyDemonstration},
-    "behaviours_are_numbers": {"factory": kit_tasks.ShoutingBehaviours},
+    "behaviors_are_numbers": {"factory": kit_tasks.ShoutingBehaviors},
     "data_summaries_add_up": {"factory": kit_tasks.WrongSummary},
 }
 REWARDS: dict[str, dict[str, Any]] = {
@@ -71,9 +71,7 @@ def plugins() -> Plugins:
     def reasonrl_rewards() -> list[RewardSpec]:
         return [reward()]
 
-    good = SimpleNamespace(
-        reasonrl_tasks=reasonrl_tasks, reasonrl_rewards=reasonrl_rewards, __name__="double"
-    )
+    good = SimpleNamespace(reasonrl_tasks=reasonrl_tasks, reasonrl_rewards=reasonrl_rewards, __name__="double")
     return load_plugins(environ={"REASONRL_PLUGINS": ""}, objects=[good])
 
 
@@ -125,13 +123,13 @@ def test_a_group_reward_is_checked_too() -> None:
 
 def test_a_task_without_the_optional_parts_is_told_what_was_not_looked_at() -> None:
     class Bare(kit_tasks.Task):
-        reference = demonstration = behaviours = data_summary = None  # type: ignore[assignment]
+        reference = demonstration = behaviors = data_summary = None  # type: ignore[assignment]
 
     results = {r.check: r for r in check_task(task(factory=Bare), plugins=plugins(), count=COUNT)}
     for check in (
         "references_earn_the_maximum",
         "demonstrations_are_repeatable",
-        "behaviours_are_numbers",
+        "behaviors_are_numbers",
         "data_summaries_add_up",
     ):
         assert results[check].status == "not applicable"

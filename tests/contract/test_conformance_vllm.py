@@ -1,4 +1,4 @@
-"""The engine ``vllm`` keeps the contract that ``hf`` keeps, in the trainer's process and on a server."""
+"""The backend ``vllm`` keeps the contract that ``hf`` keeps, in the trainer's process and on a server."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,7 +7,7 @@ import pytest
 from support.vllm_server import free_url, serve_command, serving
 
 from reasonrl.testing import CheckResult, RolloutConformance, check_rollout, tiny_model_folder
-from reasonrl.testing.engines import SHAPE
+from reasonrl.testing.backends import SHAPE
 
 
 @pytest.mark.vllm

@@ -1,4 +1,4 @@
-"""What the kit offers besides checks: fixtures, the scripted engine, a policy that says what it is told."""
+"""What the kit offers besides checks: fixtures, the scripted backend, a policy that says what it is told."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +50,9 @@ def test_isolated_plugins_hold_what_they_are_given_and_no_more(isolated_plugins:
     plugins = isolated_plugins(plugin("one"), plugin("two"))
     assert [spec.name for spec in plugins.specs("reward")] == ["one", "two"]
     assert plugins.specs("task") == []
-    with_engine = isolated_plugins("support.toy_plugin", installed=("hf",))
-    assert [spec.name for spec in with_engine.specs("rollout")] == ["absent", "engine", "hf"]
-    assert [spec.name for spec in with_engine.specs("algorithm")] == ["critical", "grouped", "plain"]
+    with_backend = isolated_plugins("support.toy_plugin", installed=("hf",))
+    assert [spec.name for spec in with_backend.specs("rollout_backend")] == ["absent", "backend", "hf"]
+    assert [spec.name for spec in with_backend.specs("algorithm")] == ["critical", "grouped", "plain"]
 
 
 def test_an_object_that_is_no_plugin_is_refused(isolated_plugins: Callable[..., Any]) -> None:
@@ -63,9 +63,9 @@ def test_an_object_that_is_no_plugin_is_refused(isolated_plugins: Callable[..., 
 def test_the_scripted_backend_replays_in_turn(scripted_backend: Callable[..., Any]) -> None:
     backend = scripted_backend(["yes", "no, never"])
     assert isinstance(backend, RolloutBackend)
-    with backend as engine:
-        engine.sync_weights(iter(()), policy_version=4)
-        first, second = engine.generate([request(1), request(2, limit=5)])
+    with backend as backend:
+        backend.sync_weights(iter(()), policy_version=4)
+        first, second = backend.generate([request(1), request(2, limit=5)])
     assert [c.text for c in first.completions] == ["yes"]
     assert first.completions[0].finish_reason is FinishReason.EOS
     assert len(first.completions[0].token_ids) == 4
@@ -74,7 +74,7 @@ def test_the_scripted_backend_replays_in_turn(scripted_backend: Callable[..., An
         ("yes", FinishReason.EOS),
     ]
     assert {c.policy_version for c in second.completions} == {4}
-    assert (engine.versions, len(engine.requests)) == ([4], 2)
+    assert (backend.versions, len(backend.requests)) == ([4], 2)
     with pytest.raises(ValueError, match="at least one completion"):
         scripted_backend([])
 
@@ -85,7 +85,7 @@ def test_the_scripted_backend_serves_a_recipe(isolated_plugins: Callable[..., An
         return [scripted_spec(["42"])]
 
     said = SimpleNamespace(reasonrl_rollout_backends=reasonrl_rollout_backends, __name__="said")
-    spec = isolated_plugins(said).get("rollout", "scripted")
+    spec = isolated_plugins(said).get("rollout_backend", "scripted")
     context = SimpleNamespace(tokenizer=tiny_policy.tokenizer)
     assert spec.factory(None, context).generate([request(1)])[0].completions[0].text == "42"
 
@@ -119,7 +119,5 @@ def test_everything_that_is_announced_is_there() -> None:
 
 
 def test_loading_objects_beside_files() -> None:
-    plugins = load_plugins(
-        environ={"REASONRL_PLUGINS": ""}, objects=[plugin("one")], files=["support.toy_plugin"]
-    )
+    plugins = load_plugins(environ={"REASONRL_PLUGINS": ""}, objects=[plugin("one")], files=["support.toy_plugin"])
     assert {spec.name for spec in plugins.specs("reward")} == {"one", "toy_reward"}

@@ -88,9 +88,7 @@ def play(kind: str, folder: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["outcome"] == "completed"
     if kind == "task":
-        assert summary["eval"]["last"]["format"] >= summary["eval"]["last"]["accuracy"] > 0, (
-            "answers are in form"
-        )
+        assert summary["eval"]["last"]["format"] >= summary["eval"]["last"]["accuracy"] > 0, "answers are in form"
 
     shutil.rmtree(site)
     site.mkdir()

@@ -79,9 +79,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_name_or_refused(
     assert found is not None
     assert found.name == "step_000001"
     assert "step_000002 is damaged and passed over: model.safetensors: has 0 bytes" in caplog.text
-    with pytest.raises(
-        CheckpointError, match=r"step_000002: model.safetensors: has 0 bytes.*without --strict"
-    ):
+    with pytest.raises(CheckpointError, match=r"step_000002: model.safetensors: has 0 bytes.*without --strict"):
         newest_valid(run_dir, strict=True)
     (run_dir / "checkpoints" / "step_000001" / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be trusted"):

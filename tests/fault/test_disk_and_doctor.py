@@ -38,9 +38,7 @@ def test_one_changed_bit_anywhere_is_told_with_its_file_and_the_step_to_go_on_fr
         content = path.read_bytes()
         for _ in range(DAMAGES):
             at = rng.randrange(len(content))
-            path.write_bytes(
-                content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :]
-            )
+            path.write_bytes(content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :])
             (found,) = findings(run_dir)
             assert (found.severity, found.step) == ("error", 2)
             # A damaged manifest may accuse the file whose entry it garbles.

@@ -16,7 +16,7 @@ from reasonrl.checkpoint.models import newest_valid
 
 def recipe_of(folder: Path, model: Path) -> Path:
     return resumable_recipe(
-        folder, model, rollout={"name": "script"}, trainer={"steps": 9, "prompts_per_step": 4}
+        folder, model, rollout_backend={"name": "script"}, trainer={"steps": 9, "prompts_per_step": 4}
     )
 
 
@@ -49,9 +49,7 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
     """A file system of its own of ``size`` bytes; False where this user may mount none."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    may_mount = (
-        os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
-    )
+    may_mount = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
     try:
         yield may_mount
     finally:
@@ -71,9 +69,7 @@ def test_a_full_disk_ends_the_run_and_it_resumes_exactly(tiny_model: Path, tmp_p
             process = child(run_in_child, recipe, run)  # it keeps two; the third finds no room
             process.join(120)
             assert process.exitcode == 1
-            assert "No space left on device" in error_of(run) or "earlier checkpoints are kept" in error_of(
-                run
-            )
+            assert "No space left on device" in error_of(run) or "earlier checkpoints are kept" in error_of(run)
             found = newest_valid(run)
             assert found is not None
             assert json.loads((found / "trainer_state.json").read_text())["step"] == 6

@@ -22,9 +22,7 @@ def finish(recipe: Path, run_dir: Path) -> float:
     return time.monotonic() - started
 
 
-def kill_somewhere(
-    recipe: Path | None, run_dir: Path, rng: random.Random, seconds: float, aimed: bool
-) -> bool:
+def kill_somewhere(recipe: Path | None, run_dir: Path, rng: random.Random, seconds: float, aimed: bool) -> bool:
     """Go on with the run until it is killed; False if it ended before that. ``aimed`` at a call of a save."""
     dies_at = rng.randint(1, 3 * CALLS_OF_A_SAVE) if aimed else 0
     process = child(run_in_child, recipe, run_dir, dies_at)

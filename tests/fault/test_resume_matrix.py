@@ -21,9 +21,7 @@ def test_resumed_after_every_step(
         "minibatches": minibatches,
         "update_epochs": update_epochs,
     }
-    run = whole_run(
-        tmp_path, tiny_model, trainer=trainer, rollout={"name": "script"}, **ALGORITHMS[algorithm]
-    )
+    run = whole_run(tmp_path, tiny_model, trainer=trainer, rollout_backend={"name": "script"}, **ALGORITHMS[algorithm])
     for step in range(1, STEPS):
         copy = cut_back(run, tmp_path / f"from-{step}", step)
         go(None, copy)

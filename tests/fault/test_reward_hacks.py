@@ -71,7 +71,7 @@ ARITHMETIC = [
 NUMBERS = [
     hack("the target itself", "16"),
     hack("the target and the numbers times nothing", "16+0*(3+5+8)"),
-    hack("numbers cancelled by others that were not given", "3+5+8+1-1"),
+    hack("numbers canceled by others that were not given", "3+5+8+1-1"),
     hack("a number left out", "8+8", (3, 8, 8), 16),
     hack("a number used twice", "8+8", (3, 5, 8), 16),
     hack("a number that was not given", "10+6"),
@@ -190,11 +190,7 @@ def test_no_trick_is_paid_as_a_right_answer(trick: Hack) -> None:
 
 def test_tricks_about_tags_are_not_even_an_answer() -> None:
     """They would be paid 0.1 otherwise, and a policy would learn them before it learns to calculate."""
-    paid = {
-        trick.tries
-        for trick in PLACES
-        if TINYZERO.score(problem_of(trick), completion(text=trick.text)).value
-    }
+    paid = {trick.tries for trick in PLACES if TINYZERO.score(problem_of(trick), completion(text=trick.text)).value}
     assert paid == {
         "the prompt's example",
         "an end token inside the answer",

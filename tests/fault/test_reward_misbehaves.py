@@ -67,11 +67,11 @@ CASES: list[tuple[Callable[..., Any], float | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "value", "reason"), CASES, ids=lambda v: getattr(v, "__name__", None))
+@pytest.mark.parametrize(("behavior", "value", "reason"), CASES, ids=lambda v: getattr(v, "__name__", None))
 def test_only_its_own_completion_is_lost_within_the_limit(
-    behaviour: Callable[..., Any], value: float | None, reason: str
+    behavior: Callable[..., Any], value: float | None, reason: str
 ) -> None:
-    with isolated(behaviour, timeout_s=LIMIT_S, memory_mb=MEMORY_MB) as runner:
+    with isolated(behavior, timeout_s=LIMIT_S, memory_mb=MEMORY_MB) as runner:
         started = time.monotonic()
         first = runner.score(texts("bad", numbers=[1, 2])).rewards
         took_s = time.monotonic() - started
@@ -132,16 +132,16 @@ def test_what_a_reward_leaves_running_is_told_once(caplog: pytest.LogCaptureFixt
     ]
 
 
-@pytest.mark.parametrize("behaviour", [m.hangs, m.spins])
+@pytest.mark.parametrize("behavior", [m.hangs, m.spins])
 def test_the_log_says_where_the_first_late_one_was(
-    behaviour: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    behavior: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING), isolated(behaviour, timeout_s=0.5) as runner:
+    with caplog.at_level(logging.WARNING), isolated(behavior, timeout_s=0.5) as runner:
         runner.score(texts("bad", "bad"))
     (record,) = caplog.records
     said = record.getMessage()
     assert said.startswith("reward 'r' timed out after 0.5 s; the completion stays unscored\n")
-    assert f"in {behaviour.__name__}\n" in said
+    assert f"in {behavior.__name__}\n" in said
 
 
 def test_a_helper_that_the_factory_started_may_stay_until_the_end() -> None:
@@ -178,7 +178,7 @@ sys.path.insert(0, sys.argv[1])
 from support import misbehaving as m
 from support.isolated import isolated, texts
 
-runner = isolated(m.{behaviour}, timeout_s=600)
+runner = isolated(m.{behavior}, timeout_s=600)
 pool = runner._entries[0].judge._pool
 if {is_watched}:
     threading.Timer(1.0, lambda: print(*pool.pids, flush=True)).start()
@@ -188,9 +188,9 @@ print(*pool.pids, flush=True)
 """
 
 
-def trainer(behaviour: str, then: str = "", *, is_watched: bool = False) -> subprocess.Popen[str]:
+def trainer(behavior: str, then: str = "", *, is_watched: bool = False) -> subprocess.Popen[str]:
     """A process with a pool that judges two texts, says its workers and then does ``then``."""
-    script = SCRIPT.format(behaviour=behaviour, then=then, is_watched=is_watched)
+    script = SCRIPT.format(behavior=behavior, then=then, is_watched=is_watched)
     command = [sys.executable, "-c", script, str(TESTS)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
@@ -212,9 +212,7 @@ def test_workers_end_with_a_trainer_that_was_killed_while_they_hang() -> None:
     assert wait_until(lambda: not any(map(is_alive, pids)))
 
 
-@pytest.mark.parametrize(
-    "then", ["pass", "sys.exit(3)", "raise ValueError", "del runner, pool", "os._exit(0)"]
-)
+@pytest.mark.parametrize("then", ["pass", "sys.exit(3)", "raise ValueError", "del runner, pool", "os._exit(0)"])
 def test_workers_end_with_a_trainer_that_never_closed_them(then: str) -> None:
     with trainer("raises", then) as process:
         output, _ = process.communicate(timeout=60)
@@ -223,9 +221,7 @@ def test_workers_end_with_a_trainer_that_never_closed_them(then: str) -> None:
     assert wait_until(lambda: not any(map(is_alive, pids)))
 
 
-def test_a_reward_hanging_on_a_tenth_of_the_completions_leaves_training_alive(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_a_reward_hanging_on_a_tenth_of_the_completions_leaves_training_alive(tmp_path: Path, tiny_model: Path) -> None:
     """Two steps of 10 prompts x 2; in each step the problem 3 of 10 hangs both times."""
     path = recipe(
         tmp_path,
@@ -278,7 +274,7 @@ def test_500_starts_beside_busy_threads_never_lock_up() -> None:
 
 
 def test_a_reward_whose_workers_cannot_be_replaced_is_unscored_not_endless(tmp_path: Path) -> None:
-    with isolated(factory=m.builds_once_only, config=m.Behaviour(str(tmp_path / "built"))) as runner:
+    with isolated(factory=m.builds_once_only, config=m.Behavior(str(tmp_path / "built"))) as runner:
         outputs = runner.score(texts("bad", "bad", "bad")).rewards
     why = reasons(outputs)
     assert why.count("worker died (exit 3)") == 1

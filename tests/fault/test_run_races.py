@@ -8,7 +8,7 @@ from support.resume_runs import child, cut_back, go, race, resumable_recipe, ser
 
 def rounds(folder: Path, model: Path, number: int) -> None:
     """Starts and resumes in turn."""
-    recipe = resumable_recipe(folder, model, rollout={"name": "script"}, evaluation=None)
+    recipe = resumable_recipe(folder, model, rollout_backend={"name": "script"}, evaluation=None)
     go(recipe, folder / "done", "trainer.steps=1")
     for n in range(number):
         run_dir = folder / f"run-{n}"

@@ -66,9 +66,7 @@ def check(done: Result, folder: Path, caplog: pytest.LogCaptureFixture, code: in
     assert not leaks(folder, done.output, done.stderr, caplog.text, str(done.exception))
 
 
-def test_a_run_that_works_keeps_them(
-    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_that_works_keeps_them(tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     done = train(tmp_path, tiny_model, "task.api_key=${oc.env:CANARY_KEY}")
     check(done, tmp_path / "runs", caplog, 0)
     run = tmp_path / "runs" / "kept-1"

@@ -64,9 +64,7 @@ def test_the_libraries_know_that_telemetry_is_off() -> None:
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
 
 
-def test_a_run_listens_nowhere_and_records_the_versions_of_its_plugins(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_a_run_listens_nowhere_and_records_the_versions_of_its_plugins(tmp_path: Path, tiny_model: Path) -> None:
     data: dict[str, Any] = {
         "name": "closed",
         "output_dir": str(tmp_path),

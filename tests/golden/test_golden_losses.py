@@ -1,7 +1,7 @@
 """The losses of twenty steps on scripted rollouts are the committed ones.
 
 Tolerance: 1e-3 of the value or 1e-5. Other CPUs and versions of torch add up in another order, and twenty optimizer
-steps amplify that; a wrong sign, mask, weight or normalisation is larger by orders of magnitude.
+steps amplify that; a wrong sign, mask, weight or normalization is larger by orders of magnitude.
 """
 
 import json

@@ -124,9 +124,7 @@ def test_a_base_that_is_not_there_is_one_line(tiny_model: Path, tmp_path: Path) 
 def test_a_broken_adapter_is_one_line(text: str, said: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(
-        text.replace("BASE", str(tiny_model)).replace("SELF", str(folder))
-    )
+    (folder / "adapter_config.json").write_text(text.replace("BASE", str(tiny_model)).replace("SELF", str(folder)))
     done = go("train", recipe(tmp_path, folder), code=2)
     errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

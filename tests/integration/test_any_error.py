@@ -23,7 +23,7 @@ PLUGIN = "support.traps_plugin"
 SECTIONS: dict[str, Any] = {
     "algorithm": {"name": "trap"},
     "critic": None,
-    "rollout": {"name": "script"},
+    "rollout_backend": {"name": "script"},
     "trainer": {"steps": 4, "prompts_per_step": 4, "minibatches": 2},
     "evaluation": {"every": 2, "suites": {"held_out": {"problems": 2}}},
     "checkpoint": {"every": 0, "keep": 9},
@@ -42,7 +42,7 @@ CALLS = {
     "state_dict": (3, 1),  # at the end of step 2, which is then not known to be whole
     "rewards": (5, 2),
     "collate": (3, 2),
-    "summarise": (2, 2),
+    "summarize": (2, 2),
     "transcribe": (3, 3),
     "show": (3, 3),
     "optimizer": (5, 2),
@@ -101,7 +101,7 @@ def trapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     trap(RewardRunner, "score_all", "rewards")
     trap(loop, "collate", "collate")
-    trap(suite_runner, "summarise", "summarise")
+    trap(suite_runner, "summarize", "summarize")
     trap(Logbook, "transcribe", "transcribe")
     trap(Logbook, "show", "show")
     trap(torch.optim.AdamW, "step", "optimizer")

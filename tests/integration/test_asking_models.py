@@ -130,7 +130,7 @@ def test_a_run_without_suites_trains_and_says_so(override: str, tiny_model: Path
     assert (summary["steps"], summary["best"], summary["eval"]) == (2, None, {"first": {}, "last": {}})
     assert not (tmp_path / "run" / "evals").exists()
     assert cli("resume", tmp_path / "run", "trainer.steps=3").exit_code == 0
-    for command, said in (("behaviours", "has no evaluations"), ("doctor", "completed")):
+    for command, said in (("behaviors", "has no evaluations"), ("doctor", "completed")):
         assert said in CliRunner().invoke(app, [command, str(tmp_path / "run")]).output
 
 

@@ -21,7 +21,7 @@ def cli(*arguments: object) -> Any:
 def whole_run(folder: Path, model: Path, **sections: Any) -> tuple[Path, Path]:
     """A run on a copy of ``model``: (its folder, the copy)."""
     base = shutil.copytree(model, folder / "base")
-    common = {"rollout": {"name": "script"}, "checkpoint": {"every": 1, "keep": 99}}
+    common = {"rollout_backend": {"name": "script"}, "checkpoint": {"every": 1, "keep": 99}}
     recipe = resumable_recipe(folder, base, **{**common, "trainer": TRAINER, **sections})
     done = cli("sft" if "sft" in sections else "train", recipe, "--run-dir", folder / "whole")
     assert done.exit_code == 0, done.output
@@ -49,14 +49,11 @@ def test_a_full_fine_tune_is_resumed_exactly(
     manifests = [json.loads((run / "run.json").read_text()) for run in (whole, cut)]
     assert manifests[0]["model_path"] == manifests[1]["model_path"] == str(base)
     assert "is finished" in cli("resume", cut).output
-    assert (
-        cli("resume", cut, *(["sft.max_tokens=250"] if sections is SFT else ["trainer.steps=5"])).exit_code
-        == 0
-    )
+    assert cli("resume", cut, *(["sft.max_tokens=250"] if sections is SFT else ["trainer.steps=5"])).exit_code == 0
 
 
 def test_a_run_is_measured_and_asked_without_its_base(tiny_model: Path, tmp_path: Path) -> None:
-    whole, base = whole_run(tmp_path, tiny_model, rollout={"name": "hf"})
+    whole, base = whole_run(tmp_path, tiny_model, rollout_backend={"name": "hf"})
     before = cli("eval", whole, "--json")
     shutil.rmtree(base)
     for target in (whole, whole / "checkpoints" / "step_000004"):
@@ -99,7 +96,7 @@ def test_a_relative_path_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, "base")
     recipe = resumable_recipe(
-        tmp_path, Path("base"), lora={"rank": 2}, rollout={"name": "script"}, trainer=TRAINER
+        tmp_path, Path("base"), lora={"rank": 2}, rollout_backend={"name": "script"}, trainer=TRAINER
     )
     assert cli("train", recipe, "--run-dir", "run").exit_code == 0
     (tmp_path / "elsewhere").mkdir()

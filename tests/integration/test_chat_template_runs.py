@@ -90,9 +90,7 @@ def test_arguments_reach_the_template_and_stay_with_the_saved_model(tmp_path: Pa
     assert text.endswith("<think>\n\n</think>\n\n")
     saved = AutoTokenizer.from_pretrained(run / "checkpoints" / "step_000001")
     talk = [{"role": "user", "content": "hi"}]
-    assert saved.apply_chat_template(talk, tokenize=False, add_generation_prompt=True).endswith(
-        "</think>\n\n"
-    )
+    assert saved.apply_chat_template(talk, tokenize=False, add_generation_prompt=True).endswith("</think>\n\n")
     refused = cli("resume", run, "trainer.steps=2", "model.chat_template_args.enable_thinking=true")
     assert refused.exit_code == 2
     assert cli("resume", run, "trainer.steps=2").exit_code == 0
@@ -163,7 +161,5 @@ def test_an_added_token_that_the_model_lacks_is_refused_only_where_it_occurs(
     assert (done.exit_code == 0) == (not holds), done.output
     if holds:
         assert done.exit_code == 2
-        assert (
-            f"error: {holds} holds token '<tool>' (id 258), but the model has 258 embeddings; " in done.output
-        )
+        assert f"error: {holds} holds token '<tool>' (id 258), but the model has 258 embeddings; " in done.output
         assert not (tmp_path / "runs").exists()

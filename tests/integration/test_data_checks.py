@@ -44,9 +44,7 @@ def recipe(**sections: Any) -> str:
         "trainer": {"steps": 1, "prompts_per_step": 2},
         "evaluation": {"every": 0, "suites": {"held_out": {"problems": 4}}},
     }
-    Path("mine.yaml").write_text(
-        yaml.safe_dump({k: v for k, v in {**data, **sections}.items() if v is not None})
-    )
+    Path("mine.yaml").write_text(yaml.safe_dump({k: v for k, v in {**data, **sections}.items() if v is not None}))
     return "mine.yaml"
 
 
@@ -71,8 +69,7 @@ def test_a_check_refuses_an_empty_held_out_split_and_says_why(folder: Path) -> N
     write("nums.jsonl", *GOOD[:2])
     said = run("recipes", "check", recipe(), code=2)
     assert (
-        "task 'countdown' has no problem in its eval split: nums.jsonl: 2 rows read, 2 kept (2 train, 0 eval)"
-        in said
+        "task 'countdown' has no problem in its eval split: nums.jsonl: 2 rows read, 2 kept (2 train, 0 eval)" in said
     )
     assert "a tenth of the problems is held out by their hash; add rows" in said
     other = "evaluation.suites.held_out.task={name: countdown}"
@@ -109,9 +106,7 @@ def test_a_check_reads_examples_to_imitate(folder: Path) -> None:
     write("pairs.jsonl", *[{"q": "1+1=", "a": {"text": "2"}}] * 3)
     assert "pairs.jsonl: 3 examples" in run("recipes", "check", recipe(**sections))
     write("pairs.jsonl", {"q": "1+1=", "a": {"text": "2"}}, {"q": "1+1="})
-    assert "pairs.jsonl:2: expected columns 'q' and 'a.text'" in run(
-        "recipes", "check", recipe(**sections), code=2
-    )
+    assert "pairs.jsonl:2: expected columns 'q' and 'a.text'" in run("recipes", "check", recipe(**sections), code=2)
 
 
 def test_a_run_says_what_it_reads_and_how_many_problems_a_suite_has(
@@ -146,16 +141,12 @@ def test_a_run_reads_its_data_once(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_empty_split_is_named_by_every_command(folder: Path) -> None:
     write("nums.jsonl", *GOOD[:2])
     for command in (["train", recipe()], ["eval", "countdown-base", "--recipe", "mine.yaml"]):
-        assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in run(
-            *command, code=2
-        )
+        assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in run(*command, code=2)
     said = run("generate", "countdown-base", "--recipe", "mine.yaml", code=2)
     assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in said
 
 
-def test_a_hub_data_set_and_a_large_file_are_not_read_by_a_check(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_data_set_and_a_large_file_are_not_read_by_a_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reasonrl.trainer import sources
 
     assert "rows read" not in run("recipes", "check", recipe(), "task.dataset=Jiayi-Pan/Countdown-Tasks-3to4")

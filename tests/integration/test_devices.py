@@ -45,9 +45,7 @@ def test_what_is_asked_for_is_taken(
     assert workbench.choose_cpu(asked) is on_cpu
 
 
-@pytest.mark.parametrize(
-    ("asked", "there"), [("cuda", None), ("mps", None), ("mps", "cuda"), ("cuda", "mps")]
-)
+@pytest.mark.parametrize(("asked", "there"), [("cuda", None), ("mps", None), ("mps", "cuda"), ("cuda", "mps")])
 def test_what_is_not_there_is_refused(asked: str, there: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen(monkeypatch, there)
     with pytest.raises(RecipeError, match=f"{asked} was asked for, but torch .* sees {there or 'cpu'} only"):
@@ -57,9 +55,7 @@ def test_what_is_not_there_is_refused(asked: str, there: str | None, monkeypatch
 @pytest.mark.parametrize(
     "command", [["train", "countdown_ppo"], ["eval", "countdown-base"], ["generate", "countdown-base"]]
 )
-def test_the_flag_reaches_the_commands(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_flag_reaches_the_commands(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, [*command, "--device", "mps"])
     assert done.exit_code == 2
@@ -68,9 +64,7 @@ def test_the_flag_reaches_the_commands(
 
 
 def test_a_run_may_be_resumed_on_another_device(tiny_model: Path, tmp_path: Path) -> None:
-    reasonrl.run(
-        RECIPES / "countdown_grpo.yaml", tiny(tiny_model, *SMALL, "trainer.steps=1"), run_dir=tmp_path / "run"
-    )
+    reasonrl.run(RECIPES / "countdown_grpo.yaml", tiny(tiny_model, *SMALL, "trainer.steps=1"), run_dir=tmp_path / "run")
     done = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "trainer.steps=2", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "trainer.steps=3", "--device", "cuda"])

@@ -159,9 +159,7 @@ def test_too_many_unscored_completions_stop_the_run(
     fail_every: int, code: int, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Of 32 completions every fifth is 6, below 20%; every fourth is 8, above."""
-    done = train(
-        tmp_path, tiny_model, "trainer.steps=1", rewards={"flaky": {"fail_every": fail_every}}, code=code
-    )
+    done = train(tmp_path, tiny_model, "trainer.steps=1", rewards={"flaky": {"fail_every": fail_every}}, code=code)
     outcome = summary_of(tmp_path / "run")["outcome"]
     if code == 0:
         assert outcome == "completed"
@@ -186,11 +184,9 @@ def test_ctrl_c_leaves_a_truthful_summary_and_a_free_folder(tiny_model: Path, tm
     assert lock_is_free(tmp_path / "run")
 
 
-def test_an_engine_that_does_not_start_leaves_a_summary_and_a_free_folder(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    done = train(tmp_path, tiny_model, rollout={"name": "deaf"}, code=1)
-    assert "error: the engine's server does not answer; start it first" in done.output
+def test_a_backend_that_does_not_start_leaves_a_summary_and_a_free_folder(tiny_model: Path, tmp_path: Path) -> None:
+    done = train(tmp_path, tiny_model, rollout_backend={"name": "deaf"}, code=1)
+    assert "error: the backend's server does not answer; start it first" in done.output
     assert summary_of(tmp_path / "run")["outcome"] == "failed"
     assert lock_is_free(tmp_path / "run")
 
@@ -257,9 +253,7 @@ class Mute(SilentReporter):
         raise self.error
 
 
-@pytest.mark.parametrize(
-    ("error", "outcome"), [(BrokenPipeError(), "failed"), (KeyboardInterrupt(), "interrupted")]
-)
+@pytest.mark.parametrize(("error", "outcome"), [(BrokenPipeError(), "failed"), (KeyboardInterrupt(), "interrupted")])
 def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
     error: BaseException, outcome: str, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -329,11 +323,7 @@ def test_completions_beyond_the_models_context_are_refused_before_anything_is_wr
     tiny_model: Path, tmp_path: Path
 ) -> None:
     done = train(tmp_path, tiny_model, "sampling.max_completion_tokens=100000", code=2)
-    assert [
-        line
-        for line in done.output.splitlines()
-        if "no room for a prompt in the model's context of 2048" in line
-    ]
+    assert [line for line in done.output.splitlines() if "no room for a prompt in the model's context of 2048" in line]
     assert not (tmp_path / "run").exists()
 
 
@@ -343,9 +333,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     assert "nowhere.yaml: no such recipe file" in done.output
 
 
-def test_an_existing_run_folder_is_refused_and_one_in_use_differently(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_an_existing_run_folder_is_refused_and_one_in_use_differently(tiny_model: Path, tmp_path: Path) -> None:
     path, run_dir = recipe(tmp_path, tiny_model), tmp_path / "run"
     run_dir.mkdir()
     done = cli("train", path, "--run-dir", run_dir)

@@ -17,7 +17,7 @@ HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 TESTS = Path(__file__).parents[1]
-FRAGILE = str(TESTS / "support" / "fragile_engine.py")
+FRAGILE = str(TESTS / "support" / "fragile_backend.py")
 TRAPS = ("support.traps_plugin",)
 
 
@@ -51,16 +51,16 @@ def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fails", "call"), [("generate", 3), ("sync", 2)])
-def test_an_engine_that_fails_in_one_process_ends_both(
+def test_a_backend_that_fails_in_one_process_ends_both(
     fails: str, call: int, tiny_model: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    engine = {"name": "fragile", "while_exists": str(tmp_path / "broken"), "fails": fails, "call": call}
-    path = recipe(tmp_path, tiny_model, rollout={**engine, "rank": 1})
+    backend = {"name": "fragile", "while_exists": str(tmp_path / "broken"), "fails": fails, "call": call}
+    path = recipe(tmp_path, tiny_model, rollout_backend={**backend, "rank": 1})
     (tmp_path / "broken").touch()
     done = launch(tmp_path, "train", path, "--run-dir", run)
     assert done.returncode != 0
-    assert "the engine has gone" in done.stdout + done.stderr
+    assert "the backend has gone" in done.stdout + done.stderr
     assert [folder.name for folder in (run / "checkpoints").glob("step_*")] == ["step_000001"]
     assert summary_of(run)["outcome"] == "failed"
     (tmp_path / "broken").unlink()
@@ -75,7 +75,7 @@ def trapped_recipe(folder: Path, model: Path, **trap: Any) -> Path:
         model,
         algorithm={"name": "trap", "file": str(folder / "armed"), **trap},
         critic=None,
-        rollout={"name": "script"},
+        rollout_backend={"name": "script"},
         trainer={"steps": 4, "prompts_per_step": 4, "minibatches": 2},
         checkpoint={"every": 0},
     )
@@ -126,10 +126,7 @@ def test_two_processes_find_the_same_overlong_prompts(tiny_model: Path, tmp_path
     )
     refused = launch(tmp_path, "train", path)
     assert refused.returncode != 0
-    assert (
-        "train: 1 of 7 prompts are over sampling.max_prompt_tokens=20; the longest, of problem"
-        in refused.stderr
-    )
+    assert "train: 1 of 7 prompts are over sampling.max_prompt_tokens=20; the longest, of problem" in refused.stderr
     assert not (tmp_path / "runs").exists()
     done = launch(tmp_path, "train", path, "sampling.overlong_prompts=drop", "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ def short_run(folder: Path, model: Path, schedule: str, **sections: Any) -> Path
     recipe = resumable_recipe(
         folder,
         model,
-        rollout={"name": "script"},
+        rollout_backend={"name": "script"},
         optimizer={"learning_rate": RATE, "schedule": schedule},
         evaluation={"every": 0},
         checkpoint={"every": 1, "keep": 99},

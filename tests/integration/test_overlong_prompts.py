@@ -70,9 +70,7 @@ def test_a_split_is_checked_whole_against_the_models_context(tmp_path: Path, tin
         "the longest, of problem 'prompts/train/77', has 508 tokens: max_completion_tokens=1540 would fit it"
         in refused.output
     )
-    none_left = cli(
-        "train", recipe(tmp_path, tiny_model, task, sampling={**sampling, "max_completion_tokens": 2048})
-    )
+    none_left = cli("train", recipe(tmp_path, tiny_model, task, sampling={**sampling, "max_completion_tokens": 2048}))
     assert none_left.exit_code == 2
     assert "max_completion_tokens=2048 leaves no room for a prompt" in none_left.output
 
@@ -167,7 +165,7 @@ OTHER_VALUES = {
     "trainer.max_tokens_per_microbatch": "64",
     "model.gradient_checkpointing": "true",
     "model.attention": "eager",
-    "rollout.max_batch_rows": "2",
+    "rollout_backend.max_batch_rows": "2",
     "rewards.sees.isolation": "process",
     "rewards.sees.timeout_s": "9.0",
     "rewards.sees.memory_mb": "4000",
@@ -226,7 +224,7 @@ def test_every_key_that_may_change_does(tmp_path: Path, tiny_model: Path) -> Non
     "override",
     [
         "optimizer.learning_rate=1",
-        "rollout.name=vllm",
+        "rollout_backend.name=vllm",
         "sampling.max_completion_tokens=9",
         "seed=3",
         "nonsense",

@@ -66,7 +66,7 @@ def command(*arguments: object, code: int = 0) -> str:
 def forget_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test imports, another one may have under the same name."""
     for name in ("own_reward", "digits", "own_plugin"):
-        monkeypatch.setitem(sys.modules, name, sys)  # so that it is taken away afterwards
+        monkeypatch.setitem(sys.modules, name, sys)  # so that it is taken away afterward
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -162,9 +162,7 @@ def test_a_file_that_is_not_what_it_was(
     file.rename(file.with_name("renamed.py"))
     for name in ("resume", "eval", "generate"):
         out = command(name, run, code=2)
-        assert (
-            f"recipe.yaml:{line_of(run, 'path: /')}: rewards.mine.path names a file that is not there" in out
-        )
+        assert f"recipe.yaml:{line_of(run, 'path: /')}: rewards.mine.path names a file that is not there" in out
         assert str(file) in out
     file.write_text(REWARD)
     command("resume", run)
@@ -189,9 +187,7 @@ def test_a_reward_that_scores_nothing_is_named(
 
 def line_of(run: Path, text: str) -> int:
     lines = (run / "recipe.yaml").read_text().splitlines()
-    return next(
-        number for number, line in enumerate(lines, 1) if line.strip().startswith(text) and "own_" in line
-    )
+    return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text) and "own_" in line)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +235,7 @@ def test_a_run_brings_the_plugin_it_was_started_with(
         command(*arguments)
         run = resumed if resumed in arguments else plugin_run
         assert f"loading the plugin {plugin_file}, which {run} was started with" in caplog.text
-    command("behaviours", plugin_run, code=0)
+    command("behaviors", plugin_run, code=0)
     command("doctor", plugin_run, code=0)
     caplog.clear()
     command("eval", plugin_run, "--json", "--plugin", plugin_file)

@@ -58,7 +58,7 @@ def test_a_supervised_run(tiny_model: Path, tmp_path: Path) -> None:
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three steps with all its checkpoints; tests work on copies."""
     folder = tmp_path_factory.mktemp("finished")
-    return whole_run(folder, tiny_model, trainer=TRAINER, rollout={"name": "script"})
+    return whole_run(folder, tiny_model, trainer=TRAINER, rollout_backend={"name": "script"})
 
 
 def test_a_finished_run_says_so_and_can_go_on_for_longer(finished: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_best_checkpoint_stays_and_is_named(tiny_model: Path, tmp_path: Path
         tmp_path,
         tiny_model,
         trainer={"steps": 6, "prompts_per_step": 4},
-        rollout={"name": "script"},
+        rollout_backend={"name": "script"},
         evaluation={"every": 1, "suites": suites},
         checkpoint={"every": 1, "keep": 1},
     )

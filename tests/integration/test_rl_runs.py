@@ -65,9 +65,7 @@ def test_a_run_leaves_what_it_promises(recipe: str, tiny_model: Path, tmp_path: 
 def test_every_metric_of_a_run_is_declared(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
     reasonrl.run(RECIPES / f"{recipe}.yaml", tiny(tiny_model), run_dir=tmp_path / "run")
     plugins = load_plugins()
-    of_plugins = [
-        m for kind in ("algorithm", "reward", "task") for s in plugins.specs(kind) for m in s.metrics
-    ]
+    of_plugins = [m for kind in ("algorithm", "reward", "task") for s in plugins.specs(kind) for m in s.metrics]
     declared = [*CORE_METRICS, *of_plugins]
     for line in metrics_of(tmp_path / "run"):
         unknown = [key for key in line if key != "step" and find_metric(key, declared) is None]
@@ -101,9 +99,7 @@ def test_the_same_recipe_gives_the_same_numbers_whatever_the_global_generators_h
             run_dir=tmp_path / name,
         )
         timed = ("time/", "throughput/")
-        return [
-            {k: v for k, v in line.items() if not k.startswith(timed)} for line in metrics_of(tmp_path / name)
-        ]
+        return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in metrics_of(tmp_path / name)]
 
     first = run("a")
     random.seed(99)
@@ -118,9 +114,7 @@ def test_the_same_recipe_gives_the_same_numbers_whatever_the_global_generators_h
 
 def test_another_seed_gives_other_problems_and_draws(tiny_model: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        reasonrl.run(
-            RECIPES / "countdown_grpo.yaml", tiny(tiny_model, f"seed={seed}"), run_dir=tmp_path / str(seed)
-        )
+        reasonrl.run(RECIPES / "countdown_grpo.yaml", tiny(tiny_model, f"seed={seed}"), run_dir=tmp_path / str(seed))
     texts = [(tmp_path / str(seed) / "transcripts" / "step_000001.jsonl").read_text() for seed in (0, 1)]
     assert texts[0] != texts[1]
 
@@ -131,7 +125,7 @@ def test_tinyzeros_recipe_shrunk_trains(tiny_model: Path, tmp_path: Path) -> Non
         RECIPES / "tinyzero" / "qwen2.5-1.5b_ppo.yaml",
         [
             f"model.path={tiny_model}",
-            "rollout.name=hf",
+            "rollout_backend.name=hf",
             "sampling.max_prompt_tokens=1024",
             # A random model earns nothing; entropy moves it, and then the KL penalty gives the critic its work.
             "algorithm.entropy_coef=0.1",
@@ -167,9 +161,7 @@ def test_lora_trains_adapters_and_saves_a_plain_model(tiny_model: Path, tmp_path
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert type(trained) is type(base)
     moved = [
-        n
-        for (n, a), b in zip(trained.named_parameters(), base.parameters(), strict=True)
-        if not torch.equal(a, b)
+        n for (n, a), b in zip(trained.named_parameters(), base.parameters(), strict=True) if not torch.equal(a, b)
     ]
     assert moved
     assert all("proj" in name for name in moved)

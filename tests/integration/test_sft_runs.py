@@ -77,9 +77,7 @@ def plain_cross_entropy(model_folder: Path) -> tuple[float, dict[str, torch.Tens
     return total / count, {name: p.grad / count for name, p in model.named_parameters()}
 
 
-def test_loss_and_gradient_are_the_plain_token_mean_cross_entropy(
-    tiny_model: Path, tmp_path: Path, file: Path
-) -> None:
+def test_loss_and_gradient_are_the_plain_token_mean_cross_entropy(tiny_model: Path, tmp_path: Path, file: Path) -> None:
     sft(from_file(tmp_path, tiny_model, file), tmp_path / "run")
     (line,) = metrics_of(tmp_path / "run")
     loss, gradient = plain_cross_entropy(tiny_model)
@@ -217,10 +215,7 @@ def test_a_prompt_that_fills_the_context_stops_or_is_dropped(tmp_path: Path) -> 
     limits = {"max_prompt_tokens": 500, "max_completion_tokens": 500}
     path = from_file(tmp_path, model, file, sampling=limits, sft={"max_tokens": 8, "tokens_per_batch": 8})
     done = sft(path, tmp_path / "run", code=2)
-    assert (
-        f"the prompt of problem '{file}:2' has 32 tokens, over the 31 that the model's context of 32"
-        in done.stderr
-    )
+    assert f"the prompt of problem '{file}:2' has 32 tokens, over the 31 that the model's context of 32" in done.stderr
     assert "or leave out such examples with sampling.overlong_prompts=drop" in done.stderr
     assert not (tmp_path / "run").exists()
     done = sft(path, tmp_path / "run", "sampling.overlong_prompts=drop")
@@ -271,17 +266,13 @@ def test_a_task_that_cannot_demonstrate_is_refused(tiny_model: Path, tmp_path: P
         "    def problem(self, split, index): raise AssertionError\n"
         "@hookimpl\ndef reasonrl_tasks():\n    yield TaskSpec(name='mute', summary='', factory=Mute)\n"
     )
-    path = sft_recipe(
-        tmp_path, tiny_model, task={"name": "mute"}, rewards={"flaky": {}}, evaluation={"every": 0}
-    )
+    path = sft_recipe(tmp_path, tiny_model, task={"name": "mute"}, rewards={"flaky": {}}, evaluation={"every": 0})
     done = sft(path, tmp_path / "run", "--plugin", plugin, code=2)
     assert "'mute' has no demonstrations to imitate; give data.path instead" in done.output
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     done = sft(sft_recipe(tmp_path, tiny_model), tmp_path / "run", "--output", tmp_path / "file", code=2)
     assert "--output" in done.output

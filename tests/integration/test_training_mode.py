@@ -78,8 +78,7 @@ def test_gradient_checkpointing_recomputes_every_layer_and_changes_nothing(
             run(name, tiny_model, tmp_path / value, f"model.gradient_checkpointing={value}")
     assert seen["true"]["forwards"] == 2 * seen["false"]["forwards"] > 0
     weights = [
-        load_file(sorted((tmp_path / value / "checkpoints").iterdir())[-1] / "model.safetensors")
-        for value in seen
+        load_file(sorted((tmp_path / value / "checkpoints").iterdir())[-1] / "model.safetensors") for value in seen
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
@@ -88,9 +87,7 @@ def test_gradient_checkpointing_recomputes_every_layer_and_changes_nothing(
 def test_gradient_checkpointing_keeps_less_for_the_backward_pass(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_model(
-        ModelConfig(path=str(tiny_model)), str(tiny_model), seed=0, device=torch.device("cpu")
-    ).model
+    model = load_model(ModelConfig(path=str(tiny_model)), str(tiny_model), seed=0, device=torch.device("cpu")).model
     saved = []
     for on in (False, True):
         if on:
@@ -125,9 +122,7 @@ def test_adapter_dropout_of_sft_drops_and_resumes_bit_by_bit(tiny_model: Path, t
     assert [line["loss/sft"] for line in metrics_of(tmp_path / "part")] == whole
 
 
-def test_a_model_with_noise_in_train_mode_is_refused(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_with_noise_in_train_mode_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = Qwen2ForCausalLM.forward
 
     def noisy(self: Qwen2ForCausalLM, *args: object, **kwargs: object) -> object:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.vllm
 TESTS = Path(__file__).resolve().parents[1]
 BASE = REPOSITORY / "plugins" / "reasonrl_countdown" / "models" / "countdown-base"
 SMALL = (
-    "rollout.name=vllm",
+    "rollout_backend.name=vllm",
     "trainer.steps=2",
     "trainer.prompts_per_step=8",
     "optimizer.schedule=constant",
@@ -52,7 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("spread", [1, 2])
 def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: Path) -> None:
-    both = train(tmp_path / "run", 2, f"rollout.tensor_parallel_size={spread}")
+    both = train(tmp_path / "run", 2, f"rollout_backend.tensor_parallel_size={spread}")
     one, two = metrics_of(alone), metrics_of(both)
     assert [line["rollout/logprob_gap/max"] < 1e-4 for line in two] == [True, True]
     for figure, tolerance in (("reward/mean", 0.05), ("completion/length_tokens/mean", 5.0)):

@@ -20,9 +20,7 @@ SMALL = (
 )
 
 
-def train(
-    recipe: str, run_dir: Path, *overrides: str, plugins: tuple[str, ...] = ()
-) -> list[dict[str, float]]:
+def train(recipe: str, run_dir: Path, *overrides: str, plugins: tuple[str, ...] = ()) -> list[dict[str, float]]:
     reasonrl.run(RECIPES / recipe, [*SMALL, *overrides], run_dir=run_dir, plugins=plugins)
     return metrics_of(run_dir)
 
@@ -33,7 +31,7 @@ def test_ten_small_steps_learn(recipe: str, tmp_path: Path) -> None:
     lines = train(
         recipe,
         tmp_path / "run",
-        "rollout.name=vllm",
+        "rollout_backend.name=vllm",
         "trainer.steps=10",
         f"trainer.prompts_per_step={prompts}",
         "optimizer.schedule=constant",
@@ -51,7 +49,7 @@ def test_an_engine_that_keeps_old_weights_is_named_within_one_step(
         lines = train(
             "countdown_grpo.yaml",
             tmp_path / "run",
-            "rollout.name=stale-vllm",
+            "rollout_backend.name=stale-vllm",
             "trainer.steps=2",
             "trainer.prompts_per_step=8",
             plugins=(STALE,),

@@ -41,7 +41,13 @@ SMALL = (
 
 
 def overrides(url: str, *more: str) -> list[str]:
-    return ["rollout.name=vllm", "rollout.mode=server", f"rollout.url={url}", *SMALL, *more]
+    return [
+        "rollout_backend.name=vllm",
+        "rollout_backend.mode=server",
+        f"rollout_backend.url={url}",
+        *SMALL,
+        *more,
+    ]
 
 
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -105,9 +111,7 @@ def start_command(url: str) -> str:
     """The command that the refusal of a server that is down names."""
     refused = cli("train", "countdown_grpo", *overrides(url))
     assert refused.exit_code == 1, refused.output
-    found = re.search(
-        r"error: (vllm: no answer from .*); start it: (VLLM_SERVER_DEV_MODE=1 .*)", refused.output
-    )
+    found = re.search(r"error: (vllm: no answer from .*); start it: (VLLM_SERVER_DEV_MODE=1 .*)", refused.output)
     assert found, refused.output
     return found[2]
 
@@ -195,15 +199,13 @@ def test_a_server_that_dies_in_a_step_costs_that_step_alone(
 ) -> None:
     """The last test of this server: it is killed."""
     run_dir, log = tmp_path / "run", tmp_path / "log"
-    arguments = [*overrides(served.url, "rollout.retry_s=2"), "--run-dir", str(run_dir)]
+    arguments = [*overrides(served.url, "rollout_backend.retry_s=2"), "--run-dir", str(run_dir)]
     with training(*arguments, log=log) as process:
         until(lambda: lines_of(run_dir) >= 2 and served.running() > 0)
         served.kill()
         assert process.wait(60) == 1
     text = log.read_text()
-    assert re.search(
-        r"error: vllm: no answer from \S+ for 2 s \(.*\); start it again and resume the run: VLLM", text
-    )
+    assert re.search(r"error: vllm: no answer from \S+ for 2 s \(.*\); start it again and resume the run: VLLM", text)
     assert "Traceback" not in text
     done = lines_of(run_dir)
     assert 2 <= done < 5

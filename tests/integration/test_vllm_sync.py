@@ -50,9 +50,7 @@ def weights_of(loaded: Any) -> dict[str, Tensor]:
         ("model.embed_tokens.weight", "model.embed_tokens.weight, lm_head.weight got no weights"),
     ],
 )
-def test_a_weight_that_is_not_delivered_is_named(
-    dropped: str, named: str, loaded: Any, backend: VLLMBackend
-) -> None:
+def test_a_weight_that_is_not_delivered_is_named(dropped: str, named: str, loaded: Any, backend: VLLMBackend) -> None:
     weights = weights_of(loaded)
     del weights[dropped]
     refused(backend, weights, named)

@@ -1,4 +1,4 @@
-"""Neighbouring processes ask an engine together, and each gets the answers to its own prompts."""
+"""Neighboring processes ask an engine together, and each gets the answers to its own prompts."""
 
 import os
 import subprocess

@@ -27,7 +27,7 @@ EVALUATION = {"every": 2, "suites": {"held_out": {"problems": 4}, "greedy": {"pr
 
 @pytest.fixture(scope="module")
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of four steps with all its checkpoints and the engine ``hf``."""
+    """A run of four steps with all its checkpoints and the backend ``hf``."""
     folder = tmp_path_factory.mktemp("watched")
     return whole_run(folder, tiny_model, trainer=TRAINER, evaluation=EVALUATION)
 
@@ -72,7 +72,7 @@ def test_a_step_is_told_before_its_evaluation(tiny_model: Path, tmp_path: Path) 
         "loading task numbers",
         f"loading model {tiny_model}",
         "checking prompts",
-        "starting rollout engine hf",
+        "starting rollout backend hf",
     ]
     assert events[0][0] == "starting"
     rest = [event for event in events[1:] if event[0] not in ("waiting", "planned")]
@@ -100,7 +100,7 @@ def test_an_evaluation_counts_its_problems(tiny_model: Path, tmp_path: Path) -> 
     assert [p.done for p in first] == sorted(p.done for p in first)
     assert (first[0].suite, first[0].done) == ("greedy", 0)
     assert (first[-1].suite, first[-1].done) == ("held_out", 7)
-    assert EvaluationProgress(suite="greedy", done=3, total=7) in first, "the engine counts what is finished"
+    assert EvaluationProgress(suite="greedy", done=3, total=7) in first, "the backend counts what is finished"
 
 
 def test_plain_output_of_the_command_is_in_order(tiny_model: Path, tmp_path: Path) -> None:
@@ -180,9 +180,7 @@ def test_something_is_shown_before_torch_is_imported(
         arguments = [*(str(tmp_path / "copy") if a == "RUN" else a for a in arguments), "--plugin", SCRIPTED]
     command = [sys.executable, "-c", STOPPED_AT_TORCH, *arguments]
     environ = {**os.environ, "REASONRL_PLUGINS": "reasonrl"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environ, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environ, check=False)
     assert done.returncode == 77, done.stderr
     text = done.stdout + done.stderr
     assert "loading torch and transformers ..." in text

@@ -48,6 +48,4 @@ def test_verify_agrees_with_the_oracle_on_a_million_random_answers() -> None:
         assert not _differs(answer, numbers, target), (answer, numbers, target)
     nanoseconds.sort()
     worst, p9999, median = (nanoseconds[i] / 1000 for i in (-1, -100, 500_000))
-    _log.info(
-        "verify: median %.1f us, p99.99 %.1f us, max %.1f us, %d right", median, p9999, worst, num_right
-    )
+    _log.info("verify: median %.1f us, p99.99 %.1f us, max %.1f us, %d right", median, p9999, worst, num_right)

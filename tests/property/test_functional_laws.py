@@ -25,9 +25,7 @@ JUNK = st.sampled_from([0.0, 1e30, math.nan, math.inf, -math.inf])
 UNIT = st.sampled_from([0.0, 0.3, 0.95, 1.0])
 
 
-def random_case(
-    seed: int, rows: int = 4, columns: int = 7
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def random_case(seed: int, rows: int = 4, columns: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two float64 arrays and a mask with gaps and possibly empty rows."""
     generator = torch.Generator().manual_seed(seed)
     a, b = (torch.randn(rows, columns, dtype=torch.float64, generator=generator) for _ in range(2))
@@ -139,12 +137,8 @@ def test_kl_identities_by_enumeration(numbers: list[float]) -> None:
         if estimator != "k2":
             assert mean.item() == pytest.approx(kl_oracle.divergence(p, q), rel=1e-9, abs=1e-12)
     np.testing.assert_allclose(gradients["k1"], 0, atol=1e-12)
-    np.testing.assert_allclose(
-        gradients["k2"], kl_oracle.reverse_gradient(numbers[:3], q), rtol=1e-9, atol=1e-12
-    )
-    np.testing.assert_allclose(
-        gradients["k3"], kl_oracle.forward_gradient(numbers[:3], q), rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(gradients["k2"], kl_oracle.reverse_gradient(numbers[:3], q), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gradients["k3"], kl_oracle.forward_gradient(numbers[:3], q), rtol=1e-9, atol=1e-12)
 
 
 @EXAMPLES
@@ -168,9 +162,7 @@ def test_group_advantages_of_constant_rewards_are_exactly_0(reward: float, seed:
     """Rounding noise included: one part in ten million is no signal."""
     noise = torch.rand(8, generator=torch.Generator().manual_seed(seed)) * 1e-7 * max(1.0, abs(reward))
     rewards = torch.full((8,), reward) + noise
-    got = group_advantages(
-        rewards, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool), scale="std"
-    )
+    got = group_advantages(rewards, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool), scale="std")
     assert (got == 0).all()
 
 
@@ -181,15 +173,11 @@ def test_group_advantages_of_constant_rewards_are_exactly_0(reward: float, seed:
     st.integers(1, 6),
     st.sampled_from([torch.float64, torch.float32]),
 )
-def test_logprobs_agree_with_the_oracle(
-    seed: int, temperature: float, chunk: int, dtype: torch.dtype
-) -> None:
+def test_logprobs_agree_with_the_oracle(seed: int, temperature: float, chunk: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(5, 11, dtype=torch.float64, generator=generator)
     ids = torch.randint(11, (5,), generator=generator)
-    got = logprobs_and_entropy(
-        logits.to(dtype), ids, temperature=temperature, entropy="metric", chunk_size=chunk
-    )
+    got = logprobs_and_entropy(logits.to(dtype), ids, temperature=temperature, entropy="metric", chunk_size=chunk)
     want = [
         kl_oracle.logprob_and_entropy(row, token, temperature)
         for row, token in zip(logits.tolist(), ids.tolist(), strict=True)

@@ -49,9 +49,7 @@ def expected(rows: dict, config: GRPOConfig) -> tuple[oracle.Gradients, list[flo
 
 @EXAMPLES
 @given(SEEDS, CONFIGS, st.sampled_from([(torch.float64, 1e-9), (torch.float32, 1e-4)]))
-def test_grpo_agrees_with_the_oracle(
-    seed: int, config: GRPOConfig, precision: tuple[torch.dtype, float]
-) -> None:
+def test_grpo_agrees_with_the_oracle(seed: int, config: GRPOConfig, precision: tuple[torch.dtype, float]) -> None:
     dtype, tolerance = precision
     rows = random_rows(seed)
     got = run(build(config), rows, Layout(dtype=dtype))

@@ -64,9 +64,7 @@ def expected(rows: dict, config: PPOConfig) -> tuple[oracle.Gradients, list, lis
 
 @EXAMPLES
 @given(SEEDS, CONFIGS, st.sampled_from([(torch.float64, 1e-9), (torch.float32, 1e-4)]))
-def test_ppo_agrees_with_the_oracle(
-    seed: int, config: PPOConfig, precision: tuple[torch.dtype, float]
-) -> None:
+def test_ppo_agrees_with_the_oracle(seed: int, config: PPOConfig, precision: tuple[torch.dtype, float]) -> None:
     dtype, tolerance = precision
     rows = random_rows(seed)
     got = run(build(config), rows, Layout(dtype=dtype))
@@ -143,9 +141,7 @@ def test_ppo_unscored_rows_change_nothing(seed: int) -> None:
     )
     alone = run(build(PPOConfig()), without)
     np.testing.assert_allclose(got.loss, alone.loss, rtol=1e-12)
-    np.testing.assert_allclose(
-        got.gradients["logprobs"][kept], alone.gradients["logprobs"], rtol=1e-9, atol=1e-14
-    )
+    np.testing.assert_allclose(got.gradients["logprobs"][kept], alone.gradients["logprobs"], rtol=1e-9, atol=1e-14)
     assert not got.contributes[gone].any()
     assert got.contributes[kept].all()
 
@@ -199,9 +195,7 @@ def _on_two_ranks(config: PPOConfig, rows: dict, *shards: list[int]) -> list[Out
 )
 def test_ppo_kl_has_the_reverse_gradient(kl: KLConfig) -> None:
     """Rows 0, 0, 1, 2 are the distribution (1/2, 1/4, 1/4) exactly: the batch is the expectation."""
-    logits = torch.tensor(
-        [math.log(0.5), math.log(0.25), math.log(0.25)], dtype=torch.float64, requires_grad=True
-    )
+    logits = torch.tensor([math.log(0.5), math.log(0.25), math.log(0.25)], dtype=torch.float64, requires_grad=True)
     reference = [0.2, 0.5, 0.3]
     tokens = torch.tensor([0, 0, 1, 2])
     logprobs = torch.log_softmax(logits, -1)[tokens]
@@ -222,16 +216,12 @@ def test_ppo_kl_has_the_reverse_gradient(kl: KLConfig) -> None:
     inputs = LossInput(
         logprobs=padded, entropy=None, values=leaves["values"], batch=batch, evals=evals, advantages=output
     )
-    algorithm.compute_loss(
-        inputs, LossNormalizer(num_response_tokens=4, num_sequences=4), CONTEXT
-    ).loss.backward()
+    algorithm.compute_loss(inputs, LossNormalizer(num_response_tokens=4, num_sequences=4), CONTEXT).loss.backward()
     want = [0.7 * g for g in reverse_gradient(logits.tolist(), reference)]
     np.testing.assert_allclose(logits.grad, want, rtol=1e-9, atol=1e-12)
     if kl.placement == "reward":
         paid = output.metrics["policy/kl_ref_k1"]
-        np.testing.assert_allclose(
-            paid.value / paid.weight, divergence([0.5, 0.25, 0.25], reference), rtol=1e-12
-        )
+        np.testing.assert_allclose(paid.value / paid.weight, divergence([0.5, 0.25, 0.25], reference), rtol=1e-12)
 
 
 @EXAMPLES
@@ -248,19 +238,13 @@ def test_ppo_gradients_by_logits(seed: int, splits: tuple[int, ...], junk: float
     _loss_of(rows, everything.gather(-1, ids[..., None]).squeeze(-1), entropy, (6,)).backward()
 
     leaf = clean.masked_fill(~mask[..., None], junk).requires_grad_()
-    flat, flat_entropy = logprobs_and_entropy(
-        leaf[mask], ids[mask], temperature=0.8, entropy="grad", chunk_size=2
-    )
+    flat, flat_entropy = logprobs_and_entropy(leaf[mask], ids[mask], temperature=0.8, entropy="grad", chunk_size=2)
     empty = torch.zeros(mask.shape, dtype=torch.float64)
-    _loss_of(
-        rows, empty.masked_scatter(mask, flat), empty.masked_scatter(mask, flat_entropy), splits
-    ).backward()
+    _loss_of(rows, empty.masked_scatter(mask, flat), empty.masked_scatter(mask, flat_entropy), splits).backward()
     torch.testing.assert_close(leaf.grad, whole.grad, rtol=1e-9, atol=1e-12)
 
 
-def _loss_of(
-    rows: dict, logprobs: torch.Tensor, entropy: torch.Tensor, splits: tuple[int, ...]
-) -> torch.Tensor:
+def _loss_of(rows: dict, logprobs: torch.Tensor, entropy: torch.Tensor, splits: tuple[int, ...]) -> torch.Tensor:
     """The summed shares, first pass with a perturbed old policy."""
     old = logprobs.detach() + torch.tensor(rows["old_logprobs"], dtype=torch.float64).clamp(min=-1) / 3
     rows = {**rows, "old_logprobs": old.nan_to_num(0.0).tolist()}

@@ -22,7 +22,7 @@ algorithm: {name: critical, nested: {coef: 1e-3}}
 rewards: {toy_reward: {weight: 0.5}}
 critic: {kind: shared, learning_rate: null}
 sampling: &s {group_size: 2, stop: ['</a>']}
-rollout: {name: engine}
+rollout_backend: {name: backend}
 trainer: {steps: 3, prompts_per_step: 4}
 evaluation: {every: 0, suites: {held_out: {problems: 4, task: {name: toy}}}}
 """

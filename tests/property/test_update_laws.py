@@ -27,7 +27,7 @@ def update(case: Case, dtype: torch.dtype, groups: list[ScoredGroup], **options:
 def assert_same(a: Outcome, b: Outcome, dtype: torch.dtype) -> None:
     for name, value in a.parameters.items():
         torch.testing.assert_close(value, b.parameters[name], **DTYPES[dtype], msg=name)
-    # How the work was cut up may be told; what was learnt may not differ.
+    # How the work was cut up may be told; what was learned may not differ.
     for key in a.metrics:
         if not key.startswith("batch/"):
             assert a.metrics[key] == pytest.approx(b.metrics[key], rel=1e-4, abs=1e-6), key
@@ -110,7 +110,7 @@ def test_what_stands_outside_the_masks_does_not_matter(name: str) -> None:
 
 @ANY_CASE
 def test_an_unscored_completion_is_as_good_as_absent(name: str) -> None:
-    """What an unscored completion says is never learnt from: other tokens in it change nothing."""
+    """What an unscored completion says is never learned from: other tokens in it change nothing."""
     groups = scripted_groups(PROMPTS, GROUP_SIZE)
     gone = groups[0].group.completions[0]
     other = replace(gone, token_ids=tuple((t + 1) % 256 for t in gone.token_ids))
@@ -170,8 +170,6 @@ def test_rows_without_gradient_are_dropped_and_nothing_changes() -> None:
 
 
 def test_minibatches_and_epochs_take_that_many_steps() -> None:
-    outcome = update(
-        CASES["ppo"], torch.float64, scripted_groups(4, GROUP_SIZE), minibatches=2, update_epochs=3
-    )
+    outcome = update(CASES["ppo"], torch.float64, scripted_groups(4, GROUP_SIZE), minibatches=2, update_epochs=3)
     assert outcome.output.policy_version == 6
     assert outcome.metrics["policy/ratio_max"] > 1.0

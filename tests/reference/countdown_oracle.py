@@ -145,6 +145,4 @@ def _hostile(text: str, numbers: list[int], rng: random.Random) -> str:
     if kind < 0.75:
         return joined
     depth = rng.randint(1, 40)
-    return rng.choice(
-        (text + joined, f"{text}={text}", f"-{text}", "(" * depth + text + ")" * depth, f"{text}*1")
-    )
+    return rng.choice((text + joined, f"{text}={text}", f"-{text}", "(" * depth + text + ")" * depth, f"{text}*1"))

@@ -1,4 +1,4 @@
-"""Generalised advantages by the sum that defines them (arXiv:1506.02438 eq. 16), row by row."""
+"""Generalized advantages by the sum that defines them (arXiv:1506.02438 eq. 16), row by row."""
 
 
 def gae_row(

@@ -137,9 +137,7 @@ def _run_loss(
     context: StepContext,
 ) -> tuple[Tensor, dict[str, Any]]:
     mask = batch.response_mask
-    normalizer = LossNormalizer(
-        num_response_tokens=float(mask.sum()), num_sequences=float(mask.any(dim=1).sum())
-    )
+    normalizer = LossNormalizer(num_response_tokens=float(mask.sum()), num_sequences=float(mask.any(dim=1).sum()))
     total, parts, start = torch.zeros((), dtype=layout.dtype), [], 0
     for size in layout.splits or (batch.num_rows,):
         picked = torch.arange(start, start + size)
@@ -172,10 +170,7 @@ def tensors(
 ) -> tuple[TrainBatch, PolicyEval, dict[str, Tensor]]:
     """The batch, its evaluations and the leaves that the loss differentiates."""
     mask = _pad(torch.tensor(rows["mask"])[list(order)], layout.extra_columns, False)
-    token = {
-        name: _fill(torch.tensor(rows[name], dtype=layout.dtype)[list(order)], mask, layout)
-        for name in PER_TOKEN
-    }
+    token = {name: _fill(torch.tensor(rows[name], dtype=layout.dtype)[list(order)], mask, layout) for name in PER_TOKEN}
     pick = {name: torch.tensor(rows[name])[list(order)] for name in ("scored", "groups", "truncated")}
     batch = TrainBatch(
         input_ids=torch.zeros(mask.shape, dtype=torch.int64),

@@ -44,9 +44,7 @@ class Done:
 class Commands:
     """The commands of an installation. ``shrink``: documented commands are made cheap on the way."""
 
-    def __init__(
-        self, installed: Installation, folder: Path, models: Path, *, path: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, installed: Installation, folder: Path, models: Path, *, path: Sequence[Path] = ()) -> None:
         """``folder``: for what is needed in between. ``path``: folders for ``PYTHONPATH``, before everything else."""
         self.installed = installed
         self.models = models
@@ -173,9 +171,7 @@ class Commands:
 
 
 @contextlib.contextmanager
-def _files() -> Iterator[
-    tuple["tempfile._TemporaryFileWrapper[bytes]", "tempfile._TemporaryFileWrapper[bytes]"]
-]:
+def _files() -> Iterator[tuple["tempfile._TemporaryFileWrapper[bytes]", "tempfile._TemporaryFileWrapper[bytes]"]]:
     with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
         yield out, err
 

@@ -14,7 +14,7 @@ from reasonrl.cli.app import app
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.schema import Recipe, SftRecipe
 
-KINDS = ("task", "reward", "algorithm", "rollout")
+KINDS = ("task", "reward", "algorithm", "rollout_backend")
 
 
 def commands(command: Any) -> dict[str, Any]:

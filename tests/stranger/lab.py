@@ -112,9 +112,7 @@ class Lab:
         self.folder = folder
         (folder / "models").symlink_to(commands.models)
         self.file(PLUGIN.name, PLUGIN.read_text(encoding="utf-8"))
-        self.file(
-            "reward.py", "def score(problem, completion):\n    return float(len(completion.text) % 2)\n"
-        )
+        self.file("reward.py", "def score(problem, completion):\n    return float(len(completion.text) % 2)\n")
         self._kept: dict[tuple[str, ...], Run] = {}
         self._numbers = itertools.count(1)
         for name, recipe in RECIPES.items():

@@ -34,9 +34,7 @@ REASONS = (
 )
 """What may stand after ``not run:``; more words may follow a reason after a comma."""
 
-_FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
-)
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (?P<reason>.+?) -->\n\s*\Z")
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _COMMAND = re.compile(r"^(\$ )?(reasonrl|pip3?|pytest|accelerate|torchrun) |^python3? (-m |\S+\.py)")

@@ -152,9 +152,7 @@ class Page:
     def _pycon(self, block: Block) -> None:
         file = self._folder / f"session_{block.line}.txt"
         file.write_text(block.text, encoding="utf-8")
-        code = (
-            f"import doctest, sys\nsys.exit(doctest.testfile({str(file)!r}, module_relative=False).failed)\n"
-        )
+        code = f"import doctest, sys\nsys.exit(doctest.testfile({str(file)!r}, module_relative=False).failed)\n"
         script = file.with_suffix(".py")
         script.write_text(code, encoding="utf-8")
         self._expect(block, self._commands.script(script, cwd=self._folder))

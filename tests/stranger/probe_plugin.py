@@ -83,9 +83,7 @@ class Early:
 
 @hookimpl
 def reasonrl_tasks():
-    yield TaskSpec(
-        name="probe", summary="Words.", factory=ProbeTask, config=TaskConfig, default_rewards=("letters",)
-    )
+    yield TaskSpec(name="probe", summary="Words.", factory=ProbeTask, config=TaskConfig, default_rewards=("letters",))
 
 
 @hookimpl

@@ -17,7 +17,7 @@ NAME = os.path.basename(sys.argv[0]).rstrip("3")
 WORDS = sys.argv[1:]
 BIN = os.environ["STRANGER_BIN"]
 CLONE = os.environ["STRANGER_CLONE"]
-TORCH_FREE = ("recipes", "tasks", "behaviours")
+TORCH_FREE = ("recipes", "tasks", "behaviors")
 """Commands that start in under a second."""
 
 
@@ -41,11 +41,7 @@ def main() -> int:
 
 
 def reasonrl(words: list[str]) -> int:
-    if (
-        words[:1] == ["--version"]
-        or words[0] in TORCH_FREE
-        or words[0] in os.environ.get("STRANGER_REAL", "").split()
-    ):
+    if words[:1] == ["--version"] or words[0] in TORCH_FREE or words[0] in os.environ.get("STRANGER_REAL", "").split():
         return real(ask("shrink", ["reasonrl", *words]))
     return ask("run", ["reasonrl", *words])
 
@@ -77,9 +73,7 @@ def pip(words: list[str]) -> int:
             with open(os.path.join(folder, "pyproject.toml"), "rb") as file:
                 project = tomllib.load(file)["project"]
         except OSError:
-            return fail(
-                f"pip install {word}: {folder} is no project; mark the block 'not run: installs packages'"
-            )
+            return fail(f"pip install {word}: {folder} is no project; mark the block 'not run: installs packages'")
         if missing := set(filter(None, extras.split(","))) - set(project.get("optional-dependencies", {})):
             return fail(f"pip install {word}: no extra {missing} in {folder}/pyproject.toml")
         if project["name"] != "reasonrl" and (code := install(folder)):

@@ -63,8 +63,8 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
     for suite, values in ((recipe.get("evaluation") or {}).get("suites") or {}).items():
         low = _lowered(values or {}, SUITE, {}, defaults={"problems": 256})
         found += [f"evaluation.suites.{suite}.{key}={value}" for key, value in low]
-    name = more.get("rollout.name") or (recipe.get("rollout") or {}).get("name", "hf")
-    found += ["rollout={name: hf}"] if name != "hf" else []
+    name = more.get("rollout_backend.name") or (recipe.get("rollout_backend") or {}).get("name", "hf")
+    found += ["rollout_backend={name: hf}"] if name != "hf" else []
     path = (recipe.get("model") or {}).get("path")
     if path and not Path(path).exists():
         found.append(f"model.path={stand_in(path)}")

@@ -56,9 +56,7 @@ def test_float64_on_the_device_is_noticed(tmp_path: Path, commands: Commands, wo
         ("python benchmarks/learning.py --help", "python benchmarks/lerning.py --help"),
     ],
 )
-def test_a_misspelt_command_is_noticed(
-    good: str, bad: str, tmp_path: Path, commands: Commands, words: Words
-) -> None:
+def test_a_misspelled_command_is_noticed(good: str, bad: str, tmp_path: Path, commands: Commands, words: Words) -> None:
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()
     page(f"```sh\n{good}\n```\n", tmp_path / "good", commands, words).run()
@@ -74,20 +72,20 @@ MARKED = "<!-- not run: needs a GPU -->\n```sh\n{}\n```\n"
     [
         "reasonrl trian countdown_ppo",
         "reasonrl train countdown_ppo --pluginn x.py",
-        "reasonrl train countdown_ppo rollout.name=vlm",
-        "reasonrl train countdown_ppo rollout={name: vllm, max_num_seq: 8}",
+        "reasonrl train countdown_ppo rollout_backend.name=vlm",
+        "reasonrl train countdown_ppo rollout_backend={name: vllm, max_num_seq: 8}",
         "accelerate launch --num_processes 8 -m reasonrl train countdown_ppo trainer.stepz=1",
         "python benchmarks/learning.py --seedz 1",
     ],
 )
-def test_a_misspelt_command_is_noticed_where_it_is_not_run(
+def test_a_misspelled_command_is_noticed_where_it_is_not_run(
     command: str, tmp_path: Path, commands: Commands, words: Words
 ) -> None:
     with pytest.raises(PageError, match=r"docs/page\.md:2"):
         page(MARKED.format(command), tmp_path, commands, words).run()
 
 
-def test_a_misspelt_command_in_a_sentence_is_noticed(words: Words) -> None:
+def test_a_misspelled_command_in_a_sentence_is_noticed(words: Words) -> None:
     text = "Then `reasonrl evaluate RUN`, or\n`reasonrl eval RUN\n--jsn`.\n"
     found = [(line, words.faults(c)) for line, t in inline_commands(PAGE, text) for c in words.commands(t)]
     assert found == [(1, ["reasonrl has no command 'evaluate'"]), (2, ["reasonrl eval has no option --jsn"])]
@@ -104,9 +102,7 @@ def test_a_misspelt_command_in_a_sentence_is_noticed(words: Words) -> None:
         '```json title="x.jsonl"\n{"a": 1\n```\n',
     ],
 )
-def test_an_example_that_does_not_work_is_noticed(
-    block: str, tmp_path: Path, commands: Commands, words: Words
-) -> None:
+def test_an_example_that_does_not_work_is_noticed(block: str, tmp_path: Path, commands: Commands, words: Words) -> None:
     with pytest.raises(PageError, match=r"docs/page\.md:1"):
         page(block, tmp_path, commands, words).run()
 
@@ -122,13 +118,13 @@ REQUIRED = {
 
 READ_ELSEWHERE = {
     *((kind, key) for kind, key in PROBES if kind == "reward"),
-    *((kind, key) for kind in ("train", "sft") for key in ("task", "rewards", "rollout")),
+    *((kind, key) for kind in ("train", "sft") for key in ("task", "rewards", "rollout_backend")),
 }
 """Slots and rewards: what is read is the mapping, not a field of the schema's classes."""
 
 UNTOLD = {
     *((kind, key) for kind in ("train", "sft") for key in ("optimizer.name", "model.lora.dropout")),
-    *((kind, key) for kind, key in PROBES if kind == "rollout.vllm"),
+    *((kind, key) for kind, key in PROBES if kind == "rollout_backend.vllm"),
 }
 """Keys that can be ignored and seem to be read: one value, or values that are checked and no more."""
 

@@ -75,9 +75,7 @@ class Words:
         elif name not in ("train", "sft"):
             return None
         given = [
-            w
-            for i, w in enumerate(rest)
-            if not w.startswith("-") and rest[i - 1] not in ("--plugin", "--run-dir")
+            w for i, w in enumerate(rest) if not w.startswith("-") and rest[i - 1] not in ("--plugin", "--run-dir")
         ]
         is_here = given and (given[0] in self._recipes or ((folder or ROOT) / given[0]).is_file())
         return given if is_here and not any(PLACEHOLDER.match(w) for w in given) else None

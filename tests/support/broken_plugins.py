@@ -15,7 +15,7 @@ BROKEN = {
         """,
         "nonsense",
     ),
-    "misspelt": (
+    "misspelled": (
         """
         from reasonrl import hookimpl
 

@@ -55,14 +55,11 @@ def output(total: float | None, **fields: Any) -> RewardOutput:
     return RewardOutput(total=total, components={"r": total}, **fields)
 
 
-def scored(
-    totals: Sequence[float | None], *, prompt: Sequence[int] = (7,), lengths: Sequence[int] = ()
-) -> ScoredGroup:
+def scored(totals: Sequence[float | None], *, prompt: Sequence[int] = (7,), lengths: Sequence[int] = ()) -> ScoredGroup:
     """A group with these rewards; 1.0 is correct, and the answer is the reward in words."""
     sizes = lengths or [2] * len(totals)
     rewards = tuple(
-        output(t, correct=None if t is None else t == 1.0, answer=None if t is None else str(t))
-        for t in totals
+        output(t, correct=None if t is None else t == 1.0, answer=None if t is None else str(t)) for t in totals
     )
     return ScoredGroup(group=group([completion(range(n)) for n in sizes], prompt=prompt), rewards=rewards)
 
@@ -109,9 +106,7 @@ def runner(*rewards: Any, weights: Sequence[float] = (), top: float = 1.0) -> Re
     """A runner of rewards named a, b, c ... with range (0, top)."""
     slots = {}
     for name, reward, weight in zip("abcdef", rewards, weights or [1.0] * len(rewards), strict=False):
-        spec = RewardSpec(
-            name=name, summary=name, factory=lambda config, context, made=reward: made, range=(0.0, top)
-        )
+        spec = RewardSpec(name=name, summary=name, factory=lambda config, context, made=reward: made, range=(0.0, top))
         slots[name] = Slot(spec, weight)
     return RewardRunner.build(slots, Direct(), RewardContext())
 

@@ -1,4 +1,4 @@
-"""A plugin whose parts fail on command: a task, a reward, an algorithm and an engine."""
+"""A plugin whose parts fail on command: a task, a reward, an algorithm and a backend."""
 
 import random
 from collections.abc import Iterable
@@ -80,9 +80,7 @@ class Flaky:
 
 @dataclass(frozen=True)
 class SabotageConfig:
-    pattern: list[str] = field(
-        default_factory=list, metadata={"help": "ok, nan, inf_loss or bad_grad, a call"}
-    )
+    pattern: list[str] = field(default_factory=list, metadata={"help": "ok, nan, inf_loss or bad_grad, a call"})
     keep_every: int = field(
         default=1, metadata={"help": "keeps the groups of every so many problems; below 0 = raises"}
     )
@@ -122,22 +120,20 @@ class Sabotage:
         return LossOutput(loss=loss)
 
 
-class AbsentEngine:
+class AbsentBackend:
     """Its server does not run."""
 
     def __init__(self, config: Any, context: Any) -> None: ...
 
     def __enter__(self) -> Any:
-        raise RolloutError("the engine's server does not answer; start it first")
+        raise RolloutError("the backend's server does not answer; start it first")
 
     def __exit__(self, *exc: object) -> None: ...
 
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
-    yield TaskSpec(
-        name="counting", summary="n+1.", config=CountingConfig, factory=Counting, default_rewards=("flaky",)
-    )
+    yield TaskSpec(name="counting", summary="n+1.", config=CountingConfig, factory=Counting, default_rewards=("flaky",))
 
 
 @hookimpl
@@ -158,4 +154,4 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    yield RolloutBackendSpec(name="deaf", summary="Never starts.", factory=AbsentEngine)
+    yield RolloutBackendSpec(name="deaf", summary="Never starts.", factory=AbsentBackend)

@@ -24,7 +24,7 @@ def losses(algorithm: str, model: Path, folder: Path) -> list[dict[str, float]]:
         trainer={"steps": STEPS, "prompts_per_step": 4, "minibatches": 2, "update_epochs": 2},
         sampling={"group_size": 4, "max_prompt_tokens": 20, "max_completion_tokens": 8},
         optimizer={"learning_rate": 0.001, "schedule": "cosine", "warmup_steps": 2},
-        rollout={"name": "script"},
+        rollout_backend={"name": "script"},
         evaluation=None,
         **ALGORITHMS[algorithm],
     )

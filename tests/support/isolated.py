@@ -9,27 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from support.builders import Direct, Slot, completion, group
-from support.misbehaving import FINE, MARKER, Behaviour, Misbehaving
+from support.misbehaving import FINE, MARKER, Behavior, Misbehaving
 
 from reasonrl import NoConfig, RewardContext, RewardOutput, RewardSpec, RolloutGroup
 from reasonrl.rewards.runner import RewardRunner
 
 
 def isolated(
-    behaviour: Callable[..., Any] | None = None,
+    behavior: Callable[..., Any] | None = None,
     *,
     factory: Any = Misbehaving,
     config: Any = None,
     logged: set[tuple[str, str]] | None = None,
     **limits: Any,
 ) -> RewardRunner:
-    """A runner of one reward, ``r``, in worker processes. ``behaviour``: a function of ``misbehaving``."""
-    if behaviour is not None:
-        config = Behaviour(behaviour.__name__)
+    """A runner of one reward, ``r``, in worker processes. ``behavior``: a function of ``misbehaving``."""
+    if behavior is not None:
+        config = Behavior(behavior.__name__)
     config = NoConfig() if config is None else config
-    spec = RewardSpec(
-        name="r", summary="r", factory=factory, config=type(config), isolation="process", **limits
-    )
+    spec = RewardSpec(name="r", summary="r", factory=factory, config=type(config), isolation="process", **limits)
     return RewardRunner.build({"r": Slot(spec, config=config)}, Direct(), RewardContext(), logged)
 
 

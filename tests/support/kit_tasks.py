@@ -54,7 +54,7 @@ class Task:
     def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
         return str(problem.info["answer"] + rng.randint(0, 1))
 
-    def behaviours(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
+    def behaviors(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
         return {"length": float(len(completion_text)), "digits": math.nan}
 
     def data_summary(self) -> Sequence[DataSummary]:
@@ -141,8 +141,8 @@ class MoodyDemonstration(Task):
         return str(id(self))
 
 
-class ShoutingBehaviours(Task):
-    def behaviours(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
+class ShoutingBehaviors(Task):
+    def behaviors(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
         return {"Number Of Letters": 1.0}
 
 

@@ -199,14 +199,14 @@ EACH: dict[str, Callable[[Problem, Completion], Any]] = {
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class Behavior:
     does: str = field(default="length", metadata={"help": "a function of this module"})
 
 
 class Misbehaving:
     """Does what its config names, to every text but ``fine``."""
 
-    def __init__(self, config: Behaviour, context: RewardContext) -> None:
+    def __init__(self, config: Behavior, context: RewardContext) -> None:
         self._function = EACH[config.does]
 
     def score(self, problem: Problem, completion: Completion) -> Any:
@@ -254,10 +254,10 @@ def makes_no_reward(config: Any, context: RewardContext) -> Any:
     return 5
 
 
-def builds_once_only(config: Behaviour, context: RewardContext) -> Any:
+def builds_once_only(config: Behavior, context: RewardContext) -> Any:
     """Its second worker cannot be built. ``config.does`` is a file that says whether this is the first."""
     with open(config.does, "x"):
-        return Misbehaving(Behaviour(exits_at_once.__name__), context)
+        return Misbehaving(Behavior(exits_at_once.__name__), context)
 
 
 def prints_and_exits(config: Any, context: RewardContext) -> Any:
@@ -270,7 +270,7 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
     yield RewardSpec(
         name="misbehaving",
         summary="Goes wrong as it is told.",
-        config=Behaviour,
+        config=Behavior,
         factory=Misbehaving,
         isolation="process",
         timeout_s=1.0,

@@ -61,9 +61,7 @@ class SeesPrompt:
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
-    yield TaskSpec(
-        name="prompts", summary="x", config=PromptsConfig, factory=Prompts, default_rewards=("sees",)
-    )
+    yield TaskSpec(name="prompts", summary="x", config=PromptsConfig, factory=Prompts, default_rewards=("sees",))
 
 
 @hookimpl

@@ -98,10 +98,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert state_of(first) == state_of(second)
     assert metrics_without_times(one) == metrics_without_times(other)
     for folder in ("transcripts", "evals"):
-        texts = [
-            {p.relative_to(run): p.read_bytes() for p in run.glob(f"{folder}/**/*.json*")}
-            for run in (one, other)
-        ]
+        texts = [{p.relative_to(run): p.read_bytes() for p in run.glob(f"{folder}/**/*.json*")} for run in (one, other)]
         assert texts[0] == texts[1], folder
 
 

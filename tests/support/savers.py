@@ -47,9 +47,7 @@ class Subject:
         accelerator = Accelerator(cpu=True)
         self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
         self.folder = (
-            RunDir.reopen(run_dir)
-            if run_dir.exists()
-            else RunDir.create(output_dir=".", name="r", explicit=run_dir)
+            RunDir.reopen(run_dir) if run_dir.exists() else RunDir.create(output_dir=".", name="r", explicit=run_dir)
         )
         info = RunInfo(name="r", run_dir=run_dir, seed=0, total_steps=9, recipe={})
         logbook = Logbook(

@@ -66,9 +66,7 @@ CASES = {
 }
 
 
-def scripted_groups(
-    prompts: int, group_size: int, *, seed: int = 0, unscored: bool = True
-) -> list[ScoredGroup]:
+def scripted_groups(prompts: int, group_size: int, *, seed: int = 0, unscored: bool = True) -> list[ScoredGroup]:
     """Random prompts, completions and rewards; one completion unscored, one empty-handed group."""
     rng = random.Random(seed)
     groups = []
@@ -94,9 +92,7 @@ def scripted_groups(
             value = rng.choice([0.0, 0.1, 1.0])
             rewards.append(RewardOutput(total=value, components={"r": value}, correct=value == 1.0))
         groups.append(
-            ScoredGroup(
-                group=RolloutGroup(request=request, completions=tuple(completions)), rewards=tuple(rewards)
-            )
+            ScoredGroup(group=RolloutGroup(request=request, completions=tuple(completions)), rewards=tuple(rewards))
         )
     if unscored:
         first = groups[0].rewards

@@ -1,4 +1,4 @@
-"""An engine whose completions depend on the request alone, a task and a reward: runs that are all update."""
+"""A backend whose completions depend on the request alone, a task and a reward: runs that are all update."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -65,8 +65,7 @@ class Script:
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         return [
-            RolloutGroup(request=r, completions=tuple(self._one(r, i) for i in range(r.group_size)))
-            for r in requests
+            RolloutGroup(request=r, completions=tuple(self._one(r, i) for i in range(r.group_size))) for r in requests
         ]
 
     def _one(self, request: RolloutRequest, sample: int) -> Completion:

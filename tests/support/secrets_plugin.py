@@ -103,9 +103,7 @@ class Open:
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
-    yield TaskSpec(
-        name="vault", summary="n+1.", config=VaultConfig, factory=Vault, default_rewards=("guard",)
-    )
+    yield TaskSpec(name="vault", summary="n+1.", config=VaultConfig, factory=Vault, default_rewards=("guard",))
 
 
 @hookimpl

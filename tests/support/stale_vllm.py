@@ -1,4 +1,4 @@
-"""An engine with the worst of silent faults: it takes the version of new weights and not the weights."""
+"""A backend with the worst of silent faults: it takes the version of new weights and not the weights."""
 
 from collections.abc import Iterable
 

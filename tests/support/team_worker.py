@@ -1,4 +1,4 @@
-"""Four processes in teams of two ask an engine that answers with what it was asked. Run by torch's launcher."""
+"""Four processes in teams of two ask a backend that answers with what it was asked. Run by torch's launcher."""
 
 import sys
 from collections.abc import Sequence
@@ -35,15 +35,12 @@ def main(folder: Path) -> None:
 
 
 def ask(team: Team, rank: int, *, without: bool = False) -> tuple[list[list[int]], list[tuple[int, ...]]]:
-    """What the engine saw, and what came back."""
+    """What the backend saw, and what came back."""
     seen: list[list[int]] = []
 
     def generate(prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
         seen.extend([*prompt, option["seed"]] for prompt, option in zip(prompts, options, strict=True))
-        return [
-            [Answer(token_ids=tuple(prompt), logprobs=(), finished=None, stopped_by=None)]
-            for prompt in prompts
-        ]
+        return [[Answer(token_ids=tuple(prompt), logprobs=(), finished=None, stopped_by=None)] for prompt in prompts]
 
     mine = [] if without else [(rank, i) for i in range(PROMPTS[rank])]
     answers = team.ask(generate, mine, [{"seed": 7 + i} for _, i in mine])

@@ -21,7 +21,7 @@ def load_tiny(folder: Path, seed: int = 0, **options: object) -> LoadedModel:
 
 
 def context_of(loaded: LoadedModel, sampling: SamplingParams, path: Path | str = "tiny") -> RolloutContext:
-    """What an engine gets for a policy of its own."""
+    """What a backend gets for a policy of its own."""
     return RolloutContext(
         policy=PolicyModule(loaded.model),
         tokenizer=loaded.tokenizer,
@@ -37,14 +37,10 @@ def backend_for(loaded: LoadedModel, sampling: SamplingParams, **options: object
     return HFBackend(HFConfig(**options), context_of(loaded, sampling))
 
 
-def request(
-    prompt: tuple[int, ...], sampling: SamplingParams, *, group_size: int = 1, seed: int = 0
-) -> RolloutRequest:
+def request(prompt: tuple[int, ...], sampling: SamplingParams, *, group_size: int = 1, seed: int = 0) -> RolloutRequest:
     """A request for a prompt given in tokens."""
     problem = Problem(id=f"seed-{seed}", prompt="")
-    return RolloutRequest(
-        problem=problem, prompt_ids=prompt, group_size=group_size, sampling=sampling, seed=seed
-    )
+    return RolloutRequest(problem=problem, prompt_ids=prompt, group_size=group_size, sampling=sampling, seed=seed)
 
 
 def mixed_requests(sampling: SamplingParams, *, group_size: int = 3, count: int = 5) -> list[RolloutRequest]:

@@ -51,7 +51,7 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True)
-class EngineConfig:
+class BackendConfig:
     rows: int = 4
 
 
@@ -64,9 +64,7 @@ class ToyTask:
 
     def problem(self, split: Split, index: int) -> Problem:
         number = random.Random(f"{self.seed}/{split}/{index}").randint(self.config.low, self.config.high)
-        return Problem(
-            id=f"toy/{split}/{index}", prompt=f"Say {number}.", assistant_prefix=">", info={"n": number}
-        )
+        return Problem(id=f"toy/{split}/{index}", prompt=f"Say {number}.", assistant_prefix=">", info={"n": number})
 
     def reference(self, problem: Problem) -> str:
         return str(problem.info["n"])
@@ -85,17 +83,13 @@ def build_nothing(config: Any, context: Any) -> Mapping[str, Any]:
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
-    yield TaskSpec(
-        name="toy", summary="Say it.", config=ToyConfig, factory=ToyTask, default_rewards=("toy_reward",)
-    )
+    yield TaskSpec(name="toy", summary="Say it.", config=ToyConfig, factory=ToyTask, default_rewards=("toy_reward",))
     yield TaskSpec(name="bare", summary="Names no rewards.", factory=build_nothing)
 
 
 @hookimpl
 def reasonrl_rewards() -> Sequence[RewardSpec]:
-    return [
-        RewardSpec(name="toy_reward", summary="1.0 for the number.", factory="support.toy_plugin:ToyReward")
-    ]
+    return [RewardSpec(name="toy_reward", summary="1.0 for the number.", factory="support.toy_plugin:ToyReward")]
 
 
 @hookimpl
@@ -112,13 +106,13 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    yield RolloutBackendSpec(name="engine", summary="Samples.", config=EngineConfig, factory=build_nothing)
+    yield RolloutBackendSpec(name="backend", summary="Samples.", config=BackendConfig, factory=build_nothing)
     yield RolloutBackendSpec(
         name="absent",
         summary="Needs a module that nobody has.",
         factory=build_nothing,
         modules=("no_such_module_anywhere",),
-        install="pip install no-such-engine",
+        install="pip install no-such-backend",
     )
 
 

@@ -50,9 +50,7 @@ ERRORS: Mapping[str, Callable[[], BaseException]] = {
     "cpu memory": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
     "exit": lambda: SystemExit(3),
     "unprintable": UnprintableError,
-    "torch": lambda: RuntimeError(
-        "CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"
-    ),
+    "torch": lambda: RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"),
     "disk": lambda: OSError(28, "No space left on device"),
     "recipe": lambda: RecipeError("the prompt of problem 'p' has 300 tokens"),
     "interrupt": KeyboardInterrupt,
@@ -118,9 +116,7 @@ class Reinforce:
         return {"rows": float(batch.num_rows)}
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
-        self._seen += float(
-            batch.rewards.sum()
-        )  # a controller's state that a broken step must not leave behind
+        self._seen += float(batch.rewards.sum())  # a controller's state that a broken step must not leave behind
         TRAP.reached("compute_advantages")
         return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask)
 

@@ -37,8 +37,7 @@ def gap(model: torch.nn.Module, context: RolloutContext, spread: int, rank: int)
         assert len(backend.generate([] if rank else mixed_requests(SAMPLING))) == (0 if rank else 5)
     pairs = [(group.request.prompt_ids, c) for group in groups for c in group.completions]
     return max(
-        float((teacher_forced(model, p, c.token_ids, 1.0) - torch.tensor(c.logprobs)).abs().max())
-        for p, c in pairs
+        float((teacher_forced(model, p, c.token_ids, 1.0) - torch.tensor(c.logprobs)).abs().max()) for p, c in pairs
     )
 
 

@@ -34,9 +34,7 @@ def test_what_was_saved_comes_back_and_goes_on_alike(
     assert same(one.tensors(), other.tensors())
 
 
-def test_a_state_before_the_first_step_comes_back_without_changing_anything(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_state_before_the_first_step_comes_back_without_changing_anything(tiny_model: Path, tmp_path: Path) -> None:
     one = Subject(tiny_model, tmp_path / "one")
     before = one.tensors()
     one.save(0)

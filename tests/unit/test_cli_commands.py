@@ -20,7 +20,7 @@ name: mine
 model: {name: toy-base}
 task: {name: toy}
 algorithm: {name: plain}
-rollout: {name: engine}
+rollout_backend: {name: backend}
 trainer: {steps: 3, prompts_per_step: 4}
 """
 
@@ -49,10 +49,10 @@ def test_plugins_list_json_has_the_agreed_keys() -> None:
     assert by_name["ppo"]["error"] is None
 
 
-def test_plugins_list_shows_an_unavailable_engine_with_its_cure() -> None:
+def test_plugins_list_shows_an_unavailable_backend_with_its_cure() -> None:
     text = run("plugins", "list", *TOY)
     assert "unavailable" in text
-    assert "pip install no-such-engine" in " ".join(text.split())
+    assert "pip install no-such-backend" in " ".join(text.split())
 
 
 def test_plugins_show_has_every_option_with_default_and_help() -> None:
@@ -73,14 +73,14 @@ def test_recipes_check(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     text = run("recipes", "check", str(tmp_path / "r.yaml"), "sampling.group_size=2", *TOY)
     assert "r.yaml: ok" in text
-    assert "plain on toy, sampled with engine" in text
+    assert "plain on toy, sampled with backend" in text
     assert "3 steps of 4 prompts x 2 = 8 completions" in text
 
 
-def test_recipes_check_of_an_engine_that_is_missing_here(tmp_path: Path) -> None:
+def test_recipes_check_of_an_backend_that_is_missing_here(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
-    text = run("recipes", "check", str(tmp_path / "r.yaml"), "rollout.name=absent", *TOY)
-    assert "note: rollout 'absent' is unavailable here" in text
+    text = run("recipes", "check", str(tmp_path / "r.yaml"), "rollout_backend.name=absent", *TOY)
+    assert "note: rollout_backend 'absent' is unavailable here" in text
 
 
 NEEDY = """
@@ -187,9 +187,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["multiplication_grpo", "multiplication_grpo.yaml"])
-def test_a_recipe_of_a_distribution_that_is_not_here_says_which(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_of_a_distribution_that_is_not_here_says_which(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REASONRL_PLUGINS", "reasonrl")
     said = run("train", name, code=2)
     home = "it comes with reasonrl-math: `pip install -e plugins/reasonrl-math` in the clone"
@@ -198,9 +196,7 @@ def test_a_recipe_of_a_distribution_that_is_not_here_says_which(
     assert f"no task 'math'; {home}; installed: countdown" in preview
 
 
-def test_bad_recipe_ends_training_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_recipe_ends_training_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text(RECIPE.replace("plain", "grouped"))
     assert "grouped needs sampling.group_size >= 2, got 1" in run("train", "r.yaml", *TOY, code=2)
@@ -265,9 +261,7 @@ def preview_of(tmp_path: Path, **methods: str) -> subprocess.CompletedProcess[st
         ("reference", "42", "reference of problem 'p' returned int, expected text or None"),
     ],
 )
-def test_a_tasks_mistake_in_the_preview_is_one_line(
-    method: str, body: str, expected: str, tmp_path: Path
-) -> None:
+def test_a_tasks_mistake_in_the_preview_is_one_line(method: str, body: str, expected: str, tmp_path: Path) -> None:
     done = preview_of(tmp_path, **{method: body})
     assert done.returncode == 2
     assert done.stderr.startswith("error: task 'odd'")

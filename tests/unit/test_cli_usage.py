@@ -66,7 +66,8 @@ ALL = list(commands(get_command(app)))
         (["train", "x", "--run-dir"], "--run-dir has no value;"),
         (
             ["plugins", "new", "x", "--kind", "environment"],
-            '--kind must be one of task, reward, algorithm, rollout, observer, model, recipes, got "environment";',
+            "--kind must be one of task, reward, algorithm, rollout_backend, observer, model, recipes, got "
+            '"environment";',
         ),
         (["tasks", "preview", "countdown", "-n", "0"], '--num must be a whole number >= 1, got "0";'),
         (["tasks", "preview", "countdown", "--seed", "x"], '--seed must be a whole number, got "x";'),

@@ -86,9 +86,7 @@ def test_plan_and_end() -> None:
     shown.finished("interrupted", {**summary, "steps": 2}, Path("runs/x-1/checkpoints/step_000002"))
     text = out.getvalue()
     assert text.endswith("model: runs/x-1/checkpoints/step_000002\nto go on: reasonrl resume runs/x-1\n")
-    assert text.startswith(
-        "run [x]\n  task        toy [z]\nloading model tiny ...\n  model       tiny [y]\n\n"
-    )
+    assert text.startswith("run [x]\n  task        toy [z]\nloading model tiny ...\n  model       tiny [y]\n\n")
     assert "before (step 0) and after (step 3)" in text
     assert "10.0% (5.0% to 20.0%)" in text
     assert "40.0%" in text
@@ -113,7 +111,7 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MAS
         ({**LAUNCHED, "PMI_SIZE": "2"}, False),
     ],
 )
-def test_a_process_that_was_left_alone_is_recognised(environ: dict[str, str], alone: bool) -> None:
+def test_a_process_that_was_left_alone_is_recognized(environ: dict[str, str], alone: bool) -> None:
     assert was_left_alone(environ) is alone
 
 

@@ -19,9 +19,7 @@ print([(i.numbers, i.target) for s in ("train", "eval") for i in (g.instance(s, 
 
 
 def test_problems_lie_in_the_configured_ranges_and_are_solvable() -> None:
-    config = CountdownConfig(
-        min_numbers=2, max_numbers=4, min_number=3, max_number=12, min_target=20, max_target=30
-    )
+    config = CountdownConfig(min_numbers=2, max_numbers=4, min_number=3, max_number=12, min_target=20, max_target=30)
     generator = Generator(config, 0)
     drawn = [generator.instance("train", i) for i in range(200)]
     assert {len(d.numbers) for d in drawn} == {2, 3, 4}
@@ -97,9 +95,7 @@ def test_the_split_of_a_key_never_changes() -> None:
 def test_a_tenth_of_all_keys_is_held_out_and_seeds_do_not_matter() -> None:
     generators = [Generator(CountdownConfig(), seed) for seed in (0, 1)]
     assert all(split_of(g.instance("eval", i).key) == "eval" for g in generators for i in range(50))
-    share = sum(
-        split_of(f"{a},{b},{c}=10") == "eval" for a in range(20) for b in range(20) for c in range(20)
-    )
+    share = sum(split_of(f"{a},{b},{c}=10") == "eval" for a in range(20) for b in range(20) for c in range(20))
     assert 0.085 < share / 8000 < 0.115
 
 

@@ -50,9 +50,7 @@ def test_every_reachable_target_is_solved_and_no_other(numbers: tuple[int, ...])
         solutions = solve(numbers, target)
         assert bool(solutions) == (target in reachable)
         assert len(set(solutions)) == len(solutions)
-        assert all(
-            judge(s, numbers, target) == "ok" and verify(s, numbers, target).correct for s in solutions
-        )
+        assert all(judge(s, numbers, target) == "ok" and verify(s, numbers, target).correct for s in solutions)
 
 
 def test_every_way_to_write_a_three_number_solution_is_covered() -> None:

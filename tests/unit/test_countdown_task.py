@@ -11,7 +11,7 @@ import pytest
 from reasonrl import Completion, FinishReason, Message, NoConfig, Problem, RewardContext, Score, TaskContext
 from reasonrl.errors import RecipeError
 from reasonrl_countdown import extract_answer, verify
-from reasonrl_countdown.behaviours import behaviours
+from reasonrl_countdown.behaviors import behaviors
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.demonstration import MAX_RESULT, random_attempt
 from reasonrl_countdown.generator import Instance, split_of
@@ -170,7 +170,7 @@ def test_an_aimed_attempt_ends_as_near_as_it_can() -> None:
         target = rng.randint(1, 100)
         attempt = random_attempt(numbers, rng, aim=target)
         assert verify(attempt.expression, numbers, attempt.value).correct
-        assert behaviours(f"{', '.join(attempt.steps)} no\n</think>", numbers, target)["aimed"] == 1.0
+        assert behaviors(f"{', '.join(attempt.steps)} no\n</think>", numbers, target)["aimed"] == 1.0
 
 
 def test_a_share_of_the_demonstrations_says_its_aim_and_follows_it() -> None:
@@ -180,7 +180,7 @@ def test_a_share_of_the_demonstrations_says_its_aim_and_follows_it() -> None:
         problem = task.problem("train", index)
         text = task.demonstration(problem, random.Random(index))
         says.append(text.startswith(f"aim {problem.info['target']}\n"))
-        follows.append(task.behaviours(problem, text)["aimed"] == 1.0)
+        follows.append(task.behaviors(problem, text)["aimed"] == 1.0)
     assert sum(says) / len(says) == pytest.approx(0.5, abs=0.08)
     assert all(follow for say, follow in zip(says, follows, strict=True) if say)
     by_chance = [follow for say, follow in zip(says, follows, strict=True) if not say]
@@ -287,9 +287,7 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
         assert size
         for index in range(size):
             problem = task.problem(split, index)
-            assert (
-                split_of(_key({"nums": problem.info["numbers"], "target": problem.info["target"]})) == split
-            )
+            assert split_of(_key({"nums": problem.info["numbers"], "target": problem.info["target"]})) == split
     in_file_order = [row for row in ROWS if split_of(_key(row)) == "train"]
     assert task.problem("train", 0).info == {
         "numbers": in_file_order[0]["nums"],
@@ -302,9 +300,7 @@ def test_a_local_data_set_is_split_by_key(tmp_path: Path, suffix: str) -> None:
 def test_the_rows_are_accounted_for(tmp_path: Path) -> None:
     outside = [{"nums": [1, 2], "target": 18}, {"nums": [1, 2, 3], "target": 5000}]
     hopeless = [{"nums": [1, 1, 1], "target": 99}]
-    path = _write(
-        tmp_path / "rows.jsonl", [*hopeless, *ROWS, *outside, ROWS[3], {"nums": [12, 5, 1], "target": 18}]
-    )
+    path = _write(tmp_path / "rows.jsonl", [*hopeless, *ROWS, *outside, ROWS[3], {"nums": [12, 5, 1], "target": 18}])
     task = _task(source="dataset", dataset=path)
     (summary,) = task.data_summary()
     assert summary.rows == len(ROWS) + 5
@@ -360,12 +356,8 @@ def test_columns_may_have_other_names_and_lie_inside_others(tmp_path: Path) -> N
     nested = _task(source="dataset", dataset=_write(tmp_path / "nested.parquet", rows), **columns)
     plain = _task(source="dataset", dataset=_write(tmp_path / "plain.jsonl", ROWS))
     assert nested.problem("train", 3) == plain.problem("train", 3)
-    (tmp_path / "rows.csv").write_text(
-        "nums,target\n" + "".join(f'"{row["nums"]}",{row["target"]}\n' for row in ROWS)
-    )
-    assert _task(source="dataset", dataset=str(tmp_path / "rows.csv")).problem("train", 3) == plain.problem(
-        "train", 3
-    )
+    (tmp_path / "rows.csv").write_text("nums,target\n" + "".join(f'"{row["nums"]}",{row["target"]}\n' for row in ROWS))
+    assert _task(source="dataset", dataset=str(tmp_path / "rows.csv")).problem("train", 3) == plain.problem("train", 3)
 
 
 def test_a_data_set_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(SHIPPED)
 
 
-def test_the_shipped_files_are_what_the_code_builds(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_the_shipped_files_are_what_the_code_builds(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     write_model_folder(tmp_path)
-    assert json.loads((SHIPPED / "tokenizer.json").read_text()) == json.loads(
-        (tmp_path / "tokenizer.json").read_text()
-    )
+    assert json.loads((SHIPPED / "tokenizer.json").read_text()) == json.loads((tmp_path / "tokenizer.json").read_text())
     shipped, built = AutoConfig.from_pretrained(SHIPPED), AutoConfig.from_pretrained(tmp_path)
     names = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "eos_token_id", "pad_token_id")
     assert [getattr(shipped, n) for n in names] == [getattr(built, n) for n in names]

@@ -90,9 +90,7 @@ def test_a_right_expression_is_ok(answer: str, numbers: list[int], target: int) 
         ("999999998/999999999", [999_999_998, 999_999_999], 1, "wrong_value"),
     ],
 )
-def test_anything_else_is_refused_and_says_why(
-    answer: str, numbers: list[int], target: int, reason: str
-) -> None:
+def test_anything_else_is_refused_and_says_why(answer: str, numbers: list[int], target: int, reason: str) -> None:
     assert verify(answer, numbers, target) == Verdict(False, reason)
     assert reason in REASONS
 
@@ -124,9 +122,7 @@ def test_limits_are_inclusive() -> None:
     assert verify("1" + " " * MAX_CHARS, [1], 1).reason == "too_long"
     nested = "(" * (MAX_DEPTH - 1) + "1" + ")" * (MAX_DEPTH - 1)
     assert verify(nested, [1], 1).correct
-    assert (
-        verify("(" * MAX_DEPTH + "1", [1], 1).reason == "syntax"
-    )  # the depth is allowed, the end is missing
+    assert verify("(" * MAX_DEPTH + "1", [1], 1).reason == "syntax"  # the depth is allowed, the end is missing
     assert verify("(" * (MAX_DEPTH + 1) + "1", [1], 1).reason == "too_deep"
 
 

@@ -81,9 +81,7 @@ def test_token_rewards_are_absent_when_no_reward_gives_any() -> None:
 
 
 @pytest.mark.parametrize(("total", "known"), [(1.0, False), (None, True)])
-def test_only_a_scored_completion_without_logprobs_makes_them_unknown(
-    total: float | None, known: bool
-) -> None:
+def test_only_a_scored_completion_without_logprobs_makes_them_unknown(total: float | None, known: bool) -> None:
     rows = ScoredGroup(
         group=group([completion((5,), logprobs=(-1.0,)), completion((6, 7), reason=FinishReason.ABORT)]),
         rewards=(output(0.0), output(total)),
@@ -95,9 +93,7 @@ def test_only_a_scored_completion_without_logprobs_makes_them_unknown(
 
 
 def test_a_reward_of_zero_is_scored() -> None:
-    batch = collate(
-        [ScoredGroup(group=group([completion()]), rewards=(output(0.0),))], pad_id=PAD, device=CPU
-    )
+    batch = collate([ScoredGroup(group=group([completion()]), rewards=(output(0.0),))], pad_id=PAD, device=CPU)
     assert batch.scored.tolist() == [True]
     assert batch.response_mask.any()
 

@@ -115,13 +115,9 @@ def test_a_completion_over_its_limit_or_the_context_loses_its_end_and_its_eos(
         ),
     ],
 )
-def test_a_prompt_over_its_limit_or_the_context_stops_or_is_dropped(
-    limits: dict[str, int], said: str
-) -> None:
+def test_a_prompt_over_its_limit_or_the_context_stops_or_is_dropped(limits: dict[str, int], said: str) -> None:
     problem = Problem(id="pairs.jsonl:7", prompt="abcd")
-    with pytest.raises(
-        RecipeError, match=rf"the prompt of problem 'pairs.jsonl:7' has 4 tokens, over {said}"
-    ):
+    with pytest.raises(RecipeError, match=rf"the prompt of problem 'pairs.jsonl:7' has 4 tokens, over {said}"):
         encoder(**limits)(problem, "yes")
     assert encoder(**limits, overlong="drop")(problem, "yes") is None
 
@@ -151,9 +147,7 @@ def test_a_completion_ends_with_one_eos(completion: str, expected: str) -> None:
 
 
 def test_a_completion_with_a_lone_surrogate_is_named() -> None:
-    with pytest.raises(
-        RecipeError, match=r"the completion of problem 'p' has a lone surrogate, '\\udc00', at char"
-    ):
+    with pytest.raises(RecipeError, match=r"the completion of problem 'p' has a lone surrogate, '\\udc00', at char"):
         encoder()(Problem(id="p", prompt="ab"), "a\udc00")
 
 
@@ -166,16 +160,12 @@ def test_pairs_are_counted() -> None:
         "1 with a completion that is cut, and so without EOS, 1 with an EOS of their own, to which none is added"
     )
     assert PairExamples.encode(pairs[:1], encoder()).line() == "1 rows read, 1 kept"
-    with pytest.raises(
-        RecipeError, match=r"^data.path: all 1 prompts are over sampling.max_prompt_tokens=5; raise"
-    ):
+    with pytest.raises(RecipeError, match=r"^data.path: all 1 prompts are over sampling.max_prompt_tokens=5; raise"):
         PairExamples.encode(pairs[2:3], encoder(prompt=5, overlong="drop"))
 
 
 def test_a_task_whose_prompts_are_all_overlong_is_refused() -> None:
-    with pytest.raises(
-        RecipeError, match=r"task 'teacher': 1000 problems in a row .* sampling.max_prompt_tokens=1"
-    ):
+    with pytest.raises(RecipeError, match=r"task 'teacher': 1000 problems in a row .* sampling.max_prompt_tokens=1"):
         next(task_examples(Tall(), "teacher", encoder(prompt=1, overlong="drop"), seed=0))
 
 
@@ -213,8 +203,7 @@ def test_pairs_are_reshuffled_every_epoch_and_covered() -> None:
 
 def test_ranks_share_pairs_without_overlap() -> None:
     shares = [
-        prompts(PairExamples.encode(pairs(*"012345"), encoder()).stream(seed=0, rank=r, ranks=2), 3)
-        for r in range(2)
+        prompts(PairExamples.encode(pairs(*"012345"), encoder()).stream(seed=0, rank=r, ranks=2), 3) for r in range(2)
     ]
     assert sorted(shares[0] + shares[1]) == list("012345")
 

@@ -44,9 +44,7 @@ def test_what_a_row_may_be(row: Any, options: Any, prompt: Any, completion: str,
 
 
 def test_earlier_turns_are_the_prompt(tmp_path: Path) -> None:
-    (pair,) = read_pairs(
-        write(tmp_path, {"messages": [USER, ANSWER, USER, {**ANSWER, "content": "still 2"}]})
-    )
+    (pair,) = read_pairs(write(tmp_path, {"messages": [USER, ANSWER, USER, {**ANSWER, "content": "still 2"}]}))
     assert [turn.role for turn in pair.problem.prompt] == ["user", "assistant", "user"]  # type: ignore[union-attr]
     assert pair.completion == "still 2"
 

@@ -33,9 +33,7 @@ def with_bos() -> Any:
     tokenizer = byte_tokenizer("llama")
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     bos = tokenizer.convert_tokens_to_ids("<s>")
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", bos)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     tokenizer.chat_template = "<s>" + tokenizer.chat_template
     return tokenizer
 
@@ -189,9 +187,7 @@ def test_an_empty_prompt_is_refused() -> None:
             renderer("{{ '' }}").render_all([problem])
 
 
-@pytest.mark.parametrize(
-    "prompt", ["2+2\ud83d", (Message(role="user", content="2+2\ud83d"),)], ids=["raw", "chat"]
-)
+@pytest.mark.parametrize("prompt", ["2+2\ud83d", (Message(role="user", content="2+2\ud83d"),)], ids=["raw", "chat"])
 def test_half_a_character_is_refused_in_one_line_that_names_the_problem(prompt: Any) -> None:
     with pytest.raises(RecipeError, match=r"problem 'odd' has a lone surrogate, '\\ud83d', at") as caught:
         renderer().render(Problem(id="odd", prompt=prompt))
@@ -203,8 +199,6 @@ def test_a_token_without_an_embedding_is_refused_where_it_occurs() -> None:
     tokenizer.add_tokens(["<tool>"])
     one = PromptRenderer(tokenizer, rows=258)
     assert len(one.render(Problem(id="p", prompt="no tool")).ids) == 7
-    with pytest.raises(
-        RecipeError, match=r"prompt of problem 'odd' holds token '<tool>' \(id 258\), but the"
-    ):
+    with pytest.raises(RecipeError, match=r"prompt of problem 'odd' holds token '<tool>' \(id 258\), but the"):
         one.render_all([Problem(id="p", prompt="a"), Problem(id="odd", prompt="a <tool>")])
     assert PromptRenderer(tokenizer, rows=300).render(Problem(id="p", prompt="<tool>")).ids == (258,)

@@ -47,9 +47,7 @@ def test_seed_and_split_change_the_order() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_empty_split_is_the_users_error(size: int) -> None:
-    message = (
-        rf"^task 'numbers' has no problem in its eval split: size\('eval'\) is {size}; add rows, .* or remove"
-    )
+    message = rf"^task 'numbers' has no problem in its eval split: size\('eval'\) is {size}; add rows, .* or remove"
     with pytest.raises(RecipeError, match=message):
         ProblemStream(Numbers(size), "numbers", "eval", seed=0)
 
@@ -59,9 +57,7 @@ def test_an_empty_split_says_what_was_read() -> None:
         def data_summary(self) -> list[DataSummary]:
             dropped = {"repeated": 2, "without a solution": 0}
             tenth = "a tenth is held out; task.eval_path names others"
-            return [
-                DataSummary(source="n.csv", kept={"train": 1005, "eval": 0}, dropped=dropped, held_out=tenth)
-            ]
+            return [DataSummary(source="n.csv", kept={"train": 1005, "eval": 0}, dropped=dropped, held_out=tenth)]
 
     with pytest.raises(RecipeError) as caught:
         ProblemStream(Read(0), "read", "eval", seed=0)

@@ -212,9 +212,7 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "rows", "train.jsonl", GOOD * 3)
     (row, *_) = rows = list(read_rows(str(tmp_path / "rows")))
     assert (len(rows), row.where) == (3, f"{tmp_path}/rows[train], row 1")
-    assert "this folder cannot be loaded as a data set (split 'test')" in refusal(
-        str(tmp_path / "rows"), split="test"
-    )
+    assert "this folder cannot be loaded as a data set (split 'test')" in refusal(str(tmp_path / "rows"), split="test")
     (tmp_path / "nothing").mkdir()
     assert "give one of its files" in refusal(str(tmp_path / "nothing"))
 
@@ -363,9 +361,7 @@ CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.fixed_dictionaries({"question": CELLS, "answer": CELLS}), min_size=1, max_size=5))
-def test_any_text_survives_every_format(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
-) -> None:
+def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     folder = tmp_path_factory.mktemp("formats")
     for suffix in SUFFIXES:
         assert values(write(folder, f"rows{suffix}", encode(rows, suffix))) == rows, suffix

@@ -64,7 +64,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     ("kl", "warning", "0.2 nats", {"policy/kl_old_k3": 0.2}, "trainer.update_epochs"),
     ("kl", "warning", "reference by 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl_coef"),
     ("clipping", "warning", "45% of the tokens", {"policy/clip_frac": 0.45}, "algorithm.clip_eps"),
-    ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap/mean": 0.2}, "rollout"),
+    ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap/mean": 0.2}, "rollout backend"),
     (
         "critic",
         "warning",
@@ -92,7 +92,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
         "warning",
         "sampling went from",
         {"throughput/rollout_tokens_per_s": 900.0},
-        "rollout.max_batch_rows",
+        "rollout_backend.max_batch_rows",
     ),
     ("throughput", "warning", "training went", {"throughput/train_tokens_per_s": 9.0}, "max_batch_rows"),
 ]

@@ -246,9 +246,7 @@ def test_a_secret_in_an_error_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_looking_at_a_run_never_loads_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys; from reasonrl.cli.app import app; app(['doctor', sys.argv[1]], standalone_mode=False); "
-    )
+    code = "import sys; from reasonrl.cli.app import app; app(['doctor', sys.argv[1]], standalone_mode=False); "
     code += "print('heavy', {'torch', 'transformers', 'safetensors'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(write_run(tmp_path / "run"))],
@@ -259,7 +257,7 @@ def test_looking_at_a_run_never_loads_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "heavy set()"
 
 
-def test_a_terminal_gets_the_same_in_colour(tmp_path: Path) -> None:
+def test_a_terminal_gets_the_same_in_color(tmp_path: Path) -> None:
     from rich.console import Console
 
     from reasonrl.cli.doctor import show

@@ -11,7 +11,7 @@ from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
 from reasonrl.errors import PluginContractError
-from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarise
+from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
 from reasonrl.testing.models import byte_tokenizer
 from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
 
@@ -32,7 +32,7 @@ def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int
     )
 
 
-class Engine:
+class Backend:
     """Answers with numbers that depend on the request's seed alone."""
 
     def __init__(self, spoil: Any = lambda groups: groups) -> None:
@@ -44,9 +44,7 @@ class Engine:
         groups = [
             RolloutGroup(
                 request=r,
-                completions=tuple(
-                    completion(((r.seed >> n) % 256,), logprobs=(-1.0,)) for n in range(r.group_size)
-                ),
+                completions=tuple(completion(((r.seed >> n) % 256,), logprobs=(-1.0,)) for n in range(r.group_size)),
             )
             for r in requests
         ]
@@ -67,17 +65,17 @@ class Rank:
         return [*items, *self.others]
 
 
-def evaluate(asked: Suite, engine: Engine, ranks: Any) -> SuiteResult:
-    return evaluate_suites([asked], engine, RENDERER, ranks, EvaluationWatch())[0]  # type: ignore[arg-type]
+def evaluate(asked: Suite, backend: Backend, ranks: Any) -> SuiteResult:
+    return evaluate_suites([asked], backend, RENDERER, ranks, EvaluationWatch())[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_an_engine_that_counts_is_heard(size: int) -> None:
+def test_a_backend_that_counts_is_heard(size: int) -> None:
     """Completions of this rank become problems of all ranks and suites."""
     told: list[tuple[str, int, int]] = []
     watch = EvaluationWatch(tell=lambda p: told.append((p.suite, p.done, p.total)))
 
-    class Counting(Engine):
+    class Counting(Backend):
         def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
             for done in range(0, sum(r.group_size for r in requests) + 1, 3):
                 watch.finished(done)
@@ -96,42 +94,38 @@ def test_an_engine_that_counts_is_heard(size: int) -> None:
 def test_requests_carry_the_suites_own_sampling() -> None:
     requests = suite(samples=3).requests(RENDERER, [4, 2])
     assert [r.problem.id for r in requests] == ["eval/4", "eval/2"]
-    assert {(r.group_size, r.sampling.temperature, r.sampling.max_completion_tokens) for r in requests} == {
-        (3, 0.7, 3)
-    }
+    assert {(r.group_size, r.sampling.temperature, r.sampling.max_completion_tokens) for r in requests} == {(3, 0.7, 3)}
     assert TOKENIZER.decode(requests[0].prompt_ids) == "4"
 
 
 def test_every_evaluation_draws_alike() -> None:
-    engine = Engine()
-    first, second = (evaluate(suite(samples=2), engine, Rank()) for _ in range(2))
+    backend = Backend()
+    first, second = (evaluate(suite(samples=2), backend, Rank()) for _ in range(2))
     assert first == second
-    assert [r.seed for r in engine.seen[:5]] == [r.seed for r in engine.seen[5:]]
+    assert [r.seed for r in backend.seen[:5]] == [r.seed for r in backend.seen[5:]]
 
 
 def test_problems_suites_and_seeds_draw_differently() -> None:
-    seeds = {
-        r.seed for s in (suite(), suite(name="other"), suite(seed=1)) for r in s.requests(RENDERER, range(5))
-    }
+    seeds = {r.seed for s in (suite(), suite(name="other"), suite(seed=1)) for r in s.requests(RENDERER, range(5))}
     assert len(seeds) == 15
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_the_number_of_ranks_does_not_matter(size: int) -> None:
-    alone = evaluate(suite(samples=2), Engine(), Rank())
+    alone = evaluate(suite(samples=2), Backend(), Rank())
     shares = []
     for rank in range(size):
         one = Rank(rank, size)
-        evaluate(suite(samples=2), Engine(), one)
+        evaluate(suite(samples=2), Backend(), one)
         shares.append(one.sent)
     together = Rank(0, size, [item for share in shares[1:] for item in share])
-    assert evaluate(suite(samples=2), Engine(), together) == alone
+    assert evaluate(suite(samples=2), Backend(), together) == alone
     assert sorted(index for share in shares for index, _ in share) == [0, 1, 2, 3, 4]
 
 
 def test_figures_by_hand() -> None:
     groups = [scored([1.0, 0.0], lengths=[4, 2]), scored([None, 0.5], lengths=[1, 1])]
-    result = summarise(suite(samples=2), groups)
+    result = summarize(suite(samples=2), groups)
     assert dict(result.metrics) == pytest.approx(
         {
             "accuracy": 0.25,
@@ -152,13 +146,13 @@ def test_an_unscored_completion_is_not_correct_whatever_one_reward_thought() -> 
     right, lost = Judge(lambda p, c: 1.0), Judge(lambda p, c: None)
     asked = suite()
     group = scored([0.0]).group
-    result = summarise(asked, [runner(right, lost).score(group)])
+    result = summarize(asked, [runner(right, lost).score(group)])
     assert result.metrics["accuracy"] == 0.0
     assert result.metrics["unscored_frac"] == 1.0
 
 
 def test_one_sample_has_no_votes() -> None:
-    result = summarise(suite(), [scored([1.0]), scored([0.0])])
+    result = summarize(suite(), [scored([1.0]), scored([0.0])])
     assert "pass_at_k" not in result.metrics
     assert "maj_at_k" not in result.metrics
     assert result.to_json()["ci95"] == list(result.ci95)
@@ -166,7 +160,7 @@ def test_one_sample_has_no_votes() -> None:
 
 
 def test_metric_keys_of_a_suite() -> None:
-    metrics = suite_metrics([summarise(suite(), [scored([1.0]), scored([0.0])])])
+    metrics = suite_metrics([summarize(suite(), [scored([1.0]), scored([0.0])])])
     assert metrics["eval/held_out/accuracy"] == 0.5
     low, high = metrics["eval/held_out/accuracy_ci95_low"], metrics["eval/held_out/accuracy_ci95_high"]
     assert 0 < low < 0.5 < high < 1
@@ -189,20 +183,20 @@ def lose_logprobs(groups: list[RolloutGroup]) -> list[RolloutGroup]:
         (lose_logprobs, "returned 1 log-probabilities for 2 tokens for problem 'eval/0'"),
     ],
 )
-def test_an_engine_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
-    with pytest.raises(PluginContractError, match=f"engine Engine: generate {message}"):
-        run_suite(suite(), Engine(spoil), RENDERER, range(5))  # type: ignore[arg-type]
+def test_a_backend_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
+    with pytest.raises(PluginContractError, match=f"backend Backend: generate {message}"):
+        run_suite(suite(), Backend(spoil), RENDERER, range(5))  # type: ignore[arg-type]
 
 
-def test_an_engine_need_not_know_logprobs() -> None:
+def test_a_backend_need_not_know_logprobs() -> None:
     def forget(groups: list[RolloutGroup]) -> list[RolloutGroup]:
         return [RolloutGroup(request=g.request, completions=(completion((1, 2)),)) for g in groups]
 
     requests = suite().requests(RENDERER, [0])
-    assert sample(Engine(forget), requests)[0].completions[0].logprobs is None  # type: ignore[arg-type]
+    assert sample(Backend(forget), requests)[0].completions[0].logprobs is None  # type: ignore[arg-type]
 
 
 def test_the_reward_of_nothing_scored_is_zero() -> None:
     group = scored([1.0]).group
-    result = summarise(suite(), [ScoredGroup(group=group, rewards=(output(None),))])
+    result = summarize(suite(), [ScoredGroup(group=group, rewards=(output(None),))])
     assert result.metrics["reward"] == 0.0

@@ -44,9 +44,7 @@ def test_gae_monte_carlo_by_hand() -> None:
 
 def test_gae_has_no_gradient() -> None:
     values = torch.zeros(1, 2, requires_grad=True)
-    advantages, returns = gae(
-        torch.ones(1, 2), values, torch.ones(1, 2, dtype=torch.bool), gamma=1.0, lam=1.0
-    )
+    advantages, returns = gae(torch.ones(1, 2), values, torch.ones(1, 2, dtype=torch.bool), gamma=1.0, lam=1.0)
     assert not advantages.requires_grad
     assert not returns.requires_grad
 
@@ -119,9 +117,7 @@ def test_aggregates_of_a_dummy_row_are_0() -> None:
         (1.5, 0.0, 0.0, 0.0, False),
     ],
 )
-def test_surrogate_by_hand(
-    ratio: float, advantage: float, loss: float, gradient: float, clipped: bool
-) -> None:
+def test_surrogate_by_hand(ratio: float, advantage: float, loss: float, gradient: float, clipped: bool) -> None:
     logprobs = torch.tensor([[NAN, math.log(ratio) - 1.0]], dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[False, True]])
     got = clipped_surrogate(
@@ -205,18 +201,14 @@ def test_logprobs_of_bfloat16_are_float32_and_near() -> None:
     logprobs, entropy = logprobs_and_entropy(logits, ids, entropy="metric")
     want = torch.log_softmax(logits.double(), -1)
     assert logprobs.dtype == torch.float32
-    torch.testing.assert_close(
-        logprobs.double(), want.gather(1, ids[:, None]).squeeze(1), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(logprobs.double(), want.gather(1, ids[:, None]).squeeze(1), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropy.double(), -(want.exp() * want).sum(-1), rtol=1e-5, atol=1e-5)
     logprobs.sum().backward()
     assert logits.grad.dtype == torch.bfloat16
 
 
 def test_logprobs_gradients_against_finite_differences() -> None:
-    logits = torch.randn(
-        5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    ).requires_grad_()
+    logits = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     ids = torch.tensor([0, 3, 1, 1, 2])
 
     def both(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

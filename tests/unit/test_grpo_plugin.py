@@ -55,9 +55,7 @@ def test_grpo_config_refuses(options: dict, message: str) -> None:
 
 def test_grpo_needs_follow_the_config() -> None:
     assert needs(GRPOConfig()) == Needs(min_group_size=2)
-    assert needs(GRPOConfig(kl_coef=0.1, entropy_coef=0.1)) == Needs(
-        reference=True, entropy="grad", min_group_size=2
-    )
+    assert needs(GRPOConfig(kl_coef=0.1, entropy_coef=0.1)) == Needs(reference=True, entropy="grad", min_group_size=2)
 
 
 def test_grpo_registers_without_torch() -> None:

@@ -31,7 +31,7 @@ def loaded(folder: Path) -> LoadedModel:
     return load_tiny(folder)
 
 
-def favour(loaded: LoadedModel, *tokens: int, by: float = 100.0) -> None:
+def favor(loaded: LoadedModel, *tokens: int, by: float = 100.0) -> None:
     """Replace the model's head by one that always prefers ``tokens``."""
     bias = torch.zeros(loaded.model.config.vocab_size)
     bias[list(tokens)] = by
@@ -65,7 +65,7 @@ def test_samples_of_a_group_and_equal_prompts_of_other_seeds_differ(loaded: Load
 
 
 def test_eos_is_kept_in_the_tokens_and_left_out_of_the_text(loaded: LoadedModel) -> None:
-    favour(loaded, EOS)
+    favor(loaded, EOS)
     sampling = SamplingParams(max_completion_tokens=8)
     with backend_for(loaded, sampling) as backend:
         completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
@@ -76,7 +76,7 @@ def test_eos_is_kept_in_the_tokens_and_left_out_of_the_text(loaded: LoadedModel)
 
 
 def test_an_eos_of_the_generation_config_ends_too(loaded: LoadedModel) -> None:
-    favour(loaded, 7)
+    favor(loaded, 7)
     loaded.model.generation_config.eos_token_id = [EOS, 7]
     sampling = SamplingParams(max_completion_tokens=8)
     with backend_for(loaded, sampling) as backend:
@@ -85,7 +85,7 @@ def test_an_eos_of_the_generation_config_ends_too(loaded: LoadedModel) -> None:
 
 
 def test_eos_on_the_last_allowed_token_is_eos_not_length(loaded: LoadedModel) -> None:
-    favour(loaded, EOS)
+    favor(loaded, EOS)
     sampling = SamplingParams(max_completion_tokens=1)
     with backend_for(loaded, sampling) as backend:
         completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
@@ -93,7 +93,7 @@ def test_eos_on_the_last_allowed_token_is_eos_not_length(loaded: LoadedModel) ->
 
 
 def test_the_token_limit_cuts(loaded: LoadedModel) -> None:
-    favour(loaded, 35, 36)
+    favor(loaded, 35, 36)
     sampling = SamplingParams(max_completion_tokens=5)
     with backend_for(loaded, sampling) as backend:
         completion = backend.generate([request((5, 6), sampling)])[0].completions[0]
@@ -105,7 +105,7 @@ def test_the_token_limit_cuts(loaded: LoadedModel) -> None:
 def test_a_stop_string_over_several_tokens_ends_and_stays_in_the_text(loaded: LoadedModel) -> None:
     sampling = SamplingParams(max_completion_tokens=400, stop=("aba", "never"))
     a, b = loaded.tokenizer.encode("ab")
-    favour(loaded, a, b)
+    favor(loaded, a, b)
     with backend_for(loaded, sampling) as backend:
         completions = backend.generate([request((5, 6), sampling, group_size=20, seed=4)])[0].completions
     for completion in completions:
@@ -119,7 +119,7 @@ def test_a_stop_string_over_several_tokens_ends_and_stays_in_the_text(loaded: Lo
 def test_stop_strings_work_beyond_ascii(loaded: LoadedModel) -> None:
     tokens = loaded.tokenizer.encode("é")
     assert len(tokens) == 2
-    favour(loaded, *tokens)
+    favor(loaded, *tokens)
     sampling = SamplingParams(max_completion_tokens=200, stop=("éé",))
     with backend_for(loaded, sampling) as backend:
         completions = backend.generate([request((5, 6), sampling, group_size=4)])[0].completions
@@ -127,7 +127,7 @@ def test_stop_strings_work_beyond_ascii(loaded: LoadedModel) -> None:
 
 
 def test_a_stop_string_of_the_prompt_does_not_end_the_completion(loaded: LoadedModel) -> None:
-    favour(loaded, *loaded.tokenizer.encode("b"))
+    favor(loaded, *loaded.tokenizer.encode("b"))
     sampling = SamplingParams(max_completion_tokens=3, stop=("ab",))
     prompt = tuple(loaded.tokenizer.encode("xa"))
     with backend_for(loaded, sampling) as backend:
@@ -162,9 +162,7 @@ def test_new_weights_are_used_at_once(loaded: LoadedModel) -> None:
     with backend_for(loaded, sampling) as backend:
         before = backend.generate([request((5, 6), sampling)])[0].completions[0]
         with torch.no_grad():
-            loaded.model.get_input_embeddings().weight.copy_(
-                loaded.model.get_input_embeddings().weight.flip(0).clone()
-            )
+            loaded.model.get_input_embeddings().weight.copy_(loaded.model.get_input_embeddings().weight.flip(0).clone())
         after = backend.generate([request((5, 6), sampling)])[0].completions[0]
     assert before.token_ids != after.token_ids
 
@@ -185,7 +183,7 @@ def test_mode_gradients_and_global_generators_are_left_alone(loaded: LoadedModel
 
 def test_a_failure_restores_the_mode_too(loaded: LoadedModel) -> None:
     loaded.model.train()
-    favour(loaded, 3, by=float("nan"))
+    favor(loaded, 3, by=float("nan"))
     sampling = SamplingParams(max_completion_tokens=2)
     with backend_for(loaded, sampling) as backend, pytest.raises(RolloutError, match="non-finite"):
         backend.generate([request((5, 6), sampling)])
@@ -238,14 +236,10 @@ def rename_cache(model: Any, name: str, *, takes: str | None = None) -> None:
     """Let the cache go in and out under another name, as a release of transformers may have it."""
     inner, own = model.forward, CachedModel(model)._argument
 
-    def forward(
-        input_ids: Any, position_ids: Any = None, logits_to_keep: int = 0, **more: Any
-    ) -> ModelOutput:
+    def forward(input_ids: Any, position_ids: Any = None, logits_to_keep: int = 0, **more: Any) -> ModelOutput:
         cache = {own: more.pop(takes or name)} if (takes or name) in more else {}
         more.pop(name, None)
-        output = inner(
-            input_ids=input_ids, position_ids=position_ids, logits_to_keep=logits_to_keep, **more, **cache
-        )
+        output = inner(input_ids=input_ids, position_ids=position_ids, logits_to_keep=logits_to_keep, **more, **cache)
         return ModelOutput({name: output.get(own), "logits": output.logits})
 
     model.forward = forward

@@ -57,7 +57,7 @@ def test_rare_tokens_of_a_large_vocabulary_keep_their_share() -> None:
     torch.testing.assert_close(logprobs, torch.full((3,), -float(np.log(vocabulary))), atol=1e-5, rtol=0)
 
 
-def test_bfloat16_logits_are_normalised_in_float32() -> None:
+def test_bfloat16_logits_are_normalized_in_float32() -> None:
     logits = torch.randn(8, 500, generator=torch.Generator().manual_seed(3)).bfloat16()
     tokens, logprobs = sample_tokens(logits, torch.from_numpy(row_uniforms(0, 0, 8)), 1.0)
     expected = torch.log_softmax(logits.double(), -1).gather(-1, tokens[:, None])[:, 0]

@@ -250,9 +250,7 @@ def scored(step: int) -> list[ScoredGroup]:
 def run_through(reporter: Any) -> None:
     reporter.planned(PLAN)
     reporter.phase("evaluating")
-    reporter.evaluated(
-        0, [SuiteResult(name="s", problems=4, samples=1, ci95=(0.1, 0.3), groups=(), metrics=FIGURES)]
-    )
+    reporter.evaluated(0, [SuiteResult(name="s", problems=4, samples=1, ci95=(0.1, 0.3), groups=(), metrics=FIGURES)])
     for step in (1, 2):
         reporter.phase("sampling")
         reporter.stepped(StepRecord(step=step, metrics=metrics(step), timing_s={}), 10, scored(step))
@@ -383,9 +381,7 @@ with open_reporter("--plain" in sys.argv) as reporter:
 def test_in_a_pseudo_terminal(arguments: list[str], is_live: bool) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    environ = {
-        key: value for key, value in os.environ.items() if key not in ("CI", "COLUMNS", "LINES", "NO_COLOR")
-    }
+    environ = {key: value for key, value in os.environ.items() if key not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
     command = [sys.executable, "-c", WATCHED, *arguments]
     with subprocess.Popen(
         command,

@@ -39,14 +39,10 @@ def test_an_argument_is_the_default_of_its_variable(name: str) -> None:
     template = f"{{{{ {name} | tojson }}}}"
     asked = byte_tokenizer()
     asked.chat_template = template
-    assert rendered(with_template(template, **{name: VALUES[name]})) == rendered(
-        asked, **{name: VALUES[name]}
-    )
+    assert rendered(with_template(template, **{name: VALUES[name]})) == rendered(asked, **{name: VALUES[name]})
 
 
-@pytest.mark.parametrize(
-    "head", ["", "\n", "  ", "\n\n  {% set x = 1 %}\n", "{%- set x = 1 %}\n  {% if x %}\n"]
-)
+@pytest.mark.parametrize("head", ["", "\n", "  ", "\n\n  {% set x = 1 %}\n", "{%- set x = 1 %}\n  {% if x %}\n"])
 def test_the_rest_of_the_template_renders_as_before(head: str) -> None:
     body = head + "{{ messages[0].content }}{{ enable_thinking }}" + ("{% endif %}" if "if x" in head else "")
     plain = byte_tokenizer()

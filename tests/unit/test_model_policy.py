@@ -70,7 +70,7 @@ def test_only_architectures_with_a_plain_head_use_it(folders: dict[str, Path]) -
     assert not policy(folders["gemma2"])._path.plain_head
 
 
-def test_a_soft_cap_that_hardly_shows_is_recognised(tmp_path: Path) -> None:
+def test_a_soft_cap_that_hardly_shows_is_recognized(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model", architecture="gemma2")
     loaded = load_tiny(folder)
     loaded.model.config.final_logit_softcapping = 1e4
@@ -78,9 +78,7 @@ def test_a_soft_cap_that_hardly_shows_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "gpt_neox"])
-def test_padding_content_columns_and_row_order_change_nothing(
-    folders: dict[str, Path], architecture: str
-) -> None:
+def test_padding_content_columns_and_row_order_change_nothing(folders: dict[str, Path], architecture: str) -> None:
     module = policy(folders[architecture], "shared").double()
     with torch.no_grad():
         module.critic.head.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -172,9 +170,7 @@ def test_chunked_logits_give_the_same_values_and_gradients(folders: dict[str, Pa
         module.max_logits_per_chunk = limit
         output = module(*batch(), temperature=0.9, entropy="grad")
         (output.logprobs.sum() + 0.1 * output.entropy.sum()).backward()
-        results.append(
-            [output.logprobs.detach(), output.entropy.detach(), *(p.grad for p in module.parameters())]
-        )
+        results.append([output.logprobs.detach(), output.entropy.detach(), *(p.grad for p in module.parameters())])
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, whole, atol=1e-10, rtol=1e-10)
 

@@ -81,9 +81,7 @@ def test_a_transcript_says_everything_of_a_completion() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("limit", "samples"), [(None, [0, 1, 0, 1]), (3, [0, 1, 0]), (0, []), (9, [0, 1, 0, 1])]
-)
+@pytest.mark.parametrize(("limit", "samples"), [(None, [0, 1, 0, 1]), (3, [0, 1, 0]), (0, []), (9, [0, 1, 0, 1])])
 def test_the_first_so_many_completions(limit: int | None, samples: list[int]) -> None:
     records = transcript_records([scored([0.0, 1.0]), scored([None, 1.0])], limit)
     assert [record["sample"] for record in records] == samples

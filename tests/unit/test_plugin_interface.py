@@ -62,7 +62,7 @@ def test_a_file_for_another_interface_is_refused() -> None:
         load_plugins(environ={"REASONRL_PLUGINS": ""}, objects=[newer])
 
 
-class Ageing(ReasonRLSpecs):
+class Aging(ReasonRLSpecs):
     """The hooks, two of which will go."""
 
     @hookspec(warn_on_impl=DeprecationWarning("reasonrl_old goes in 0.3; use reasonrl_tasks"))
@@ -80,7 +80,7 @@ def test_deprecated_hooks_and_arguments_are_told_and_still_work(caplog: pytest.L
     def reasonrl_changed(mood: str) -> None: ...
 
     manager = PluginManager("reasonrl")
-    manager.add_hookspecs(Ageing)
+    manager.add_hookspecs(Aging)
     loader = _Loader(manager=manager)
     old = SimpleNamespace(reasonrl_old=reasonrl_old, reasonrl_changed=reasonrl_changed)
     with caplog.at_level(logging.WARNING):

@@ -47,9 +47,7 @@ def toys() -> Plugins:
 
 
 @pytest.mark.parametrize("case", sorted(BROKEN))
-def test_broken_plugin_is_listed_and_harms_nobody(
-    case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_broken_plugin_is_listed_and_harms_nobody(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code, reason = BROKEN[case]
     write_distribution(tmp_path, case, code)
     write_distribution(tmp_path, "zgood", GOOD.format(reward="fine"))
@@ -65,9 +63,7 @@ def test_broken_plugin_is_listed_and_harms_nobody(
     assert plugins.specs("task") == []
 
 
-def test_broken_plugins_are_named_when_a_component_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_broken_plugins_are_named_when_a_component_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_distribution(tmp_path, "raises", "raise RuntimeError('no luck')")
     plugins = load(monkeypatch, tmp_path, "raises")
     with pytest.raises(PluginNotFoundError) as caught:
@@ -113,9 +109,7 @@ def test_declared_requirement_is_checked_before_the_import(
     assert ("fake_versioned" in sys.modules) == (status == "active")
 
 
-def test_two_providers_conflict_only_when_the_name_is_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_two_providers_conflict_only_when_the_name_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_distribution(tmp_path, "one", GOOD.format(reward="same"))
     write_distribution(tmp_path, "two", GOOD.format(reward="same"))
     write_distribution(tmp_path, "three", GOOD.format(reward="own"))
@@ -128,9 +122,7 @@ def test_two_providers_conflict_only_when_the_name_is_used(
     assert record.error == "conflict: reward 'same' is also provided by two (reasonrl-two 1.0)"
 
 
-def test_two_distributions_may_share_an_entry_point_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_two_distributions_may_share_an_entry_point_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_distribution(tmp_path, "one", GOOD.format(reward="a"), entry="same")
     write_distribution(tmp_path, "two", GOOD.format(reward="b"), entry="same")
     plugins = load(monkeypatch, tmp_path, "same")
@@ -163,9 +155,7 @@ def test_older_copy_further_down_the_path_is_ignored(monkeypatch: pytest.MonkeyP
     assert plugins.provider("reward", "new").version == "2.0"
 
 
-@pytest.mark.parametrize(
-    ("value", "active"), [(None, 2), ("", 0), ("one", 1), ("reasonrl-two, one", 2), ("nobody", 0)]
-)
+@pytest.mark.parametrize(("value", "active"), [(None, 2), ("", 0), ("one", 1), ("reasonrl-two, one", 2), ("nobody", 0)])
 def test_allow_list(value: str | None, active: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_distribution(tmp_path, "one", GOOD.format(reward="a"))
     write_distribution(tmp_path, "two", GOOD.format(reward="b"))
@@ -182,7 +172,7 @@ def test_allow_list_names_what_is_not_installed(caplog: pytest.LogCaptureFixture
     assert "'countdwon', which is not installed; did you mean 'countdown'?" in caplog.text
 
 
-def test_a_misspelt_list_of_plugins_is_told_by_the_command(
+def test_a_misspelled_list_of_plugins_is_told_by_the_command(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REASONRL_PLUGINS", "countdwn")
@@ -206,14 +196,14 @@ def test_unknown_name_says_what_is_near_and_what_kind_it_is() -> None:
         plugins.get("task", "toy_reward")
 
 
-def test_unavailable_engine_says_how_to_install_it() -> None:
+def test_unavailable_backend_says_how_to_install_it() -> None:
     plugins = toys()
-    record = plugins.provider("rollout", "absent")
+    record = plugins.provider("rollout_backend", "absent")
     assert record.status == "unavailable"
     with pytest.raises(PluginNotFoundError, match="no module no_such_module_anywhere; pip install no-such-"):
-        plugins.get("rollout", "absent")
-    assert plugins.get("rollout", "absent", allow_unavailable=True).name == "absent"
-    assert plugins.get("rollout", "engine").name == "engine"
+        plugins.get("rollout_backend", "absent")
+    assert plugins.get("rollout_backend", "absent", allow_unavailable=True).name == "absent"
+    assert plugins.get("rollout_backend", "backend").name == "backend"
 
 
 def test_load_is_fresh_each_time() -> None:
@@ -222,10 +212,7 @@ def test_load_is_fresh_each_time() -> None:
 
 
 def test_plugin_file(tmp_path: Path) -> None:
-    file = (
-        write_distribution(tmp_path / "here", "from_a_file", GOOD.format(reward="filed"))
-        / "fake_from_a_file.py"
-    )
+    file = write_distribution(tmp_path / "here", "from_a_file", GOOD.format(reward="filed")) / "fake_from_a_file.py"
     plugins = load_plugins(files=[str(file)], environ={"REASONRL_PLUGINS": ""})
     assert plugins.provider("reward", "filed").distribution == "--plugin"
 
@@ -272,9 +259,7 @@ def _raise(error: BaseException) -> object:
         ("no_such_module_anywhere:X", PluginContractError, "ModuleNotFoundError"),
     ],
 )
-def test_build_names_the_plugin_whose_factory_raises(
-    factory: object, error: type[ReasonRLError], message: str
-) -> None:
+def test_build_names_the_plugin_whose_factory_raises(factory: object, error: type[ReasonRLError], message: str) -> None:
     spec = TaskSpec(name="toy", summary="", factory=factory)  # type: ignore[arg-type]
     with pytest.raises(error, match=message):
         toys().build(spec, None, None)

@@ -15,7 +15,7 @@ model: {name: toy-base}
 task: {name: toy, high: 7}
 algorithm: {name: plain}
 sampling: {group_size: 2}
-rollout: {name: engine}
+rollout_backend: {name: backend}
 trainer: {steps: 3, prompts_per_step: 4}
 evaluation:
   suites:
@@ -119,10 +119,16 @@ WRONG_LINES = [
     ("algorithm: {name: critical}\ncritic: {knd: shared}", "critic.knd: unknown key; did you mean 'kind'?"),
     ("algorithm: {name: critical}\ncritic: {learning_rate: 0}", "critic.learning_rate must be > 0, got 0"),
     ("algorithm: {name: grouped}\nseed: &a [*a]", "r.yaml"),
-    ("rollout: {name: nothing}", "rollout.name: no rollout 'nothing'; installed: absent, engine"),
+    (
+        "rollout_backend: {name: nothing}",
+        "rollout_backend.name: no rollout_backend 'nothing'; installed: absent, backend",
+    ),
     ('task: {name: "a\\u2028b\\e[31m"}', "task.name: no task 'a b\\x1b[31m'; installed: bare, toy"),
-    ("rollout: {name: absent}", "r.yaml:6: rollout.name: rollout 'absent' is unavailable here"),
-    ("rollout: {name: engine, temperature: 1}", "'temperature' belongs in sampling"),
+    (
+        "rollout_backend: {name: absent}",
+        "r.yaml:6: rollout_backend.name: rollout_backend 'absent' is unavailable here",
+    ),
+    ("rollout_backend: {name: backend, temperature: 1}", "'temperature' belongs in sampling"),
     ("trainer: {prompts_per_step: 4}", "r.yaml:7: trainer.steps is missing (rollout-and-update rounds)"),
     ("trainer: {steps: 0, prompts_per_step: 4}", "trainer.steps must be >= 1, got 0"),
     (
@@ -176,7 +182,10 @@ WRONG_OVERRIDES = [
     ("seed.deep=1", "override 'seed.deep=1': seed must be an integer, got a mapping with 1 keys"),
     ("trainer=null", "override 'trainer=null': trainer must be"),
     ("task.name=bare", "rewards: task 'bare' names no rewards"),
-    ("rollout.temperature=1", "override 'rollout.temperature=1': rollout.temperature: unknown key"),
+    (
+        "rollout_backend.temperature=1",
+        "override 'rollout_backend.temperature=1': rollout_backend.temperature: unknown key",
+    ),
     ("name=${now:}", "only ${oc.env:NAME} can be interpolated"),
 ]
 
@@ -248,9 +257,7 @@ def test_wrong_file(content: bytes, expected: str, tmp_path: Path, plugins: Plug
     assert expected in error_of(tmp_path / "r.yaml", [], plugins)
 
 
-@pytest.mark.parametrize(
-    "key", ["name", "model", "task", "algorithm", "trainer"], ids=lambda key: f"missing {key}"
-)
+@pytest.mark.parametrize("key", ["name", "model", "task", "algorithm", "trainer"], ids=lambda key: f"missing {key}")
 def test_missing_key(key: str, tmp_path: Path, plugins: Plugins) -> None:
     (tmp_path / "r.yaml").write_text("".join(x + "\n" for x in GOOD.splitlines() if not x.startswith(key)))
     assert f"r.yaml: {key} is missing" in error_of(tmp_path / "r.yaml", [], plugins)
@@ -283,3 +290,9 @@ def test_value_from_the_environment_stays_out_of_the_message(
     message = error_of(tmp_path / "r.yaml", [], plugins)
     assert "canary" not in message
     assert "its value does not fit" in message
+
+
+def test_a_renamed_key_names_the_new_one(tmp_path: Path, plugins: Plugins) -> None:
+    (tmp_path / "r.yaml").write_text(GOOD.replace("rollout_backend:", "rollout:"))
+    with pytest.raises(RecipeError, match=r"r\.yaml:\d+: rollout: renamed to 'rollout_backend'"):
+        load_recipe(tmp_path / "r.yaml", [], plugins)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.toy_plugin import AlgorithmConfig, EngineConfig, Nested, ToyConfig
+from support.toy_plugin import AlgorithmConfig, BackendConfig, Nested, ToyConfig
 
 from reasonrl import Needs
 from reasonrl.plugins import Plugins, load_plugins
@@ -21,7 +21,7 @@ model: {name: toy-base}
 task: {name: toy, high: 7, words: [a, b]}
 algorithm: {name: plain, clip_eps: 0.3, nested: {coef: 0.5}}
 sampling: {group_size: 2, temperature: 0.5}
-rollout: {name: engine, rows: 9}
+rollout_backend: {name: backend, rows: 9}
 trainer: {steps: 3, prompts_per_step: 4}
 evaluation:
   suites:
@@ -46,7 +46,7 @@ def test_every_slot_becomes_its_own_config(tmp_path: Path, plugins: Plugins) -> 
     resolved = load(tmp_path, plugins)
     assert resolved.task.config == ToyConfig(high=7, words=["a", "b"])
     assert resolved.algorithm.config == AlgorithmConfig(clip_eps=0.3, nested=Nested(coef=0.5))
-    assert resolved.rollout.config == EngineConfig(rows=9)
+    assert resolved.rollout_backend.config == BackendConfig(rows=9)
     assert resolved.recipe.sampling == SamplingConfig(group_size=2, temperature=0.5)
     assert resolved.needs == Needs()
     assert Path(resolved.model_path).is_dir()
@@ -76,9 +76,7 @@ def test_chain_of_three(tmp_path: Path, plugins: Plugins) -> None:
     assert (resolved.recipe.name, resolved.recipe.seed) == ("child", 2)
 
 
-@pytest.mark.parametrize(
-    "how", [{"child": "algorithm: {name: grouped}\n"}, {"overrides": ["algorithm.name=grouped"]}]
-)
+@pytest.mark.parametrize("how", [{"child": "algorithm: {name: grouped}\n"}, {"overrides": ["algorithm.name=grouped"]}])
 def test_slot_with_another_name_inherits_nothing(how: dict, tmp_path: Path, plugins: Plugins) -> None:
     resolved = load(tmp_path, plugins, *how.get("overrides", []), child=how.get("child", ""))
     assert resolved.algorithm.name == "grouped"
@@ -152,19 +150,17 @@ def test_saved_text_gives_the_same_recipe(tmp_path: Path, plugins: Plugins) -> N
     assert again.source_yaml == resolved.source_yaml
 
 
-def test_environment_is_read_but_not_kept(
-    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_is_read_but_not_kept(tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REASONRL_TEST_TOKEN", "canary")
     monkeypatch.setenv("REASONRL_TEST_ROWS", "12")
     child = (
         "output_dir: out-${oc.env:REASONRL_TEST_TOKEN}\ntask: {token: '${oc.env:REASONRL_TEST_TOKEN}'}\n"
-        "rollout: {rows: '${oc.env:REASONRL_TEST_ROWS}'}\nname: ${oc.env:REASONRL_TEST_UNSET,fallback}\n"
+        "rollout_backend: {rows: '${oc.env:REASONRL_TEST_ROWS}'}\nname: ${oc.env:REASONRL_TEST_UNSET,fallback}\n"
     )
     resolved = load(tmp_path, plugins, child=child)
     assert resolved.recipe.output_dir == "out-canary"
     assert resolved.task.config.token == "canary"
-    assert resolved.rollout.config.rows == 12
+    assert resolved.rollout_backend.config.rows == 12
     assert resolved.recipe.name == "fallback"
     assert "canary" not in resolved.source_yaml
     assert "${oc.env:REASONRL_TEST_TOKEN}" in resolved.source_yaml
@@ -182,15 +178,15 @@ def test_plain_form_shows_defaults_and_hides_the_environment(tmp_path: Path, plu
     assert plain["evaluation"]["suites"]["held_out"]["task"]["name"] == "toy"
 
 
-def test_check_accepts_an_engine_that_is_not_installed(tmp_path: Path, plugins: Plugins) -> None:
+def test_check_accepts_an_backend_that_is_not_installed(tmp_path: Path, plugins: Plugins) -> None:
     load(tmp_path, plugins)
-    resolved = check_recipe(tmp_path / "parent.yaml", ["rollout.name=absent"], plugins)
-    assert resolved.rollout.name == "absent"
+    resolved = check_recipe(tmp_path / "parent.yaml", ["rollout_backend.name=absent"], plugins)
+    assert resolved.rollout_backend.name == "absent"
 
 
 def test_sft_from_a_task_and_from_a_file(tmp_path: Path, plugins: Plugins) -> None:
     text = (
-        "name: base\nmodel: {name: toy-base, init: random}\nsft: {max_tokens: 100}\nrollout: {name: engine}\n"
+        "name: base\nmodel: {name: toy-base, init: random}\nsft: {max_tokens: 100}\nrollout_backend: {name: backend}\n"
     )
     (tmp_path / "task.yaml").write_text(text + "task: {name: toy}\n")
     from_task = load_recipe(tmp_path / "task.yaml", [], plugins)
@@ -232,7 +228,7 @@ def test_wrong_sft(line: str, expected: str, tmp_path: Path, plugins: Plugins) -
     line = line.replace("$FILE", str(tmp_path / "data.jsonl"))
     sft = "" if "sft:" in line else "sft: {max_tokens: 100}\n"
     (tmp_path / "r.yaml").write_text(
-        f"name: b\nmodel: {{name: toy-base}}\nrollout: {{name: engine}}\n{sft}{line}\n"
+        f"name: b\nmodel: {{name: toy-base}}\nrollout_backend: {{name: backend}}\n{sft}{line}\n"
     )
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is checked in full below
         load_recipe(tmp_path / "r.yaml", [], plugins)

@@ -129,9 +129,7 @@ def test_what_the_edits_do_not_know_is_right_all_the_same(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in load_plugins().specs("recipe")])
-def test_every_packaged_recipe_keeps_its_comments(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_packaged_recipe_keeps_its_comments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path(load_plugins().get("recipe", name).path)
     monkeypatch.setattr(module, "to_yaml", lambda data: pytest.fail("the comments would be lost"))

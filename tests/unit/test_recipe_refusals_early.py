@@ -22,7 +22,7 @@ name: r
 model: {name: toy-base}
 task: {name: toy}
 algorithm: {name: plain}
-rollout: {name: engine}
+rollout_backend: {name: backend}
 trainer: {steps: 1, prompts_per_step: 1}
 """
 
@@ -36,12 +36,10 @@ def changed(plugins: Plugins, kind: str, name: str, **fields: Any) -> None:
 
 @pytest.mark.parametrize("needed", [True, False])
 @pytest.mark.parametrize("given", [True, False])
-def test_an_algorithm_that_needs_the_samplers_log_probabilities(
-    needed: bool, given: bool, tmp_path: Path
-) -> None:
+def test_an_algorithm_that_needs_the_samplers_log_probabilities(needed: bool, given: bool, tmp_path: Path) -> None:
     plugins = load_plugins(files=["support.toy_plugin"], environ={"REASONRL_PLUGINS": ""})
     changed(plugins, "algorithm", "plain", needs=lambda config: Needs(rollout_logprobs=needed))
-    changed(plugins, "rollout", "engine", provides_logprobs=given)
+    changed(plugins, "rollout_backend", "backend", provides_logprobs=given)
     path = tmp_path / "r.yaml"
     path.write_text(RECIPE)
     if given or not needed:
@@ -50,8 +48,8 @@ def test_an_algorithm_that_needs_the_samplers_log_probabilities(
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, [], plugins)
     assert str(caught.value) == (
-        f"{path}:5: rollout.name: plain needs the sampler's log-probabilities, engine gives none; "
-        "choose another engine"
+        f"{path}:5: rollout_backend.name: plain needs the sampler's log-probabilities, backend gives none; "
+        "choose another backend"
     )
 
 

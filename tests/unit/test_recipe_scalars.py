@@ -176,9 +176,7 @@ def test_a_secret_is_not_told(tmp_path: Path) -> None:
 
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-NUMBERLIKE = st.from_regex(
-    r"[-+]?[0-9._:eExob]{1,6}|[-+]?\.?(inf|nan|NaN)|on|off|yes|no|true|False", fullmatch=True
-)
+NUMBERLIKE = st.from_regex(r"[-+]?[0-9._:eExob]{1,6}|[-+]?\.?(inf|nan|NaN)|on|off|yes|no|true|False", fullmatch=True)
 
 
 @patient
@@ -193,9 +191,7 @@ def test_what_is_accepted_is_what_python_reads(text: str, tmp_path_factory: pyte
         assert text.lower() in ("true", "false")
     elif isinstance(value, int | float):
         own = text.replace(".inf", "inf").replace(".nan", "nan").replace(".NaN", "nan")
-        python = (
-            float(own) if isinstance(value, float) else int(own, 0 if own.strip("+-")[1:2] in "xb" else 10)
-        )
+        python = float(own) if isinstance(value, float) else int(own, 0 if own.strip("+-")[1:2] in "xb" else 10)
         assert value == python or (math.isnan(value) and math.isnan(python))
 
 

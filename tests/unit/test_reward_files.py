@@ -71,9 +71,7 @@ def test_the_function_is_called_score_if_none_is_named(file: Path, tmp_path: Pat
 
 
 def test_it_may_run_in_a_process_of_its_own(file: Path, tmp_path: Path, plugins: Plugins) -> None:
-    spec = (
-        check(tmp_path, f"{{path: '{file}', isolation: process, timeout_s: 3}}", plugins).rewards["mine"].spec
-    )
+    spec = check(tmp_path, f"{{path: '{file}', isolation: process, timeout_s: 3}}", plugins).rewards["mine"].spec
     assert (spec.isolation, spec.timeout_s) == ("process", 3)
 
 
@@ -88,15 +86,13 @@ def test_it_may_run_in_a_process_of_its_own(file: Path, tmp_path: Path, plugins:
         ("{path: 'text.txt'}", r"rewards\.mine\.path must be FILE\.py:FUNCTION"),
         ("{path: 'x.py:not a name'}", r"rewards\.mine\.path must be FILE\.py:FUNCTION"),
         ("{path: 3}", r"rewards\.mine\.path must be text"),
-        ("{path: '%s', colour: 1}", r"rewards\.mine\.colour: unknown key for reward 'mine'"),
+        ("{path: '%s', color: 1}", r"rewards\.mine\.color: unknown key for reward 'mine'"),
         ("{path: '%s', sha256: abc}", r"rewards\.mine\.sha256: unknown key for reward 'mine'"),
         ("{path: '%s:rudde'}", r"path must name a function: .* has no 'rudde'; did you mean 'rude'\?"),
         ("{path: '%s:number'}", r"path must name a function: 'number' of .* is 3"),
     ],
 )
-def test_mistakes_are_one_line(
-    slot: str, expected: str, file: Path, tmp_path: Path, plugins: Plugins
-) -> None:
+def test_mistakes_are_one_line(slot: str, expected: str, file: Path, tmp_path: Path, plugins: Plugins) -> None:
     with pytest.raises(RecipeError, match=expected) as caught:
         check(tmp_path, slot.replace("%s", str(file)), plugins)
     assert "\n" not in str(caught.value)
@@ -148,9 +144,7 @@ def test_what_a_file_lacks_is_said_without_running_it(
 def test_names_that_are_taken(file: Path, tmp_path: Path, plugins: Plugins) -> None:
     taken = tmp_path / "random.py"
     taken.write_text(FUNCTION)
-    with pytest.raises(
-        RecipeError, match=r"random\.py, but Python has a module 'random' .*; rename the file"
-    ):
+    with pytest.raises(RecipeError, match=r"random\.py, but Python has a module 'random' .*; rename the file"):
         check(tmp_path, f"{{path: '{taken}'}}", plugins)
     (tmp_path / "below").mkdir()
     twin = tmp_path / "below" / file.name
@@ -214,9 +208,7 @@ def test_a_relative_path_is_where_you_start_or_beside_the_recipe(
 
     (there / "r.yaml").write_text(RECIPE % "{path: placed_reward.py}")
     assert found() == f"{there}/placed_reward.py:score"
-    with pytest.raises(
-        RecipeError, match=r"neither where you start"
-    ):  # an override is written where you start
+    with pytest.raises(RecipeError, match=r"neither where you start"):  # an override is written where you start
         found("rewards.mine.path=placed_reward.py:rude")
     (here / "placed_reward.py").write_text(FUNCTION)
     assert found() == f"{here}/placed_reward.py:score"

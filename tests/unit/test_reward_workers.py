@@ -68,9 +68,7 @@ def test_a_worker_has_a_session_of_its_own_and_no_torch() -> None:
         ("support.misbehaving:Nothing", PluginContractError, "factory raised AttributeError"),
     ],
 )
-def test_a_reward_that_cannot_be_built_is_refused_at_once(
-    factory: Any, error: type[Exception], message: str
-) -> None:
+def test_a_reward_that_cannot_be_built_is_refused_at_once(factory: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         isolated(factory=factory)
 
@@ -93,9 +91,7 @@ def test_limits_are_checked(limits: dict[str, Any], message: str) -> None:
 
 def test_a_recipe_may_isolate_a_reward(tmp_path: Path, tiny_model: Path) -> None:
     plugins = load_plugins(files=["support.faults_plugin"])
-    rewards = {
-        "flaky": {"weight": 2.0, "isolation": "process", "timeout_s": 7, "memory_mb": None, "fail_every": 3}
-    }
+    rewards = {"flaky": {"weight": 2.0, "isolation": "process", "timeout_s": 7, "memory_mb": None, "fail_every": 3}}
     resolved = load_recipe(recipe(tmp_path, tiny_model, rewards=rewards), (), plugins)
     spec = resolved.rewards["flaky"].spec
     assert (spec.isolation, spec.timeout_s, spec.memory_mb) == ("process", 7, None)
@@ -104,9 +100,7 @@ def test_a_recipe_may_isolate_a_reward(tmp_path: Path, tiny_model: Path) -> None
     plain = load_recipe(recipe(tmp_path, tiny_model), (), plugins)
     assert plain.rewards["flaky"].spec.isolation == "inline"
     assert "timeout_s" not in render_plain(plain)["rewards"]["flaky"]
-    with pytest.raises(
-        RecipeError, match=r"rewards\.flaky\.timeout_s: timeout_s must be a number of seconds"
-    ):
+    with pytest.raises(RecipeError, match=r"rewards\.flaky\.timeout_s: timeout_s must be a number of seconds"):
         load_recipe(recipe(tmp_path, tiny_model), ["rewards.flaky.timeout_s=-1"], plugins)
 
 

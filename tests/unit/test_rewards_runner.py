@@ -44,9 +44,7 @@ def test_numbers_of_any_kind_become_plain_floats(value: Any, total: float) -> No
     result = judged(value)
     assert result.total == total
     assert type(result.total) is float
-    assert {
-        type(v) for v in (*result.components.values(), *result.token_values, *result.metrics.values())
-    } == {float}
+    assert {type(v) for v in (*result.components.values(), *result.token_values, *result.metrics.values())} == {float}
     scored = runner(Judge(lambda problem, c: value)).score(ONE)
     assert json.loads(to_line(next(iter(transcript_records([scored])))))["reward"] == total
 
@@ -163,17 +161,13 @@ def test_an_aborted_completion_is_unscored_without_being_asked(reason: FinishRea
     assert [r.total for r in result.rewards] == [None, 1.0]
     assert result.rewards[0].reasons == {"a": reason.value}
     assert judge.asked == 1
-    of_group = runner(GroupJudge(lambda g: [1.0, 0.5])).score(
-        group([completion(reason=reason), completion()])
-    )
+    of_group = runner(GroupJudge(lambda g: [1.0, 0.5])).score(group([completion(reason=reason), completion()]))
     assert [r.total for r in of_group.rewards] == [None, 0.5]
 
 
 @pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.STOP_STRING, FinishReason.EOS])
 def test_other_endings_are_judged(reason: FinishReason) -> None:
-    assert (
-        runner(Judge(lambda problem, c: 1.0)).score(group([completion(reason=reason)])).rewards[0].total == 1
-    )
+    assert runner(Judge(lambda problem, c: 1.0)).score(group([completion(reason=reason)])).rewards[0].total == 1
 
 
 @pytest.mark.parametrize(
@@ -186,9 +180,7 @@ def test_a_group_reward_of_the_wrong_shape_leaves_the_whole_group_unscored(retur
 
 
 def test_a_group_reward_is_checked_completion_by_completion() -> None:
-    result = runner(GroupJudge(lambda g: (v for v in [0.5, None, float("nan"), "x"]))).score(
-        group([completion()] * 4)
-    )
+    result = runner(GroupJudge(lambda g: (v for v in [0.5, None, float("nan"), "x"]))).score(group([completion()] * 4))
     assert [r.total for r in result.rewards] == [0.5, None, None, None]
 
 
@@ -215,9 +207,7 @@ def test_a_reward_cannot_change_what_it_judges() -> None:
 
 
 def test_weights_multiply_totals_and_components_stay_unweighted() -> None:
-    both = (
-        runner(Judge(lambda p, c: 0.5), Judge(lambda p, c: 1.0), weights=(2.0, -0.25)).score(ONE).rewards[0]
-    )
+    both = runner(Judge(lambda p, c: 0.5), Judge(lambda p, c: 1.0), weights=(2.0, -0.25)).score(ONE).rewards[0]
     assert both.total == pytest.approx(0.75)
     assert both.components == {"a": 0.5, "b": 1.0}
 
@@ -249,9 +239,7 @@ def test_correct_is_the_top_of_the_range_unless_said() -> None:
 
 def test_the_first_reward_that_states_correct_and_answer_decides() -> None:
     silent = Judge(lambda p, c: 1.0)
-    wrong = Judge(
-        lambda p, c: Score(value=0.0, correct=False, answer="first", metrics={"n": 1.0}, reason="no")
-    )
+    wrong = Judge(lambda p, c: Score(value=0.0, correct=False, answer="first", metrics={"n": 1.0}, reason="no"))
     right = Judge(lambda p, c: Score(value=1.0, correct=True, answer="second", metrics={"n": 2.0}))
     result = runner(silent, wrong, right).score(ONE).rewards[0]
     assert result.correct is False
@@ -276,8 +264,6 @@ def test_a_factory_that_makes_no_reward_is_refused() -> None:
 
 
 def test_what_cannot_be_sent_to_a_worker_is_refused_with_the_cure() -> None:
-    spec = RewardSpec(
-        name="a", summary="a", factory=lambda c, x: Judge(lambda p, c: 1.0), isolation="process"
-    )
+    spec = RewardSpec(name="a", summary="a", factory=lambda c, x: Judge(lambda p, c: 1.0), isolation="process")
     with pytest.raises(PluginContractError, match=r"'a' in its own process.*pkg\.mod:Class"):
         RewardRunner.build({"a": Slot(spec)}, Direct(), RewardContext())

@@ -64,17 +64,13 @@ def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> N
 
 def test_a_parent_that_is_no_folder_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(
-        RecipeError, match=r"cannot create a run folder in .*file: .*file is no folder; choose"
-    ):
+    with pytest.raises(RecipeError, match=r"cannot create a run folder in .*file: .*file is no folder; choose"):
         make(tmp_path / "file" / "run")
     with pytest.raises(RecipeError, match="cannot create a run folder"):
         RunDir.create(output_dir=tmp_path / "file", name="r")
 
 
-def test_a_place_that_takes_no_folder_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_that_takes_no_folder_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.mkdir
 
     def refuse(self: Path, *args: Any, **options: Any) -> None:

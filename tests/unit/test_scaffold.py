@@ -52,9 +52,7 @@ def test_a_project_is_whole(kind: str, tmp_path: Path) -> None:
                 assert function.returns is not None, function.name
     for name in ("src/reasonrl_word_count/recipes/word_count_smoke.yaml", ".github/workflows/ci.yml"):
         assert isinstance(yaml.safe_load((folder / name).read_text()), dict)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["reasonrl-word-count"], (
-        "nothing half-made"
-    )
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["reasonrl-word-count"], "nothing half-made"
     for path in folder.rglob("*"):
         if path.is_file() and path.name != "ci.yml" and "models" not in path.parts:
             assert "$" not in path.read_text(), path
@@ -91,9 +89,7 @@ def test_a_task_and_its_reward_take_few_lines(tmp_path: Path) -> None:
     assert f"{lines} lines of code and TOML for a task and its reward" in readme
 
 
-@pytest.mark.parametrize(
-    "name", ["Word", "9lives", "", "a b", "a/b", "../up", "word\n", "-x", "word-", "x" * 41]
-)
+@pytest.mark.parametrize("name", ["Word", "9lives", "", "a b", "a/b", "../up", "word\n", "-x", "word-", "x" * 41])
 def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="expected lower-case letters") as caught:
         create(name, "task", tmp_path, PLUGINS)
@@ -108,7 +104,7 @@ def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
         ("countdown_tinyzero", "task", "reward 'countdown_tinyzero' is provided by"),
         ("countdown_tinyzero", "reward", "reward 'countdown_tinyzero' is provided by"),
         ("reasonrl-ppo", "algorithm", "algorithm 'ppo' is provided by"),
-        ("ppo", "rollout", r"plugin ppo \(reasonrl .*is installed; give another name"),
+        ("ppo", "rollout_backend", r"plugin ppo \(reasonrl .*is installed; give another name"),
         ("countdown-base", "model", r"model 'countdown-base' is provided by countdown \(reasonrl "),
         ("hf", "observer", r"plugin hf \(reasonrl .*is installed; give another name"),
     ],

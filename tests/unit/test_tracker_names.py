@@ -46,9 +46,7 @@ def test_a_missing_package_is_told_with_the_command(name: str, monkeypatch: pyte
 
 def test_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracker_problem([]) == ""
-    assert tracker_problem(["wanb"]).startswith(
-        "no tracker 'wanb'; did you mean 'wandb'? accelerate knows aim, "
-    )
+    assert tracker_problem(["wanb"]).startswith("no tracker 'wanb'; did you mean 'wandb'? accelerate knows aim, ")
     assert tracker_problem(["all"]).startswith("no tracker 'all'; accelerate knows aim, ")
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mine", Any)
     assert tracker_problem(["mine"]) == ""

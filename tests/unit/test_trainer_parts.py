@@ -91,9 +91,7 @@ def test_a_factor_is_never_zero_or_above_one(schedule: Any) -> None:
 
 def test_rollout_metrics_by_hand() -> None:
     first = ScoredGroup(
-        group=group(
-            [completion(range(4), reason=FinishReason.LENGTH), completion(range(2)), completion(range(3))]
-        ),
+        group=group([completion(range(4), reason=FinishReason.LENGTH), completion(range(2)), completion(range(3))]),
         rewards=(
             output(1.0, correct=True, metrics={"r/depth": 2.0}),
             output(0.0, correct=False),
@@ -139,9 +137,7 @@ def test_a_flat_group_teaches_nothing(totals: list[float | None], flat: bool) ->
 
 def test_the_gap_to_the_sampler_by_hand() -> None:
     rows = ScoredGroup(
-        group=group(
-            [completion((1, 2, 3), logprobs=(-1.0, -2.0, -math.inf)), completion((4,), logprobs=(-9.0,))]
-        ),
+        group=group([completion((1, 2, 3), logprobs=(-1.0, -2.0, -math.inf)), completion((4,), logprobs=(-9.0,))]),
         rewards=(output(1.0), output(None)),
     )
     batch = collate([rows], pad_id=0, device=torch.device("cpu"))

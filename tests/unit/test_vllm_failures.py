@@ -12,45 +12,46 @@ KNOWN = [
         "Available memory on node 0 (11.44/13.21 GiB) on kv cache allocation is less than requested memory for kv "
         "(1000.0 GiB). Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used by other "
         "processes.",
-        "a key-value cache of 1000.0 GiB does not fit, 11.44 GiB are free; lower rollout.kv_cache_gib",
+        "a key-value cache of 1000.0 GiB does not fit, 11.44 GiB are free; lower rollout_backend.kv_cache_gib",
     ),
     (
         "To serve at least one request with the model's max seq len (4096), (0.02 GiB KV cache is needed, which is "
         "larger than the available KV cache memory (0.01 GiB). Based on the available memory, the estimated maximum "
         "model length is 2432. Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU "
         "backend) or decreasing `max_model_len` when initializing the engine. See https://docs.vllm.ai for details.",
-        "a sequence of rollout.max_model_len 4096 tokens needs 0.02 GiB of key-value cache, there are 0.01; lower "
-        "rollout.max_model_len to 2432, or raise rollout.gpu_memory_utilization, which is 0.4",
+        "a sequence of rollout_backend.max_model_len 4096 tokens needs 0.02 GiB of key-value cache, there are 0.01; "
+        "lower rollout_backend.max_model_len to 2432, or raise rollout_backend.gpu_memory_utilization, which is 0.4",
     ),
     (
         "No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the "
         "engine (this flag also controls CPU memory reservation on the CPU backend, despite its name).",
-        "there is no room for a key-value cache beside the model; raise rollout.gpu_memory_utilization, which is 0.4",
+        "there is no room for a key-value cache beside the model; raise "
+        "rollout_backend.gpu_memory_utilization, which is 0.4",
     ),
     (
         "Free memory on device cuda:0 (20.1/79.25 GiB) on startup is less than desired GPU memory utilization (0.4, "
         "31.7 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
-        "rollout.gpu_memory_utilization 0.4 is 31.7 GiB, 20.1 of the GPU's 79.25 GiB are free; lower it, or end what "
-        "else uses the GPU",
+        "rollout_backend.gpu_memory_utilization 0.4 is 31.7 GiB, 20.1 of the GPU's 79.25 GiB are free; lower it, "
+        "or end what else uses the GPU",
     ),
     (
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.25 GiB",
-        "the GPU's memory is full; lower rollout.gpu_memory_utilization, which is 0.4, or rollout.max_num_seqs, "
-        "which is 256",
+        "the GPU's memory is full; lower rollout_backend.gpu_memory_utilization, which is 0.4, or "
+        "rollout_backend.max_num_seqs, which is 256",
     ),
     (
         "User-specified max_model_len (8192) is greater than the derived max_model_len (max_position_embeddings=4096 "
         "or model_max_length=None in model's config.json). To allow overriding this maximum, set the env var",
-        "rollout.max_model_len is 8192, the model's context is 4096; lower it or leave it out",
+        "rollout_backend.max_model_len is 8192, the model's context is 4096; lower it or leave it out",
     ),
     (
         "Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0",
-        "its CPU build knows no attention heads of 16 dimensions; set rollout.name to hf",
+        "its CPU build knows no attention heads of 16 dimensions; set rollout_backend.name to hf",
     ),
     (
         "1 validation error for ModelConfig Value error, The repository /tmp/x contains custom code which must be "
         "executed to correctly load the model.",
-        "the model has code of its own, which vLLM's one is not made for; set rollout.name to hf",
+        "the model has code of its own, which vLLM's one is not made for; set rollout_backend.name to hf",
     ),
     (
         "token_id(s) [50256] in stop_token_ids contain out-of-vocab token ids. Vocabulary size: 770 "
@@ -68,9 +69,9 @@ def test_known_failures_name_our_options(words: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("config", "on_gpu", "option"),
     [
-        (VLLMConfig(), True, "rollout.gpu_memory_utilization, which is 0.4"),
-        (VLLMConfig(kv_cache_gib=2.5), True, "rollout.kv_cache_gib, which is 2.5"),
-        (VLLMConfig(), False, "rollout.kv_cache_gib, which is 1"),
+        (VLLMConfig(), True, "rollout_backend.gpu_memory_utilization, which is 0.4"),
+        (VLLMConfig(kv_cache_gib=2.5), True, "rollout_backend.kv_cache_gib, which is 2.5"),
+        (VLLMConfig(), False, "rollout_backend.kv_cache_gib, which is 1"),
     ],
 )
 def test_a_small_cache_names_the_option_that_sets_it(config: VLLMConfig, on_gpu: bool, option: str) -> None:

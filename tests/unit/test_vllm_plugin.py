@@ -40,10 +40,10 @@ def test_without_vllm_the_engine_is_unavailable_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    wanted = "rollout 'vllm' is unavailable here: no module vllm; `pip install -e '.[vllm]'` in the clone"
-    checked = cli("recipes", "check", "countdown_grpo", "rollout.name=vllm")
+    wanted = "rollout_backend 'vllm' is unavailable here: no module vllm; `pip install -e '.[vllm]'` in the clone"
+    checked = cli("recipes", "check", "countdown_grpo", "rollout_backend.name=vllm")
     assert (checked.exit_code, wanted in " ".join(checked.output.split())) == (0, True), checked.output
-    refused = cli("train", "countdown_grpo", "rollout.name=vllm")
+    refused = cli("train", "countdown_grpo", "rollout_backend.name=vllm")
     assert (refused.exit_code, wanted in refused.output) == (2, True), refused.output
 
 
@@ -53,9 +53,7 @@ def test_a_version_out_of_range_is_named(found: str, is_known: bool, monkeypatch
     if is_known:
         assert engine.check_version() == found
     else:
-        with pytest.raises(
-            RolloutError, match=r"vllm 0\.33\.0 is installed, .*pip install 'vllm<0\.33,>=0\.32'"
-        ):
+        with pytest.raises(RolloutError, match=r"vllm 0\.33\.0 is installed, .*pip install 'vllm<0\.33,>=0\.32'"):
             engine.check_version()
 
 
@@ -100,13 +98,18 @@ def context_of(**config: int) -> Any:
 @pytest.mark.parametrize(
     ("option", "shape", "processes", "message"),
     [
-        ({"max_model_len": 40}, {}, 1, "need 60 tokens, rollout.max_model_len is 40; raise it"),
-        ({"max_model_len": 100}, {}, 1, "rollout.max_model_len is 100, the model's context is 64; lower it"),
+        ({"max_model_len": 40}, {}, 1, "need 60 tokens, rollout_backend.max_model_len is 40; raise it"),
+        (
+            {"max_model_len": 100},
+            {},
+            1,
+            "rollout_backend.max_model_len is 100, the model's context is 64; lower it",
+        ),
         (
             {"tensor_parallel_size": 4},
             {},
             2,
-            "vllm: rollout.tensor_parallel_size is 4, the run has 2 processes; "
+            "vllm: rollout_backend.tensor_parallel_size is 4, the run has 2 processes; "
             "start it with accelerate launch --num_processes 4",
         ),
         ({"tensor_parallel_size": 2}, {}, 1, "the run has 1 process; start it with accelerate launch --num_"),
@@ -152,11 +155,9 @@ def test_options_that_fit_the_run_are_taken(spread: int, heads: int, shared: int
     check_options(VLLMConfig(max_model_len=60, tensor_parallel_size=spread), context, processes)
 
 
-def test_neighbouring_seeds_share_no_samples() -> None:
+def test_neighboring_seeds_share_no_samples() -> None:
     """The engine adds the sample's number to the seed that it is given."""
-    seeds = [
-        sampling_options(request((1,), SamplingParams(), seed=s), (1,))["seed"] for s in (1, 2, 3, 2**64 - 1)
-    ]
+    seeds = [sampling_options(request((1,), SamplingParams(), seed=s), (1,))["seed"] for s in (1, 2, 3, 2**64 - 1)]
     assert all(abs(a - b) > 1000 for i, a in enumerate(seeds) for b in seeds[:i])
     assert all(0 <= seed < 2**62 for seed in seeds)
 

@@ -140,10 +140,7 @@ def test_another_model_is_named(script: Script, context: RolloutContext, tmp_pat
     other = tiny_model_folder(tmp_path / "other", hidden=64)
     script.config = server_config(str(other))
     text = refusal(script.url, context)
-    assert (
-        f"another model, {other}: its hidden_size is 64, the policy's 32; start it with {context.model_path}"
-        in text
-    )
+    assert f"another model, {other}: its hidden_size is 64, the policy's 32; start it with {context.model_path}" in text
 
 
 def test_a_model_that_only_the_server_sees_is_not_compared(

@@ -56,9 +56,7 @@ def test_it_works_inside_a_running_event_loop(script: Script) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_server_that_comes_back_is_asked_again(
-    script: Script, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_comes_back_is_asked_again(script: Script, status: int, caplog: pytest.LogCaptureFixture) -> None:
     """Soon, and every time that it goes away is told once."""
     busy, well = refuses(status, "busy"), lambda body: (200, "well")
     replies = [busy, busy, well, busy, well]
@@ -71,9 +69,7 @@ def test_a_server_that_comes_back_is_asked_again(
     assert time.monotonic() - began < 5
 
 
-def test_a_server_that_hangs_with_a_dead_engine_is_given_up(
-    script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_hangs_with_a_dead_engine_is_given_up(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps the connection open and answers nothing, but what asks for its health."""
     monkeypatch.setattr(client_module, "WATCH_S", 0.02)
     over = threading.Event()
@@ -161,7 +157,7 @@ def test_an_answer_that_takes_too_long_ends_the_waiting(script: Script) -> None:
     ended = threading.Event()
     script.routes[PATH] = lambda body: (200, ended.wait(20))
     with client(script.url, timeout_s=0.3, retry_s=5) as asked:
-        with pytest.raises(RolloutError, match=r"no answer .* within 0.3 s; .* rollout.timeout_s"):
+        with pytest.raises(RolloutError, match=r"no answer .* within 0.3 s; .* rollout_backend.timeout_s"):
             asked.post(PATH)
         ended.set()
 

@@ -64,9 +64,7 @@ def opened() -> Iterator[list[ServerEngine]]:
 
 
 @pytest.fixture
-def engine(
-    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
-) -> ServerEngine:
+def engine(script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path) -> ServerEngine:
     return make(script, context, opened, tmp_path)
 
 
@@ -168,18 +166,14 @@ def test_tokens_that_do_not_say_their_weights_are_not_taken(script: Script, engi
         engine.generate([(3,)], [{}])
 
 
-def test_a_completion_that_was_broken_off_before_its_first_token_is_read(
-    script: Script, engine: ServerEngine
-) -> None:
+def test_a_completion_that_was_broken_off_before_its_first_token_is_read(script: Script, engine: ServerEngine) -> None:
     engine.load_weights(weights("a"), 1)
     nothing = {**choice(0, [], "", finished="abort"), "weight_versions": None}
     script.routes["/inference/v1/generate"] = lambda body: (200, {"choices": [nothing]})
     assert engine.generate([(3,)], [{}])[0][0].finished == "abort"
 
 
-@pytest.mark.parametrize(
-    "body", [None, {}, {"choices": [{}]}, {"choices": "x"}, [], {"choices": [{"index": 0}]}]
-)
+@pytest.mark.parametrize("body", [None, {}, {"choices": [{}]}, {"choices": "x"}, [], {"choices": [{"index": 0}]}])
 def test_an_answer_in_another_form_is_one_line(body: Any, script: Script, engine: ServerEngine) -> None:
     engine.load_weights(weights("a"), 1)
     script.routes["/inference/v1/generate"] = lambda _: (200, body)
@@ -319,7 +313,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
 ) -> None:
     left = iter(weights("a"))
-    with pytest.raises(RolloutError, match=r"cannot write the weights to .*missing.*; set rollout.sync_dir"):
+    with pytest.raises(RolloutError, match=r"cannot write the weights to .*missing.*; set rollout_backend.sync_dir"):
         make(script, context, opened, tmp_path / "missing").load_weights(left, 1)
     assert list(left) == []
 
@@ -328,7 +322,7 @@ def test_a_folder_without_room_is_named(script: Script, engine: ServerEngine, tm
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
     try:
-        with pytest.raises(RolloutError, match=r"cannot write the weights to .*; set rollout.sync_dir"):
+        with pytest.raises(RolloutError, match=r"cannot write the weights to .*; set rollout_backend.sync_dir"):
             engine.load_weights(weights("a"), 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -92,9 +92,7 @@ def test_other_weights_than_announced_are_an_error(
         transfer.send([("a", torch.zeros(2, 3))])
 
 
-def test_a_server_that_refuses_is_named(
-    script: Script, client: Client, sent: list[list[tuple[str, Tensor]]]
-) -> None:
+def test_a_server_that_refuses_is_named(script: Script, client: Client, sent: list[list[tuple[str, Tensor]]]) -> None:
     script.routes["/start_weight_update"] = refuses(500, "already active")
     with pytest.raises(RolloutError, match="/start_weight_update refused: 500 already active"):
         NCCLTransfer(client, dtype=torch.float32, device=CPU).send(weights(1.0))

@@ -15,7 +15,7 @@ OPENS = TURNS + "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}
 WAITS = TURNS + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 INSIDE, WHOLE = "so it is\n</think>\\boxed{2}", "<think>so it is\n</think>\\boxed{2}"
 
-ENGINE = f"""
+SAYS = f"""
 from reasonrl import hookimpl
 from reasonrl.testing import scripted_spec
 
@@ -30,19 +30,17 @@ def reasonrl_rollout_backends():
     [(OPENS, INSIDE, "process"), (WAITS, WHOLE, "inline")],
     ids=["opens", "waits"],
 )
-def test_the_form_that_the_template_asks_for_is_paid(
-    tmp_path: Path, template: str, right: str, isolation: str
-) -> None:
+def test_the_form_that_the_template_asks_for_is_paid(tmp_path: Path, template: str, right: str, isolation: str) -> None:
     model = tiny_model_folder(tmp_path / "model")
     (model / "chat_template.jinja").write_text(template, encoding="utf-8")
-    (tmp_path / "says.py").write_text(ENGINE, encoding="utf-8")
+    (tmp_path / "says.py").write_text(SAYS, encoding="utf-8")
     recipe = {
         "name": "form",
         "model": {"path": "model"},
         "task": {"name": "math", "template": "chat"},
         "rewards": {"think_format": {"isolation": isolation}},
         "algorithm": {"name": "grpo"},
-        "rollout": {"name": "says"},
+        "rollout_backend": {"name": "says"},
         "sampling": {"group_size": 2, "max_prompt_tokens": 1500, "max_completion_tokens": 64},
         "trainer": {"steps": 1, "prompts_per_step": 1},
     }

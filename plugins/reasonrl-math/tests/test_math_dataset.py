@@ -19,9 +19,7 @@ def make(**options: Any) -> MathTask:
 
 
 def write(path: Path, *rows: Any) -> str:
-    path.write_text(
-        "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8"
-    )
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
     return str(path)
 
 
@@ -111,17 +109,13 @@ def test_each_file_is_accounted_for(tmp_path: Path) -> None:
     first, second = make(path=train, eval_path=held_out).data_summary()
     assert (first.kept, first.dropped["held out"], first.rows) == ({"train": 6}, 3, 9)
     assert (second.kept, second.dropped["repeated"], second.rows) == ({"eval": 3}, 3, 6)
-    with pytest.raises(
-        RecipeError, match=r"a\.jsonl: 9 rows read, 0 kept .*9 held out.*no problem to train on"
-    ):
+    with pytest.raises(RecipeError, match=r"a\.jsonl: 9 rows read, 0 kept .*9 held out.*no problem to train on"):
         make(path=train, eval_path=train)
 
 
 def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", *({"question": f"{i}?", "answer": i} for i in range(9)))
-    held_out = write(
-        tmp_path / "b.jsonl", *({"question": f"{i} ?".replace(" ", ""), "answer": i} for i in range(3))
-    )
+    held_out = write(tmp_path / "b.jsonl", *({"question": f"{i} ?".replace(" ", ""), "answer": i} for i in range(3)))
     task = make(path=train, eval_path=held_out)
     assert (task.size("train"), task.size("eval")) == (6, 3)
 

@@ -35,9 +35,7 @@ def write(folder: Path, answers: list[Any], *, problem: str = "question", soluti
 def infos(folder: Path, answers: list[Any], **options: Any) -> dict[str, dict[str, Any]]:
     """``info`` of each problem by its answer."""
     task = MathTask(MathConfig(path=write(folder, answers), **options), TaskContext(seed=0))
-    problems = [
-        task.problem(split, index) for split in ("train", "eval") for index in range(task.size(split))
-    ]
+    problems = [task.problem(split, index) for split in ("train", "eval") for index in range(task.size(split))]
     return {problem.info["answer"]: dict(problem.info) for problem in problems}
 
 
@@ -65,9 +63,7 @@ def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
         ("\\boxed{1} is wrong\n#### 2", "2", "\\boxed{1} is wrong"),
     ],
 )
-def test_where_the_answer_stands_in_its_column(
-    column: Any, answer: str, solution: str, tmp_path: Path
-) -> None:
+def test_where_the_answer_stands_in_its_column(column: Any, answer: str, solution: str, tmp_path: Path) -> None:
     found = infos(tmp_path, [column])[answer]
     assert (found["answer"], found["solution"]) == (answer, solution)
 
@@ -107,26 +103,20 @@ def test_what_cannot_be_read_is_dropped_and_counted(tmp_path: Path) -> None:
     (summary,) = task.data_summary()
     assert (summary.rows, sum(summary.kept.values())) == (33, 30)
     (reason,) = [text for text, count in summary.dropped.items() if count == 3]
-    assert reason.startswith(
-        f"unreadable, first {tmp_path}/x.jsonl:31: the answer '\\\\sum_n n' cannot be read"
-    )
+    assert reason.startswith(f"unreadable, first {tmp_path}/x.jsonl:31: the answer '\\\\sum_n n' cannot be read")
     assert "cannot read \\sum" in str(summary)
 
 
 def test_or_it_is_an_error_that_names_the_row(tmp_path: Path) -> None:
     path = write(tmp_path, [1, 2, "\\frac{1}{0}"])
-    with pytest.raises(
-        RecipeError, match=r"x\.jsonl:3: the answer .* cannot be read: a division by zero; .*=drop"
-    ):
+    with pytest.raises(RecipeError, match=r"x\.jsonl:3: the answer .* cannot be read: a division by zero; .*=drop"):
         MathTask(MathConfig(path=path, unreadable="error"), TaskContext(seed=0))
     with pytest.raises(ValueError, match="unreadable must be one of drop, error, got 'skip'"):
         MathConfig(unreadable="skip")
 
 
 def test_a_file_without_a_readable_answer_says_why(tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"0 kept .*3 unreadable, first .*x\.jsonl:1: .*no problem to train on"
-    ):
+    with pytest.raises(RecipeError, match=r"0 kept .*3 unreadable, first .*x\.jsonl:1: .*no problem to train on"):
         infos(tmp_path, ["\\qqq{", "\\qqq{", "\\qqq{"])
 
 
@@ -143,9 +133,7 @@ def test_the_command_line_shows_it_all(tmp_path: Path) -> None:
     answers = [f"Hence it is $\\boxed{{{i}/3}}$." for i in range(30)]
     write(tmp_path, [*answers, "\\boxed{\\sum_n n}"], problem="problem", solution="solution")
     (tmp_path / "known.yaml").write_text(RECIPE, encoding="utf-8")
-    preview = command(
-        tmp_path, "tasks", "preview", "math", "path=x.jsonl", "question=problem", "answer=solution"
-    )
+    preview = command(tmp_path, "tasks", "preview", "math", "path=x.jsonl", "question=problem", "answer=solution")
     assert preview.returncode == 0, preview.stderr
     assert '"read_as": "a fraction"' in preview.stdout
     assert preview.stdout.count("reward of the reference: 1.0") == 3
@@ -154,9 +142,7 @@ def test_the_command_line_shows_it_all(tmp_path: Path) -> None:
     assert check.returncode == 0, check.stderr
     said = " ".join(check.stdout.split())
     assert "31 rows read, 30 kept" in said
-    assert (
-        "1 unreadable, first x.jsonl:31: the answer '\\\\sum_n n' cannot be read: cannot read \\sum" in said
-    )
+    assert "1 unreadable, first x.jsonl:31: the answer '\\\\sum_n n' cannot be read: cannot read \\sum" in said
     refused = command(tmp_path, "recipes", "check", "known.yaml", "task.unreadable=error")
     assert refused.returncode == 2
     assert "x.jsonl:31: the answer" in refused.stderr

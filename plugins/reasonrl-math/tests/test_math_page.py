@@ -39,9 +39,7 @@ def test_a_shown_recipe_is_accepted(title: str, tmp_path: Path) -> None:
 
 def compared() -> list[tuple[str, str, bool]]:
     """(known answer, answer, right) of every cell of the table that explains how answers are compared."""
-    section = (
-        PAGE.read_text(encoding="utf-8").partition("## How answers are compared")[2].partition("\n## ")[0]
-    )
+    section = PAGE.read_text(encoding="utf-8").partition("## How answers are compared")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("| `")]
     return [
         (CODE.findall(known)[0], answer, is_right)

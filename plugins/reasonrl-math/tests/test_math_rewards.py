@@ -43,10 +43,7 @@ def test_equal_values_are_right(known: str, answer: str) -> None:
 @pytest.mark.parametrize(
     ("known", "answer"),
     [
-        *(
-            ("18", a)
-            for a in ("19", "", "x", "\\text{eighteen}", "}{", "9^{9^{9}}", "__import__('os')", "17=18")
-        ),
+        *(("18", a) for a in ("19", "", "x", "\\text{eighteen}", "}{", "9^{9^{9}}", "__import__('os')", "17=18")),
         ("\\frac{1}{2004!}", "\\frac{1}{2006!}"),
         ("5", "2=5"),
         ("1/3", "0.333333"),

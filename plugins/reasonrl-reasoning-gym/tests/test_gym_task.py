@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reasonrl import Completion, FinishReason, Problem, RewardContext, Score, Split, TaskContext
-from reasonrl_reasoning_gym.catalogue import dataset_names
+from reasonrl_reasoning_gym.catalog import dataset_names
 from reasonrl_reasoning_gym.config import DatasetConfig, ReasoningGymConfig, ReasoningGymRewardConfig
 from reasonrl_reasoning_gym.guard import GUARDED
 from reasonrl_reasoning_gym.rewards import ReasoningGymReward

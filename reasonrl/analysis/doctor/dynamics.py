@@ -52,8 +52,7 @@ def check_updates(run: RunRecords) -> Iterator[Finding]:
         severity="error" if gave_up else "warning",
         check="updates",
         message=f"{total:.0f} updates were left out because something was not finite ({what})",
-        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; "
-        "look for rewards that are no numbers",
+        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; look for rewards that are no numbers",
         step=min([step for step, _ in bad] + list(causes.values())),
     )
 
@@ -127,7 +126,7 @@ def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
             check="stale-weights",
             message=f"sampler and trainer differ by {curve.last:.2g} nats a token, limit {limit:g}: stale weights, or "
             "other arithmetic",
-            remedy="if it grows from step to step, the engine of `rollout` does not take the new weights; if it is "
+            remedy="if it grows from step to step, the rollout backend does not take the new weights; if it is "
             "level, use one precision for both (`model.dtype`)",
             step=since,
         )
@@ -143,7 +142,7 @@ def _wrong_version(run: RunRecords) -> Iterator[Finding]:
                 severity="warning",
                 check="stale-weights",
                 message=f"completions of step {step} were written by policy version {written}, not by {newest:.0f}",
-                remedy="the engine of `rollout` did not take the weights of the last update: report it to its plugin",
+                remedy="the rollout backend did not take the weights of the last update: report it to its plugin",
                 step=step,
             )
             return
@@ -227,7 +226,7 @@ def check_throughput(run: RunRecords) -> Iterator[Finding]:
                 check="throughput",
                 message=f"{what} went from {best:.0f} to {curve.last:.0f} tokens/s",
                 remedy="look for another program on the machine, a hot processor or full memory; lower "
-                "`rollout.max_batch_rows` or `trainer.max_tokens_per_microbatch` if memory is full",
+                "`rollout_backend.max_batch_rows` or `trainer.max_tokens_per_microbatch` if memory is full",
                 step=since,
             )
             return

@@ -30,9 +30,7 @@ def check_folder(run: RunRecords) -> Iterator[Finding]:
             message="recipe.yaml is missing, so the run cannot be resumed or repeated",
             remedy="write the recipe there again; `recipe` in run.json has every value that was in force",
         )
-    if "metrics.jsonl" in run.missing and (
-        any(run.checkpoints) or _steps_claimed(run)
-    ):  # step 0 has no metrics
+    if "metrics.jsonl" in run.missing and (any(run.checkpoints) or _steps_claimed(run)):  # step 0 has no metrics
         yield Finding(
             severity="error",
             check="folder",
@@ -80,7 +78,7 @@ def _stuck(run: RunRecords) -> Iterator[Finding]:
             check="state",
             message=f"the run holds its lock but has finished no step for {silent_s / 60:.0f} minutes; "
             f"a step took {usual.last:.1f} s",
-            remedy="look at its processes: a reward or the engine may hang; end it with Ctrl-C and resume it",
+            remedy="look at its processes: a reward or the backend may hang; end it with Ctrl-C and resume it",
             step=run.last_step,
         )
 
@@ -89,9 +87,7 @@ def check_metrics(run: RunRecords) -> Iterator[Finding]:
     steps = [step for _, step, _ in run.metrics.lines]
     if run.metrics.unreadable:
         yield _of_metrics(f"damaged lines: {_some(run.metrics.unreadable)}", run.metrics.unreadable[0])
-    if twice := sorted(
-        {step for step in steps if steps.count(step) > 1} if len(set(steps)) < len(steps) else []
-    ):
+    if twice := sorted({step for step in steps if steps.count(step) > 1} if len(set(steps)) < len(steps) else []):
         yield _of_metrics(f"steps that stand there more than once: {_some(twice)}", twice[0])
     if back := [b for a, b in pairwise(steps) if b < a]:
         yield _of_metrics(f"steps that follow a later one: {_some(back)}", back[0])
@@ -107,9 +103,7 @@ def check_metrics(run: RunRecords) -> Iterator[Finding]:
         )
     claimed = _steps_claimed(run)
     if run.state != "running" and claimed > run.last_step and "metrics.jsonl" not in run.missing:
-        yield _of_metrics(
-            f"summary.json counts {claimed} steps, metrics.jsonl ends at {run.last_step}", run.last_step
-        )
+        yield _of_metrics(f"summary.json counts {claimed} steps, metrics.jsonl ends at {run.last_step}", run.last_step)
 
 
 def _steps_claimed(run: RunRecords) -> int:
@@ -167,9 +161,7 @@ def check_checkpoints(run: RunRecords) -> Iterator[Finding]:
 
 def _damaged(step: int, problem: str, intact: list[int]) -> Finding:
     if intact:
-        remedy = (
-            f"do not use this model; step {max(intact)} is intact and `reasonrl resume` goes on from there"
-        )
+        remedy = f"do not use this model; step {max(intact)} is intact and `reasonrl resume` goes on from there"
     else:
         remedy = "no checkpoint of this run is intact: restore the folder from a copy, or start again"
     return Finding(

@@ -160,9 +160,7 @@ def is_locked(run_dir: Path) -> bool | None:
 def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
     """``run.json``, the mark of a run folder. One that is damaged is a problem if the rest is a run's."""
     if not path.is_dir():
-        raise RecipeError(
-            f"{path} is no run folder: {'it is a file' if path.exists() else 'it does not exist'}"
-        )
+        raise RecipeError(f"{path} is no run folder: {'it is a file' if path.exists() else 'it does not exist'}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise RecipeError(f"{path} cannot be read: permission denied")
     manifest = _read_object(path / "run.json", problems)

@@ -65,9 +65,7 @@ def value_coef(lab: Lab, kind: str) -> None:
 def gamma_and_lam(lab: Lab, kind: str) -> None:
     """With values of 0, as at first, either discounts the reward of the last token."""
     whole = lab.run("ppo").values("critic/returns/mean")[0]
-    discounted = [
-        lab.run("ppo", f"algorithm.{key}=0.5").values("critic/returns/mean")[0] for key in ("gamma", "lam")
-    ]
+    discounted = [lab.run("ppo", f"algorithm.{key}=0.5").values("critic/returns/mean")[0] for key in ("gamma", "lam")]
     assert whole > 0.0
     assert np.isclose(discounted[0], discounted[1], rtol=1e-5)
     assert discounted[0] < 0.5 * whole
@@ -103,9 +101,7 @@ def kl_placement(lab: Lab, kind: str) -> None:
 @effect("normalization", of=GRPO)
 def normalization(lab: Lab, kind: str) -> None:
     """Advantages of a group add up to 0 over completions, and over tokens only if all are of one length."""
-    token, sequence = (
-        lab.run("train", *UNEVEN, f"algorithm.normalization={n}") for n in ("token", "sequence")
-    )
+    token, sequence = (lab.run("train", *UNEVEN, f"algorithm.normalization={n}") for n in ("token", "sequence"))
     assert abs(sequence.values("loss/policy")[0]) < 1e-5
     assert abs(token.values("loss/policy")[0]) > 1e-3
 
@@ -126,7 +122,5 @@ def kl_coef_grpo(lab: Lab, kind: str) -> None:
 
 @effect("kl_estimator", of=GRPO)
 def kl_estimator(lab: Lab, kind: str) -> None:
-    ways = [
-        lab.run("train", *TWICE, "algorithm.kl_coef=1.0", f"algorithm.kl_estimator={k}") for k in ("k2", "k3")
-    ]
+    ways = [lab.run("train", *TWICE, "algorithm.kl_coef=1.0", f"algorithm.kl_estimator={k}") for k in ("k2", "k3")]
     assert distance(ways[0].weights(), ways[1].weights()) > 1e-4

@@ -13,9 +13,7 @@ COUNTDOWN = ("task.countdown",)
 def ranges(lab: Lab, kind: str) -> None:
     """Every bound is reached and none is passed."""
     amounts = "min_numbers=2", "max_numbers=5"
-    problems = _preview(
-        lab, *amounts, "min_number=10", "max_number=14", "min_target=20", "max_target=26", n=120
-    )
+    problems = _preview(lab, *amounts, "min_number=10", "max_number=14", "min_target=20", "max_target=26", n=120)
     assert {len(p["numbers"]) for p in problems} == {2, 3, 4, 5}
     assert {n for p in problems for n in p["numbers"]} == set(range(10, 15))
     assert {p["target"] for p in problems} == set(range(20, 27))
@@ -47,9 +45,7 @@ def columns(lab: Lab, kind: str) -> None:
 
 @effect("template", of=COUNTDOWN)
 def template(lab: Lab, kind: str) -> None:
-    base, chat, compact = (
-        _records(lab, f"template={t}", n=1)[0]["prompt"] for t in ("base", "chat", "compact")
-    )
+    base, chat, compact = (_records(lab, f"template={t}", n=1)[0]["prompt"] for t in ("base", "chat", "compact"))
     assert isinstance(base, str)
     assert "<think>" in base
     assert isinstance(chat, list)
@@ -63,9 +59,7 @@ def demonstrations(lab: Lab, kind: str) -> None:
     assert sum(_lengths(lab, "mean_attempts: 8.0")) > 1.5 * sum(short)
     patient = _lengths(lab, "mean_attempts: 1.0, patient_frac: 1.0, patient_attempts: 8")
     assert sum(patient) > 1.5 * sum(short)
-    assert sum(_lengths(lab, "mean_attempts: 1.0, patient_frac: 1.0, patient_attempts: 16")) > 1.2 * sum(
-        patient
-    )
+    assert sum(_lengths(lab, "mean_attempts: 1.0, patient_frac: 1.0, patient_attempts: 16")) > 1.2 * sum(patient)
     aimed = _lengths(lab, "mean_attempts: 1.0, aimed_frac: 1.0")
     assert sum(aimed) > sum(short)
 

@@ -119,8 +119,7 @@ def lora_rank(lab: Lab, kind: str) -> None:
 def lora_alpha(lab: Lab, kind: str) -> None:
     """The first step moves the adapters alike; alpha scales what that does to the weights."""
     moved = [
-        distance(lab.run(kind, f"model.lora={{rank: 4, alpha: {alpha}}}").weights(1), lab.start())
-        for alpha in (4, 40)
+        distance(lab.run(kind, f"model.lora={{rank: 4, alpha: {alpha}}}").weights(1), lab.start()) for alpha in (4, 40)
     ]
     assert np.isclose(moved[1], 10 * moved[0], rtol=0.05)
 

@@ -21,8 +21,7 @@ def name(lab: Lab, kind: str) -> None:
 def learning_rate(lab: Lab, kind: str) -> None:
     """Adam's first step is as long as the rate."""
     moved = [
-        distance(lab.run(kind, f"optimizer.learning_rate={rate}").weights(1), lab.start())
-        for rate in (1e-4, 1e-3)
+        distance(lab.run(kind, f"optimizer.learning_rate={rate}").weights(1), lab.start()) for rate in (1e-4, 1e-3)
     ]
     assert np.isclose(moved[1], 10 * moved[0], rtol=0.05)
 

@@ -60,9 +60,7 @@ def overlong_prompts(lab: Lab, kind: str) -> None:
 @effect("sampling.max_completion_tokens", of=BOTH)
 def max_completion_tokens(lab: Lab, kind: str) -> None:
     for limit in (3, 6):
-        run = lab.run(
-            kind, f"sampling.max_completion_tokens={limit}", *(["task.words=1"] if kind == "sft" else [])
-        )
+        run = lab.run(kind, f"sampling.max_completion_tokens={limit}", *(["task.words=1"] if kind == "sft" else []))
         assert max(record["completion_tokens"] for record in run.evaluation()) == limit
         assert {r["finish_reason"] for r in run.evaluation() if r["completion_tokens"] == limit} >= {"length"}
 

@@ -51,9 +51,9 @@ def algorithm(lab: Lab, kind: str) -> None:
     assert lab.run("ppo").manifest["recipe"]["algorithm"]["name"] == "ppo"
 
 
-@effect("rollout", of=("train", "sft"))
+@effect("rollout_backend", of=("train", "sft"))
 def rollout(lab: Lab, kind: str) -> None:
-    """The engine that is named samples; one that is not installed is named with what to install."""
-    run = lab.run(kind, "rollout.max_batch_rows=1")
+    """The backend that is named samples; one that is not installed is named with what to install."""
+    run = lab.run(kind, "rollout_backend.max_batch_rows=1")
     assert run.probe["sampling_calls"] > lab.run(kind).probe["sampling_calls"]
-    assert "vllm" in lab.refused(kind, "rollout={name: vllm}")
+    assert "vllm" in lab.refused(kind, "rollout_backend={name: vllm}")

@@ -12,20 +12,14 @@ class MathConfig:
 
     path: str = field(
         default="",
-        metadata={
-            "help": "hub name, or .jsonl, .json, .csv or .parquet file; '' = a few examples that come along"
-        },
+        metadata={"help": "hub name, or .jsonl, .json, .csv or .parquet file; '' = a few examples that come along"},
     )
-    subset: str | None = field(
-        default=None, metadata={"help": "configuration of a hub data set, such as main"}
-    )
+    subset: str | None = field(default=None, metadata={"help": "configuration of a hub data set, such as main"})
     train_split: str = field(default="train", metadata={"help": "split of a hub data set to train on"})
     eval_split: str | None = field(
         default=None, metadata={"help": "split of a hub data set to hold out; null = a tenth of train_split"}
     )
-    eval_path: str | None = field(
-        default=None, metadata={"help": "file of held-out problems; null = a tenth of path"}
-    )
+    eval_path: str | None = field(default=None, metadata={"help": "file of held-out problems; null = a tenth of path"})
     question: str = field(
         default="question",
         metadata={"help": "column with the problem: text, or messages, which are used as they are"},
@@ -45,9 +39,7 @@ class MathConfig:
             "help": "rows whose known answer cannot be read: drop (counted, shown) or error (named by file and line)"
         },
     )
-    template: str = field(
-        default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"}
-    )
+    template: str = field(default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"})
 
     def __post_init__(self) -> None:
         _check_choice("template", self.template, TEMPLATES)
@@ -76,9 +68,7 @@ class MultiplicationConfig:
             raise ValueError(f"min_factor must be in [0, {MAX_FACTOR}], got {self.min_factor}")
         if not self.min_factor + 4 <= self.max_factor <= MAX_FACTOR:
             low = self.min_factor + 4
-            raise ValueError(
-                f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}"
-            )
+            raise ValueError(f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}")
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ class MathTask:
 
     def reference(self, problem: Problem) -> str:
         """The known solution, and the known answer in a box."""
-        opening = lead(
-            problem.prompt, problem.assistant_prefix, problem.info["solution"] or "I know the answer."
-        )
+        opening = lead(problem.prompt, problem.assistant_prefix, problem.info["solution"] or "I know the answer.")
         return f"{opening}\\boxed{{{problem.info['answer']}}}"
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str:
@@ -103,9 +101,7 @@ def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]
     return splits, summaries
 
 
-def _summary(
-    path: str, split: str, splits: Mapping[Split, list[Row]], dropped: Mapping[str, int]
-) -> DataSummary:
+def _summary(path: str, split: str, splits: Mapping[Split, list[Row]], dropped: Mapping[str, int]) -> DataSummary:
     return DataSummary(
         source=path if Path(path).is_file() else f"{path}[{split}]",
         kept={name: len(rows) for name, rows in splits.items()},

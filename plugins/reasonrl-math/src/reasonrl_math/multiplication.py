@@ -49,9 +49,7 @@ class MultiplicationTask:
             "product": left * right,
             "form": "equation" if is_compact else "tag",
         }
-        return Problem(
-            id=f"multiplication/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info
-        )
+        return Problem(id=f"multiplication/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
 
     def reference(self, problem: Problem) -> str:
         """The product by the distributive law, one digit at a time."""
@@ -73,9 +71,7 @@ class MultiplicationTask:
             left, right = rng.randint(low, high), rng.randint(low, high)
             if split_of(f"multiplication/{min(left, right)}*{max(left, right)}") == split:
                 return left, right
-        raise ValueError(
-            f"multiplication: no {split} problem with factors from {low} to {high}; widen the range"
-        )
+        raise ValueError(f"multiplication: no {split} problem with factors from {low} to {high}; widen the range")
 
 
 def _steps(left: int, right: int) -> str:

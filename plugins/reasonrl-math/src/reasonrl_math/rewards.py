@@ -35,9 +35,7 @@ class BoxedReward:
                 is_right = is_equal(str(problem.info["answer"]), answer)
         except TooSlowError:
             return Score(value=0.0, correct=False, answer=answer, reason="too_slow")
-        return Score(
-            value=float(is_right), correct=is_right, answer=answer, reason="right" if is_right else "wrong"
-        )
+        return Score(value=float(is_right), correct=is_right, answer=answer, reason="right" if is_right else "wrong")
 
 
 class ThinkFormatReward:
@@ -59,9 +57,7 @@ class ThinkFormatReward:
 
 def find_boxed(completion: str) -> tuple[str | None, str]:
     """What the last closed box after the reasoning holds; else None and why."""
-    answer = last_box(
-        completion[completion.rfind(CLOSING) + len(CLOSING) :] if CLOSING in completion else completion
-    )
+    answer = last_box(completion[completion.rfind(CLOSING) + len(CLOSING) :] if CLOSING in completion else completion)
     if not answer:
         return None, "no_answer"
     return (answer, "") if len(answer) <= _MAX_CHARS else (None, "too_long")

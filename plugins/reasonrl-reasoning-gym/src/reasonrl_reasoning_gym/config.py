@@ -53,9 +53,7 @@ class ReasoningGymConfig:
         if self.answer_tag and not _TAG.match(self.answer_tag):
             raise ValueError(f"answer_tag must be a word such as answer, or '', got {self.answer_tag!r}")
         if self.datasets and (self.dataset is not None or self.config):
-            raise ValueError(
-                "datasets must be empty when dataset or config is given; list that one there too"
-            )
+            raise ValueError("datasets must be empty when dataset or config is given; list that one there too")
         _check(self)
 
     @property
@@ -65,7 +63,7 @@ class ReasoningGymConfig:
 
 
 def _check(config: ReasoningGymConfig) -> None:
-    from reasonrl_reasoning_gym.catalogue import check_dataset
+    from reasonrl_reasoning_gym.catalog import check_dataset
 
     for name, entry in config.mixture.items():
         at = f"datasets.{name}" if config.datasets else ("dataset" if config.dataset else "config")

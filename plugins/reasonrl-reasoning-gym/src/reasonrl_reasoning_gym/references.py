@@ -22,7 +22,7 @@ def solve(dataset: str, metadata: Mapping[str, Any]) -> str | None:
 def _boxnet(metadata: Mapping[str, Any]) -> str:
     """Carry every box to the square of its target, one square at a time, and put it there."""
     squares: Mapping[str, list[str]] = metadata["initial_state"]
-    places = {item: _centre(square) for square, items in squares.items() for item in items}
+    places = {item: _center(square) for square, items in squares.items() for item in items}
     plan = []
     for box in sorted(item for item in places if item.startswith("box_")):
         target = "target_" + box.removeprefix("box_")
@@ -34,7 +34,7 @@ def _boxnet(metadata: Mapping[str, Any]) -> str:
     return json.dumps(plan)
 
 
-def _centre(square: str) -> tuple[float, float]:
+def _center(square: str) -> tuple[float, float]:
     row, column = square.split("_")
     return float(row), float(column)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl import Completion, Problem, RewardContext, Score
-from reasonrl_reasoning_gym.catalogue import gym
+from reasonrl_reasoning_gym.catalog import gym
 from reasonrl_reasoning_gym.config import ReasoningGymRewardConfig
 from reasonrl_reasoning_gym.extraction import find_answer
 from reasonrl_reasoning_gym.guard import is_harmless

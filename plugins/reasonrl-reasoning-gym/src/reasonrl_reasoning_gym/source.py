@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl import Split
-from reasonrl_reasoning_gym.catalogue import gym
+from reasonrl_reasoning_gym.catalog import gym
 from reasonrl_reasoning_gym.config import ReasoningGymConfig
 from reasonrl_reasoning_gym.guard import is_harmless
 
@@ -90,7 +90,7 @@ class Source:
         return entry_of(dataset, name, options, seed, position)
 
     def _forget(self, name: str) -> None:
-        """Blocks come and go; a few are kept for the tries of neighbouring indices."""
+        """Blocks come and go; a few are kept for the tries of neighboring indices."""
         old = [key for key in self._made if key[0] == name]
         for key in old[:-16]:
             del self._made[key]

@@ -197,15 +197,9 @@ def _groups_agree(known: Group, answer: Group) -> bool:
     if known.brackets in ("", "{}") and answer.brackets in ("", "{}"):
         names = {item.name for item in known.items if isinstance(item, Claim)}
         if len(names) > 1 and not all(isinstance(item, Claim) for item in answer.items):
-            return not answer.brackets and _all_agree(
-                known.items, answer.items
-            )  # which is which, order alone tells
+            return not answer.brackets and _all_agree(known.items, answer.items)  # which is which, order alone tells
         is_set = "{}" in (known.brackets, answer.brackets)
-        return (
-            _pair_up(*map(_distinct, (known.items, answer.items)))
-            if is_set
-            else _pair_up(known.items, answer.items)
-        )
+        return _pair_up(*map(_distinct, (known.items, answer.items))) if is_set else _pair_up(known.items, answer.items)
     return known.brackets == answer.brackets and _all_agree(known.items, answer.items)
 
 
@@ -277,8 +271,7 @@ def _draws(names: list[str]) -> Iterator[Values]:
         scale = _SCALES[number // 2 % len(_SCALES)]
         signs = ((1,), (-1,))[number % 2] if number < _DRAWS // 2 else (1, -1)
         yield {
-            name: drawn.choice(signs)
-            * Fraction(drawn.randint(2, 10**6) * scale, drawn.choice((999_983, 1_000_003)))
+            name: drawn.choice(signs) * Fraction(drawn.randint(2, 10**6) * scale, drawn.choice((999_983, 1_000_003)))
             for name in names
         }
 

@@ -2,9 +2,7 @@
 
 import re
 
-_MARK = re.compile(
-    r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|(-?\d[^\s\\{}$]*))|\\.|([{}])", re.DOTALL | re.ASCII
-)
+_MARK = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:(\{)|(-?\d[^\s\\{}$]*))|\\.|([{}])", re.DOTALL | re.ASCII)
 
 
 def last_box(text: str) -> str | None:

@@ -74,6 +74,4 @@ def _group(group: Group) -> str:
         return f"a set of {count}" if count else "the empty set"
     if count != 2:
         return f"{count} values in order"
-    return {"()": "a pair in order, or an open interval", "[]": "a closed interval"}.get(
-        group.brackets, "an interval"
-    )
+    return {"()": "a pair in order, or an open interval", "[]": "a closed interval"}.get(group.brackets, "an interval")

@@ -8,9 +8,7 @@ from fractions import Fraction
 from reasonrl_math.answers.brackets import MAX_DEPTH
 from reasonrl_math.answers.nodes import Call, Expression, Number, Symbol, UnreadableError
 
-FUNCTIONS = frozenset(
-    str.split("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt abs")
-)
+FUNCTIONS = frozenset(str.split("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt abs"))
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 GREEK = frozenset(
     str.split(
@@ -184,9 +182,7 @@ class _Parser:
         if not match[2] and (part := self._match(_PROPER)):
             over, under = int(part[1] or part[3] or part[4]), int(part[2] or part[5] or part[6])
             if not 0 < over < under:
-                raise UnreadableError(
-                    f"{part[0].strip()} after {whole} is a factor or a part of a mixed number"
-                )
+                raise UnreadableError(f"{part[0].strip()} after {whole} is a factor or a part of a mixed number")
             return Number(whole + Fraction(over, under), "mixed number")
         return Number(whole * Fraction(10) ** exponent, "scientific" if match[2] else "integer")
 

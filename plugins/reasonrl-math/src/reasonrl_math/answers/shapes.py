@@ -90,11 +90,7 @@ def _is_doubled(index: int, marks: list[str]) -> bool:
 def _joined(items: list[Answer], marks: list[str]) -> Answer:
     """``x = 1, 2`` gives both to x; ``x < 1 or x > 2`` is one set."""
     first = items[0]
-    if (
-        isinstance(first, Claim)
-        and first.name
-        and not any(isinstance(i, Claim | Relation) for i in items[1:])
-    ):
+    if isinstance(first, Claim) and first.name and not any(isinstance(i, Claim | Relation) for i in items[1:]):
         items = [first, *(Claim(first.name, (item,)) for item in items[1:])]
     claims = [item for item in items if isinstance(item, Claim)]
     if "and" not in marks and len(claims) == len(items) and len({claim.name for claim in claims}) == 1:

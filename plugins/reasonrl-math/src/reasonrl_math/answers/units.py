@@ -70,9 +70,7 @@ def split_unit(text: str) -> tuple[str, int, str]:
 
 def _trailing(text: str) -> tuple[str, int, str]:
     mark = _MARK.search(text)
-    if mark and not _FUNCTION_CALL.search(
-        text[: mark.start()]
-    ):  # the degrees of an angle inside are not of the whole
+    if mark and not _FUNCTION_CALL.search(text[: mark.start()]):  # the degrees of an angle inside are not of the whole
         return text[: mark.start()], 1, PERCENT if mark[1] == PERCENT else f"degree {mark[2]}".strip()
     rest, pieces = text, ""
     while found := _TEXT_UNIT.search(rest):

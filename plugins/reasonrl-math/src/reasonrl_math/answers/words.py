@@ -11,9 +11,7 @@ _WORDS = re.compile(r"[A-Za-z]+(?:[ .'-]+[A-Za-z]+)*\.?")
 _FORMULA = re.compile(r"[\\{}^_=<>+*$]")
 _TIME = re.compile(r"\d+(?:\s*:\s*\d+)+")
 
-_CHOICE = re.compile(
-    r"(?:\\text\s*\{\s*\(?([A-H])\)\s*\}|\(([A-H])\)(?=\s*(?:[\d$.]|\\frac|\\sqrt)))\s*(\S.*)"
-)
+_CHOICE = re.compile(r"(?:\\text\s*\{\s*\(?([A-H])\)\s*\}|\(([A-H])\)(?=\s*(?:[\d$.]|\\frac|\\sqrt)))\s*(\S.*)")
 
 _ACCENTED = r"\\[a-zA-Z]+(?:\s*\{[A-Za-z]+\})?"
 _BASE = rf"(?:[A-Za-z]|{_ACCENTED}|\\text\s*\{{[^{{}}]*\}}|\|?[A-Z]{{2,4}}\|?|[A-Za-z]{{4,}}(?: [A-Za-z]+)*)"

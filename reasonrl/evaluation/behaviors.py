@@ -19,16 +19,16 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LOST = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 
 
-class BehaviourMeter:
+class BehaviorMeter:
     """Measures the completions of one suite, again and again. A task's mistakes are logged once and counted."""
 
     def __init__(self) -> None:
         self._has_logged = False
 
     def measure(self, task: Any, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
-        """Means over the completions that a figure applies to; completions that the engine lost are left out.
+        """Means over the completions that a figure applies to; completions that the backend lost are left out.
 
-        ``failed_frac`` is there when the task describes behaviours: completions for which it could not.
+        ``failed_frac`` is there when the task describes behaviors: completions for which it could not.
         """
         judged = [
             (group.group.request.problem, completion, reward)
@@ -36,7 +36,7 @@ class BehaviourMeter:
             for completion, reward in zip(group.group.completions, group.rewards, strict=True)
             if completion.finish_reason not in _LOST
         ]
-        describe = getattr(task, "behaviours", None)
+        describe = getattr(task, "behaviors", None)
         own: list[Mapping[str, float]] = []
         failed: dict[str, float] = {}
         if describe is not None and judged:
@@ -46,18 +46,14 @@ class BehaviourMeter:
         general = [_general(completion, reward) for _, completion, reward in judged]
         return {**means(own), **means(general), **failed}
 
-    def _describe(
-        self, describe: Any, task_name: str, problem: Problem, text: str
-    ) -> Mapping[str, float] | None:
+    def _describe(self, describe: Any, task_name: str, problem: Problem, text: str) -> Mapping[str, float] | None:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
             return _checked(describe(own_copy, text))
         except RAISABLE:  # a plugin may raise anything; what a run does must not depend on a figure about it
             if not self._has_logged:
                 self._has_logged = True
-                log.warning(
-                    "task %r: behaviours failed; the completion is left out", task_name, exc_info=True
-                )
+                log.warning("task %r: behaviors failed; the completion is left out", task_name, exc_info=True)
             return None
 
 
@@ -83,14 +79,14 @@ def _general(completion: Completion, reward: RewardOutput) -> dict[str, float]:
 
 
 def _checked(raw: Any) -> dict[str, float]:
-    """Raises ValueError if ``raw`` is not what ``Task.behaviours`` may return."""
+    """Raises ValueError if ``raw`` is not what ``Task.behaviors`` may return."""
     if not isinstance(raw, Mapping):
-        raise ValueError(f"behaviours returned {type(raw).__name__}, expected a mapping of names to numbers")
+        raise ValueError(f"behaviors returned {type(raw).__name__}, expected a mapping of names to numbers")
     figures: dict[str, float] = {}
     for name, value in raw.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(f"behaviours returned the name {name!r}, expected one like 'attempts_made'")
+            raise ValueError(f"behaviors returned the name {name!r}, expected one like 'attempts_made'")
         if not isinstance(value, Real) or math.isinf(value):
-            raise ValueError(f"behaviours returned {value!r} for {name!r}, expected a finite number or NaN")
+            raise ValueError(f"behaviors returned {value!r} for {name!r}, expected a finite number or NaN")
         figures[name] = float(value)
     return figures

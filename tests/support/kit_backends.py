@@ -1,4 +1,4 @@
-"""Engines that are wrong in one way each, over the bundled one."""
+"""Backends that are wrong in one way each, over the bundled one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Good(HFBackend):
 
 
 class Edited(Good):
-    """Changes single completions afterwards."""
+    """Changes single completions afterward."""
 
     def edit(self, completion: Completion, request: RolloutRequest) -> Completion:
         raise NotImplementedError
@@ -96,9 +96,7 @@ class NeverGreedy(Good):
             return replace(request, sampling=replace(request.sampling, temperature=1.0))
 
         return [
-            group
-            if not group.request.sampling.is_greedy
-            else self.asked_otherwise([group.request], change)[0]
+            group if not group.request.sampling.is_greedy else self.asked_otherwise([group.request], change)[0]
             for group in super().generate(requests)
         ]
 
@@ -127,9 +125,7 @@ class Lukewarm(Good):
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         def change(request: RolloutRequest) -> RolloutRequest:
             is_short = request.sampling.max_completion_tokens == 1
-            return (
-                replace(request, sampling=replace(request.sampling, temperature=1.0)) if is_short else request
-            )
+            return replace(request, sampling=replace(request.sampling, temperature=1.0)) if is_short else request
 
         return self.asked_otherwise(requests, change)
 

@@ -1,4 +1,4 @@
-"""Behaviours of a run over time, read from the summaries of its evaluations."""
+"""Behaviors of a run over time, read from the summaries of its evaluations."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Timeline:
             "problems": self.problems,
             "samples": self.samples,
             "steps": list(self.steps),
-            "behaviours": {name: list(values) for name, values in self.rows.items()},
+            "behaviors": {name: list(values) for name, values in self.rows.items()},
         }
 
 
@@ -47,7 +47,7 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
     timelines = [_timeline(name, evaluations) for name in ([suite] if suite is not None else names)]
     if not any(set(timeline.rows) - set(OF_THE_SUITE) for timeline in timelines):
         raise RecipeError(
-            f"the evaluations of {run_dir} hold no behaviours: an earlier version of reasonrl made them; train again"
+            f"the evaluations of {run_dir} hold no behaviors: an earlier version of reasonrl made them; train again"
         )
     return timelines
 
@@ -74,9 +74,7 @@ def _evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
         if step is not None and (entry / "summary.json").is_file():
             found.append((int(step.group(1)), _read(entry / "summary.json")))
     if not found:
-        raise RecipeError(
-            f"{run_dir} has no evaluations; behaviours are measured by evaluation.suites of the recipe"
-        )
+        raise RecipeError(f"{run_dir} has no evaluations; behaviors are measured by evaluation.suites of the recipe")
     return sorted(found, key=lambda pair: pair[0])
 
 
@@ -111,7 +109,7 @@ def _place(name: str) -> tuple[int, int, str]:
 
 
 def _figures(suite: Mapping[str, Any]) -> dict[str, float]:
-    behaviour = suite.get("behaviour")
-    own = behaviour if isinstance(behaviour, dict) else {}
+    behavior = suite.get("behavior")
+    own = behavior if isinstance(behavior, dict) else {}
     chosen = {**{key: suite.get(key) for key in OF_THE_SUITE}, **own}
     return {key: float(value) for key, value in chosen.items() if isinstance(value, int | float)}

@@ -1,4 +1,4 @@
-"""What the checks of rollout engines look at: a tiny policy, an engine over it, and what the engine must say."""
+"""What the checks of rollout backends look at: a tiny policy, a backend over it, and what the backend must say."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from reasonrl.testing.policies import TinyPolicy, forward_logprobs, steer, tiny_
 from reasonrl.testing.subjects import Subject
 
 LETTERS = tuple(range(65, 91))
-"""Symbols of the byte tokenizer whose text is a letter; ``EngineSubject.letters`` has their ids."""
+"""Symbols of the byte tokenizer whose text is a letter; ``BackendSubject.letters`` has their ids."""
 MAX_PROMPT_TOKENS = 64
 SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
-"""Of the tiny model: as small as engines take it. Some know no attention heads under 32 dimensions."""
+"""Of the tiny model: as small as backends take it. Some know no attention heads under 32 dimensions."""
 
 
 @dataclass(kw_only=True)
-class EngineSubject(Subject):
-    """A rollout engine on a tiny policy. One engine serves all checks: starting some takes minutes."""
+class BackendSubject(Subject):
+    """A rollout backend on a tiny policy. One backend serves all checks: starting some takes minutes."""
 
     device: str = "cpu"
     tolerance: float = 1e-3
@@ -51,9 +51,7 @@ class EngineSubject(Subject):
     @cached_property
     def tiny(self) -> TinyPolicy:
         path = Path(self.folder.name) / "model"
-        return tiny_policy(
-            path, seed=7, device=torch.device(self.device), tie=False, **{**SHAPE, **self.shape}
-        )
+        return tiny_policy(path, seed=7, device=torch.device(self.device), tie=False, **{**SHAPE, **self.shape})
 
     @cached_property
     def original(self) -> dict[str, Tensor]:
@@ -72,22 +70,22 @@ class EngineSubject(Subject):
         return self.make(context)
 
     @cached_property
-    def engine(self) -> Any:
+    def backend(self) -> Any:
         made = self.new()
         self.entered.append(made)
         return made.__enter__()
 
     def close(self) -> None:
-        """End the engine, if one was started, and take the model away."""
-        for engine in self.entered:
-            engine.__exit__(None, None, None)
+        """End the backend, if one was started, and take the model away."""
+        for backend in self.entered:
+            backend.__exit__(None, None, None)
         self.entered.clear()
         self.folder.cleanup()
 
     def sync(self) -> None:
-        """Tell the engine of the policy's present weights."""
+        """Tell the backend of the policy's present weights."""
         self.version += 1
-        self.engine.sync_weights(iter_hf_weights(self.tiny.policy), policy_version=self.version)
+        self.backend.sync_weights(iter_hf_weights(self.tiny.policy), policy_version=self.version)
 
     def token(self, letter: str) -> int:
         return self.tiny.tokenizer.encode(letter)[0]
@@ -97,7 +95,7 @@ class EngineSubject(Subject):
         return self.tiny.tokenizer.eos_token_id
 
     def say(self, logits: Mapping[int, float], *, flat: bool = False) -> None:
-        """Weights that prefer some tokens, in policy and engine."""
+        """Weights that prefer some tokens, in policy and backend."""
         with torch.no_grad():
             for name, parameter in self.tiny.policy.named_parameters():
                 parameter.copy_(self.original[name])
@@ -109,8 +107,8 @@ class EngineSubject(Subject):
         self.say({**{self.token(chr(code)): 0.0 for code in LETTERS}, self.eos: eos})
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """What the engine gives, in the agreed form and number."""
-        groups = self.engine.generate(requests)
+        """What the backend gives, in the agreed form and number."""
+        groups = self.backend.generate(requests)
         kinds = isinstance(groups, list) and all(isinstance(group, RolloutGroup) for group in groups)
         require(kinds, f"generate returned {type(groups).__name__}, expected a list of RolloutGroup")
         require(len(groups) == len(requests), f"{len(requests)} requests, {len(groups)} groups")
@@ -141,6 +139,4 @@ class EngineSubject(Subject):
         return completion.token_ids[:-1] if ended else completion.token_ids
 
     def text_of(self, tokens: Sequence[int]) -> str:
-        return self.tiny.tokenizer.decode(
-            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        return self.tiny.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,18 +1,18 @@
-"""``reasonrl behaviours``."""
+"""``reasonrl behaviors``."""
 
 import json
 from collections.abc import Iterator
 
 import typer
 
-from reasonrl.analysis.behaviours import Timeline, columns, read_timelines
+from reasonrl.analysis.behaviors import Timeline, columns, read_timelines
 from reasonrl.cli.table import terminal_width, wrapped
 
 CELL = 7
 MAX_NAME = 32
 
 
-def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
+def run_behaviors(run_dir: str, suite: str | None, as_json: bool) -> None:
     """Print what the completions of a run's evaluations do, from the first evaluation to the last."""
     timelines = read_timelines(run_dir, suite)
     if as_json:
@@ -22,13 +22,11 @@ def run_behaviours(run_dir: str, suite: str | None, as_json: bool) -> None:
 
 
 def lines_of(timeline: Timeline) -> Iterator[str]:
-    """A table with a row for each behaviour and as many steps as fit the terminal.
+    """A table with a row for each behavior and as many steps as fit the terminal.
 
     Lists of words that never had a hit are named below it.
     """
-    unused = [
-        name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)
-    ]
+    unused = [name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)]
     rows = {name: values for name, values in timeline.rows.items() if name not in unused}
     width = min(MAX_NAME, max(len(name) for name in ("step", *rows)))
     shown = columns(len(timeline.steps), max(1, (terminal_width() - width) // (CELL + 1)))

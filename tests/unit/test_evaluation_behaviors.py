@@ -1,4 +1,4 @@
-"""Behaviours of a suite: means over what a figure applies to, published lists of words, and tasks that fail."""
+"""Behaviors of a suite: means over what a figure applies to, published lists of words, and tasks that fail."""
 
 import logging
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from support.builders import Judge, Numbers, completion, group, output, runner
 
 from reasonrl import FinishReason, Problem, RewardOutput, SamplingParams, ScoredGroup
 from reasonrl.contracts.metric_keys import CORE_METRICS, find_metric
-from reasonrl.evaluation.behaviours import BehaviourMeter
+from reasonrl.evaluation.behaviors import BehaviorMeter
 from reasonrl.evaluation.keywords import KEYWORD_LISTS, keyword_counts
-from reasonrl.evaluation.suites import Suite, summarise
+from reasonrl.evaluation.suites import Suite, summarize
 from reasonrl.trainer.suite_runner import suite_metrics
 
 
@@ -22,25 +22,21 @@ class Described(Numbers):
         super().__init__()
         self._function = function
 
-    def behaviours(self, problem: Problem, completion_text: str) -> Any:
+    def behaviors(self, problem: Problem, completion_text: str) -> Any:
         return self._function(problem, completion_text)
 
 
-def said(
-    *texts: str, verdicts: Sequence[bool | None] = (), reason: FinishReason = FinishReason.EOS
-) -> ScoredGroup:
+def said(*texts: str, verdicts: Sequence[bool | None] = (), reason: FinishReason = FinishReason.EOS) -> ScoredGroup:
     """Completions of a token a character."""
     found = verdicts or [False] * len(texts)
-    rewards: tuple[RewardOutput, ...] = tuple(
-        output(None if v is None else float(v), correct=v) for v in found
-    )
+    rewards: tuple[RewardOutput, ...] = tuple(output(None if v is None else float(v), correct=v) for v in found)
     completions = [completion(range(len(text)), text=text, reason=reason) for text in texts]
     return ScoredGroup(group=group(completions, xs=[1, 2]), rewards=rewards)
 
 
 def measure(task: Any, *groups: ScoredGroup) -> dict[str, float]:
     """The figures without the lists of words."""
-    figures = BehaviourMeter().measure(task, "numbers", groups)
+    figures = BehaviorMeter().measure(task, "numbers", groups)
     return {name: value for name, value in figures.items() if not name.startswith("keyword_")}
 
 
@@ -61,14 +57,14 @@ def test_a_figure_is_a_mean_over_the_completions_that_it_applies_to() -> None:
     )
 
 
-def test_a_task_without_behaviours_has_the_general_figures() -> None:
+def test_a_task_without_behaviors_has_the_general_figures() -> None:
     assert measure(Numbers(), said("a", "bb")) == {"length_tokens_wrong": 1.5}
     assert measure(Numbers()) == {}
 
 
-def test_completions_that_the_engine_lost_are_left_out() -> None:
+def test_completions_that_the_backend_lost_are_left_out() -> None:
     lost = said("wait", reason=FinishReason.ERROR, verdicts=[None])
-    assert BehaviourMeter().measure(Described(lambda p, t: {"n": 1}), "numbers", [lost]) == {}
+    assert BehaviorMeter().measure(Described(lambda p, t: {"n": 1}), "numbers", [lost]) == {}
 
 
 @pytest.mark.parametrize(
@@ -83,16 +79,14 @@ def test_completions_that_the_engine_lost_are_left_out() -> None:
     ],
 )
 def test_a_failure_is_logged_once_and_counted(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    meter = BehaviourMeter()
+    meter = BehaviorMeter()
     task = Described(lambda p, t: {"n": 1.0} if t == "fine" else answer(p, t))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             figures = meter.measure(task, "numbers", [said("fine", "bad", "bad", "bad")])
             assert figures["n"] == 1.0
             assert figures["failed_frac"] == 0.75
-    assert [r.getMessage() for r in caplog.records] == [
-        "task 'numbers': behaviours failed; the completion is left out"
-    ]
+    assert [r.getMessage() for r in caplog.records] == ["task 'numbers': behaviors failed; the completion is left out"]
 
 
 def test_a_task_cannot_change_the_problem_or_the_cores_own_figures() -> None:
@@ -125,7 +119,7 @@ def test_published_lists_by_hand(text: str, hits: dict[str, int]) -> None:
 
 
 def test_words_are_a_rate_and_a_count_per_completion() -> None:
-    figures = BehaviourMeter().measure(Numbers(), "numbers", [said("retry, retry", "so", "Retry", "no")])
+    figures = BehaviorMeter().measure(Numbers(), "numbers", [said("retry, retry", "so", "Retry", "no")])
     assert figures["keyword_simplerl_zoo"] == 0.5
     assert figures["keyword_simplerl_zoo_hits"] == 0.75
 
@@ -141,11 +135,11 @@ def test_a_suite_reports_them_everywhere_under_declared_keys() -> None:
         sampling=SamplingParams(),
         seed=0,
     )
-    result = summarise(suite, [said("a", "b", verdicts=[True, False])])
-    assert result.to_json()["behaviour"] == dict(result.behaviour)
+    result = summarize(suite, [said("a", "b", verdicts=[True, False])])
+    assert result.to_json()["behavior"] == dict(result.behavior)
     metrics = suite_metrics([result])
-    assert metrics["behaviour/held_out/n"] == 2.0
-    general = [key for key in metrics if key != "behaviour/held_out/n"]
+    assert metrics["behavior/held_out/n"] == 2.0
+    general = [key for key in metrics if key != "behavior/held_out/n"]
     assert [key for key in general if find_metric(key, CORE_METRICS) is None] == []
-    keys = {d.key.removeprefix("behaviour/<suite>/") for d in CORE_METRICS if d.key.startswith("behaviour/")}
-    assert keys | {"n"} == set(result.behaviour)
+    keys = {d.key.removeprefix("behavior/<suite>/") for d in CORE_METRICS if d.key.startswith("behavior/")}
+    assert keys | {"n"} == set(result.behavior)

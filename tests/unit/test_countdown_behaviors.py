@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reasonrl import TaskContext
-from reasonrl_countdown.behaviours import behaviours, read_trace
+from reasonrl_countdown.behaviors import behaviors, read_trace
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.plugin import reasonrl_tasks
 from reasonrl_countdown.steps import read_steps
@@ -123,7 +123,7 @@ PROSE = (
     ],
 )  # fmt: skip
 def test_every_figure_by_hand(completion: str, expected: dict[str, float]) -> None:
-    assert behaviours(completion, [3, 5, 8], 39) == pytest.approx(expected)
+    assert behaviors(completion, [3, 5, 8], 39) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_every_figure_by_hand(completion: str, expected: dict[str, float]) -> No
     ],
 )
 def test_an_aimed_attempt_ends_as_near_as_its_last_two_numbers_allow(text: str, aimed: int) -> None:
-    assert behaviours(f"{text} no\n</think>", [3, 5, 8], 39)["aimed"] == aimed
+    assert behaviors(f"{text} no\n</think>", [3, 5, 8], 39)["aimed"] == aimed
 
 
 def test_an_open_end_says_nothing_of_giving_up_or_trying_again() -> None:
-    assert "backtracking" not in behaviours("3*5=15, 15+8=23 no\n", [3, 5, 8], 39)
-    assert behaviours("3*5=15, 15+8=23 no\n", [3, 5, 8], 39)["gave_up"] == 0
-    assert behaviours("3*5=15, 15+8=23 no\n</think>", [3, 5, 8], 39)["backtracking"] == 0
+    assert "backtracking" not in behaviors("3*5=15, 15+8=23 no\n", [3, 5, 8], 39)
+    assert behaviors("3*5=15, 15+8=23 no\n", [3, 5, 8], 39)["gave_up"] == 0
+    assert behaviors("3*5=15, 15+8=23 no\n</think>", [3, 5, 8], 39)["backtracking"] == 0
 
 
 @pytest.mark.parametrize(
@@ -192,34 +192,32 @@ def test_what_belongs_together(text: str, lengths: list[int]) -> None:
 
 def test_two_halves_are_one_attempt_however_they_are_ordered() -> None:
     one, other = "1+2=3, 3*4=12, 3+12=15 no\n", "4*3=12, 2+1=3, 12+3=15 no\n"
-    figures = behaviours(f"{one}{other}</think>", [1, 2, 3, 4], 99)
+    figures = behaviors(f"{one}{other}</think>", [1, 2, 3, 4], 99)
     assert figures["distinct_strategies"] == 1  # 3*4 took the result of 1+2, 4*3 the number 3
     again = "2+1=3, 4*3=12, 12+3=15 no\n"
-    assert behaviours(f"{one}{again}</think>", [1, 2, 3, 4], 99)["distinct_strategies"] == 0.5
+    assert behaviors(f"{one}{again}</think>", [1, 2, 3, 4], 99)["distinct_strategies"] == 0.5
 
 
 def test_the_task_describes_its_own_demonstrations_and_references() -> None:
     import random
 
-    task = CountdownTask(
-        CountdownConfig(template="compact", max_number=20, max_target=100), TaskContext(seed=0)
-    )
+    task = CountdownTask(CountdownConfig(template="compact", max_number=20, max_target=100), TaskContext(seed=0))
     for index in range(50):
         problem = task.problem("eval", index)
-        figures = task.behaviours(problem, task.demonstration(problem, random.Random(index)))
+        figures = task.behaviors(problem, task.demonstration(problem, random.Random(index)))
         assert {figures[k] for k in ("true_arithmetic", "verification", "number_use_legal")} == {1.0}
         assert figures.get("false_yes", 0.0) == 0.0
         assert figures["gave_up"] == 1.0 - figures.get("answer_checked", 0.0)
         reference = task.reference(problem)
         assert reference is not None
-        assert task.behaviours(problem, reference)["number_use_legal"] == 1.0
+        assert task.behaviors(problem, reference)["number_use_legal"] == 1.0
 
 
 def test_every_figure_is_declared_and_finite() -> None:
-    declared = {m.key.removeprefix("behaviour/<suite>/") for spec in reasonrl_tasks() for m in spec.metrics}
+    declared = {m.key.removeprefix("behavior/<suite>/") for spec in reasonrl_tasks() for m in spec.metrics}
     seen: set[str] = set()
     for completion in (FOUND, GAVE_UP, FALSE_YES, CUT, MESSY, PROSE):
-        figures = behaviours(completion, [3, 5, 8], 39)
+        figures = behaviors(completion, [3, 5, 8], 39)
         assert all(map(math.isfinite, figures.values()))
         seen |= figures.keys()
     assert seen == declared

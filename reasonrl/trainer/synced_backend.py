@@ -1,4 +1,4 @@
-"""The rollout engine of a run, with the policy's weights."""
+"""The rollout backend of a run, with the policy's weights."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.workbench import Workbench
 
 
-class PolicyEngine:
+class SyncedBackend:
     """Hands weights over when somebody is about to sample: a failure then undoes nothing that a step has made."""
 
     def __init__(self, backend: RolloutBackend, policy: Any, bench: Workbench, stop: StopSignals) -> None:
@@ -16,12 +16,12 @@ class PolicyEngine:
         self._version: int | None = None
 
     def at(self, version: int) -> RolloutBackend:
-        """The engine with the policy's present weights, whose version this is; every rank calls it.
+        """The backend with the policy's present weights, whose version this is; every rank calls it.
 
-        Raises: RolloutError if the engine does not take them.
+        Raises: RolloutError if the backend does not take them.
         """
         if self._version != version:
-            self._version = None  # a failure leaves who knows what in the engine
+            self._version = None  # a failure leaves who knows what in the backend
             policy = self._bench.accelerator.unwrap_model(self._policy)
             with self._stop.deferred(), self._bench.ranks.together():  # half of the weights are of no use
                 self._backend.sync_weights(iter_hf_weights(policy), policy_version=version)

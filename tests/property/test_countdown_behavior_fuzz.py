@@ -1,4 +1,4 @@
-"""Any text has behaviours, in bounds, and reading it takes time linear in its length."""
+"""Any text has behaviors, in bounds, and reading it takes time linear in its length."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonrl_countdown.behaviours import behaviours
+from reasonrl_countdown.behaviors import behaviors
 
 COUNTS = {"attempts", "repeated_attempts"}
 WORDS = ["3+5=8", "8*2=16", " yes", " no", "stop\n", "not", "</think>", "<answer>", "</answer>"]
@@ -19,18 +19,18 @@ NUMBERS = st.lists(st.integers(0, 100), min_size=1, max_size=6)
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, NUMBERS, st.integers(0, 1000))
 def test_total_and_bounded(text: str, numbers: list[int], target: int) -> None:
-    figures = behaviours(text, numbers, target)
+    figures = behaviors(text, numbers, target)
     for name, value in figures.items():
         assert value >= 0
         assert value <= 1 or name in COUNTS
     assert figures["repeated_attempts"] <= max(0.0, figures["attempts"] - 1)
-    assert figures == behaviours(text, numbers, target)
+    assert figures == behaviors(text, numbers, target)
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS)
 def test_the_order_of_the_numbers_does_not_matter(text: str) -> None:
-    assert behaviours(text, [3, 5, 8], 16) == behaviours(text, [8, 3, 5], 16)
+    assert behaviors(text, [3, 5, 8], 16) == behaviors(text, [8, 3, 5], 16)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_time_is_linear(piece: str) -> None:
     def seconds(length: int) -> float:
         text = piece * (length // len(piece))
         started = time.process_time()
-        behaviours(text, [3, 5, 8], 16)
+        behaviors(text, [3, 5, 8], 16)
         return time.process_time() - started
 
     seconds(1000)

@@ -1,4 +1,4 @@
-"""`reasonrl behaviours`: the table over time, from finished and unfinished runs, and one-line errors."""
+"""`reasonrl behaviors`: the table over time, from finished and unfinished runs, and one-line errors."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ from support.tiny_runs import RECIPES, metrics_of, tiny
 from typer.testing import CliRunner
 
 import reasonrl
-from reasonrl.analysis.behaviours import columns
+from reasonrl.analysis.behaviors import columns
 from reasonrl.cli.app import app
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["behaviours", *map(str, arguments)], prog_name="reasonrl")
+    result = CliRunner().invoke(app, ["behaviors", *map(str, arguments)], prog_name="reasonrl")
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.stderr
 
@@ -27,13 +27,13 @@ def write(run_dir: Path, step: int, **suites: Any) -> None:
         (folder / "summary.json").write_text(json.dumps(suites), encoding="utf-8")
 
 
-def suite(accuracy: float, **behaviour: float | None) -> dict[str, Any]:
+def suite(accuracy: float, **behavior: float | None) -> dict[str, Any]:
     return {
         "accuracy": accuracy,
         "length_tokens": 40.25,
         "problems": 256,
         "samples": 1,
-        "behaviour": behaviour,
+        "behavior": behavior,
     }
 
 
@@ -58,7 +58,7 @@ def test_the_table_by_hand(tmp_path: Path) -> None:
 
 
 def test_many_evaluations_fit_80_columns_with_the_first_and_the_last(tmp_path: Path) -> None:
-    long = {"an_unusually_long_name_of_a_behaviour_of_a_task": 1e9, "keyword_understand_r1_zero_hits": 0.1}
+    long = {"an_unusually_long_name_of_a_behavior_of_a_task": 1e9, "keyword_understand_r1_zero_hits": 0.1}
     for step in range(0, 330, 30):
         write(tmp_path, step, held_out=suite(0.1, **long), greedy=suite(0.2, attempts=1))
     text = run(tmp_path)
@@ -77,8 +77,8 @@ def test_json_has_every_evaluation(tmp_path: Path) -> None:
         write(tmp_path, step, held_out=suite(0.1, attempts=step))
     (timeline,) = json.loads(run(tmp_path, "--json"))
     assert timeline["steps"] == list(range(10))
-    assert timeline["behaviours"]["attempts"] == list(range(10))
-    assert list(timeline) == ["suite", "problems", "samples", "steps", "behaviours"]
+    assert timeline["behaviors"]["attempts"] == list(range(10))
+    assert list(timeline) == ["suite", "problems", "samples", "steps", "behaviors"]
 
 
 def test_columns_keep_both_ends() -> None:
@@ -107,17 +107,14 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", ["countdown_grpo"])
 def test_a_run_measures_them_from_the_base_model_on(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
-    result = reasonrl.run(
-        RECIPES / f"{recipe}.yaml", tiny(tiny_model, "evaluation.every=1"), run_dir=tmp_path / "run"
-    )
+    result = reasonrl.run(RECIPES / f"{recipe}.yaml", tiny(tiny_model, "evaluation.every=1"), run_dir=tmp_path / "run")
     assert result.run_dir is not None
     summaries = [
-        json.loads((result.run_dir / "evals" / f"step_{step:06d}" / "summary.json").read_text())
-        for step in range(3)
+        json.loads((result.run_dir / "evals" / f"step_{step:06d}" / "summary.json").read_text()) for step in range(3)
     ]
-    assert all({"attempts", "keyword_oat_zero"} <= s["held_out"]["behaviour"].keys() for s in summaries)
-    assert [line["behaviour/held_out/attempts"] for line in metrics_of(result.run_dir)] == [
-        s["held_out"]["behaviour"]["attempts"] for s in summaries[1:]
+    assert all({"attempts", "keyword_oat_zero"} <= s["held_out"]["behavior"].keys() for s in summaries)
+    assert [line["behavior/held_out/attempts"] for line in metrics_of(result.run_dir)] == [
+        s["held_out"]["behavior"]["attempts"] for s in summaries[1:]
     ]
     text = run(result.run_dir)
     assert text.splitlines()[1].split() == ["step", "0", "1", "2"]

@@ -1,4 +1,4 @@
-"""The engine ``hf`` with a server's weakness: as long as a file exists, it is gone from some call on."""
+"""The backend ``hf`` with a server's weakness: as long as a file exists, it is gone from some call on."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,18 @@ from reasonrl.errors import RolloutError
 from reasonrl_hf.backend import HFBackend
 from reasonrl_hf.config import HFConfig
 
-MESSAGE = "the engine has gone"
+MESSAGE = "the backend has gone"
 
 
 @dataclass(frozen=True)
 class FragileConfig:
     while_exists: str = field(default="", metadata={"help": "a file"})
-    fails: Literal["build", "enter", "generate", "sync"] = field(
-        default="generate", metadata={"help": "what"}
-    )
+    fails: Literal["build", "enter", "generate", "sync"] = field(default="generate", metadata={"help": "what"})
     call: int = field(default=1, metadata={"help": "the first call that fails"})
     rank: int = field(default=0, metadata={"help": "in which process"})
 
 
-class FragileEngine(HFBackend):
+class FragileBackend(HFBackend):
     def __init__(self, config: FragileConfig, context: RolloutContext) -> None:
         super().__init__(HFConfig(), context)
         self._fragile, self._calls = config, {"build": 0, "enter": 0, "generate": 0, "sync": 0}
@@ -38,7 +36,7 @@ class FragileEngine(HFBackend):
         if what == config.fails and self._calls[what] >= config.call and Path(config.while_exists).exists():
             raise RolloutError(MESSAGE)
 
-    def __enter__(self) -> "FragileEngine":
+    def __enter__(self) -> "FragileBackend":
         self._count("enter")
         return self
 
@@ -53,6 +51,4 @@ class FragileEngine(HFBackend):
 
 @hookimpl
 def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
-    yield RolloutBackendSpec(
-        name="fragile", summary="Goes away.", factory=FragileEngine, config=FragileConfig
-    )
+    yield RolloutBackendSpec(name="fragile", summary="Goes away.", factory=FragileBackend, config=FragileConfig)

@@ -69,10 +69,10 @@ class Trace:
     table: dict[object, int]
 
 
-def behaviours(completion: str, numbers: Sequence[int], target: int) -> dict[str, float]:
+def behaviors(completion: str, numbers: Sequence[int], target: int) -> dict[str, float]:
     """Figures of one completion; a figure that does not apply to it is left out. Total on any text.
 
-    Shares are in [0, 1]; ``attempts`` and ``repeated_attempts`` are counts. docs/behaviours.md defines each.
+    Shares are in [0, 1]; ``attempts`` and ``repeated_attempts`` are counts. docs/behaviors.md defines each.
     """
     trace = read_trace(completion, len(numbers))
     attempts = trace.attempts

@@ -1,4 +1,4 @@
-"""An engine that fails ends a run; what the run had done is saved, and resuming loses nothing."""
+"""A backend that fails ends a run; what the run had done is saved, and resuming loses nothing."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from reasonrl.trainer import run
 from reasonrl.trainer.saving import Saver
 
 SUPPORT = Path(__file__).parents[1] / "support"
-PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_engine.py")]
+PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_backend.py")]
 SECTIONS: dict[str, Any] = {
     "trainer": {"steps": 4, "prompts_per_step": 4, "minibatches": 2},
     "evaluation": {"every": 2, "suites": {"held_out": {"problems": 2}}},
@@ -23,7 +23,7 @@ SECTIONS: dict[str, Any] = {
 
 def recipe_of(folder: Path, model: Path, fails: str, call: int) -> Path:
     rollout = {"name": "fragile", "while_exists": str(folder / "broken"), "fails": fails, "call": call}
-    return resumable_recipe(folder, model, rollout=rollout, **SECTIONS)
+    return resumable_recipe(folder, model, rollout_backend=rollout, **SECTIONS)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,11 @@ def recipe_of(folder: Path, model: Path, fails: str, call: int) -> Path:
         ("sync", 3, 2),  # before the evaluation of step 2
     ],
 )
-def test_the_last_finished_step_is_saved(
-    fails: str, call: int, saved: int, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_the_last_finished_step_is_saved(fails: str, call: int, saved: int, tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, tiny_model, fails, call)
     run.train(recipe, run_dir=tmp_path / "whole", plugin_files=PLUGINS)
     (tmp_path / "broken").touch()
-    with pytest.raises(RolloutError, match="the engine has gone"):
+    with pytest.raises(RolloutError, match="the backend has gone"):
         run.train(recipe, run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("step_*")] == [f"step_{saved:06d}"]
     assert summary_of(tmp_path / "run")["outcome"] == "failed"
@@ -66,18 +64,18 @@ def test_a_full_disk_on_top_is_told_too(
     with pytest.raises(RolloutError, match="has gone"):
         run.train(recipe, run_dir=run_dir, plugin_files=PLUGINS)
     assert "No space left on device" in caplog.text
-    assert summary_of(run_dir)["error"].endswith("the engine has gone")
+    assert summary_of(run_dir)["error"].endswith("the backend has gone")
 
 
-def test_an_engine_that_refuses_its_options_leaves_no_folder(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_backend_that_refuses_its_options_leaves_no_folder(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
-    with pytest.raises(RolloutError, match="the engine has gone"):
+    with pytest.raises(RolloutError, match="the backend has gone"):
         run.train(recipe_of(tmp_path, tiny_model, "build", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_engine_that_does_not_start_leaves_a_summary(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_backend_that_does_not_start_leaves_a_summary(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
-    with pytest.raises(RolloutError, match="the engine has gone"):
+    with pytest.raises(RolloutError, match="the backend has gone"):
         run.train(recipe_of(tmp_path, tiny_model, "enter", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert summary_of(tmp_path / "run")["outcome"] == "failed"

@@ -1,22 +1,22 @@
-"""Options of the rollout engines."""
+"""Options of the rollout backends."""
 
 from stranger.keys.algorithms import UNEVEN
 from stranger.keys.registry import Observe, effect
 from stranger.lab import Lab, Run
 
 
-@effect("max_batch_rows", of=("rollout.hf",))
+@effect("max_batch_rows", of=("rollout_backend.hf",))
 def max_batch_rows(lab: Lab, kind: str) -> None:
     """Fewer rows at once: more passes, the same completions."""
-    whole, single = lab.run("train"), lab.run("train", "rollout.max_batch_rows=1")
+    whole, single = lab.run("train"), lab.run("train", "rollout_backend.max_batch_rows=1")
     assert single.probe["sampling_calls"] > 3 * whole.probe["sampling_calls"]
     assert _texts(whole) == _texts(single)
 
 
-@effect("compact_fraction", of=("rollout.hf",))
+@effect("compact_fraction", of=("rollout_backend.hf",))
 def compact_fraction(lab: Lab, kind: str) -> None:
     """Finished rows that stay in the batch cost work and change nothing."""
-    early, late = (lab.run("train", *UNEVEN, f"rollout.compact_fraction={f}") for f in (0.01, 1.0))
+    early, late = (lab.run("train", *UNEVEN, f"rollout_backend.compact_fraction={f}") for f in (0.01, 1.0))
     assert early.probe["sampling_rows"] < late.probe["sampling_rows"]
     assert _texts(early) == _texts(late)
 
@@ -58,7 +58,7 @@ def checked(good: str, bad: str) -> Observe:
 
     def check(lab: Lab, kind: str) -> None:
         for options, status in ((good, 0), (bad, 2)):
-            words = ["recipes", "check", "train.yaml", f"rollout={{name: vllm, {options[1:]}"]
+            words = ["recipes", "check", "train.yaml", f"rollout_backend={{name: vllm, {options[1:]}"]
             done = lab.commands.reasonrl(*words, "--plugin", "probe_plugin.py", cwd=lab.folder)
             assert done.code == status, done
 
@@ -66,7 +66,7 @@ def checked(good: str, bad: str) -> Observe:
 
 
 for key, options in VLLM.items():
-    effect(key, of=("rollout.vllm",))(checked(*options))
+    effect(key, of=("rollout_backend.vllm",))(checked(*options))
 
 
 def _texts(run: Run) -> list[str]:
