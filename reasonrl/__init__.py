@@ -74,9 +74,13 @@ def run(
         overrides: ``"section.key=value"`` strings, applied over the recipe.
         run_dir: folder to create for this run; default ``runs/<name>-<n>``.
         plugins: files or modules to load beside the installed plugins, as ``--plugin`` does.
-    Returns: outcome, folder, summary and path of the trained model.
-    Raises: RecipeError for wrong input, RunDirInUseError, PluginError, CheckpointError, TrainingError. SIGINT and
-        SIGTERM save the state and raise a KeyboardInterrupt; a second one ends the process.
+
+    Returns:
+        Outcome, folder, summary and path of the trained model.
+
+    Raises:
+        RecipeError: for wrong input, RunDirInUseError, PluginError, CheckpointError, TrainingError. SIGINT and SIGTERM
+            save the state and raise a KeyboardInterrupt; a second one ends the process.
     """
     from reasonrl.trainer.run import train
 
@@ -97,8 +101,12 @@ def resume(
         overrides: ``"trainer.steps=N"`` to go on for longer; limits, memory, logging and checkpoints may change too.
         strict: refuse if the newest checkpoint is damaged, instead of using the one before.
         plugins: files or modules to load beside the installed plugins.
-    Returns: as ``run``; the outcome is ``already completed`` if there was nothing left to do.
-    Raises: RecipeError if recipe, tokenizer or plugins are not what they were, RunDirInUseError, CheckpointError.
+
+    Returns:
+        As ``run``; the outcome is ``already completed`` if there was nothing left to do.
+
+    Raises:
+        RecipeError: if recipe, tokenizer or plugins are not what they were, RunDirInUseError, CheckpointError.
     """
     from reasonrl.trainer.run import resume as resume_run
 

@@ -94,7 +94,9 @@ def plugin_call(what: str) -> Iterator[None]:
 
     Args:
         what: owner and call, such as ``task 'countdown': size('train')``.
-    Raises: PluginContractError for anything else, ``sys.exit()`` included.
+
+    Raises:
+        PluginContractError: for anything else, ``sys.exit()`` included.
     """
     try:
         yield

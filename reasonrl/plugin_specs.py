@@ -31,7 +31,7 @@ OBSERVER_HOOKS = ("reasonrl_run_started", "reasonrl_step_finished", "reasonrl_ru
 
 
 def check_hooks(manager: PluginManager, plugin: Any) -> None:
-    """Raises: PluginContractError or pluggy's error if the plugin's functions are no hooks."""
+    """Raise PluginContractError or pluggy's error if the plugin's functions are no hooks."""
     manager.check_pending()
     callers = manager.get_hookcallers(plugin) or []
     marked = {caller.name for caller in callers}

@@ -118,7 +118,8 @@ class Plugins:
     def get(self, kind: Kind, name: str, *, allow_unavailable: bool = False) -> Any:
         """The spec of that name.
 
-        Raises: PluginNotFoundError (no provider, or it lacks a module), PluginConflictError (two).
+        Raises:
+            PluginNotFoundError: (no provider, or it lacks a module), PluginConflictError (two).
         """
         found = self._one(kind, name)
         if not allow_unavailable and (missing := missing_modules(found.spec)):
@@ -136,8 +137,9 @@ class Plugins:
     def build(self, spec: ComponentSpec, config: Any, context: Any) -> Any:
         """Call the spec's factory with ``(config, context)``.
 
-        Raises: RecipeError when the factory raises ValueError (the user's config is wrong),
-        PluginContractError when it raises anything else; a ReasonRLError passes as it is.
+        Raises:
+            RecipeError: when the factory raises ValueError (the user's config is wrong), PluginContractError when it
+                raises anything else; a ReasonRLError passes as it is.
         """
         where = self.label(spec)
         with plugin_call(f"{where}: its factory"):
@@ -211,7 +213,9 @@ def load_plugins(
         objects: modules or other objects with ``@hookimpl`` functions, loaded like files.
         of_run: what a run was started with; loaded unless it is there already. One that is not what it was is
             listed as broken, with what to do.
-    Raises: PluginError only for ``files`` and ``objects``: they were asked for.
+
+    Raises:
+        PluginError: only for ``files`` and ``objects``: they were asked for.
     """
     from reasonrl.plugin_loading import load
 
@@ -219,7 +223,11 @@ def load_plugins(
 
 
 def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
-    """The plugins of that name or distribution. Raises: PluginNotFoundError, with the nearest name."""
+    """The plugins of that name or distribution.
+
+    Raises:
+        PluginNotFoundError: with the nearest name.
+    """
     found = [r for r in plugins.records if name in (r.name, r.distribution)]
     if found:
         return found

@@ -12,7 +12,8 @@ from reasonrl_countdown.solvable import unsolvable
 class Dataset:
     """The problems that can be solved, within the config's ranges, in file order, each once.
 
-    Raises: RecipeError naming file and line when it cannot be read, has a malformed row or none within the ranges.
+    Raises:
+        RecipeError: naming file and line when it cannot be read, has a malformed row or none within the ranges.
     """
 
     def __init__(self, config: CountdownConfig) -> None:
@@ -23,7 +24,7 @@ class Dataset:
         return len(self._splits[split])
 
     def instance(self, split: Split, position: int) -> Instance:
-        """Raises: IndexError beyond the end of the split."""
+        """Raise IndexError beyond the end of the split."""
         rows = self._splits[split]
         if position >= len(rows):
             raise IndexError(f"{self._name}: {split} has {len(rows)} problems, got index {position}")

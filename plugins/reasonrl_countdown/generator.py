@@ -50,7 +50,8 @@ class Generator:
     def instance(self, split: Split, index: int) -> Instance:
         """The instance at ``index`` >= 0.
 
-        Raises: ValueError when the ranges hold too few problems.
+        Raises:
+            ValueError: when the ranges hold too few problems.
         """
         if split == "train":
             return self._draw("train", index)

@@ -26,8 +26,12 @@ def solve(numbers: Sequence[int], target: int, limit: int | None = None) -> list
         numbers: the given numbers; up to 5 take well under a second, 6 some seconds.
         target: the value to reach.
         limit: stop after this many solutions; None = all.
-    Returns: expressions that ``verify`` accepts; empty = unsolvable.
-    Raises: ValueError without numbers or with a negative one (there is no unary minus to write it with).
+
+    Returns:
+        Expressions that ``verify`` accepts; empty = unsolvable.
+
+    Raises:
+        ValueError: without numbers or with a negative one (there is no unary minus to write it with).
     """
     if not numbers or min(numbers) < 0:
         raise ValueError(f"numbers must be non-empty and not negative, got {list(numbers)}")

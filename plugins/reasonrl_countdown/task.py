@@ -29,7 +29,9 @@ class CountdownTask:
     def problem(self, split: Split, index: int) -> Problem:
         """The problem at ``index``; held-out problems are distinct.
 
-        Raises: ValueError when the ranges hold too few problems; IndexError beyond a data set's end.
+        Raises:
+            ValueError: when the ranges hold too few problems.
+            IndexError: beyond a data set's end.
         """
         if index < 0:
             raise IndexError(f"countdown: problem index must be >= 0, got {index}")

@@ -22,7 +22,8 @@ class HFBackend:
     A completion depends on the weights, the prompt, the request's seed and its own sample number alone:
     not, beyond rounding, on what else is in the batch. The global random generators are never used.
 
-    Raises: RolloutError if the model has no key-value cache.
+    Raises:
+        RolloutError: if the model has no key-value cache.
     """
 
     def __init__(self, config: HFConfig, context: RolloutContext) -> None:
@@ -48,8 +49,8 @@ class HFBackend:
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample every request's group: groups in order of the requests, completions of their samples.
 
-        Raises: RolloutError if a prompt is empty, prompt and limit exceed the model's context, or logits are not
-            finite.
+        Raises:
+            RolloutError: if a prompt is empty, prompt and limit exceed the model's context, or logits are not finite.
         """
         for request in requests:
             self._check(request)

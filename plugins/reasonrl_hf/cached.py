@@ -17,7 +17,8 @@ class CachedModel:
     The name of the cache argument has changed between minor releases. A model returns its cache under the name by
     which it takes it back, so the name is read from an output, and one decoding step shows that it is right.
 
-    Raises: RolloutError if the model keeps no cache, or one that cannot be reordered.
+    Raises:
+        RolloutError: if the model keeps no cache, or one that cannot be reordered.
     """
 
     def __init__(self, model: Any) -> None:

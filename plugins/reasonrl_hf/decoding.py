@@ -72,7 +72,8 @@ class BatchDecoder:
     def run(self, on_finished: Callable[[int], None] = lambda finished: None) -> list[Sampled]:
         """Sample all rows to their ends, in order; ``on_finished`` is told how many have ended.
 
-        Raises: RolloutError if the model gives non-finite logits.
+        Raises:
+            RolloutError: if the model gives non-finite logits.
         """
         logits = self._prefill()
         for step in range(self._limit):

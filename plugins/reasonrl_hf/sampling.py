@@ -16,7 +16,9 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple
         logits: ``[B, V]`` of any float type. -inf is never chosen.
         uniforms: ``[B]`` in [0, 1), float64 where the device has it.
         temperature: > 0.
-    Returns: token ids ``[B]`` int64, their ln p ``[B]`` float32.
+
+    Returns:
+        Token ids ``[B]`` int64, their ln p ``[B]`` float32.
     """
     probabilities = torch.softmax(_scaled(logits, temperature), dim=-1)
     # The sum of many small terms is taken in the uniforms' wider type, or the tail would lose its share.

@@ -35,7 +35,9 @@ class VLLMBackend:
     """Samples with vLLM. A group is one request, so its prompt is computed once.
 
     The engine has its own copy of the weights, renewed after each update.
-    Raises: RolloutError if the installation, the options or the machine do not allow it.
+
+    Raises:
+        RolloutError: if the installation, the options or the machine do not allow it.
     """
 
     def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
@@ -52,7 +54,11 @@ class VLLMBackend:
         self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
 
     def __enter__(self) -> VLLMBackend:
-        """Start the engine, or connect to it. Raises: RolloutError if it does not start."""
+        """Start the engine, or connect to it.
+
+        Raises:
+            RolloutError: if it does not start.
+        """
         team = Team(self._config.tensor_parallel_size)
         try:
             self._engine = self._start(team)
@@ -77,7 +83,8 @@ class VLLMBackend:
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Copy ``weights`` into the engine and forget what it has cached of the old ones.
 
-        Raises: RolloutError if the engine's model does not take them.
+        Raises:
+            RolloutError: if the engine's model does not take them.
         """
         engine, _ = self._running()
         self._policy_version = None  # a failure leaves who knows what in the engine
@@ -87,7 +94,8 @@ class VLLMBackend:
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample every request's group: groups in order of the requests, completions of their samples.
 
-        Raises: RolloutError if there are no weights yet, a request does not fit the engine, or the engine fails.
+        Raises:
+            RolloutError: if there are no weights yet, a request does not fit the engine, or the engine fails.
         """
         engine, team = self._running()
         if self._policy_version is None:

@@ -14,7 +14,11 @@ SMALLEST_HEAD_ON_CPU = 32
 
 
 def check_options(config: VLLMConfig, context: RolloutContext, processes: int) -> None:
-    """``processes``: how many this run has. Raises: RolloutError, one line with the fix."""
+    """``processes``: how many this run has.
+
+    Raises:
+        RolloutError: one line with the fix.
+    """
     _check_length(config, context)
     _check_processes(config.tensor_parallel_size, processes)
     text = base_model(context.policy.model).config.get_text_config()
@@ -31,7 +35,9 @@ def check_architecture(name: str) -> None:
     """Whether vLLM has a model of its own of this architecture. Imports vLLM.
 
     For some it runs the classes of transformers, and rebuilds them for that: the trainer's model would be another one.
-    Raises: RolloutError for those, and for what it does not know.
+
+    Raises:
+        RolloutError: for those, and for what it does not know.
     """
     from vllm import ModelRegistry
 
@@ -46,7 +52,11 @@ def check_architecture(name: str) -> None:
 
 
 def check_modules(model: torch.nn.Module, *, on_gpu: bool) -> None:
-    """What only vLLM's ``model`` shows. Raises: RolloutError for experts on a CPU: they take no new weights."""
+    """What only vLLM's ``model`` shows.
+
+    Raises:
+        RolloutError: for experts on a CPU: they take no new weights.
+    """
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
     if not on_gpu and any(isinstance(module, RoutedExperts) for module in model.modules()):

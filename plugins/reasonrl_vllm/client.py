@@ -84,16 +84,25 @@ class Client:
     def ask(self, method: str, path: str, body: Any = None, *, again: bool = True) -> Reply:
         """One request. ``again``: it may be repeated.
 
-        Raises: RolloutError if the server is away, or takes too long.
+        Raises:
+            RolloutError: if the server is away, or takes too long.
         """
         return self._wait(lambda: self._ask(method, path, body, again))
 
     def get(self, path: str) -> Any:
-        """The JSON at ``path``. Raises: RolloutError if the server is away or refuses."""
+        """The JSON at ``path``.
+
+        Raises:
+            RolloutError: if the server is away or refuses.
+        """
         return self._good(path, self.ask("GET", path))
 
     def post(self, path: str, body: Any = None, *, again: bool = True) -> Any:
-        """The JSON that answers. Raises: RolloutError if the server is away or refuses."""
+        """The JSON that answers.
+
+        Raises:
+            RolloutError: if the server is away or refuses.
+        """
         return self._good(path, self.ask("POST", path, body, again=again))
 
     def post_all(self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS) -> list[Any]:
@@ -127,7 +136,7 @@ class Client:
         return answers
 
     async def _watch(self) -> None:
-        """Raises: RolloutError once nobody is there any more: a server whose engine died may keep connections open."""
+        """Raise RolloutError once nobody is there any more: a server whose engine died may keep connections open."""
         while True:
             await anyio.sleep(WATCH_S)
             await self._ask("GET", "/health", None, True)
@@ -176,7 +185,11 @@ class Client:
 
 
 def _key() -> str:
-    """The key to send; empty if none is set. Raises: RolloutError for one that would be told in an error."""
+    """The key to send; empty if none is set.
+
+    Raises:
+        RolloutError: for one that would be told in an error.
+    """
     key = os.environ.get(KEY, "")
     if not (key.isascii() and key.isprintable()):
         raise RolloutError(f"vllm: {KEY} holds a line break or another character that no key has; set it anew")

@@ -105,7 +105,7 @@ class VLLMConfig:
 
 
 def check_url(url: str, *, allow_remote: bool) -> None:
-    """Raises: ValueError if this is not the address of a server that may be used."""
+    """Raise ValueError if this is not the address of a server that may be used."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not _has_good_port(parts) or not parts.hostname:
         raise ValueError(f"url must be like http://127.0.0.1:8000, got {url!r}")

@@ -40,7 +40,11 @@ GIB = 1 << 30
 
 
 def check_version() -> str:
-    """The installed version of vLLM. Raises: RolloutError if this plugin does not know it."""
+    """The installed version of vLLM.
+
+    Raises:
+        RolloutError: if this plugin does not know it.
+    """
     for name in DISTRIBUTIONS:
         try:
             found = version(name)

@@ -44,7 +44,8 @@ class Team:
     def together(self) -> Iterator[None]:
         """What can fail in one process alone: its team fails with it instead of waiting for it for ever.
 
-        Raises: RolloutError in processes that have no error of their own.
+        Raises:
+            RolloutError: in processes that have no error of their own.
         """
         error: ReasonRLError | None = None
         try:

@@ -32,7 +32,7 @@ class Answer:
 
 
 def check_request(request: RolloutRequest, limits: Limits) -> None:
-    """Raises: RolloutError for a request that the engine would refuse, cut short or answer otherwise."""
+    """Raise RolloutError for a request that the engine would refuse, cut short or answer otherwise."""
     where = f"vllm: problem {request.problem.id!r}"
     prompt, limit = len(request.prompt_ids), request.sampling.max_completion_tokens
     if prompt == 0:
@@ -81,7 +81,11 @@ class Reader:
         self._tokenizer = tokenizer
 
     def completion(self, answer: Answer, policy_version: int) -> Completion:
-        """The completion. Raises: RolloutError for log-probabilities that are not finite."""
+        """The completion.
+
+        Raises:
+            RolloutError: for log-probabilities that are not finite.
+        """
         tokens, reason = answer.token_ids, finish_reason(answer.finished, answer.stopped_by)
         _check_logprobs(answer)
         return Completion(

@@ -127,7 +127,7 @@ class ServerEngine:
         raise RolloutError(f"vllm: {self._client.url} is at work for somebody else; give the run a server of its own")
 
     def _expect(self, weights: str) -> None:
-        """Raises: RolloutError if the server has not the weights of this name."""
+        """Raise RolloutError if the server has not the weights of this name."""
         found = self._client.get("/weight_info")
         if not isinstance(found, dict) or found.get("weight_version") != weights:
             raise RolloutError(

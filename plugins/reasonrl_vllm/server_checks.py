@@ -52,7 +52,11 @@ class ServerFacts:
 
 
 def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
-    """Ask the server what it is. Raises: RolloutError, one line with the fix, if the run cannot sample from it."""
+    """Ask the server what it is.
+
+    Raises:
+        RolloutError: one line with the fix, if the run cannot sample from it.
+    """
     command = start_command(config, context)
     client = Client(config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}")
     with client:

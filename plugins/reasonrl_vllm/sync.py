@@ -62,7 +62,7 @@ def undelivered(model: Any, expected: Sequence[str], loaded: set[str] | None) ->
 
 
 def check_delivered(missing: Sequence[str]) -> None:
-    """Raises: RolloutError that names what got no weights: it would sample with values that mean nothing."""
+    """Raise RolloutError that names what got no weights: it would sample with values that mean nothing."""
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise RolloutError(

@@ -65,7 +65,11 @@ class FolderTransfer:
 
 
 def call(client: Client, method: str, arguments: dict[str, Any]) -> None:
-    """Call a method of the server's workers. Raises: RolloutError if it fails there."""
+    """Call a method of the server's workers.
+
+    Raises:
+        RolloutError: if it fails there.
+    """
     reply = client.ask("POST", "/collective_rpc", {"method": method, "kwargs": arguments})
     if not reply.is_good:
         raise RolloutError(

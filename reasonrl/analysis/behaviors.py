@@ -38,7 +38,8 @@ class Timeline:
 def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeline]:
     """One timeline for every suite of a run, finished or not, or for ``suite`` alone.
 
-    Raises: RecipeError when there is no such run or suite, or nothing to show yet.
+    Raises:
+        RecipeError: when there is no such run or suite, or nothing to show yet.
     """
     evaluations = _evaluations(Path(run_dir))
     names = list(dict.fromkeys(name for _, suites in evaluations for name in suites))
@@ -55,7 +56,8 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
 def columns(count: int, most: int) -> list[int]:
     """At most ``most`` of ``count`` positions: the first, the last, and others evenly between them.
 
-    Example: columns(11, 6) -> [0, 2, 4, 6, 8, 10].
+    Example:
+        Columns(11, 6) -> [0, 2, 4, 6, 8, 10].
     """
     if count <= most:
         return list(range(count))

@@ -34,7 +34,9 @@ def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: 
     """Let ``write`` fill a temporary folder, sync and hash it, then move it into place in one step.
 
     Afterward all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
-    Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
+
+    Raises:
+        CheckpointError: when the disk refuses; earlier checkpoints are untouched.
     """
     final = step_dir(run_dir, step)
     temporary = final.with_name(f".tmp-{final.name}")
@@ -116,7 +118,9 @@ def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     """The newest checkpoint that is what was written; None if the run has none at all.
 
     A damaged one is passed over with a warning that names the file.
-    Raises: CheckpointError if every one is damaged, or with ``strict`` the newest one.
+
+    Raises:
+        CheckpointError: if every one is damaged, or with ``strict`` the newest one.
     """
     steps = saved_steps(run_dir)
     for step in reversed(steps):

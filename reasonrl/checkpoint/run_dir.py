@@ -60,7 +60,9 @@ class RunDir:
     def reopen(cls, path: Path) -> "RunDir":
         """Lock an existing run folder; the lock of a process that died is free.
 
-        Raises: RunDirInUseError if another process holds it, RecipeError if it cannot be locked.
+        Raises:
+            RunDirInUseError: if another process holds it.
+            RecipeError: if it cannot be locked.
         """
         lock = _lock_of(path)
         try:
@@ -146,7 +148,8 @@ def refuse_in_use(path: Path) -> None:
 def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> None:
     """Refuse early a place where ``RunDir.create`` could make no folder.
 
-    Raises: RecipeError. Leaves nothing behind; what lies between is made by ``RunDir.create`` only.
+    Raises:
+        RecipeError: . Leaves nothing behind; what lies between is made by ``RunDir.create`` only.
     """
     parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
     existing = next(p for p in (parent, *parent.parents) if os.path.lexists(p))

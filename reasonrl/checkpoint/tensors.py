@@ -68,7 +68,8 @@ def gather(policy: nn.Module, optimizer: Any) -> TensorState:
 def scatter(policy: nn.Module, optimizer: Any, folder: Path) -> None:
     """Put a verified checkpoint back into a policy and an optimizer that were made by the same recipe.
 
-    Raises: CheckpointError if the checkpoint lacks a trained parameter, or shapes differ.
+    Raises:
+        CheckpointError: if the checkpoint lacks a trained parameter, or shapes differ.
     """
     tensors: dict[str, Any] = _read_parameters(policy, folder)
     missing = sorted(_trainable_names(policy) - tensors.keys())

@@ -23,7 +23,8 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green
 def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> None:
     """Examine a run folder or the installation and print what was found.
 
-    Raises: RecipeError for wrong input; typer.Exit(1) when a finding is an error.
+    Raises:
+        RecipeError: for wrong input; typer.Exit(1) when a finding is an error.
     """
     if of_installation == (run_dir is not None):
         raise RecipeError("say what to examine: `reasonrl doctor RUN`, or `reasonrl doctor --self`")

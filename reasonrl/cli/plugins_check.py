@@ -32,7 +32,13 @@ class _Target:
 
 
 def run_check(target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]) -> None:
-    """Print a line for each check. Raises: typer.Exit(1) if one failed; PluginError, RecipeError."""
+    """Print a line for each check.
+
+    Raises:
+        typer.Exit(1): if one failed.
+        PluginError: if a plugin is missing, broken or in conflict.
+        RecipeError: if the recipe or an argument is wrong.
+    """
     from reasonrl.cli.waiting import open_checks
     from reasonrl.testing.checks import telling
     from reasonrl.testing.plugin import check_plugin

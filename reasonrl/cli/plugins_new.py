@@ -8,7 +8,12 @@ from reasonrl.cli.table import wrapped
 
 
 def run_new(name: str, kind: str, folder: str) -> None:
-    """Write the project and say what to do with it. Raises: RecipeError, PluginConflictError."""
+    """Write the project and say what to do with it.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+        PluginConflictError: if the name is taken.
+    """
     from reasonrl.plugins import load_plugins
     from reasonrl.scaffold.project import create
 

@@ -14,7 +14,8 @@ from reasonrl.errors import RecipeError
 def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
     """Replace this process by N ranks if accelerate was asked for N > 1 and started one; else return.
 
-    Raises: RecipeError if the number cannot be found out.
+    Raises:
+        RecipeError: if the number cannot be found out.
     """
     if not was_left_alone(environ):
         return

@@ -189,7 +189,8 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
 def find_metric(key: str, declared: Iterable[MetricDef]) -> MetricDef | None:
     """The declaration of ``key``; ``<word>`` in a declared key stands for one part between slashes.
 
-    Example: ``eval/held_out/accuracy`` is declared by ``eval/<suite>/accuracy``.
+    Example:
+        ``eval/held_out/accuracy`` is declared by ``eval/<suite>/accuracy``.
     """
     parts = key.split("/")
     for definition in declared:

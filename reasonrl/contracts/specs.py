@@ -98,7 +98,8 @@ class RewardSpec(ComponentSpec):
     what it saw before. ``range`` is (lowest, highest) value; the highest is "correct". A recipe may override the
     first three.
 
-    Raises: ValueError if a limit is not positive or the isolation is unknown.
+    Raises:
+        ValueError: if a limit is not positive or the isolation is unknown.
     """
 
     kind: ClassVar[str] = "reward"

@@ -58,7 +58,11 @@ class Encoder:
         """Completions so far that brought an EOS along."""
 
     def __call__(self, problem: Problem, completion: str) -> Example | None:
-        """None if the prompt is overlong and such examples are dropped. Raises: RecipeError if it stops the run."""
+        """None if the prompt is overlong and such examples are dropped.
+
+        Raises:
+            RecipeError: if it stops the run.
+        """
         return self.encode_all([(problem, completion)])[0]
 
     def encode_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Example | None]:
@@ -104,7 +108,9 @@ def task_examples(
 ) -> Iterator[Example]:
     """Endless demonstrations; rank r of R takes every R-th problem of the stream.
 
-    Raises: RecipeError if the task cannot demonstrate, PluginContractError if it never does or does it wrongly.
+    Raises:
+        RecipeError: if the task cannot demonstrate.
+        PluginContractError: if it never does or does it wrongly.
     """
     demonstrate = getattr(task, "demonstration", None)
     if demonstrate is None:
@@ -153,7 +159,8 @@ class PairExamples:
     def encode(cls, pairs: Sequence[Pair], encode: Encoder) -> "PairExamples":
         """All at once, so that bad data is refused before the training and not in the middle of it.
 
-        Raises: RecipeError naming file and line of a pair that cannot be an example, or if none is left.
+        Raises:
+            RecipeError: naming file and line of a pair that cannot be an example, or if none is left.
         """
         found: list[Example | None] = []
         for start in range(0, len(pairs), CHUNK):

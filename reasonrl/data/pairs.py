@@ -28,7 +28,9 @@ def read_pairs(
 
     A row has the columns ``prompt`` and ``completion``, each text or messages, or else ``messages``, of which the last,
     an assistant's, is the completion and the others are the prompt.
-    Raises: RecipeError naming file and line of the first row that is neither.
+
+    Raises:
+        RecipeError: naming file and line of the first row that is neither.
     """
     rows = read_rows(path, key="data.path", subset=subset, split=split)
     return [_pair(row, prompt, completion) for row in rows]

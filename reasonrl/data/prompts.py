@@ -25,7 +25,9 @@ class PromptLimit:
     """The most tokens of a prompt: ``max_prompt_tokens``, or what the model's context leaves beside a completion.
 
     ``overlong``: whether a longer prompt stops the run, or is dropped.
-    Raises: RecipeError if the context leaves nothing.
+
+    Raises:
+        RecipeError: if the context leaves nothing.
     """
 
     max_prompt_tokens: int
@@ -47,7 +49,7 @@ class PromptLimit:
         return min(self.max_prompt_tokens, self.context - self.completion_tokens)
 
     def check(self, problem: Problem, tokens: int, *, or_else: str = "") -> None:
-        """Raises: RecipeError if a prompt of ``tokens`` tokens is over the limit; ``or_else`` is another way out."""
+        """Raise RecipeError if a prompt of ``tokens`` tokens is over the limit; ``or_else`` is another way out."""
         if tokens > self.tokens:
             raise RecipeError(
                 f"the prompt of problem {problem.id!r} has {tokens} tokens, over {self.said()}; "
@@ -110,7 +112,8 @@ def check_lines(checks: Sequence[PromptCheck]) -> Iterator[str]:
 def measure(fetch: Fetch, indices: Sequence[int], renderer: PromptRenderer) -> Iterator[Measured]:
     """Index and prompt tokens of each problem.
 
-    Raises: RecipeError if a prompt cannot be rendered, is empty, or holds a token that the model does not know.
+    Raises:
+        RecipeError: if a prompt cannot be rendered, is empty, or holds a token that the model does not know.
     """
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
@@ -121,7 +124,8 @@ def measure(fetch: Fetch, indices: Sequence[int], renderer: PromptRenderer) -> I
 def judge(name: str, fetch: Fetch, measured: Sequence[Measured], limit: PromptLimit) -> PromptCheck:
     """The finding of a split.
 
-    Raises: RecipeError naming the worst prompt if overlong ones are there and stop the run, or leave no other.
+    Raises:
+        RecipeError: naming the worst prompt if overlong ones are there and stop the run, or leave no other.
     """
     over = [pair for pair in measured if pair[1] > limit.tokens]
     if over and (limit.overlong == "stop" or len(over) == len(measured)):
@@ -179,7 +183,8 @@ class PromptSource:
     def draw(self, position: int) -> Drawn:
         """The problem at ``position``.
 
-        Raises: RecipeError if its prompt is overlong and stops the run, or cannot be rendered.
+        Raises:
+            RecipeError: if its prompt is overlong and stops the run, or cannot be rendered.
         """
         for attempt in range(MAX_REDRAWS if self.redraws else 1):
             problem = self.stream.problem(position, attempt)

@@ -54,14 +54,19 @@ class PromptRenderer:
         """Whether the tokenizer put an EOS behind raw text, which was taken off."""
 
     def render(self, problem: Problem) -> RenderedPrompt:
-        """One prompt. Raises: RecipeError as ``render_all``."""
+        """One prompt.
+
+        Raises:
+            RecipeError: as ``render_all``.
+        """
         return self.render_all([problem])[0]
 
     def render_all(self, problems: Sequence[Problem]) -> list[RenderedPrompt]:
         """The prompts of ``problems``, tokenized together.
 
-        Raises: RecipeError if the template cannot render one, or a prompt is empty, no valid Unicode or holds a token
-            that the model has no embedding for.
+        Raises:
+            RecipeError: if the template cannot render one, or a prompt is empty, no valid Unicode or holds a token that
+                the model has no embedding for.
         """
         texts = [self.text(problem) for problem in problems]
         rendered: dict[int, RenderedPrompt] = {}
@@ -75,7 +80,8 @@ class PromptRenderer:
     def text(self, problem: Problem) -> str:
         """The exact text that the model continues.
 
-        Raises: RecipeError if the prompt is no valid Unicode, or a conversation that cannot be rendered.
+        Raises:
+            RecipeError: if the prompt is no valid Unicode, or a conversation that cannot be rendered.
         """
         if isinstance(problem.prompt, str):
             text = problem.prompt + problem.assistant_prefix
@@ -197,7 +203,8 @@ def _one_line(err: BaseException) -> str:
 def check_encodable(where: str, text: str) -> None:
     """Half a surrogate pair is no character: tokenizers refuse it without saying where it came from.
 
-    Raises: RecipeError naming ``where``.
+    Raises:
+        RecipeError: naming ``where``.
     """
     try:
         text.encode("utf-8")

@@ -12,7 +12,9 @@ def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[
     """``backend.generate(requests)``, checked: a backend's mistake is named, not met deep in the trainer.
 
     Every completion gets the text of its prompt, which rewards judge it by.
-    Raises: PluginContractError if groups, completions or log-probabilities are not as many as asked for.
+
+    Raises:
+        PluginContractError: if groups, completions or log-probabilities are not as many as asked for.
     """
     groups = backend.generate(requests)
     if len(groups) != len(requests):

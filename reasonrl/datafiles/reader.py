@@ -75,7 +75,9 @@ def read_rows(name: str, *, key: str = "data", subset: str | None = None, split:
         key: the recipe's key for it, which errors about the whole file name.
         subset: configuration of a hub data set.
         split: split of a hub data set.
-    Raises: RecipeError of one line if anything cannot be read or is malformed, or there is no row.
+
+    Raises:
+        RecipeError: of one line if anything cannot be read or is malformed, or there is no row.
     """
     source = Source(_path(name), key)
     is_file = is_local(name) and not source.path.is_dir()
@@ -93,7 +95,8 @@ def read_rows(name: str, *, key: str = "data", subset: str | None = None, split:
 def local_size(name: str, *, key: str = "data") -> int | None:
     """Bytes of a file that ``read_rows`` would read; None for a folder or a hub data set.
 
-    Raises: RecipeError if there is no such file, or its first bytes are not those of a data file.
+    Raises:
+        RecipeError: if there is no such file, or its first bytes are not those of a data file.
     """
     source = Source(_path(name), key)
     if not is_local(name) or source.path.is_dir():

@@ -10,7 +10,8 @@ Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     """95% score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
-    Example: wilson_interval(50, 100) -> (0.4038, 0.5962).
+    Example:
+        Wilson_interval(50, 100) -> (0.4038, 0.5962).
     """
     if trials == 0:
         return 0.0, 1.0
@@ -43,7 +44,8 @@ def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float]:
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased estimate of P(at least one of k samples is right): 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374 eq. 1).
 
-    Example: pass_at_k(4, 1, 2) -> 0.5.
+    Example:
+        Pass_at_k(4, 1, 2) -> 0.5.
     """
     if not 1 <= k <= num_samples:
         raise ValueError(f"k must be in [1, {num_samples}], got {k}")

@@ -15,7 +15,9 @@ def token_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Ten
 
     Args:
         x: ``[b, T]``. mask: ``[b, T]`` bool.
-    Returns: scalar.
+
+    Returns:
+        Scalar.
     """
     return masked_sum(x, mask) / max(normalizer.num_response_tokens, 1.0)
 
@@ -27,6 +29,8 @@ def sequence_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> 
 
     Args:
         x: ``[b, T]``. mask: ``[b, T]`` bool.
-    Returns: scalar.
+
+    Returns:
+        Scalar.
     """
     return masked_mean(x, mask, dim=1).sum() / max(normalizer.num_sequences, 1.0)

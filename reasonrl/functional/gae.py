@@ -20,10 +20,16 @@ def gae(
         values: ``[B, T]``, value of the state before token t.
         response_mask: ``[B, T]`` bool.
         gamma, lam: discount and mixing per token, each in [0, 1].
-    Returns: (advantages, returns), ``[B, T]`` as ``values``, detached, 0 outside the mask, not whitened;
-        returns = advantages + values.
-    Raises: ShapeError.
-    Example: rewards 0, 0, 1, values .5 .6 .7, gamma = lam = 1 gives advantages .5 .4 .3 and returns 1 1 1.
+
+    Returns:
+        (advantages, returns), ``[B, T]`` as ``values``, detached, 0 outside the mask, not whitened; returns =
+        advantages + values.
+
+    Raises:
+        ShapeError: if the shapes differ.
+
+    Example:
+        Rewards 0, 0, 1, values .5 .6 .7, gamma = lam = 1 gives advantages .5 .4 .3 and returns 1 1 1.
     """
     check_same_shape("gae", token_rewards=token_rewards, values=values, response_mask=response_mask)
     rewards = zero_outside(token_rewards, response_mask).detach().to(values.dtype)

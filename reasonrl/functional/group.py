@@ -20,8 +20,12 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
 
     Args:
         rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; other rows are left out.
-    Returns: ``[B]``, dtype and device of ``rewards``; 0 for unscored rows and for a group's only scored row.
-    Raises: ShapeError.
+
+    Returns:
+        ``[B]``, dtype and device of ``rewards``; 0 for unscored rows and for a group's only scored row.
+
+    Raises:
+        ShapeError: if the shapes differ.
     """
     check_same_shape("group_advantages", rewards=rewards, group_ids=group_ids, scored=scored)
     # B numbers: numpy's float64 on the host costs nothing, no atomics reorder its sums, and every device has it.

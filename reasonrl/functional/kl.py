@@ -32,7 +32,9 @@ def kl_estimate(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor, estimato
         other_logprobs: ``[B, T]``, ln q of the same tokens.
         mask: ``[B, T]`` bool.
         estimator: ``k1``, ``k2`` or ``k3``.
-    Returns: ``[B, T]`` in nats, 0 outside the mask.
+
+    Returns:
+        ``[B, T]`` in nats, 0 outside the mask.
     """
     check_same_shape("kl_estimate", logprobs=logprobs, other_logprobs=other_logprobs, mask=mask)
     x = zero_outside(logprobs, mask) - zero_outside(other_logprobs, mask)
@@ -55,7 +57,8 @@ def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Lit
     KL; this is the term of arXiv:2402.03300 eq. 4.
     ``k1`` is refused: its expected gradient is 0, it would only add noise. It belongs in the reward.
 
-    Raises: ValueError for any other estimator.
+    Raises:
+        ValueError: for any other estimator.
     """
     if estimator not in ("k2", "k3"):
         raise ValueError(f"KL in the loss needs k2 or k3, got {estimator!r}; k1 belongs in the reward")

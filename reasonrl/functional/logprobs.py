@@ -36,8 +36,13 @@ def logprobs_and_entropy(
         temperature: > 0; the one the tokens were sampled at.
         entropy: ``none`` returns None, ``metric`` one without gradient, ``grad`` one that differentiates.
         chunk_size: rows at once; None picks what suits the device.
-    Returns: log-probabilities ``[N]`` and entropies ``[N]`` or None.
-    Raises: ShapeError, ValueError.
+
+    Returns:
+        Log-probabilities ``[N]`` and entropies ``[N]`` or None.
+
+    Raises:
+        ShapeError: if the shapes differ.
+        ValueError: if ``temperature`` or ``chunk_size`` is not positive.
     """
     _check(logits, token_ids, temperature, chunk_size)
     elements = CPU_CHUNK_ELEMENTS if logits.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS

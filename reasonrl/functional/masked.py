@@ -11,7 +11,7 @@ SPREAD_TOLERANCE = 1e-6
 
 
 def check_same_shape(where: str, **tensors: Tensor | None) -> None:
-    """Raises: ShapeError that names every tensor, unless all that are given have one shape."""
+    """Raise ShapeError that names every tensor, unless all that are given have one shape."""
     shapes = {name: list(t.shape) for name, t in tensors.items() if t is not None}
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
@@ -60,7 +60,9 @@ def masked_whiten(x: Tensor, mask: Tensor, reduce: Reduce) -> Tensor:
     Args:
         x, mask: ``[B, T]``; mask bool.
         reduce: sums over ranks. Every rank must call this, even one with an empty mask.
-    Returns: ``[B, T]``, dtype of ``x``.
+
+    Returns:
+        ``[B, T]``, dtype of ``x``.
     """
     _, mean, variance = masked_moments(x, mask, reduce)
     std = variance.sqrt()

@@ -38,7 +38,9 @@ def clipped_surrogate(
         logprobs: ``[B, T]`` with gradient. old_logprobs, advantages: ``[B, T]``, constants.
         mask: ``[B, T]`` bool.
         eps_low: in [0, 1]. eps_high: >= 0.
-    Raises: ShapeError.
+
+    Raises:
+        ShapeError: if the shapes differ.
     """
     check_same_shape(
         "clipped_surrogate", logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, mask=mask

@@ -19,7 +19,9 @@ def set_chat_template(tokenizer: Any, model: ModelConfig) -> None:
 
     What is saved with the tokenizer then renders as the run did, without the recipe; arguments that a caller gives
     still win.
-    Raises: RecipeError if the file cannot be read, there is no template, or it reads no such variable.
+
+    Raises:
+        RecipeError: if the file cannot be read, there is no template, or it reads no such variable.
     """
     args = model.chat_template_args
     if model.chat_template is None and not args:
@@ -33,7 +35,8 @@ def set_chat_template(tokenizer: Any, model: ModelConfig) -> None:
 def check_chat_template(model: ModelConfig) -> None:
     """What can be refused without the model: a template file that cannot be read, or that has no such variable.
 
-    Raises: RecipeError.
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
     """
     if model.chat_template is not None:
         _refuse_unread(_read(model.chat_template), model.chat_template_args)

@@ -20,7 +20,8 @@ ADAPTER_FOLDER = "adapter"
 def unwrap(policy: nn.Module) -> PolicyModule:
     """The ``PolicyModule`` inside what accelerate or torch wrapped around it.
 
-    Raises: CheckpointError for a wrapper whose weights cannot be read this way.
+    Raises:
+        CheckpointError: for a wrapper whose weights cannot be read this way.
     """
     from accelerate.utils import extract_model_from_parallel
 
@@ -42,7 +43,8 @@ def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     gathered, which every rank must join). They may alias the live weights: read them before the next
     update.
 
-    Raises: CheckpointError if the policy is wrapped in something unknown.
+    Raises:
+        CheckpointError: if the policy is wrapped in something unknown.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
@@ -65,7 +67,9 @@ def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mappin
     """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
 
     Not atomic: checkpoints are.
-    Raises: CheckpointError if the folder cannot be written.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
     """
     base = base_model(unwrap(policy).model)
     try:

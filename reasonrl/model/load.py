@@ -44,7 +44,8 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     left as they were. Weights are stored in ``model.dtype``; master copies in float32 are the optimizer's
     matter.
 
-    Raises: RecipeError if there is no such model, no tokenizer, no EOS token, or an option does not fit.
+    Raises:
+        RecipeError: if there is no such model, no tokenizer, no EOS token, or an option does not fit.
     """
     source = find_source(model_path, model.revision)
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
@@ -74,7 +75,9 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
     """The tokenizer of ``model_path``; without a pad token it pads with EOS (padding is masked everywhere).
 
     An adapter folder without one has that of its base model.
-    Raises: RecipeError if there is none, or it knows no EOS token.
+
+    Raises:
+        RecipeError: if there is none, or it knows no EOS token.
     """
     from transformers import AutoTokenizer
 
@@ -125,7 +128,11 @@ def cpu_computes_bfloat16() -> bool:
 
 
 def find_source(model_path: str, revision: str | None) -> ModelSource:
-    """What a model is made of. Raises: RecipeError if the base of an adapter cannot be found."""
+    """What a model is made of.
+
+    Raises:
+        RecipeError: if the base of an adapter cannot be found.
+    """
     try:
         return source_of(model_path, revision)
     except ValueError as error:

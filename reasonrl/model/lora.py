@@ -31,7 +31,8 @@ def apply_lora(
     The adapters' B matrices start at zero: the wrapped model computes what ``model`` did. ``base`` and
     ``revision`` are where ``model`` comes from, for those who load the adapters elsewhere.
 
-    Raises: RecipeError if peft is missing or no module matches.
+    Raises:
+        RecipeError: if peft is missing or no module matches.
     """
     peft = _peft("model.lora")
     targets: Any = list(config.target_modules)
@@ -61,7 +62,8 @@ def apply_lora(
 def merge_adapter(model: nn.Module, folder: Path) -> Any:
     """``model`` with the PEFT adapter of ``folder`` merged into its weights; all of them can be trained.
 
-    Raises: RecipeError if peft is missing, or what peft raises for files that do not fit.
+    Raises:
+        RecipeError: if peft is missing, or what peft raises for files that do not fit.
     """
     peft = _peft(f"adapter {folder}")
     merged = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()

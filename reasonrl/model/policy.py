@@ -77,7 +77,10 @@ class PolicyModule(nn.Module):
             temperature: logits are divided by it; > 0.
             entropy: ``metric`` without and ``grad`` with gradient.
             values: also ask the critic.
-        Raises: ShapeError if shapes differ, RecipeError if there is no critic to ask.
+
+        Raises:
+            ShapeError: if shapes differ.
+            RecipeError: if there is no critic to ask.
         """
         _check_shapes(input_ids, attention_mask, response_mask)
         if values and self.critic is None:

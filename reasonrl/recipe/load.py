@@ -26,8 +26,14 @@ def load_recipe(
         overrides: ``"section.key=value"``, the value in YAML; they win over the file.
         allow_unavailable: accept components whose modules are not installed here, as ``recipes check`` does.
         model_path: a model to take instead of the recipe's own, which may be gone.
-    Returns: a ResolvedSft if the recipe has a top-level ``sft`` key, else a ResolvedRecipe.
-    Raises: RecipeError, PluginNotFoundError, PluginConflictError; each says where, in one line.
+
+    Returns:
+        A ResolvedSft if the recipe has a top-level ``sft`` key, else a ResolvedRecipe.
+
+    Raises:
+        RecipeError: each says where, in one line.
+        PluginNotFoundError: each says where, in one line.
+        PluginConflictError: each says where, in one line.
     """
     source = read_source(find_recipe(path_or_name, plugins), overrides)
     return resolve(source, plugins, allow_unavailable=allow_unavailable, model_path=model_path)

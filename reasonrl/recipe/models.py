@@ -25,7 +25,9 @@ class ModelSource:
 def find_model(model: ModelConfig, plugins: Plugins) -> str:
     """Folder or hub name of the recipe's model.
 
-    Raises: ValueError saying what is missing, PluginError if no plugin ships a model of that name.
+    Raises:
+        ValueError: saying what is missing.
+        PluginError: if no plugin ships a model of that name.
     """
     if model.name:
         path = Path(plugins.get("model", model.name).path)
@@ -47,7 +49,9 @@ def source_of(model_path: str, revision: str | None = None) -> ModelSource:
 
     Args:
         revision: of a model on the hub; an adapter names its own.
-    Raises: ValueError if the base of an adapter cannot be found.
+
+    Raises:
+        ValueError: if the base of an adapter cannot be found.
     """
     adapters: list[Path] = []
     while is_adapter(Path(model_path)):

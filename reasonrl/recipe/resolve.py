@@ -33,7 +33,11 @@ def resolve(
     Args:
         allow_unavailable: accept components whose modules are not installed here.
         model_path: a model to take instead of the recipe's own, which may be gone.
-    Raises: RecipeError, PluginNotFoundError, PluginConflictError.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+        PluginNotFoundError: if there is no such plugin.
+        PluginConflictError: if the name is taken.
     """
     return _Resolver(source, plugins, allow_unavailable, model_path).resolve()
 

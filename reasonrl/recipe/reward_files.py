@@ -15,7 +15,8 @@ DEFAULT_FUNCTION = "score"
 class RewardFileConfig:
     """Where the function is, and the content of its file, which a resumed run must find again.
 
-    Raises: ValueError if the file is not there, cannot be imported, or has no function that can be called.
+    Raises:
+        ValueError: if the file is not there, cannot be imported, or has no function that can be called.
     """
 
     path: str = field(metadata={"help": "FILE.py:FUNCTION, called as FUNCTION(problem, completion)"})
@@ -60,7 +61,11 @@ def placed(path: str, folder: Path | None) -> str:
 
 
 def file_reward(name: str) -> RewardSpec:
-    """The spec of a reward that is a function in a file. Raises: ValueError for a bad name."""
+    """The spec of a reward that is a function in a file.
+
+    Raises:
+        ValueError: for a bad name.
+    """
     return RewardSpec(
         name=name,
         summary="A function in a file.",

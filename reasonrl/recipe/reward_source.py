@@ -14,9 +14,10 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def check_source(file: Path, content: bytes, function: str) -> None:
-    """Raises: ValueError, its first word the field, if ``file`` cannot be imported or ``function`` not be called.
+    """Check without running it that ``file`` can be imported and ``function`` called.
 
-    What only running the file can tell is found when the reward is built.
+    Raises:
+        ValueError: if not; its first word is the field.
     """
     try:
         tree = ast.parse(content, str(file))

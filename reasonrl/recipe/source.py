@@ -56,7 +56,8 @@ class Source:
 def read_source(path: Path, overrides: Sequence[str]) -> Source:
     """Read a recipe, its ancestors and the overrides.
 
-    Raises: RecipeError with file and line for anything that is not a mapping of plain data.
+    Raises:
+        RecipeError: with file and line for anything that is not a mapping of plain data.
     """
     source = _read_chain(path, ())
     _apply_overrides(source, overrides)
@@ -96,7 +97,11 @@ def _read_file(path: Path) -> Source:
 
 
 def parse_text(path: Path, text: str) -> Source:
-    """The data of one file, ``extends`` among them. Raises: RecipeError with file and line."""
+    """The data of one file, ``extends`` among them.
+
+    Raises:
+        RecipeError: with file and line.
+    """
     origins: dict[Keys, str] = {}
     try:
         _refuse_depth(path, text)

@@ -32,7 +32,9 @@ def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") ->
 
     Args:
         of: what the keys belong to, for messages: ``"algorithm 'ppo'"``.
-    Raises: RecipeError for an unknown or missing key, a wrong type, or a value that ``cls`` itself refuses.
+
+    Raises:
+        RecipeError: for an unknown or missing key, a wrong type, or a value that ``cls`` itself refuses.
     """
     if not isinstance(data, Mapping):
         raise source.error(at, f" must be a mapping of keys, got {_got(data, at)}")

@@ -28,8 +28,9 @@ class FileConfig(Protocol):
 class FileReward:
     """Calls ``function(problem, completion)``, which gives a Score, a number or None.
 
-    Raises: ValueError if the file is not what it was when the recipe was read, cannot be imported, or has no such
-    function.
+    Raises:
+        ValueError: if the file is not what it was when the recipe was read, cannot be imported, or has no such
+            function.
     """
 
     def __init__(self, config: FileConfig, context: Any) -> None:

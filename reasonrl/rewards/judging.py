@@ -45,7 +45,8 @@ def failure(trouble: Trouble, reason: str, error: BaseException | None = None, d
 def kind_of(reward: Any, name: str) -> Literal["each", "group"]:
     """Whether a reward judges completions one by one or a group at once.
 
-    Raises: PluginContractError if it does neither.
+    Raises:
+        PluginContractError: if it does neither.
     """
     if isinstance(reward, GroupReward):
         return "group"
@@ -103,7 +104,8 @@ def _raised(err: BaseException) -> Verdict:
 def as_score(raw: Any) -> Score:
     """``raw`` as a Score of plain Python values: numbers of other libraries would not go into JSON.
 
-    Raises: BadScoreError saying what is wrong with it; whatever a lazy value of the reward's raises.
+    Raises:
+        BadScoreError: saying what is wrong with it; whatever a lazy value of the reward's raises.
     """
     if raw is None:
         return Score(value=None, reason=NO_SCORE)

@@ -93,7 +93,8 @@ class _Worker:
     def pull(self, max_bytes: int) -> bytes | None:
         """The payload that has come in whole; None if there is none yet.
 
-        Raises: _LostError if the process ended, is late, or sends more than ``max_bytes``.
+        Raises:
+            _LostError: if the process ended, is late, or sends more than ``max_bytes``.
         """
         has_ended = self.process.has_ended()  # asked first: what it said before its end is still to be read
         while (payload := self.inbox.take()) is None:
@@ -139,7 +140,9 @@ class WorkerPool:
     def open(self) -> Literal["each", "group"]:
         """Start the first worker; returns whether its reward judges completions or groups.
 
-        Raises: RecipeError if the reward's factory refuses its config, PluginContractError if it fails otherwise.
+        Raises:
+            RecipeError: if the reward's factory refuses its config.
+            PluginContractError: if it fails otherwise.
         """
         worker = self._hire()
         try:

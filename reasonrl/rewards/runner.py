@@ -125,7 +125,10 @@ class RewardRunner:
         """Build every reward of ``rewards`` (name -> spec, config, weight).
 
         ``logged`` remembers what was complained of; runners that share it complain once between them.
-        Raises: RecipeError or PluginContractError if a reward cannot be built, here or in a worker.
+
+        Raises:
+            RecipeError: if a reward cannot be built, here or in a worker.
+            PluginContractError: if a reward cannot be built, here or in a worker.
         """
         entries = [
             _Entry(name, slot.spec, slot.weight, _build_judge(name, slot, plugins, context))

@@ -101,7 +101,8 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 def decode_reply(payload: bytes, number: int, size: int) -> Reply:
     """What a worker answered to request ``number``, of ``size`` completions, every score checked.
 
-    Raises: ValueError if it is no reply to that request.
+    Raises:
+        ValueError: if it is no reply to that request.
     """
     data = parse(payload)
     entries, spent = data.get("verdicts"), data.get("spent")
@@ -113,7 +114,11 @@ def decode_reply(payload: bytes, number: int, size: int) -> Reply:
 
 
 def parse(payload: bytes) -> dict[str, Any]:
-    """A JSON object. Raises: ValueError."""
+    """A JSON object.
+
+    Raises:
+        ValueError: if ``payload`` is anything else.
+    """
     try:
         data = json.loads(payload)
     except (ValueError, RecursionError) as err:

@@ -110,7 +110,10 @@ def create(name: str, kind: str, parent: Path, plugins: Plugins) -> Project:
         name: of the component; a leading ``reasonrl-`` is left out.
         kind: one of ``KINDS_OFFERED``.
         plugins: what is installed; its names are taken.
-    Raises: RecipeError for a bad name or a folder that cannot be written, PluginConflictError for a taken name.
+
+    Raises:
+        RecipeError: for a bad name or a folder that cannot be written.
+        PluginConflictError: for a taken name.
     """
     if kind not in KINDS_OFFERED:
         raise RecipeError(f"kind must be one of {', '.join(KINDS_OFFERED)}, got {kind!r}")

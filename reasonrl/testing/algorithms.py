@@ -276,7 +276,8 @@ def check_algorithm(
 ) -> list[CheckResult]:
     """Run every check of an algorithm: its name or spec, and its options as in a recipe.
 
-    Raises: PluginNotFoundError if there is no such algorithm.
+    Raises:
+        PluginNotFoundError: if there is no such algorithm.
     """
     found, known = find("algorithm", spec, plugins, files)
     subject = AlgorithmSubject(spec=found, plugins=known, options=config or {})

@@ -142,7 +142,9 @@ def check_plugin(
         name: as in ``plugins list``, or its distribution. options: of a component, by (kind, name).
         task: whose problems the plugin's rewards judge; default: as ``check_reward`` guesses.
         requires: the dependencies that its project declares, if it is not installed.
-    Raises: PluginNotFoundError if there is no such plugin, or no such task.
+
+    Raises:
+        PluginNotFoundError: if there is no such plugin, or no such task.
     """
     if task is not None:
         plugins.get("task", task)

@@ -226,7 +226,9 @@ def check_reward(
         spec: its name, or a RewardSpec. config: its options, as in a recipe.
         task: name or spec of the task whose problems it judges; default: one whose ``default_rewards`` name it, else
             one of the same plugin, else a problem that holds nothing.
-    Raises: PluginNotFoundError if there is no such reward or task.
+
+    Raises:
+        PluginNotFoundError: if there is no such reward or task.
     """
     found, known = find("reward", spec, plugins, files)
     chosen, paired = (find("task", task, known, ())[0], True) if task is not None else _guess(found, known)

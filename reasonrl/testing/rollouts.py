@@ -249,7 +249,9 @@ def check_rollout(
         spec: its name, or a RolloutBackendSpec. config: its options, as in a recipe.
         device: of policy and backend. tolerance: of log-probabilities, in nats; a lower precision needs a larger one.
         shape: of the tiny model where the backend needs another one: ``{"hidden": 256}`` makes larger heads.
-    Raises: PluginNotFoundError if there is no such backend, or its modules are not installed.
+
+    Raises:
+        PluginNotFoundError: if there is no such backend, or its modules are not installed.
     """
     found, known = find("rollout_backend", spec, plugins, files)
     subject = BackendSubject(

@@ -29,7 +29,11 @@ class Subject:
 
     @cached_property
     def config(self) -> Any:
-        """An instance of the spec's config. Raises: RecipeError if the options do not fit it."""
+        """An instance of the spec's config.
+
+        Raises:
+            RecipeError: if the options do not fit it.
+        """
         return typed_config(self.spec, self.options)
 
     def make(self, context: Any) -> Any:

@@ -318,7 +318,9 @@ def check_task(
         spec: its name, or a TaskSpec. config: its options, as in a recipe.
         plugins: what is installed, by default; ``files`` are loaded besides.
         count: problems of each split to look at.
-    Raises: PluginNotFoundError if there is no such task.
+
+    Raises:
+        PluginNotFoundError: if there is no such task.
     """
     found, known = find("task", spec, plugins, files)
     subject = TaskSubject(spec=found, plugins=known, options=config or {}, count=count)

@@ -86,8 +86,9 @@ class Driver:
     def run(self) -> None:
         """All steps that are left.
 
-        Raises: StopRequested if a signal asked for it; whatever a step or an evaluation raises. The last finished step
-        is saved by then, if it can be.
+        Raises:
+            StopRequested: if a signal asked for it.
+            Exception: whatever a step or an evaluation raises, after the last finished step was saved.
         """
         self._stop.defer(self._ranks.max if self._ranks.size > 1 else None)
         try:

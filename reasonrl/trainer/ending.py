@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
     """Start the backend, run ``work(backend)``, and leave a truthful summary however they end.
 
-    Raises: KeyboardInterrupt, a ReasonRLError; UnexpectedError for anything else.
+    Raises:
+        KeyboardInterrupt: if a signal stopped the run.
+        ReasonRLError: whatever of this kind ``work`` raises.
+        UnexpectedError: for anything else.
     """
     try:
         with _entered(backend) as running:

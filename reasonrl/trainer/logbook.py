@@ -130,7 +130,9 @@ class Logbook:
         """``checkpoints/step_<n>/``: what ``write`` writes, and the state with the logbook's own.
 
         One that is not due is no candidate for the best: where a run was stopped must not change what it keeps.
-        Raises: CheckpointError when the disk refuses; earlier checkpoints are untouched.
+
+        Raises:
+            CheckpointError: when the disk refuses; earlier checkpoints are untouched.
         """
         if self._run_dir is None:
             return

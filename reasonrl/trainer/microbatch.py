@@ -12,7 +12,9 @@ def plan_microbatches(lengths: Sequence[int], rows: Sequence[int], max_tokens: i
         lengths: tokens of every row of the batch.
         rows: the rows to place.
         max_tokens: budget for ``rows in the micro-batch * longest of them``.
-    Example: lengths [5, 2, 4], rows [0, 1, 2], max_tokens 10 -> [[0, 2], [1]].
+
+    Example:
+        Lengths [5, 2, 4], rows [0, 1, 2], max_tokens 10 -> [[0, 2], [1]].
     """
     ordered = sorted(rows, key=lambda row: (-lengths[row], row))
     plan: list[list[int]] = []
@@ -35,7 +37,9 @@ def local_prompt_indices(prompts_per_step: int, minibatches: int, world_size: in
 
     Every minibatch is cut evenly over the ranks, so that minibatch m holds the same prompts however many
     processes there are.
-    Example: 8 prompts, 2 minibatches, 2 ranks -> rank 0 has [0, 1, 4, 5], rank 1 has [2, 3, 6, 7].
+
+    Example:
+        8 prompts, 2 minibatches, 2 ranks -> rank 0 has [0, 1, 4, 5], rank 1 has [2, 3, 6, 7].
     """
     per_minibatch = prompts_per_step // minibatches
     share = per_minibatch // world_size

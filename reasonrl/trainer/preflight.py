@@ -56,7 +56,9 @@ def preflight(
 
     Overlong prompts that do not stop the run are left out of a finite split; a suite takes the next problem instead,
     if there is one. Of an endless task the first prompts are tried.
-    Raises: RecipeError if a prompt is overlong and stops the run, or cannot be rendered.
+
+    Raises:
+        RecipeError: if a prompt is overlong and stops the run, or cannot be rendered.
     """
     checks: list[PromptCheck] = []
     source = None

@@ -66,7 +66,9 @@ class Ranks:
         """Work that can fail on one rank alone: the others fail with it instead of waiting for it for ever.
 
         It holds no collective operation of the trainer's own.
-        Raises: TrainingError on the ranks that had no error of their own.
+
+        Raises:
+            TrainingError: on the ranks that had no error of their own.
         """
         error: BaseException | None = None
         try:

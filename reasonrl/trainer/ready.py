@@ -15,7 +15,9 @@ from reasonrl.trainer.sources import refuse_missing
 def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> None:
     """Refuse what would end a new run before its first step.
 
-    Raises: RecipeError, RunDirInUseError.
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+        RunDirInUseError: if another process uses the folder.
     """
     refuse_taken(run_dir)
     refuse_unwritable(resolved.recipe.output_dir, run_dir)
@@ -25,7 +27,8 @@ def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> 
 def refuse_unready(resolved: AnyResolved) -> None:
     """Refuse a recipe that asks for files or packages that are not here. A finished model needs none of them.
 
-    Raises: RecipeError.
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
     """
     source, recipe = resolved.source, resolved.recipe
     if problem := tracker_problem(recipe.logging.trackers):

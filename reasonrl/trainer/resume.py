@@ -25,7 +25,10 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
 
     Args:
         overrides: keys that may change, such as ``trainer.steps=N`` to go on for longer; see ``CHANGEABLE``.
-    Raises: RecipeError if this is no run folder, or recipe or plugins are not what they were; RunDirInUseError.
+
+    Raises:
+        RecipeError: if this is no run folder, or recipe or plugins are not what they were.
+        RunDirInUseError: if another process uses the folder.
     """
     for name in ("run.json", "recipe.yaml"):
         if not (run_dir / name).is_file():
@@ -48,7 +51,8 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
 def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, recorded: str) -> str:
     """The recipe's model, as long as it is there; else the newest checkpoint, if it holds all that the model gave.
 
-    Raises: RecipeError if the run needs a model that is gone.
+    Raises:
+        RecipeError: if the run needs a model that is gone.
     """
     model = resolved.recipe.model
     try:
@@ -117,7 +121,11 @@ def finished_text(run_dir: Path, resolved: AnyResolved, steps: int, newest: int 
 
 
 def read_manifest(run_dir: Path) -> dict[str, Any]:
-    """``run.json`` as the last start wrote it. Raises: RecipeError if it is damaged."""
+    """``run.json`` as the last start wrote it.
+
+    Raises:
+        RecipeError: if it is damaged.
+    """
     path = run_dir / "run.json"
     try:
         run: dict[str, Any] = json.loads(path.read_bytes())

@@ -85,7 +85,11 @@ def open_run(
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
     A failure leaves a free folder and a summary.
-    Raises: RecipeError, RunDirInUseError, CheckpointError.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+        RunDirInUseError: if another process uses the folder.
+        CheckpointError: if no checkpoint can be read.
     """
     identity = identity_of(resolved, plugins, bench.tokenizer)
     folder = _open_folder(resolved, bench.ranks, options)

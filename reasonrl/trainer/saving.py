@@ -55,8 +55,10 @@ class Saver:
         Args:
             is_due: on the recipe's schedule, not because the run stops here.
             is_alone: rank 0 calls it by itself, since it is out of step with the others.
-        Raises: CheckpointError, or another error on every rank if rank 0 could not write; earlier checkpoints are
-            untouched.
+
+        Raises:
+            CheckpointError: or another error on every rank if rank 0 could not write; earlier checkpoints are
+                untouched.
         """
         self.logbook.phase("saving")
         weights, tensors = gather_model(self.policy), gather(self.policy, self.optimizer)

@@ -167,7 +167,8 @@ class SftTrainer:
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Take the examples again that were taken, without training on them.
 
-        Raises: CheckpointError if the number of processes differs: each has a stream of its own.
+        Raises:
+            CheckpointError: if the number of processes differs: each has a stream of its own.
         """
         ranks, taken = self._bench.ranks, progress["examples"]
         if len(taken) != ranks.size:

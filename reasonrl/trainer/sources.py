@@ -20,7 +20,11 @@ MAX_CHEAP_BYTES = 32 * 2**20
 
 
 def refuse_missing(resolved: AnyResolved) -> None:
-    """Look for every file that the recipe reads, before anything slow is loaded. Raises: RecipeError."""
+    """Look for every file that the recipe reads, before anything slow is loaded.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+    """
     for key, task in _tasks(resolved).items():
         _bytes_of(resolved, key, task)
     if isinstance(resolved, ResolvedSft) and resolved.recipe.data is not None:
@@ -28,7 +32,12 @@ def refuse_missing(resolved: AnyResolved) -> None:
 
 
 def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
-    """What is in the data that is cheap to read: a line a file. Raises: RecipeError, PluginError."""
+    """What is in the data that is cheap to read: a line a file.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+        PluginError: if a plugin is missing, broken or in conflict.
+    """
     tasks = Tasks(plugins, resolved.recipe.seed)
     cheap = [task for key, task in _tasks(resolved).items() if _is_cheap(resolved, key, task)]
     for task in cheap:
@@ -45,7 +54,11 @@ def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
 
 
 def pairs_of(data: DataConfig) -> list[Pair]:
-    """What an SFT recipe's ``data`` section names. Raises: RecipeError naming file and line."""
+    """What an SFT recipe's ``data`` section names.
+
+    Raises:
+        RecipeError: naming file and line.
+    """
     return read_pairs(data.path, prompt=data.prompt, completion=data.completion, subset=data.subset, split=data.split)
 
 
@@ -57,7 +70,12 @@ class Tasks:
         self._built: list[tuple[Component, Task]] = []
 
     def get(self, component: Component) -> Task:
-        """The task of that slot. Raises: RecipeError, PluginError."""
+        """The task of that slot.
+
+        Raises:
+            RecipeError: if the recipe or an argument is wrong.
+            PluginError: if a plugin is missing, broken or in conflict.
+        """
         for known, task in self._built:
             if known == component:
                 return task
@@ -82,7 +100,11 @@ def _build(component: Component, plugins: Plugins, seed: int) -> Task:
 
 
 def held_out(suite: ResolvedSuite, task: Task) -> int:
-    """How many problems the suite has: as many as it asks for, if they are there. Raises: RecipeError without any."""
+    """How many problems the suite has: as many as it asks for, if they are there.
+
+    Raises:
+        RecipeError: without any.
+    """
     size = ProblemStream(task, suite.task.name, "eval", seed=0).size
     return suite.config.problems if size is None else min(size, suite.config.problems)
 
@@ -102,13 +124,21 @@ def _tasks(resolved: AnyResolved) -> dict[str, Component]:
 
 
 def _is_cheap(resolved: AnyResolved, key: str, task: Component) -> bool:
-    """Whether the task reads small files, and nothing else. Raises: RecipeError if one is not there."""
+    """Whether the task reads small files, and nothing else.
+
+    Raises:
+        RecipeError: if one is not there.
+    """
     size = _bytes_of(resolved, key, task)
     return size is not None and 0 < size <= MAX_CHEAP_BYTES and not missing_modules(task.spec)
 
 
 def _size(resolved: AnyResolved, name: str, key: str) -> int | None:
-    """Bytes of a file; None for other data. Raises: RecipeError that says where the recipe names it."""
+    """Bytes of a file; None for other data.
+
+    Raises:
+        RecipeError: that says where the recipe names it.
+    """
     keys = tuple(key.split("."))
     try:
         return local_size(name, key=key)
@@ -118,7 +148,11 @@ def _size(resolved: AnyResolved, name: str, key: str) -> int | None:
 
 
 def _bytes_of(resolved: AnyResolved, key: str, task: Component) -> int | None:
-    """Bytes of all files that the task reads; None if it reads other data too. Raises: RecipeError."""
+    """Bytes of all files that the task reads; None if it reads other data too.
+
+    Raises:
+        RecipeError: if the recipe or an argument is wrong.
+    """
     sizes = [_size(resolved, name, f"{key}.{option}") for option, name in _reads(task).items() if name]
     return None if None in sizes else sum(size or 0 for size in sizes)
 

@@ -42,7 +42,8 @@ class TrainState:
 def read_state(folder: Path) -> TrainState:
     """The state of a verified checkpoint.
 
-    Raises: CheckpointError if there is none, or another version of reasonrl wrote it.
+    Raises:
+        CheckpointError: if there is none, or another version of reasonrl wrote it.
     """
     path = folder / NAME
     try:

@@ -18,7 +18,8 @@ class SyncedBackend:
     def at(self, version: int) -> RolloutBackend:
         """The backend with the policy's present weights, whose version this is; every rank calls it.
 
-        Raises: RolloutError if the backend does not take them.
+        Raises:
+            RolloutError: if the backend does not take them.
         """
         if self._version != version:
             self._version = None  # a failure leaves who knows what in the backend

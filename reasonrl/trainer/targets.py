@@ -36,7 +36,9 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
     """Find model and recipe of ``target``.
 
     A run brings its own recipe; a model inside a run folder too; a named model the one it was made for.
-    Raises: RecipeError saying what is missing.
+
+    Raises:
+        RecipeError: saying what is missing.
     """
     model_path, own_recipe = _locate(target, plugins)
     chosen = recipe or own_recipe

@@ -93,7 +93,9 @@ def choose_cpu(device: Device) -> bool:
     """Whether to compute on the CPU; else accelerate takes the GPU that torch sees.
 
     Without this accelerate takes several ranks on a machine without a GPU for GPU ranks.
-    Raises: RecipeError if torch sees no device of the kind that was asked for.
+
+    Raises:
+        RecipeError: if torch sees no device of the kind that was asked for.
     """
     found = torch.accelerator.current_accelerator(check_available=True)
     there = "cpu" if found is None else found.type
@@ -133,7 +135,11 @@ def build_suites(
     sampling: SamplingConfig,
     logged: set[tuple[str, str]],
 ) -> list[Suite]:
-    """Every suite of a recipe, bounded by the size of its task's eval split. Raises: RecipeError if that is empty."""
+    """Every suite of a recipe, bounded by the size of its task's eval split.
+
+    Raises:
+        RecipeError: if that is empty.
+    """
     return [
         _build_suite(name, suite, tasks.get(suite.task), plugins, seed, sampling, logged)
         for name, suite in suites.items()

@@ -51,9 +51,7 @@ def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fails", "call"), [("generate", 3), ("sync", 2)])
-def test_a_backend_that_fails_in_one_process_ends_both(
-    fails: str, call: int, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_backend_that_fails_in_one_process_ends_both(fails: str, call: int, tiny_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     backend = {"name": "fragile", "while_exists": str(tmp_path / "broken"), "fails": fails, "call": call}
     path = recipe(tmp_path, tiny_model, rollout_backend={**backend, "rank": 1})

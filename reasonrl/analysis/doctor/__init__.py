@@ -134,7 +134,9 @@ def examine(run_dir: str | Path, verify: Verify) -> Diagnosis:
     Args:
         run_dir: what a run left, or is writing.
         verify: what is wrong with a checkpoint folder; the core passes the reader of its manifests.
-    Raises: RecipeError when ``run_dir`` is no run folder.
+
+    Raises:
+        RecipeError: when ``run_dir`` is no run folder.
     """
     return diagnose(read_run(run_dir, verify))
 

@@ -109,7 +109,8 @@ def number(value: Any) -> float | None:
 def read_run(run_dir: str | Path, verify: Verify) -> RunRecords:
     """Read a run folder; ``verify`` checks each checkpoint.
 
-    Raises: RecipeError when it is no run folder.
+    Raises:
+        RecipeError: when it is no run folder.
     """
     path = Path(run_dir)
     problems: list[str] = []

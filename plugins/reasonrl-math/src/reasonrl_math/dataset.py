@@ -33,8 +33,11 @@ class Row:
 class MathTask:
     """``info`` holds ``answer``, ``read_as`` (in words) and ``solution``.
 
-    Held out are a split, a file, or a tenth of the problems by their text. Raises: RecipeError naming file and line
-    when a file, column or row is missing or malformed, or an answer cannot be read and ``unreadable`` is ``error``.
+    Held out are a split, a file, or a tenth of the problems by their text.
+
+    Raises:
+        RecipeError: naming file and line when a file, column or row is missing or malformed, or an answer cannot be
+            read and ``unreadable`` is ``error``.
     """
 
     def __init__(self, config: MathConfig, context: TaskContext) -> None:
@@ -47,7 +50,11 @@ class MathTask:
         return len(self._splits[split])
 
     def problem(self, split: Split, index: int) -> Problem:
-        """The problem at ``index``, in the order of the file. Raises: IndexError beyond the end."""
+        """The problem at ``index``, in the order of the file.
+
+        Raises:
+            IndexError: beyond the end.
+        """
         rows = self._splits[split]
         if not 0 <= index < len(rows):
             raise IndexError(f"math: {split} has {len(rows)} problems, got index {index}")

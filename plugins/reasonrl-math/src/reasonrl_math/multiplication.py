@@ -32,7 +32,9 @@ class MultiplicationTask:
     def problem(self, split: Split, index: int) -> Problem:
         """The problem at ``index``.
 
-        Raises: ValueError when the range of factors has no problem of the split; IndexError below 0.
+        Raises:
+            ValueError: when the range of factors has no problem of the split.
+            IndexError: below 0.
         """
         if index < 0:
             raise IndexError(f"multiplication: problem index must be >= 0, got {index}")

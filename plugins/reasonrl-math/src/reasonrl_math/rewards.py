@@ -64,7 +64,11 @@ def find_boxed(completion: str) -> tuple[str | None, str]:
 
 
 def is_equal(known: str, answer: str) -> bool:
-    """Whether two answers are the same. An unreadable ``answer`` is not. Raises: ValueError when ``known`` is."""
+    """Whether two answers are the same. An unreadable ``answer`` is not.
+
+    Raises:
+        ValueError: when ``known`` is.
+    """
     if known.strip() == answer.strip():
         return True
     expected = _read_known(known)

@@ -12,7 +12,11 @@ MIXTURE = "composite"
 
 
 def gym() -> Any:
-    """The module. Raises: ValueError saying how to install it."""
+    """The module.
+
+    Raises:
+        ValueError: saying how to install it.
+    """
     try:
         return importlib.import_module("reasoning_gym")
     except ImportError as err:
@@ -36,7 +40,8 @@ def option_names(name: str) -> list[str]:
 def check_dataset(name: str, options: Mapping[str, Any], at: str) -> None:
     """Refuse an unknown dataset, an unknown option, or what the dataset itself refuses.
 
-    Raises: ValueError; its text begins with ``at``.
+    Raises:
+        ValueError: its text begins with ``at``.
     """
     if name == MIXTURE:
         raise ValueError(f"{at} must not be {MIXTURE}, which is a mixture; list its parts under datasets")

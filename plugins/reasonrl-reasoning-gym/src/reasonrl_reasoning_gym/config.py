@@ -27,8 +27,9 @@ class DatasetConfig:
 class ReasoningGymConfig:
     """Which datasets, and how a question is put to the model.
 
-    Raises: ValueError naming the key for an unknown dataset or option (with the nearest one), or a value that the
-    dataset refuses.
+    Raises:
+        ValueError: naming the key for an unknown dataset or option (with the nearest one), or a value that the dataset
+            refuses.
     """
 
     dataset: str | None = field(

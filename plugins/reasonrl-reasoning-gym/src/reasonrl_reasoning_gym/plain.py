@@ -11,7 +11,11 @@ class NotPlainError(TypeError):
 
 
 def to_plain(value: Any) -> Any:
-    """JSON values only. Raises: NotPlainError."""
+    """JSON values only.
+
+    Raises:
+        NotPlainError: if it holds anything else.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return _exactly(value)
     if isinstance(value, list):

@@ -25,7 +25,7 @@ class _Scorer:
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def score(self, info: Mapping[str, Any], answer: str) -> float:
-        """Raises: whatever the dataset's scorer raises."""
+        """The score that the dataset gives ``answer``; its scorer may raise anything."""
         name, options = info["dataset"], info["options"]
         key = (name, options_key(options))
         if key not in self._made:

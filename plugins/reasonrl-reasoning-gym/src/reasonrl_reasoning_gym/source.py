@@ -55,7 +55,8 @@ class Source:
     def entry(self, split: Split, index: int) -> Entry:
         """The entry at ``index`` of a split.
 
-        Raises: ValueError when no question of the split comes up, or the dataset fails at every try.
+        Raises:
+            ValueError: when no question of the split comes up, or the dataset fails at every try.
         """
         rng = random.Random(f"reasoning_gym/{self.seed}/{split}/{index}")
         mixture = self.config.mixture
@@ -117,7 +118,11 @@ def make_dataset(name: str, options: Mapping[str, Any], seed: int) -> Any:
 
 
 def entry_of(dataset: Any, name: str, options: Mapping[str, Any], seed: int, position: int) -> Entry:
-    """What the dataset has at ``position``. Raises: whatever its generator raises."""
+    """What the dataset has at ``position``.
+
+    Raises:
+        Exception: whatever its generator raises.
+    """
     with undisturbed(f"{name}/{seed}/{position}"):
         raw = dataset[position]
     answer = None if raw["answer"] is None else str(raw["answer"])

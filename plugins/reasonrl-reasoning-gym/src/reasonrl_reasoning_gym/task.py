@@ -29,7 +29,9 @@ class ReasoningGymTask:
     def problem(self, split: Split, index: int) -> Problem:
         """The problem at ``index``.
 
-        Raises: ValueError when a dataset has too few different questions; IndexError for a negative index.
+        Raises:
+            ValueError: when a dataset has too few different questions.
+            IndexError: for a negative index.
         """
         if index < 0:
             raise IndexError(f"reasoning_gym: problem index must be >= 0, got {index}")

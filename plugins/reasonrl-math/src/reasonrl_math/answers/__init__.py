@@ -11,7 +11,11 @@ __all__ = ["Answer", "UnreadableError", "agree", "describe", "last_box", "read",
 
 
 def read_known(text: str) -> Answer:
-    """``text`` as a known answer: also defined, and free of contradictions. Raises: UnreadableError."""
+    """``text`` as a known answer: also defined, and free of contradictions.
+
+    Raises:
+        UnreadableError: if the text cannot be read.
+    """
     answer = read(text)
     _check(answer)
     return answer

@@ -19,7 +19,8 @@ Span = tuple[int, int, int, int]
 def pairs(text: str) -> list[Span]:
     """Every pair of brackets in the order of the text. Any bracket closes any other: ``(1, 2]`` is an interval.
 
-    Raises: UnreadableError for a bracket without its other half.
+    Raises:
+        UnreadableError: for a bracket without its other half.
     """
     found, open_at = [], []
     for match in _BRACKET.finditer(text):

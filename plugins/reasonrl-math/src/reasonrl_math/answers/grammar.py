@@ -43,7 +43,11 @@ _TIMES = re.compile(
 
 
 def parse_expression(text: str) -> Expression:
-    """``text`` as an expression. Raises: UnreadableError."""
+    """``text`` as an expression.
+
+    Raises:
+        UnreadableError: if the text cannot be read.
+    """
     parser = _Parser(text)
     found = parser.sum()
     if parser.rest():

@@ -33,7 +33,13 @@ class NotRationalError(ArithmeticError):
 
 
 def exact(expression: Expression, values: Values) -> Fraction:
-    """Its value as a fraction. Raises: NotRationalError, UndefinedError, TooLargeError."""
+    """Its value as a fraction.
+
+    Raises:
+        NotRationalError: if the value is not rational.
+        UndefinedError: if it has no value.
+        TooLargeError: if it is too large to compute.
+    """
     if isinstance(expression, Number):
         return expression.value
     if isinstance(expression, Symbol):
@@ -126,7 +132,11 @@ _EXACT: dict[str, Any] = {
 
 
 def folded(expression: Expression) -> Expression:
-    """With every part that is rational as one number. Raises: UndefinedError where a part has no value."""
+    """With every part that is rational as one number.
+
+    Raises:
+        UndefinedError: where a part has no value.
+    """
     if isinstance(expression, Number):
         return Number(expression.value)
     if isinstance(expression, Symbol):
@@ -144,7 +154,11 @@ def are_close(one: Expression, other: Expression, values: Values, *, is_real: bo
     """Whether two expressions agree to far more digits than their parts have.
 
     A first pass finds the widest magnitude of any part, the second one computes with several times as many bits: so
-    ``sqrt(2) + 1/2004!`` is not ``sqrt(2) + 1/2006!``. Raises: UndefinedError, TooLargeError.
+    ``sqrt(2) + 1/2004!`` is not ``sqrt(2) + 1/2006!``.
+
+    Raises:
+        UndefinedError: if a part has no value.
+        TooLargeError: if it is too large to compute.
     """
     with mpmath.workprec(_SCOUT_BITS):
         scout = _Meter(values, is_real=is_real)
@@ -159,7 +173,12 @@ def are_close(one: Expression, other: Expression, values: Values, *, is_real: bo
 
 
 def are_near(one: Expression, other: Expression) -> bool:
-    """Whether they differ by less than a hundredth. Raises: UndefinedError, TooLargeError."""
+    """Whether they differ by less than a hundredth.
+
+    Raises:
+        UndefinedError: if it has no value.
+        TooLargeError: if it is too large to compute.
+    """
     with mpmath.workprec(_SCOUT_BITS):
         meter = _Meter({}, is_real=False)
         first, second = meter.value(one), meter.value(other)
@@ -175,7 +194,12 @@ class _Meter:
         self.width = 1
 
     def value(self, expression: Expression) -> Any:
-        """An mpmath number. Raises: UndefinedError, TooLargeError."""
+        """An mpmath number.
+
+        Raises:
+            UndefinedError: if it has no value.
+            TooLargeError: if it is too large to compute.
+        """
         if isinstance(expression, Number | Symbol):
             number = exact(expression, self._values)
             self.width = max(self.width, _bits(number))

@@ -55,7 +55,11 @@ _INTERVALS = ("()", "[]", "(]", "[)")
 
 
 def read(text: str) -> Answer:
-    """What ``text`` says. Raises: UnreadableError saying why it cannot be read."""
+    """What ``text`` says.
+
+    Raises:
+        UnreadableError: saying why it cannot be read.
+    """
     if len(text) > _MAX_CHARS:
         raise UnreadableError(f"it is {len(text)} characters long, the limit is {_MAX_CHARS}")
     cleaned = clean(text)
