@@ -134,10 +134,14 @@ MISSED = (AssertionError, KeyError, TypeError, FileNotFoundError)
 SEEN_IN_TRAINING = {("sft", key) for kind, key in PROBES if kind == "train"}
 """The same function observes the key in both kinds of runs: once is enough."""
 
-CHECKED = sorted(PROBES.keys() - REQUIRED - READ_ELSEWHERE - UNTOLD - SEEN_IN_TRAINING)
+CHECKED = [
+    pytest.param(kind, key, marks=() if number % 4 == 0 else pytest.mark.long)
+    for number, (kind, key) in enumerate(sorted(PROBES.keys() - REQUIRED - READ_ELSEWHERE - UNTOLD - SEEN_IN_TRAINING))
+]
+"""A quarter of the keys; the others too in ``pytest -m long tests/stranger``."""
 
 
-@pytest.mark.parametrize(("kind", "key"), CHECKED, ids=lambda part: part)
+@pytest.mark.parametrize(("kind", "key"), CHECKED)
 def test_a_key_without_an_effect_is_noticed(kind: str, key: str, lab: Lab, described: dict[str, Any]) -> None:
     """Each key in turn is read, checked, and then has its default all the same."""
     schema = {"train": described["train"], "sft": described["sft"], **described["components"]}
