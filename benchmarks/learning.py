@@ -21,10 +21,10 @@ from typing import Any
 from learning_report import draw, write_tables
 
 import reasonrl
-from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
+from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.trainer.run import sft
 from reasonrl.trainer.targets import Target, find_target
 

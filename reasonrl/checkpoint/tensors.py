@@ -20,10 +20,10 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from reasonrl.checkpoint import files
-from reasonrl.checkpoint.manifest import listed_files
 from reasonrl.errors import CheckpointError
 from reasonrl.model.export import model_names
+from reasonrl.rundir import files
+from reasonrl.rundir.manifest import listed_files
 
 TRAINABLE_FILE = "trainable.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from reasonrl.analysis.doctor import Diagnosis, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
-from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import table, wrapped
 from reasonrl.errors import RecipeError
 from reasonrl.redact import redact_text
+from reasonrl.rundir.manifest import check_manifest
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint import files
-from reasonrl.checkpoint.models import save_step, step_dir
-from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.errors import describe
 from reasonrl.evaluation.suites import SuiteResult
-from reasonrl.observability.jsonl import append_jsonl, write_jsonl
 from reasonrl.observability.reporter import EvaluationProgress, Phase, Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.redact import redact_text, redact_traceback
+from reasonrl.rundir import files
+from reasonrl.rundir.checkpoints import save_step, step_dir
+from reasonrl.rundir.folder import RunDir
+from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
 from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.suite_runner import suite_metrics
 

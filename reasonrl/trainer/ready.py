@@ -3,12 +3,12 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from reasonrl.checkpoint.run_dir import refuse_taken, refuse_unwritable
 from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
 from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.rundir.folder import refuse_taken, refuse_unwritable
 from reasonrl.trainer.sources import refuse_missing
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.models import newest_valid, step_dir
-from reasonrl.checkpoint.run_dir import refuse_in_use
 from reasonrl.errors import PluginError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import find_model, is_at_hand
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
+from reasonrl.rundir.checkpoints import newest_valid, step_dir
+from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)

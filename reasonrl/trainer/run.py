@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.errors import RecipeError
 from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
+from reasonrl.rundir.checkpoints import saved_steps, step_dir
 from reasonrl.trainer.identity import is_length, total_steps
 from reasonrl.trainer.outline import outline_of
 from reasonrl.trainer.ready import refuse_new_run, refuse_unready

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.models import clear_leftovers, newest_valid, set_aside_later
-from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo
 from reasonrl.errors import RecipeError
-from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import Past, Reporter, SilentReporter
 from reasonrl.observability.reporter import Plan as Announcement
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid, set_aside_later
+from reasonrl.rundir.folder import RunDir
+from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.trainer.describe import describe_bench, run_manifest
 from reasonrl.trainer.driver import Driver, Job, Plan
 from reasonrl.trainer.identity import (

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from reasonrl.checkpoint import manifest
 from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.data import StepRecord
 from reasonrl.contracts.protocols import RolloutBackend
@@ -23,6 +22,7 @@ from reasonrl.model.mode import in_mode, seeded
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig, SftRecipe
+from reasonrl.rundir import manifest
 from reasonrl.trainer import state
 from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.ending import carry_out

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint import files
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir import files
 
 NAME = "trainer_state.json"
 SCHEMA = 1

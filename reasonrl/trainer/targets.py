@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasonrl.checkpoint.models import saved_steps, step_dir
 from reasonrl.errors import PluginNotFoundError, RecipeError
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import ADAPTER_CONFIG, is_adapter
 from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
+from reasonrl.rundir.checkpoints import saved_steps, step_dir
 from reasonrl.trainer.run_plugins import tell_edited_rewards
 
 

@@ -13,9 +13,9 @@ import yaml
 
 import reasonrl
 from reasonrl import Problem
-from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe, load_recipe
+from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.testing.checks import assert_all_hold
 from reasonrl.testing.models import tiny_model_folder
 from reasonrl.testing.tasks import completion_of

@@ -28,6 +28,7 @@ LEVELS = {
     "data": 3,
     "model": 3,
     "rewards": 3,
+    "rundir": 2,
     "checkpoint": 4,
     "observability": 4,
     "evaluation": 4,
@@ -46,7 +47,7 @@ WITHIN_LEVEL = {
     ("observability", "evaluation"),
 }
 ANYWHERE = {"testing"}
-ALLOWED_IN_ANALYSIS = {"contracts", "observability", "errors"}
+ALLOWED_IN_ANALYSIS = {"contracts", "rundir", "errors"}
 ALLOWED_IN_PLUGINS = {"contracts", "functional", "testing", "errors", "datafiles"}
 TORCH_FREE = (
     "redact",
@@ -59,6 +60,7 @@ TORCH_FREE = (
     "plugin_directory",
     "plugin_specs",
     "rewards",
+    "rundir",
     "scaffold",
     "analysis",
     "cli",

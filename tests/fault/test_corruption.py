@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.savers import Subject
 
-from reasonrl.checkpoint.manifest import check_manifest
-from reasonrl.checkpoint.models import newest_valid
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.manifest import check_manifest
 
 DAMAGES = 100
 

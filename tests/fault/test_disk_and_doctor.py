@@ -9,7 +9,7 @@ from support.savers import Subject
 from support.sick_runs import write_run
 
 from reasonrl.analysis.doctor import Finding, examine
-from reasonrl.checkpoint.manifest import check_manifest
+from reasonrl.rundir.manifest import check_manifest
 
 DAMAGES = 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.resume_runs import assert_same_run, child, go, resumable_recipe, run_in_child, run_on_full_disk
 
-from reasonrl.checkpoint.models import newest_valid
+from reasonrl.rundir.checkpoints import newest_valid
 
 
 def recipe_of(folder: Path, model: Path) -> Path:

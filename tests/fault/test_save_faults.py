@@ -10,8 +10,8 @@ import pytest
 from support.fault_points import POINTS, fail_at
 from support.savers import Subject, same
 
-from reasonrl.checkpoint.models import clear_leftovers, newest_valid
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid
 from reasonrl.trainer.state import read_state
 
 MOST_CALLS = 200

@@ -19,7 +19,7 @@ from support.resume_runs import (
     wait_until,
 )
 
-from reasonrl.checkpoint.models import newest_valid
+from reasonrl.rundir.checkpoints import newest_valid
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LIMIT_S = 10.0

@@ -11,7 +11,7 @@ import torch
 from support.small_recipes import cli, recipe, sft_recipe
 from transformers import AutoModelForCausalLM
 
-from reasonrl.checkpoint.manifest import check_manifest
+from reasonrl.rundir.manifest import check_manifest
 from reasonrl.testing.models import Architecture, tiny_model_folder
 
 IDS = torch.arange(40, 60)[None]

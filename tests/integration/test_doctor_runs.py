@@ -8,8 +8,8 @@ from support.tiny_runs import RECIPES, tiny
 
 import reasonrl
 from reasonrl.analysis.doctor import Diagnosis, examine
-from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.errors import ReasonRLError
+from reasonrl.rundir.manifest import check_manifest
 from reasonrl.trainer.run import sft
 
 

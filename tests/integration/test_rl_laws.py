@@ -9,7 +9,7 @@ from support.small_recipes import cli, recipe, summary_of
 from support.tiny_runs import RECIPES, metrics_of, tiny
 
 import reasonrl
-from reasonrl.observability.jsonl import read_jsonl
+from reasonrl.rundir.jsonl import read_jsonl
 
 
 def train(tmp_path: Path, model: Path, *overrides: str, **sections: Any) -> Path:

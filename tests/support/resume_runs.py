@@ -207,7 +207,7 @@ def run_on_full_disk(recipe: Path | None, run_dir: Path, largest_file: int) -> N
 def hang_in_the_save(recipe: Path, run_dir: Path) -> None:
     """A run whose disk does not answer."""
     quiet()
-    from reasonrl.checkpoint import files
+    from reasonrl.rundir import files
 
     def never(path: Path) -> None:
         (run_dir / "hangs").touch()

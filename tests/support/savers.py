@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 from support.tiny_policies import load_tiny
 
-from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.data import RunInfo
 from reasonrl.model.critic import build_critic
 from reasonrl.model.policy import PolicyModule
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.recipe.schema import CheckpointConfig, CriticConfig, LoraConfig, OptimizerConfig
+from reasonrl.rundir.folder import RunDir
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.saving import Saver

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reasonrl.checkpoint.manifest import write_manifest
+from reasonrl.rundir.manifest import write_manifest
 
 STEPS = 40
 Line = dict[str, Any]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from support.savers import Subject, same
 
-from reasonrl.checkpoint.models import newest_valid
 from reasonrl.errors import CheckpointError
 from reasonrl.recipe.schema import LoraConfig
+from reasonrl.rundir.checkpoints import newest_valid
 from reasonrl.testing.models import tiny_model_folder
 from reasonrl.trainer.state import TrainState, read_state
 

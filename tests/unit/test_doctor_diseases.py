@@ -11,7 +11,7 @@ from support.sick_runs import STEPS, Line, evaluation, healthy_line, sick, write
 from reasonrl.analysis.doctor import CHECKS, Finding, examine
 from reasonrl.analysis.doctor.curve import WINDOW, Curve
 from reasonrl.analysis.doctor.signal import all_right_frac
-from reasonrl.checkpoint.manifest import check_manifest
+from reasonrl.rundir.manifest import check_manifest
 
 ONE = {"sampling": {"group_size": 1}}
 

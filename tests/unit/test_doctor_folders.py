@@ -27,13 +27,13 @@ from typer.testing import CliRunner
 
 from reasonrl.analysis.doctor import CHECKS, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
-from reasonrl.checkpoint.manifest import check_manifest
 from reasonrl.cli.app import app
 from reasonrl.cli.doctor import run_doctor
 from reasonrl.cli.installation import SELF_CHECKS, check_hub, check_output, check_packages, check_plugins
 from reasonrl.cli.trial import CONSTRAINTS, check_trial
 from reasonrl.errors import RecipeError, RolloutError
 from reasonrl.plugins import PluginRecord
+from reasonrl.rundir.manifest import check_manifest
 from reasonrl_hf.cached import CachedModel
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"

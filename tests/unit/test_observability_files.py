@@ -7,8 +7,8 @@ import pytest
 from support.builders import completion, group, output, scored
 
 from reasonrl import FinishReason, Message, Problem, ScoredGroup
-from reasonrl.observability.jsonl import append_jsonl, read_jsonl, to_line, write_jsonl
 from reasonrl.observability.transcripts import plain_prompt, transcript_records
+from reasonrl.rundir.jsonl import append_jsonl, read_jsonl, to_line, write_jsonl
 
 ODD = "a\u2028b\u0085c\x0bd\ne\té🙂"
 

@@ -11,10 +11,10 @@ import pytest
 from support.toy_plugin import ToyConfig, ToyTask
 
 from reasonrl import Needs, Problem, TaskContext
-from reasonrl.checkpoint.run_dir import refuse_unwritable
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.plugins import Plugins, Provided, load_plugins
 from reasonrl.recipe.load import load_recipe
+from reasonrl.rundir.folder import refuse_unwritable
 from reasonrl.trainer.ask import _problem
 
 RECIPE = """\

@@ -12,9 +12,9 @@ from support.builders import Direct, GroupJudge, Judge, Slot, completion, group,
 
 from reasonrl import Completion, FinishReason, Problem, RewardContext, RewardOutput, RewardSpec, Score
 from reasonrl.errors import PluginContractError
-from reasonrl.observability.jsonl import to_line
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.rundir.jsonl import to_line
 
 ONE = group([completion()])
 

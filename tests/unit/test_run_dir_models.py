@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from reasonrl.checkpoint.models import save_step, saved_steps, step_dir
-from reasonrl.checkpoint.run_dir import RunDir, refuse_taken, write_atomic
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
+from reasonrl.rundir.checkpoints import save_step, saved_steps, step_dir
+from reasonrl.rundir.folder import RunDir, refuse_taken, write_atomic
 
 
 def make(path: Path | str) -> RunDir:

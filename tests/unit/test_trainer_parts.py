@@ -15,18 +15,18 @@ from support.builders import completion, group, output, scored
 from support.small_recipes import PLUGIN, recipe
 
 from reasonrl import FinishReason, RunInfo, ScoredGroup, StepRecord
-from reasonrl.checkpoint.run_dir import RunDir
 from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import SuiteResult
-from reasonrl.observability.jsonl import read_jsonl
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.recipe.schema import OptimizerConfig
+from reasonrl.rundir.folder import RunDir
+from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
 from reasonrl.trainer.rl import check_divisible

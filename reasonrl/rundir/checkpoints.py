@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from reasonrl.checkpoint import files
-from reasonrl.checkpoint.manifest import check_manifest, write_manifest
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir import files
+from reasonrl.rundir.manifest import check_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from reasonrl.checkpoint import files
 from reasonrl.errors import RecipeError, RunDirInUseError
+from reasonrl.rundir import files
 
 log = logging.getLogger(__name__)
 

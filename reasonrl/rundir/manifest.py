@@ -4,8 +4,8 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from reasonrl.checkpoint import files
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir import files
 
 NAME = "manifest.json"
 SCHEMA = 1
