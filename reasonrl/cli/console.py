@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
 
 PROGRESS_S = 30.0
 COLUMNS = (  # metric, heading, format
-    ("reward/mean", "reward", "{:.3f}"),
+    ("train/reward", "reward", "{:.3f}"),
     ("train/accuracy", "acc", "{:.1%}"),
-    ("completion/length_tokens/mean", "tokens", "{:.0f}"),
-    ("completion/truncated_frac", "cut", "{:.0%}"),
+    ("train/length_tokens", "tokens", "{:.0f}"),
+    ("train/truncated_frac", "cut", "{:.0%}"),
     ("policy/entropy", "entropy", "{:.2f}"),
     ("loss/sft", "loss", "{:.4f}"),
     ("time/step_s", "s", "{:.1f}"),
@@ -106,7 +106,7 @@ class ConsoleReporter:
             table.add_row("accuracy", _with_interval(result.to_json()))
             for key, value in result.metrics.items():
                 if key != "accuracy":
-                    is_share = key.endswith(("_frac", "_at_k")) or key == "format"
+                    is_share = key.endswith("_frac") or key == "format" or "@" in key
                     table.add_row(key, f"{value:.1%}" if is_share else f"{value:.2f}")
             self._console.print(table)
 
@@ -163,6 +163,6 @@ def _warnings(values: Mapping[str, float]) -> str:
         text += f"  [{values['optim/skipped_updates']:.0f} non-finite updates skipped]"
     if values.get("prompt/overlong_dropped"):
         text += f"  [{values['prompt/overlong_dropped']:.0f} overlong prompts dropped]"
-    if values.get("reward/unscored_frac"):
-        text += f"  [{values['reward/unscored_frac']:.1%} unscored]"
+    if values.get("train/unscored_frac"):
+        text += f"  [{values['train/unscored_frac']:.1%} unscored]"
     return text

@@ -17,9 +17,9 @@ from reasonrl.observability.reporter import EvaluationProgress, Past
 
 HISTORY = 1000  # steps that are remembered; a curve shows as many as fit
 METRICS = (  # metric, label, format of its figures
-    ("reward/mean", "reward", "{:.3f}"),
+    ("train/reward", "reward", "{:.3f}"),
     ("train/accuracy", "accuracy", "{:.1%}"),
-    ("completion/length_tokens/mean", "tokens", "{:.0f}"),
+    ("train/length_tokens", "tokens", "{:.0f}"),
     ("policy/entropy", "entropy", "{:.3f}"),
     ("policy/kl_old_k3", "KL", "{:.1e}"),
     ("policy/clip_frac", "clipped", "{:.1%}"),
@@ -91,8 +91,8 @@ class LiveView:
                 self.history.setdefault(key, deque(maxlen=HISTORY)).append(figure)
         if metrics.get("optim/skipped_updates"):
             self.skipped, self.skipped_at = self.skipped + int(metrics["optim/skipped_updates"]), step
-        if metrics.get("reward/unscored_frac"):
-            self.unscored, self.unscored_at = metrics["reward/unscored_frac"], step
+        if metrics.get("train/unscored_frac"):
+            self.unscored, self.unscored_at = metrics["train/unscored_frac"], step
 
     def evaluated(self, step: int, suites: Mapping[str, Mapping[str, Any]], now: float) -> None:
         """``suites`` as in ``summary.json`` of an evaluation."""

@@ -1,5 +1,11 @@
-"""Metric keys that more than one algorithm emits, declared once. Torch-free."""
+"""The metric keys of the core, each declared once. Torch-free.
 
+A key is ``<area>/<quantity>``. A mean has no suffix; other statistics and units do: ``_max``, ``_frac`` (share of a
+whole), ``_s``, ``_per_s``. A figure of completions has one name: ``train/<quantity>`` over the completions that a step
+trains on, ``eval/<suite>/<quantity>`` over those of a suite.
+"""
+
+import re
 from collections.abc import Iterable
 
 from reasonrl.contracts.metrics import MetricDef
@@ -45,7 +51,7 @@ POLICY_METRICS: tuple[MetricDef, ...] = (
 CORE_METRICS: tuple[MetricDef, ...] = tuple(
     MetricDef(key=key, unit=unit, meaning=meaning)
     for key, unit, meaning in (
-        ("reward/mean", "reward", "Weighted total reward, over scored completions."),
+        ("train/reward", "reward", "Weighted total reward, over scored completions."),
         (
             "reward/component/<reward>",
             "reward",
@@ -53,7 +59,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ),
         ("reward/detail/<reward>/<detail>", "1", "A figure that a reward reports about its completions."),
         (
-            "reward/unscored_frac",
+            "train/unscored_frac",
             "fraction",
             "Completions that no reward could be had for; over 0.2 stops the run.",
         ),
@@ -63,9 +69,9 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "count",
             "Problems of an endless task passed over because their prompt was too long, with overlong_prompts: drop.",
         ),
-        ("completion/length_tokens/mean", "tokens", "Sampled tokens of a completion, EOS included."),
-        ("completion/length_tokens/max", "tokens", "Longest completion of the step."),
-        ("completion/truncated_frac", "fraction", "Completions cut at the token limit."),
+        ("train/length_tokens", "tokens", "Sampled tokens of a completion, EOS included."),
+        ("train/length_tokens_max", "tokens", "Longest completion of the step."),
+        ("train/truncated_frac", "fraction", "Completions cut at the token limit."),
         (
             "group/zero_std_frac",
             "fraction",
@@ -82,9 +88,9 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "KL(sampler || trainer) before the update, k3; far from 0 = stale weights.",
         ),
         ("policy/version", "count", "Optimizer steps that the policy has finished."),
-        ("rollout/logprob_gap/mean", "nats", "Mean |trainer - sampler| log-probability of sampled tokens."),
+        ("rollout/logprob_gap", "nats", "Mean |trainer - sampler| log-probability of sampled tokens."),
         (
-            "rollout/logprob_gap/max",
+            "rollout/logprob_gap_max",
             "nats",
             "Largest |trainer - sampler| log-probability of a sampled token.",
         ),
@@ -152,14 +158,14 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("eval/<suite>/truncated_frac", "fraction", "Completions cut at the token limit."),
         ("eval/<suite>/unscored_frac", "fraction", "Completions that could not be scored."),
         (
-            "eval/<suite>/pass_at_k",
+            "eval/<suite>/pass@<k>",
             "fraction",
-            "At least one of the k = samples completions of a problem is right.",
+            "Problems with at least one correct completion out of k; k is the suite's samples.",
         ),
         (
-            "eval/<suite>/maj_at_k",
+            "eval/<suite>/maj@<k>",
             "fraction",
-            "The most frequent answer of the k = samples completions is right.",
+            "Problems whose most frequent answer out of k completions is correct; ties count in part.",
         ),
         ("behavior/<suite>/length_tokens_correct", "tokens", "Mean sampled tokens of right completions."),
         ("behavior/<suite>/length_tokens_wrong", "tokens", "Mean sampled tokens of wrong completions."),
@@ -187,16 +193,13 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
 
 
 def find_metric(key: str, declared: Iterable[MetricDef]) -> MetricDef | None:
-    """The declaration of ``key``; ``<word>`` in a declared key stands for one part between slashes.
+    """Find the declaration of ``key``; ``<word>`` in a declared key matches any text without a slash.
 
     Example:
-        ``eval/held_out/accuracy`` is declared by ``eval/<suite>/accuracy``.
+        ``eval/held_out/accuracy`` is declared by ``eval/<suite>/accuracy``, ``eval/hard/pass@8`` by
+        ``eval/<suite>/pass@<k>``.
     """
-    parts = key.split("/")
     for definition in declared:
-        pattern = definition.key.split("/")
-        if len(pattern) == len(parts) and all(
-            p == part or (p.startswith("<") and p.endswith(">")) for p, part in zip(pattern, parts, strict=True)
-        ):
+        if re.fullmatch(re.sub(r"<\w+>", "[^/]+", re.escape(definition.key)), key):
             return definition
     return None

@@ -11,7 +11,7 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     """95% score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
     Example:
-        Wilson_interval(50, 100) -> (0.4038, 0.5962).
+        wilson_interval(50, 100) -> (0.4038, 0.5962).
     """
     if trials == 0:
         return 0.0, 1.0
@@ -42,18 +42,18 @@ def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float]:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased estimate of P(at least one of k samples is right): 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374 eq. 1).
+    """Estimate P(at least one of k samples is correct) without bias: 1 - C(n-c, k) / C(n, k) (arXiv:2107.03374 eq. 1).
 
     Example:
-        Pass_at_k(4, 1, 2) -> 0.5.
+        pass_at_k(4, 1, 2) -> 0.5.
     """
     if not 1 <= k <= num_samples:
         raise ValueError(f"k must be in [1, {num_samples}], got {k}")
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def maj_at_n(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """Is the most frequent answer right? Ties share the vote; completions without an answer do not vote."""
+def majority_vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """Score the most frequent answer: 1 if correct, a share if tied. Completions without an answer do not vote."""
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0

@@ -10,7 +10,7 @@ from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.behaviors import BehaviorMeter
-from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k
+from reasonrl.evaluation.statistics import accuracy_interval, majority_vote, pass_at_k
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.rewards.runner import RewardRunner
 
@@ -110,9 +110,9 @@ def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
     }
     if suite.samples > 1:
         n = suite.samples
-        metrics["pass_at_k"] = sum(pass_at_k(n, sum(c), n) for c in correct) / max(1, len(correct))
-        metrics["maj_at_k"] = sum(
-            maj_at_n([r.answer for r in g.rewards], c) for g, c in zip(groups, correct, strict=True)
+        metrics[f"pass@{n}"] = sum(pass_at_k(n, sum(c), n) for c in correct) / max(1, len(correct))
+        metrics[f"maj@{n}"] = sum(
+            majority_vote([r.answer for r in g.rewards], c) for g, c in zip(groups, correct, strict=True)
         ) / max(1, len(correct))
     return SuiteResult(
         name=suite.name,

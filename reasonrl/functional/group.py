@@ -1,6 +1,6 @@
 """Advantages relative to the other completions of the same prompt."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,12 +11,20 @@ from reasonrl.functional.masked import SPREAD_TOLERANCE, check_same_shape
 Scale = Literal["std", "none"]
 
 
+def is_flat(lowest: Any, highest: Any) -> Any:
+    """Whether the rewards of a group differ by rounding noise only. Takes numbers, or arrays with one entry a group.
+
+    The one definition of a flat group: it has zero advantages and counts in ``group/zero_std_frac``.
+    """
+    return highest - lowest < SPREAD_TOLERANCE * np.maximum(np.maximum(abs(lowest), abs(highest)), 1.0)
+
+
 def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scale: Scale) -> Tensor:
     """A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
 
     Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of
     the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a
-    group whose rewards differ by at most ``SPREAD_TOLERANCE`` gives exactly 0. Groups are told apart by id.
+    flat group (``is_flat``) gives exactly 0. Groups are told apart by id.
 
     Args:
         rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; other rows are left out.
@@ -46,9 +54,8 @@ def _normalize(rewards: np.ndarray, group: np.ndarray, scale: Scale) -> np.ndarr
     lowest, highest = np.full(num_groups, np.inf), np.full(num_groups, -np.inf)
     np.minimum.at(lowest, group, rewards)
     np.maximum.at(highest, group, rewards)
-    tolerance = SPREAD_TOLERANCE * np.maximum(np.maximum(abs(lowest), abs(highest)), 1.0)
-    is_flat = (highest - lowest) <= tolerance
+    flat = is_flat(lowest, highest)
     if scale == "std":
         std = np.sqrt(np.bincount(group, centered**2, num_groups) / count)
-        centered = centered / np.where(is_flat, 1.0, std)[group]
-    return np.where(is_flat[group], 0.0, centered)
+        centered = centered / np.where(flat, 1.0, std)[group]
+    return np.where(flat[group], 0.0, centered)

@@ -117,7 +117,10 @@ class Trackers:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._on:
-            self._guarded(lambda: self._accelerator.log(dict(values), step=step))
+            # MLflow rejects "@" in a metric name and would drop every figure of the step.
+            named = {key.replace("@", "_at_"): value for key, value in values.items()}
+            shown = named if "mlflow" in self._names else dict(values)
+            self._guarded(lambda: self._accelerator.log(shown, step=step))
 
     def close(self) -> None:
         if self._on:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from reasonrl.contracts.batch import AdvantageOutput
 from reasonrl.contracts.data import SamplingParams
+from reasonrl.contracts.metric_keys import find_metric
 from reasonrl.contracts.metrics import Metric
 from reasonrl.contracts.protocols import Algorithm, AlgorithmContext
 from reasonrl.contracts.specs import Needs
@@ -240,11 +240,9 @@ def global_randomness_is_left_alone(subject: AlgorithmSubject) -> None:
 @checks("gradients_are_finite")
 def metrics_are_declared(subject: AlgorithmSubject) -> None:
     """Every metric is a Metric under a key that the spec declares."""
-    declared = [re.escape(d.key) for d in subject.spec.metrics]
-    patterns = [re.compile(re.sub(r"<\w+>", "[^/]+", key) + r"\Z") for key in declared]
     for key, value in subject.run(subject.case()).metrics.items():
         require(isinstance(value, Metric), f"{key} is {type(value).__name__}, expected a Metric")
-        known = any(pattern.match(key) for pattern in patterns)
+        known = find_metric(key, subject.spec.metrics) is not None
         require(known, f"{key} is not in the spec's metrics; add MetricDef(key={key!r}, unit=..., meaning=...)")
 
 

@@ -232,7 +232,7 @@ class Trainer:
             group["lr"] = group["base_lr"] * factor
 
     def _check_scored(self, step: int, metrics: dict[str, float], sampled: Sequence[ScoredGroup]) -> None:
-        unscored = metrics.get("reward/unscored_frac", 1.0)
+        unscored = metrics.get("train/unscored_frac", 1.0)
         missing = unscored_by_reward(sampled)
         self._unscored_since = {name: self._unscored_since.get(name, step) for name in missing}
         if unscored > MAX_UNSCORED_FRAC:

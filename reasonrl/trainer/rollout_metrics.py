@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from reasonrl.contracts.data import FinishReason, RewardOutput, ScoredGroup
 from reasonrl.contracts.metrics import Metric, mean
-
-ZERO_SPREAD = 1e-6  # below this, rounding noise would be blown up to advantages of +-1
+from reasonrl.functional.group import is_flat
 
 
 def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
@@ -18,13 +17,13 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
     truncated = sum(completion.finish_reason == FinishReason.LENGTH for completion, _ in pairs)
     judged = [reward.correct for reward in rewards if reward.total is not None and reward.correct is not None]
     metrics = {
-        "reward/mean": mean(sum(totals), len(totals)),
-        "reward/unscored_frac": mean(len(rewards) - len(totals), len(rewards)),
+        "train/reward": mean(sum(totals), len(totals)),
+        "train/unscored_frac": mean(len(rewards) - len(totals), len(rewards)),
         "train/accuracy": mean(sum(judged), len(judged)),
-        "completion/length_tokens/mean": mean(sum(lengths), len(lengths)),
-        "completion/length_tokens/max": Metric(max(lengths, default=0), 1.0, "max"),
-        "completion/truncated_frac": mean(truncated, len(lengths)),
-        "group/zero_std_frac": mean(sum(map(is_flat, groups)), len(groups)),
+        "train/length_tokens": mean(sum(lengths), len(lengths)),
+        "train/length_tokens_max": Metric(max(lengths, default=0), 1.0, "max"),
+        "train/truncated_frac": mean(truncated, len(lengths)),
+        "group/zero_std_frac": mean(sum(map(_is_flat, groups)), len(groups)),
     }
     return {**metrics, **_components(rewards), **_details(rewards)}
 
@@ -64,7 +63,6 @@ def _details(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
     return out
 
 
-def is_flat(group: ScoredGroup) -> bool:
-    """All scored completions earned the same: such a group teaches a group-relative algorithm nothing."""
+def _is_flat(group: ScoredGroup) -> bool:
     totals = [reward.total for reward in group.rewards if reward.total is not None]
-    return not totals or max(totals) - min(totals) < ZERO_SPREAD
+    return not totals or bool(is_flat(min(totals), max(totals)))

@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class GapWatch:
-    """Looks at ``rollout/logprob_gap/mean`` after every step; warns when it passes its limit, and when it doubles.
+    """Looks at ``rollout/logprob_gap`` after every step; warns when it passes its limit, and when it doubles.
 
     ``is_float32``: trainer and backend are expected to agree up to rounding in float32.
     """
@@ -20,12 +20,12 @@ class GapWatch:
 
     def look(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Whether step ``step`` was worth a warning."""
-        gap = metrics.get("rollout/logprob_gap/mean", 0.0)
+        gap = metrics.get("rollout/logprob_gap", 0.0)
         if not gap >= self._warn_at:
             return False
         self._warn_at = 2.0 * gap
         log.warning(
-            "step %d: sampler and trainer differ by %.2g nats a token, limit %g (rollout/logprob_gap/mean): stale "
+            "step %d: sampler and trainer differ by %.2g nats a token, limit %g (rollout/logprob_gap): stale "
             "weights in the rollout backend, or another precision than the trainer's",
             step,
             gap,

@@ -280,6 +280,6 @@ def rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch) -> dict[str, Met
         return {}
     return {
         "policy/kl_rollout_k3": mean((torch.expm1(gap) - gap).sum(), gap.numel()),
-        "rollout/logprob_gap/mean": mean(gap.abs().sum(), gap.numel()),
-        "rollout/logprob_gap/max": Metric(gap.abs().max(), 1.0, "max"),
+        "rollout/logprob_gap": mean(gap.abs().sum(), gap.numel()),
+        "rollout/logprob_gap_max": Metric(gap.abs().max(), 1.0, "max"),
     }

@@ -79,7 +79,7 @@ def test_the_printed_recipe_learns(files: Path) -> None:
     assert first["accuracy"] < 0.3
     assert last["accuracy"] > 0.8
     assert result.run_dir is not None
-    rewards = [step["reward/mean"] for step in read_jsonl(result.run_dir / "metrics.jsonl")]
+    rewards = [step["train/reward"] for step in read_jsonl(result.run_dir / "metrics.jsonl")]
     assert rewards[-1] > rewards[0] + 0.3
     assert rewards[0] > 0.1, "partial credit from the first step on"
 
@@ -124,7 +124,7 @@ def test_the_tutorials_reward_of_one_file_trains(files: Path) -> None:
     assert result.run_dir is not None
     for step in read_jsonl(result.run_dir / "metrics.jsonl"):
         assert {"reward/component/add", "reward/component/mine"} <= step.keys()
-        assert step["reward/unscored_frac"] == 0
+        assert step["train/unscored_frac"] == 0
     component = load_recipe("both.yaml", [], load_plugins(files=["reasonrl_add.py"])).rewards["mine"]
     mine = load_plugins().build(component.spec, component.config, None)
     problem = Problem(id="p", prompt="", info={"sum": 42})

@@ -235,7 +235,7 @@ def test_a_reward_hanging_on_a_tenth_of_the_completions_leaves_training_alive(tm
     assert result.outcome == "completed"
     assert result.run_dir is not None
     records = metrics_of(result.run_dir)
-    assert [r["reward/unscored_frac"] for r in records] == [0.1, 0.1]
+    assert [r["train/unscored_frac"] for r in records] == [0.1, 0.1]
     assert all(r["optim/skipped_updates"] == 0 and r["optim/grad_norm"] > 0 for r in records)
     assert summary_of(result.run_dir)["outcome"] == "completed"
 

@@ -36,7 +36,7 @@ def test_a_run_is_measured_as_it_measured_itself(run: Path) -> None:
     assert list(out) == ["held_out", "votes"]
     assert out == summary_of(run)["eval"]["last"]["suites"]
     assert out["held_out"].keys() >= FIGURES
-    assert out["votes"].keys() >= FIGURES | {"pass_at_k", "maj_at_k"}
+    assert out["votes"].keys() >= FIGURES | {"pass@4", "maj@4"}
     low, high = out["held_out"]["ci95"]  # type: ignore[misc]
     assert 0 <= low <= out["held_out"]["accuracy"] <= high <= 1
     assert (out["held_out"]["problems"], out["votes"]["samples"]) == (3, 4)
@@ -139,7 +139,7 @@ def test_figures_for_people(run: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "held_out: 3 problems x 1" in done.output
     assert "votes: 2 problems x 4" in done.output
-    assert "maj_at_k" in done.output
+    assert "maj@4" in done.output
 
 
 def test_generate_shows_the_first_held_out_problem(run: Path) -> None:

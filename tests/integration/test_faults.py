@@ -147,7 +147,7 @@ def test_a_reward_that_fails_now_and_then_is_survived_and_counted(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="reasonrl"):
         done = train(tmp_path, tiny_model, rewards={"flaky": {"fail_every": 8}}, code=0)
-    assert [line["reward/unscored_frac"] for line in metrics_of(tmp_path / "run")] == [0.125, 0.125]
+    assert [line["train/unscored_frac"] for line in metrics_of(tmp_path / "run")] == [0.125, 0.125]
     assert done.output.count("[12.5% unscored]") == 2
     assert summary_of(tmp_path / "run")["outcome"] == "completed"
     # Nothing but the training's reward got as far as its eighth completion.
@@ -229,7 +229,7 @@ def test_a_tracker_writes_into_the_folder_of_its_run(
     assert {p.name for p in folder.iterdir()} == {"config", "0.txt", "1.txt", "2.txt", "finished"}
     steps = [json.loads((folder / f"{step}.txt").read_text()) for step in range(3)]
     assert ["eval/held_out/accuracy" in values for values in steps] == [True, False, True]
-    assert ["reward/mean" in values for values in steps] == [False, True, True]
+    assert ["train/reward" in values for values in steps] == [False, True, True]
     first = summary_of(tmp_path / "run")["eval"]["first"]["accuracy"]
     assert steps[0]["eval/held_out/accuracy"] == first
     config = json.loads((folder / "config").read_text())

@@ -120,11 +120,11 @@ def test_a_reward_from_a_file_lives_as_long_as_its_run(
     assert manifest["recipe"]["rewards"]["mine"]["path"] == f"{recipe.parent}/own_reward.py:score"
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(line["reward/component/mine"] > 0 for line in lines)
-    assert all(line["reward/unscored_frac"] == 0 for line in lines)
+    assert all(line["train/unscored_frac"] == 0 for line in lines)
     resumed = cut_back(tmp_path / "run", tmp_path / "resumed", 1)
     assert "after step 1" in command("resume", resumed)
     again = [json.loads(line) for line in (resumed / "metrics.jsonl").read_text().splitlines()]
-    assert [line["reward/mean"] for line in again] == [line["reward/mean"] for line in lines]
+    assert [line["train/reward"] for line in again] == [line["train/reward"] for line in lines]
     figures = json.loads(CliRunner().invoke(app, ["eval", "run", "--json"]).stdout)
     assert (figures["held_out"]["problems"], figures["held_out"]["unscored_frac"]) == (3, 0)
     assert "unscored" not in command("generate", "run", "-n", "2")

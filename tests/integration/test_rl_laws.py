@@ -36,7 +36,7 @@ def test_every_step_takes_the_next_problems(tiny_model: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("minibatches", [1, 2])
 def test_trainer_and_sampler_agree_at_any_temperature(minibatches: int, tiny_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path, tiny_model, f"trainer.minibatches={minibatches}", "sampling.temperature=0.6")
-    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in metrics_of(run))
+    assert all(line["rollout/logprob_gap_max"] < 1e-4 for line in metrics_of(run))
 
 
 def test_an_algorithm_may_ask_for_further_prompts(tiny_model: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_an_algorithm_discards_is_measured_and_counts_against_the_limit(tin
     """One group of 12 is unscored, and not kept; then five of 12."""
     algorithm = {"name": "sabotage", "keep_every": 3}
     lines = metrics_of(train(tmp_path, tiny_model, algorithm=algorithm, rewards={"flaky": {"silent_at": [1]}}))
-    assert [line["reward/unscored_frac"] for line in lines] == pytest.approx([1 / 12, 0.0])
+    assert [line["train/unscored_frac"] for line in lines] == pytest.approx([1 / 12, 0.0])
     path = recipe(tmp_path, tiny_model, algorithm=algorithm, rewards={"flaky": {"silent_at": [1, 2, 4, 5, 7]}})
     done = cli("train", path, "--run-dir", tmp_path / "second")
     assert done.exit_code == 1

@@ -15,12 +15,12 @@ from reasonrl.plugins import load_plugins
 
 LAST_STEP_KEYS = [
     "step",
-    "reward/mean",
+    "train/reward",
     "reward/component/countdown",
-    "reward/unscored_frac",
+    "train/unscored_frac",
     "train/accuracy",
-    "completion/length_tokens/mean",
-    "completion/truncated_frac",
+    "train/length_tokens",
+    "train/truncated_frac",
     "policy/entropy",
     "policy/clip_frac",
     "policy/kl_rollout_k3",

@@ -142,8 +142,8 @@ def whole(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_five_steps_learn_on_the_server_that_the_refusal_asks_for(whole: Path) -> None:
     lines = metrics_of(whole)
     assert len(lines) == 5
-    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in lines)
-    assert lines[-1]["reward/mean"] > lines[0]["reward/mean"] + 0.1
+    assert all(line["rollout/logprob_gap_max"] < 1e-4 for line in lines)
+    assert lines[-1]["train/reward"] > lines[0]["train/reward"] + 0.1
 
 
 def test_a_signal_ends_a_long_generation_at_once_and_saves(served: Served, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_two_processes_sample_from_one_server(served: Served, whole: Path, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     lines = metrics_of(tmp_path / "run")
     assert len(lines) == 2
-    assert all(line["rollout/logprob_gap/max"] < 1e-4 for line in lines)
+    assert all(line["rollout/logprob_gap_max"] < 1e-4 for line in lines)
     assert_alike(whole, tmp_path / "run", steps=2)
 
 

@@ -36,17 +36,17 @@ def line(**metrics: float) -> str:
 
 
 def test_a_step_is_one_line_of_what_is_known() -> None:
-    assert line(reward__mean=0.5, train__accuracy=0.25) == "step   7/100  reward 0.500  acc 25.0%  s 1.2\n"
+    assert line(train__reward=0.5, train__accuracy=0.25) == "step   7/100  reward 0.500  acc 25.0%  s 1.2\n"
 
 
 def test_skipped_updates_and_unscored_completions_are_shown() -> None:
-    text = line(reward__mean=0.5, optim__skipped_updates=2.0, reward__unscored_frac=0.125)
+    text = line(train__reward=0.5, optim__skipped_updates=2.0, train__unscored_frac=0.125)
     assert text.endswith("[2 non-finite updates skipped]  [12.5% unscored]\n")
-    assert "[" not in line(reward__mean=0.5, optim__skipped_updates=0.0, reward__unscored_frac=0.0)
+    assert "[" not in line(train__reward=0.5, optim__skipped_updates=0.0, train__unscored_frac=0.0)
 
 
 def test_a_metric_that_is_nan_is_shown_as_it_is() -> None:
-    assert "reward nan" in line(reward__mean=float("nan"))
+    assert "reward nan" in line(train__reward=float("nan"))
 
 
 def test_text_of_a_model_is_never_markup() -> None:
@@ -165,8 +165,8 @@ def test_a_terminal_never_breaks_a_line_within_a_word(width: int) -> None:
         ("run folder", folder),
     ]
     shown.starting(Outline(title="reasonrl 0.1.0: countdown_grpo", lines=lines))
-    values = {"reward/mean": 0.5, "train/accuracy": 0.25, "completion/length_tokens/mean": 97.0}
-    more = {"completion/truncated_frac": 0.125, "policy/entropy": 0.33, "reward/unscored_frac": 0.5}
+    values = {"train/reward": 0.5, "train/accuracy": 0.25, "train/length_tokens": 97.0}
+    more = {"train/truncated_frac": 0.125, "policy/entropy": 0.33, "train/unscored_frac": 0.5}
     shown.stepped(StepRecord(step=7, metrics={**values, **more}, timing_s={"time/step_s": 1.25}), 100, [])
     figures = {"accuracy": 0.1, "format": 0.5, "length_tokens": 20.0}
     result = SuiteResult(name="held_out", problems=9, samples=1, metrics=figures, ci95=(0.05, 0.2), groups=())

@@ -52,7 +52,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
         {"group/zero_std_frac": 1.0, "train/accuracy": 0.5},
         "task",
     ),
-    ("unscored", "warning", "at worst 5%", {"reward/unscored_frac": 0.05}, "rewards"),
+    ("unscored", "warning", "at worst 5%", {"train/unscored_frac": 0.05}, "rewards"),
     (
         "entropy",
         "warning",
@@ -64,7 +64,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     ("kl", "warning", "0.2 nats", {"policy/kl_old_k3": 0.2}, "trainer.update_epochs"),
     ("kl", "warning", "reference by 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl_coef"),
     ("clipping", "warning", "45% of the tokens", {"policy/clip_frac": 0.45}, "algorithm.clip_eps"),
-    ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap/mean": 0.2}, "rollout backend"),
+    ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap": 0.2}, "rollout backend"),
     (
         "critic",
         "warning",
@@ -83,7 +83,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
         "truncation",
         "warning",
         "80% of the completions are cut at 220",
-        {"completion/truncated_frac": 0.8},
+        {"train/truncated_frac": 0.8},
         "sampling.max_completion_tokens",
     ),
     ("padding", "note", "75%", {"batch/padding_frac": 0.75}, "trainer.max_tokens_per_microbatch"),
@@ -115,12 +115,12 @@ def test_one_completion_a_prompt_has_no_groups(tmp_path: Path) -> None:
     """Every group of one is flat; that is no disease, a batch in which all fail is."""
     figures = {"group/zero_std_frac": 1.0}
     assert findings(write_run(tmp_path / "fine", sick(lambda line: figures, since=1), recipe=ONE)) == []
-    dead = {**figures, "train/accuracy": 0.0, "reward/mean": 0.0}
+    dead = {**figures, "train/accuracy": 0.0, "train/reward": 0.0}
     found = only(write_run(tmp_path / "dead", sick(lambda line: dead), recipe=ONE))
     assert (found.check, found.severity, found.step) == ("all-wrong", "error", 21)
     graded = sick(lambda line: {**figures, "train/accuracy": 0.0})
     assert findings(write_run(tmp_path / "graded", graded, recipe=ONE)) == [], "partial credit still differs"
-    done = {**figures, "train/accuracy": 1.0, "reward/mean": 1.0}
+    done = {**figures, "train/accuracy": 1.0, "train/reward": 1.0}
     assert only(write_run(tmp_path / "done", sick(lambda line: done), recipe=ONE)).check == "all-right"
 
 
@@ -154,8 +154,8 @@ def test_length_drifts_only_if_nothing_becomes_better(
     def change(line: Line) -> Line:
         late = line["step"] >= 21
         return {
-            "completion/length_tokens/mean": 40.0 * (factor if late else 1.0),
-            **dict.fromkeys(("reward/mean", "train/accuracy"), 0.2 + (better if late else 0.0)),
+            "train/length_tokens": 40.0 * (factor if late else 1.0),
+            **dict.fromkeys(("train/reward", "train/accuracy"), 0.2 + (better if late else 0.0)),
         }
 
     found = findings(write_run(tmp_path / "run", sick(change, since=1)))
@@ -163,7 +163,7 @@ def test_length_drifts_only_if_nothing_becomes_better(
 
 
 def test_certainty_about_solved_problems_is_only_a_note(tmp_path: Path) -> None:
-    figures = {"policy/entropy": 0.01, "train/accuracy": 0.95, "reward/mean": 0.95}
+    figures = {"policy/entropy": 0.01, "train/accuracy": 0.95, "train/reward": 0.95}
     assert only(write_run(tmp_path / "run", sick(lambda line: figures))).severity == "note"
 
 
@@ -196,7 +196,7 @@ def test_skipped_updates_name_what_was_not_finite(tmp_path: Path) -> None:
 
 
 def test_the_gap_to_the_sampler_is_judged_by_the_precision(tmp_path: Path) -> None:
-    rounded = sick(lambda line: {"rollout/logprob_gap/mean": 0.01}, since=1)
+    rounded = sick(lambda line: {"rollout/logprob_gap": 0.01}, since=1)
     assert findings(write_run(tmp_path / "bf16", rounded, precision="bfloat16")) == []
     assert only(write_run(tmp_path / "fp32", rounded)).check == "stale-weights"
 
@@ -224,7 +224,7 @@ def test_one_odd_step_and_a_young_run_are_no_disease(tmp_path: Path) -> None:
         "policy/entropy": 0.01,
         "policy/kl_old_k3": 9.0,
         "policy/clip_frac": 0.9,
-        "completion/truncated_frac": 1,
+        "train/truncated_frac": 1,
     }
     odd = sick(lambda line: bad if line["step"] == 30 else {})
     assert findings(write_run(tmp_path / "odd", odd)) == []

@@ -132,7 +132,7 @@ def each_replaced(data: object) -> Iterator[object]:
 
 def test_records_of_another_shape_never_stop_an_examination(tmp_path: Path) -> None:
     """Whatever JSON the files hold, there are findings or one refusal, and no traceback."""
-    lines = sick(lambda line: {"group/zero_std_frac": 1.0, "completion/truncated_frac": 0.9}, since=1)
+    lines = sick(lambda line: {"group/zero_std_frac": 1.0, "train/truncated_frac": 0.9}, since=1)
     folder = write_run(tmp_path / "run", lines, outcome="failed")
     refused = set()
     for name in ("run.json", "summary.json", "evals/step_000000/summary.json"):

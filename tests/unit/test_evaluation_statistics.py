@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from reasonrl.evaluation.statistics import accuracy_interval, maj_at_n, pass_at_k, wilson_interval
+from reasonrl.evaluation.statistics import accuracy_interval, majority_vote, pass_at_k, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pass_at_k_refuses_a_k_it_cannot_estimate(k: int) -> None:
     ],
 )
 def test_the_majority_vote(answers: list[str | None], correct: list[bool], expected: float) -> None:
-    assert maj_at_n(answers, correct) == pytest.approx(expected)
+    assert majority_vote(answers, correct) == pytest.approx(expected)
 
 
 def test_the_effective_number_of_trials_by_hand() -> None:

@@ -55,9 +55,9 @@ def record(**fields: Any) -> dict[str, Any]:
 
 def metrics(step: int) -> dict[str, float]:
     return {
-        "reward/mean": step / 100,
+        "train/reward": step / 100,
         "train/accuracy": step / 100,
-        "completion/length_tokens/mean": 40.0 + step,
+        "train/length_tokens": 40.0 + step,
         "policy/entropy": 0.3,
         "policy/kl_old_k3": 2e-4,
         "policy/clip_frac": 0.01,
@@ -77,7 +77,7 @@ def watched(steps: int = 45, **sample: Any) -> LiveView:
     view.evaluated(0, {"held_out": figures(0.163), "a_suite_of_a_long_name": figures(0.05)}, 5.0)
     for step in range(1, steps + 1):
         view.begin("sampling", 5.0 + 2.0 * (step - 1))
-        extra = {"optim/skipped_updates": 2.0, "reward/unscored_frac": 0.125} if step == 3 else {}
+        extra = {"optim/skipped_updates": 2.0, "train/unscored_frac": 0.125} if step == 3 else {}
         view.stepped(step, {**metrics(step), **extra}, record(**sample), 5.0 + 2.0 * step)
     view.begin("evaluating", 95.0)
     view.evaluated(50, {"held_out": figures(0.308), "a_suite_of_a_long_name": figures(0.07)}, 99.0)
@@ -132,7 +132,7 @@ def test_curves_use_the_room_of_a_large_terminal() -> None:
 def test_a_resumed_view_begins_where_the_run_stands() -> None:
     view = LiveView("resumed", Pace(10, 5, 100.0))
     lines = [{"step": s, **metrics(s), "time/step_s": 2.0} for s in range(1, 5)]
-    lines[2].update({"optim/skipped_updates": 1.0, "reward/mean": None})
+    lines[2].update({"optim/skipped_updates": 1.0, "train/reward": None})
     point = {"step": 0, "suites": {"held_out": figures(0.163)}}
     view.recall(Past(step=4, metrics=lines, first=point, last=point))
     shown = text_of(view, 80, 23, now=100.0)
@@ -209,7 +209,7 @@ def test_imitation_shows_its_own_figures() -> None:
 def test_figures_that_are_not_finite_are_drawn() -> None:
     view = LiveView("x", Pace(4, 0, 0.0))
     for step, value in enumerate((1.0, float("nan"), float("inf")), start=1):
-        view.stepped(step, {"reward/mean": value}, None, 1.0 * step)
+        view.stepped(step, {"train/reward": value}, None, 1.0 * step)
     line = next(line for line in text_of(view, 80, 23) if line.startswith("reward"))
     assert line.split()[1] == "▁" * 10 + "?" * 20  # 40 columns for 4 steps
     assert line.split()[2] == "inf"

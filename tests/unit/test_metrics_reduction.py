@@ -76,14 +76,16 @@ def test_a_process_resolves_tensors_to_plain_numbers() -> None:
 @pytest.mark.parametrize(
     ("key", "declared"),
     [
-        ("reward/mean", "reward/mean"),
+        ("train/reward", "train/reward"),
         ("eval/held_out/accuracy", "eval/<suite>/accuracy"),
+        ("eval/held_out/pass@8", "eval/<suite>/pass@<k>"),
+        ("eval/held_out/maj@", None),
         ("reward/detail/countdown/depth", "reward/detail/<reward>/<detail>"),
         ("reward/component/x", "reward/component/<reward>"),
         ("reward/detail/countdown", None),
         ("reward/detail/a/b/c", None),
         ("eval/held_out/accurate", None),
-        ("reward/means", None),
+        ("train/rewards", None),
         ("", None),
     ],
 )

@@ -19,6 +19,7 @@ from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import SuiteResult
+from reasonrl.functional.group import group_advantages
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import load_plugins
@@ -30,7 +31,7 @@ from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.trainer.logbook import Logbook
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
 from reasonrl.trainer.rl import check_divisible
-from reasonrl.trainer.rollout_metrics import is_flat, rollout_metrics
+from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import open_schedule
 from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.update import rollout_gap
@@ -101,12 +102,12 @@ def test_rollout_metrics_by_hand() -> None:
     metrics = resolve(rollout_metrics([first, scored([0.5, 0.5])]))
     assert metrics == pytest.approx(
         {
-            "reward/mean": 2.0 / 4,
-            "reward/unscored_frac": 1 / 5,
+            "train/reward": 2.0 / 4,
+            "train/unscored_frac": 1 / 5,
             "train/accuracy": 1 / 4,
-            "completion/length_tokens/mean": 13 / 5,
-            "completion/length_tokens/max": 4.0,
-            "completion/truncated_frac": 1 / 5,
+            "train/length_tokens": 13 / 5,
+            "train/length_tokens_max": 4.0,
+            "train/truncated_frac": 1 / 5,
             "group/zero_std_frac": 1 / 2,
             "reward/component/r": 2.0 / 4,
             "reward/detail/r/depth": 3.0,
@@ -116,8 +117,8 @@ def test_rollout_metrics_by_hand() -> None:
 
 def test_nothing_scored_has_no_mean_reward() -> None:
     metrics = resolve(rollout_metrics([scored([None, None])]))
-    assert metrics["reward/unscored_frac"] == 1.0
-    assert not {"reward/mean", "train/accuracy", "reward/component/r"} & metrics.keys()
+    assert metrics["train/unscored_frac"] == 1.0
+    assert not {"train/reward", "train/accuracy", "reward/component/r"} & metrics.keys()
 
 
 @pytest.mark.parametrize(
@@ -129,10 +130,16 @@ def test_nothing_scored_has_no_mean_reward() -> None:
         ([None, None], True),
         ([0.1 + 0.2, 0.3], True),
         ([0.0, 2e-6], False),
+        ([1000.0, 1000.0005], True),
+        ([1000.0, 1000.1], False),
     ],
 )
-def test_a_flat_group_teaches_nothing(totals: list[float | None], flat: bool) -> None:
-    assert is_flat(scored(totals)) is flat
+def test_a_flat_group_has_zero_advantages(totals: list[float | None], flat: bool) -> None:
+    assert resolve(rollout_metrics([scored(totals)]))["group/zero_std_frac"] == float(flat)
+    rewards = torch.tensor([total or 0.0 for total in totals], dtype=torch.float64)
+    known = torch.tensor([total is not None for total in totals])
+    advantages = group_advantages(rewards, torch.zeros(len(totals), dtype=torch.int64), known, scale="std")
+    assert (not advantages.any()) is flat
 
 
 def test_the_gap_to_the_sampler_by_hand() -> None:
@@ -146,8 +153,8 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
     assert metrics == pytest.approx(
         {
             "policy/kl_rollout_k3": (math.exp(-0.5) - 1 + 0.5) / 2,
-            "rollout/logprob_gap/mean": 0.25,
-            "rollout/logprob_gap/max": 0.5,
+            "rollout/logprob_gap": 0.25,
+            "rollout/logprob_gap_max": 0.5,
         }
     )
     assert rollout_gap(None, batch) == {}
@@ -181,7 +188,7 @@ def logbook(folder: RunDir | None, reporter: Any = None, **options: Any) -> Logb
 
 
 def record(step: int, value: float = 1.0) -> StepRecord:
-    return StepRecord(step=step, metrics={"reward/mean": value}, timing_s={"time/step_s": 0.5})
+    return StepRecord(step=step, metrics={"train/reward": value}, timing_s={"time/step_s": 0.5})
 
 
 def open_folder(tmp_path: Path) -> RunDir:
@@ -199,8 +206,8 @@ def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     book.record(record(2, float("nan")), [])
     folder = tmp_path / "r-1"
     assert list(read_jsonl(folder / "metrics.jsonl")) == [
-        {"step": 1, "reward/mean": 1.0, "time/step_s": 0.5},
-        {"step": 2, "reward/mean": None, "time/step_s": 0.5},
+        {"step": 1, "train/reward": 1.0, "time/step_s": 0.5},
+        {"step": 2, "train/reward": None, "time/step_s": 0.5},
     ]
     assert len(list(read_jsonl(folder / "transcripts" / "step_000001.jsonl"))) == 2
     assert not (folder / "transcripts" / "step_000002.jsonl").exists()
@@ -276,10 +283,22 @@ def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
         for step in (1, 2, 3):
             book.record(record(step), [])
     assert [step for _, step in calls] == [1, 2]
-    assert calls[0][0] == {"reward/mean": 1.0, "time/step_s": 0.5}
+    assert calls[0][0] == {"train/reward": 1.0, "time/step_s": 0.5}
     assert caplog.text.count("a tracker failed") == 1
     assert len(list(read_jsonl(tmp_path / "r-1" / "metrics.jsonl"))) == 3
     book.finish("completed")
+
+
+@pytest.mark.parametrize(("tracker", "key"), [("mlflow", "eval/a/pass_at_8"), ("wandb", "eval/a/pass@8")])
+def test_mlflow_gets_metric_names_that_it_accepts(tracker: str, key: str) -> None:
+    calls: list[Mapping[str, float]] = []
+
+    class Accelerator:
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            calls.append(values)
+
+    Trackers(Accelerator(), [tracker]).log({"eval/a/pass@8": 1.0}, 1)
+    assert calls == [{key: 1.0}]
 
 
 def test_a_reporter_that_breaks_at_the_end_leaves_summary_and_free_folder(tmp_path: Path) -> None:

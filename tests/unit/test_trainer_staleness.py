@@ -6,7 +6,7 @@ import pytest
 
 from reasonrl.trainer.staleness import GapWatch
 
-KEY = "rollout/logprob_gap/mean"
+KEY = "rollout/logprob_gap"
 
 
 def test_a_gap_over_the_limit_is_warned_about_once_until_it_doubles(caplog: pytest.LogCaptureFixture) -> None:

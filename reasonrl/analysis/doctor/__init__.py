@@ -35,7 +35,7 @@ CHECKS: tuple[Check, ...] = (
         name="unscored",
         looks_at="completions without a reward",
         find=signal.check_unscored,
-        needs=("reward/unscored_frac",),
+        needs=("train/unscored_frac",),
     ),
     Check(
         name="all-wrong",
@@ -82,7 +82,7 @@ CHECKS: tuple[Check, ...] = (
         name="stale-weights",
         looks_at="completions written by another policy than the trained one",
         find=dynamics.check_stale_weights,
-        needs=("rollout/logprob_gap/mean", "policy/version"),
+        needs=("rollout/logprob_gap", "policy/version"),
     ),
     Check(
         name="critic",
@@ -94,13 +94,13 @@ CHECKS: tuple[Check, ...] = (
         name="length",
         looks_at="completions that grow or shrink without becoming better",
         find=signal.check_length,
-        needs=("completion/length_tokens/mean",),
+        needs=("train/length_tokens",),
     ),
     Check(
         name="truncation",
         looks_at="completions cut at the token limit",
         find=signal.check_truncation,
-        needs=("completion/truncated_frac",),
+        needs=("train/truncated_frac",),
     ),
     Check(
         name="imitation",

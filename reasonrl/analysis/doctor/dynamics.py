@@ -117,7 +117,7 @@ def check_kl(run: RunRecords) -> Iterator[Finding]:
 def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
     """Completions that another policy wrote than the one they train."""
     yield from _wrong_version(run)
-    curve = run.curve("rollout/logprob_gap/mean")
+    curve = run.curve("rollout/logprob_gap")
     limit = GAP_FLOAT32 if run.recorded("machine.precision") == "float32" else GAP_ROUNDED
     since = curve.since(lambda nats: nats >= limit)
     if since is not None:

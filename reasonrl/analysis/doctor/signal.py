@@ -30,7 +30,7 @@ SOLVED = 0.9
 
 
 def check_unscored(run: RunRecords) -> Iterator[Finding]:
-    curve = run.curve("reward/unscored_frac")
+    curve = run.curve("train/unscored_frac")
     bad = [(step, v) for step, v in zip(curve.steps, curve.values, strict=True) if v >= UNSCORED_FRAC]
     if bad:
         worst = max(value for _, value in bad)
@@ -103,7 +103,7 @@ _REMEDIES: Mapping[str, str] = {
 
 def _single(run: RunRecords, accuracy: Curve) -> Iterator[Finding]:
     """One completion a prompt: no group, but a batch in which all earn the same teaches nothing either."""
-    rewards = run.curve("reward/mean").values[-WINDOW:]
+    rewards = run.curve("train/reward").values[-WINDOW:]
     if not rewards or max(rewards) - min(rewards) > SAME_REWARD:
         return
     for check, holds in (
@@ -130,12 +130,12 @@ def is_solved(run: RunRecords) -> bool:
 
 
 def _has_improved(run: RunRecords) -> bool:
-    curves = [run.curve(key) for key in ("train/accuracy", "reward/mean")]
+    curves = [run.curve(key) for key in ("train/accuracy", "train/reward")]
     return any(len(curve) and curve.last >= curve.first + BETTER_BY for curve in curves)
 
 
 def check_length(run: RunRecords) -> Iterator[Finding]:
-    curve = run.curve("completion/length_tokens/mean")
+    curve = run.curve("train/length_tokens")
     if len(curve) < 2 * WINDOW or _has_improved(run) or is_solved(run):
         return
     first = max(curve.first, 1.0)
@@ -160,7 +160,7 @@ def check_length(run: RunRecords) -> Iterator[Finding]:
 
 
 def check_truncation(run: RunRecords) -> Iterator[Finding]:
-    curve = run.curve("completion/truncated_frac")
+    curve = run.curve("train/truncated_frac")
     since = curve.since(lambda share: share >= TRUNCATED_FRAC)
     if since is not None:
         limit = run.count("sampling.max_completion_tokens")

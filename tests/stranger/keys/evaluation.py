@@ -35,7 +35,7 @@ def problems(lab: Lab, kind: str) -> None:
 def samples(lab: Lab, kind: str) -> None:
     run = lab.run(kind, "evaluation.suites.a.samples=3")
     assert [record["sample"] for record in run.evaluation()] == [0, 1, 2] * 4
-    assert "pass_at_k" in str(run.summary)
+    assert "pass@3" in str(run.summary)
 
 
 @effect("evaluation.suites.<name>.temperature", of=BOTH)

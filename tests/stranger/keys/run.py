@@ -69,14 +69,14 @@ def isolation(lab: Lab, kind: str) -> None:
     inline, apart = lab.run("train"), lab.run("train", "rewards={letters: {isolation: process}}")
     assert inline.values("reward/detail/letters/inline") == [1.0] * 3
     assert apart.values("reward/detail/letters/inline") == [0.0] * 3
-    assert inline.values("reward/mean") == apart.values("reward/mean")
+    assert inline.values("train/reward") == apart.values("train/reward")
 
 
 @effect("timeout_s", of=("reward",))
 def timeout_s(lab: Lab, kind: str) -> None:
     slow = "rewards={letters: {isolation: process, seconds: 1.0, timeout_s: %s}}"
     patient, hasty = lab.run("train", slow % 30), lab.run("train", slow % 0.3, "trainer.prompts_per_step=24")
-    assert patient.values("reward/unscored_frac")[0] == 0.0
+    assert patient.values("train/unscored_frac")[0] == 0.0
     late = [r for r in hasty.transcripts() if r["reward"] is None]
     assert [r["reasons"]["letters"] for r in late] == ["timed out after 0.3 s"] * 4
 
@@ -85,6 +85,6 @@ def timeout_s(lab: Lab, kind: str) -> None:
 def memory_mb(lab: Lab, kind: str) -> None:
     hungry = "rewards={letters: {isolation: process, mebibytes: 600, memory_mb: %s}}"
     ample, tight = (lab.run("train", hungry % mb, "trainer.prompts_per_step=24") for mb in ("null", 500))
-    assert ample.values("reward/unscored_frac")[0] == 0.0
+    assert ample.values("train/unscored_frac")[0] == 0.0
     short = [r for r in tight.transcripts() if r["reward"] is None]
     assert [r["reasons"]["letters"] for r in short] == ["raised MemoryError"] * 4

@@ -41,7 +41,7 @@ def max_tokens_per_microbatch(lab: Lab, kind: str) -> None:
     assert cut.probe["layer_calls"] > 2 * whole.probe["layer_calls"]
     assert cut.probe["layer_rows"] == whole.probe["layer_rows"]
     assert distance(whole.weights(), cut.weights()) < 1e-2 * distance(whole.weights(), lab.start())
-    assert np.allclose(whole.values("reward/mean"), cut.values("reward/mean"), atol=0.05)
+    assert np.allclose(whole.values("train/reward"), cut.values("train/reward"), atol=0.05)
 
 
 @effect("algorithm")
