@@ -1,4 +1,4 @@
-"""Writes ``docs/reference/`` from the code: command line, recipe keys, metrics, hooks.
+"""Writes ``docs/reference/`` from the code: command line, recipe keys, metrics, plugin directory.
 
 python scripts/gen_docs.py            rewrite what has changed
 python scripts/gen_docs.py --check    write nothing; exit status 1 if a page is out of date
@@ -7,13 +7,12 @@ python scripts/gen_docs.py --check    write nothing; exit status 1 if a page is 
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from reasonrl.cli.usage import Usage, usage_of
-from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
 from reasonrl.plugin_directory import read_directory
@@ -22,7 +21,6 @@ from reasonrl.recipe.schema import Recipe, SftRecipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
-EXCERPT = "<!-- not run: an excerpt, the hook's own page has the whole -->"
 COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout_backend")
 
 
@@ -33,7 +31,6 @@ def pages() -> dict[str, str]:
         "cli.md": cli(),
         "config.md": config(plugins),
         "metrics.md": metrics(plugins),
-        "hooks.md": hooks(),
         "plugins.md": directory(plugins),
     }
     return {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
@@ -240,39 +237,6 @@ def metrics(plugins: Plugins) -> Iterator[str]:
 
 def _metric_table(definitions: Iterable[MetricDef]) -> Iterator[str]:
     yield from table(("key", "unit", "meaning"), [(code(d.key), text(d.unit), text(d.meaning)) for d in definitions])
-
-
-# Hooks
-
-
-def hooks() -> Iterator[str]:
-    """Every hook with its exact signature and documentation."""
-    yield from ("# Hooks", "", text(inspect.getdoc(ReasonRLSpecs)), "")
-    yield from (
-        "Implement a hook as a plain function marked with `@hookimpl`; leave out arguments that you do not need.",
-        "",
-    )
-    for name, function in vars(ReasonRLSpecs).items():
-        if name.startswith("reasonrl_"):
-            yield from (f"## {name}", "", "```pyi", signature(name, function), "```", "")
-            yield from (*_prose_and_example(inspect.getdoc(function) or ""), "")
-
-
-def signature(name: str, function: Callable[..., Any]) -> str:
-    """``def name(arguments) -> type: ...`` as a plugin writes it: without ``self``, with short type names."""
-    full = inspect.signature(function)
-    own = full.replace(parameters=[p for key, p in full.parameters.items() if key != "self"])
-    shown = str(own)
-    for module in ("collections.abc.", "reasonrl.contracts.data.", "reasonrl.contracts.specs."):
-        shown = shown.replace(module, "")
-    return f"def {name}{shown}: ..."
-
-
-def _prose_and_example(doc: str) -> Iterator[str]:
-    prose, _, example = doc.partition("Example::")
-    yield text(prose)
-    if example:
-        yield from ("", EXCERPT, "```python", inspect.cleandoc(example), "```")
 
 
 # Plugin directory

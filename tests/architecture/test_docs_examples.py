@@ -132,7 +132,7 @@ def test_the_tutorials_reward_of_one_file_trains(files: Path) -> None:
 
 
 def test_the_hooks_page_names_a_reward_of_one_file_as_it_is_written(files: Path) -> None:
-    text = (ROOT / "docs" / "hooks" / "reasonrl_rewards.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"`(rewards: \{.*\})`", text)
     (files / "hook.yaml").write_text(f"{(files / 'add.yaml').read_text()}{line}\n")
     overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
