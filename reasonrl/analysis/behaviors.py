@@ -1,15 +1,14 @@
 """Behaviors of a run over time, read from the summaries of its evaluations."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
+from reasonrl.rundir.layout import EVALS, RUN, SUMMARY, find_steps, is_run
 
-STEP_DIR = re.compile(r"step_(\d{6,})")
 OF_THE_SUITE = ("accuracy", "length_tokens")
 FIRST_ROWS = (*OF_THE_SUITE, "length_tokens_correct", "length_tokens_wrong")
 LAST_ROWS = ("keyword_", "failed_frac")
@@ -66,18 +65,14 @@ def columns(count: int, most: int) -> list[int]:
 
 def _evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """Step and suites of every evaluation, oldest first."""
-    if not (run_dir / "run.json").is_file():
-        raise RecipeError(f"{run_dir} is no run folder: it has no run.json")
-    folder = run_dir / "evals"
-    found = []
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        step = STEP_DIR.fullmatch(entry.name)
-        # The summary is written last: an evaluation without one is still going on.
-        if step is not None and (entry / "summary.json").is_file():
-            found.append((int(step.group(1)), _read(entry / "summary.json")))
+    if not is_run(run_dir):
+        raise RecipeError(f"{run_dir} is no run folder: it has no {RUN}")
+    folders = find_steps((run_dir / EVALS).glob("*"))
+    # The summary is written last: an evaluation without one is still running.
+    found = [(step, _read(folder / SUMMARY)) for step, folder in folders if (folder / SUMMARY).is_file()]
     if not found:
         raise RecipeError(f"{run_dir} has no evaluations; behaviors are measured by evaluation.suites of the recipe")
-    return sorted(found, key=lambda pair: pair[0])
+    return found
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -15,7 +15,6 @@ from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import table, wrapped
 from reasonrl.errors import RecipeError
 from reasonrl.redact import redact_text
-from reasonrl.rundir.manifest import check_manifest
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
@@ -39,7 +38,7 @@ def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> Non
 
 def _examined(run_dir: str | None) -> Diagnosis:
     if run_dir is not None:
-        return examine(run_dir, check_manifest)
+        return examine(run_dir)
     from reasonrl.cli.installation import examine_installation
 
     return examine_installation()

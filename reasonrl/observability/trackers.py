@@ -10,6 +10,7 @@ from typing import Any
 
 from reasonrl.plugins import nearest
 from reasonrl.redact import redacting_logger
+from reasonrl.rundir.layout import TRACKERS
 
 log = redacting_logger(__name__)
 
@@ -107,7 +108,7 @@ class Trackers:
         options: dict[str, Any] = {}
         if run_dir is not None:
             # The accelerator is older than the folder of its run, and so was made with another one.
-            folder = run_dir / "trackers"
+            folder = run_dir / TRACKERS
             places = self._accelerator.project_configuration
             places.project_dir, places.logging_dir = str(run_dir), str(folder)
             if "wandb" in self._names:

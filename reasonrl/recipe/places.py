@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from reasonrl.rundir.layout import CHECKPOINTS, RUN, is_run
+
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 
 
@@ -13,12 +15,12 @@ def is_hub_name(text: str) -> bool:
 
 def holds_runs(folder: Path) -> bool:
     """Whether there are run folders in ``folder``, which is not the working folder."""
-    return folder != Path() and folder.is_dir() and any(folder.glob("*/run.json"))
+    return folder != Path() and folder.is_dir() and any(folder.glob(f"*/{RUN}"))
 
 
 def no_model(folder: Path, shown: str) -> str:
     """Why a folder without ``config.json`` is no model, and what to name instead."""
-    saved = sorted(folder.glob("checkpoints/step_*/config.json"))
-    if (folder / "run.json").is_file() and saved:
+    saved = sorted(folder.glob(f"{CHECKPOINTS}/step_*/config.json"))
+    if is_run(folder) and saved:
         return f"{shown} is a run folder, expected a model folder; its newest model: {saved[-1].parent}"
     return f"{shown} is no model folder: it has no config.json"

@@ -1,7 +1,6 @@
 """``checkpoints/step_000020/``: a Hugging Face model folder and the state of the run, there whole or not at all."""
 
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,24 +9,16 @@ from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
+from reasonrl.rundir.layout import CHECKPOINTS, find_leftovers, find_steps, step_dir
 from reasonrl.rundir.manifest import check_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
-STEP_DIR = re.compile(r"step_(\d{6,})")
-LEFTOVER = re.compile(r"\.(tmp|old|gone)-step_\d{6,}")
-
-
-def step_dir(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step_{step:06d}"
-
 
 def saved_steps(run_dir: Path) -> list[int]:
     """Steps that have a saved model, oldest first."""
-    folder = run_dir / "checkpoints"
-    if not folder.is_dir():
-        return []
-    return sorted(int(m.group(1)) for entry in folder.iterdir() if (m := STEP_DIR.fullmatch(entry.name)))
+    folder = run_dir / CHECKPOINTS
+    return [step for step, _ in find_steps(folder.iterdir())] if folder.is_dir() else []
 
 
 def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, best: int | None = None) -> Path:
@@ -103,10 +94,8 @@ def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None
 
 def clear_leftovers(run_dir: Path) -> None:
     """Remove what a killed save or deletion left behind; bring back what it had moved aside."""
-    folder = run_dir / "checkpoints"
-    if not folder.is_dir():
-        return
-    for entry in [path for path in folder.iterdir() if LEFTOVER.fullmatch(path.name)]:
+    folder = run_dir / CHECKPOINTS
+    for entry in find_leftovers(folder.iterdir()) if folder.is_dir() else ():
         kind, _, name = entry.name[1:].partition("-")
         if kind == "old" and not (folder / name).exists():
             files.move(entry, folder / name)
@@ -134,7 +123,7 @@ def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     if steps:
         raise CheckpointError(
             f"no checkpoint of {run_dir} can be trusted ({len(steps)} damaged); to start again at step 0, "
-            f"remove {run_dir / 'checkpoints'}"
+            f"remove {run_dir / CHECKPOINTS}"
         )
     return None
 

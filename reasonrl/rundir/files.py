@@ -21,6 +21,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text`` in one step; synced."""
+    temporary = temporary_of(path)
+    write_text(temporary, text)
+    sync_file(temporary)
+    temporary.replace(path)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where ``write_atomic`` writes first."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """A new safetensors file; not synced."""
     from safetensors.torch import save_file

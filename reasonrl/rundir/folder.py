@@ -15,10 +15,9 @@ from filelock import FileLock, Timeout
 
 from reasonrl.errors import RecipeError, RunDirInUseError
 from reasonrl.rundir import files
+from reasonrl.rundir.layout import EVALS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
 
 log = logging.getLogger(__name__)
-
-LOCK_NAME = ".lock"
 
 
 class RunDir:
@@ -75,25 +74,26 @@ class RunDir:
 
     def rewind(self, step: int, metrics_bytes: int) -> None:
         """Forget what was written after the end of ``step``; -1 = everything that a run writes as it goes."""
-        metrics = self.path / "metrics.jsonl"
+        metrics = self.path / METRICS
         if metrics.exists():
             if metrics.stat().st_size < metrics_bytes:
                 log.warning("%s lost lines of steps up to %d; the run itself is whole", metrics, step)
             else:
                 os.truncate(metrics, metrics_bytes)
-        for entry in [*self.path.glob("transcripts/step_*.jsonl"), *self.path.glob("evals/step_*")]:
-            number = entry.name.removeprefix("step_").removesuffix(".jsonl")
-            if number.isdecimal() and int(number) > step:
+        transcripts = find_steps(self.path.glob(f"{TRANSCRIPTS}/*"), ".jsonl")
+        for written, entry in [*transcripts, *find_steps(self.path.glob(f"{EVALS}/*"))]:
+            if written > step:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for stale in ("summary.json", ".summary.json.tmp", "traceback.txt", ".traceback.txt.tmp"):
-            (self.path / stale).unlink(missing_ok=True)
+        for stale in (self.path / SUMMARY, self.path / TRACEBACK):
+            stale.unlink(missing_ok=True)
+            files.temporary_of(stale).unlink(missing_ok=True)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file so that it is there whole or not at all."""
-        write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        files.write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        write_atomic(self.path / name, text)
+        files.write_atomic(self.path / name, text)
 
     def close(self) -> None:
         """Release the lock. Safe to call twice."""
@@ -102,7 +102,7 @@ class RunDir:
 
 def _lock_of(folder: Path) -> FileLock:
     # Told the permissions, since older versions of filelock do not follow the umask.
-    return FileLock(folder / LOCK_NAME, mode=files.plain_mode(folder) | 0o600)
+    return FileLock(folder / LOCK, mode=files.plain_mode(folder) | 0o600)
 
 
 def _place(hidden: Path, parent: Path, name: str, explicit: Path | None) -> Path:
@@ -141,7 +141,7 @@ def refuse_taken(explicit: str | Path | None) -> None:
 
 def refuse_in_use(path: Path) -> None:
     """Raises RunDirInUseError if another process holds the run folder now."""
-    if (path / LOCK_NAME).exists():
+    if (path / LOCK).exists():
         RunDir.reopen(path).close()
 
 
@@ -161,7 +161,7 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
 
 
 def _refuse_existing(path: Path) -> NoReturn:
-    if (path / LOCK_NAME).exists():
+    if (path / LOCK).exists():
         lock = _lock_of(path)
         try:
             lock.acquire(timeout=0)
@@ -182,11 +182,22 @@ def _next_free(parent: Path, name: str) -> Path:
     return parent / f"{name}-{max(numbers, default=0) + 1}"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text`` in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def is_locked(run_dir: Path) -> bool | None:
+    """Whether a process holds the folder's lock; None where that cannot be known. Changes nothing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        handle = os.open(run_dir / LOCK, os.O_RDONLY)
+    except OSError as err:
+        return False if isinstance(err, FileNotFoundError) else None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return None
+    finally:
+        os.close(handle)
+    return False

@@ -15,16 +15,23 @@ from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.rundir import files
-from reasonrl.rundir.checkpoints import save_step, step_dir
+from reasonrl.rundir.checkpoints import save_step
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
+from reasonrl.rundir.layout import (
+    EVALS,
+    METRICS,
+    SUMMARY,
+    TRACEBACK,
+    eval_dir,
+    name_step,
+    step_dir,
+    transcript_file,
+)
 from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.suite_runner import suite_metrics
 
 log = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
-TRACEBACK = "traceback.txt"
 
 
 class Logbook:
@@ -76,7 +83,7 @@ class Logbook:
     def transcribe(self, step: int, groups: Sequence[ScoredGroup]) -> None:
         """The first completions of a step, before anything can interrupt the run."""
         if self._run_dir is not None and self._transcripts_per_step and groups:
-            path = self._run_dir.path / "transcripts" / f"step_{step:06d}.jsonl"
+            path = transcript_file(self._run_dir.path, step)
             write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
 
     def evaluating(self, progress: EvaluationProgress) -> None:
@@ -111,9 +118,9 @@ class Logbook:
         if self._run_dir is None:
             return
         for result in results:
-            path = self._run_dir.path / "evals" / f"step_{step:06d}" / f"{result.name}.jsonl"
+            path = eval_dir(self._run_dir.path, step) / f"{result.name}.jsonl"
             write_jsonl(path, transcript_records(result.groups))
-        self._run_dir.write_json(f"evals/step_{step:06d}/summary.json", {r.name: r.to_json() for r in results})
+        self._run_dir.write_json(f"{EVALS}/{name_step(step)}/{SUMMARY}", {r.name: r.to_json() for r in results})
         if step == 0 and self._trackers is not None:  # later ones are logged with the step that they follow
             self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)
@@ -198,7 +205,7 @@ class Logbook:
             self._trackers.close()
         if self._run_dir is not None:
             try:
-                self._run_dir.write_json("summary.json", summary)
+                self._run_dir.write_json(SUMMARY, summary)
                 self._reporter.finished(outcome, summary, self.model_path)
             finally:
                 self._run_dir.close()

@@ -13,8 +13,9 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import find_model, is_at_hand
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.rundir.checkpoints import newest_valid, step_dir
+from reasonrl.rundir.checkpoints import newest_valid
 from reasonrl.rundir.folder import refuse_in_use
+from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
 from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
         RecipeError: if this is no run folder, or recipe or plugins are not what they were.
         RunDirInUseError: if another process uses the folder.
     """
-    for name in ("run.json", "recipe.yaml"):
+    for name in (RUN, RECIPE):
         if not (run_dir / name).is_file():
             raise RecipeError(f"{run_dir} is no run folder: it has no {name}")
     refuse_in_use(run_dir)
@@ -41,7 +42,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
                 "start a new run for anything else"
             )
     # Its model is looked for below, in more places.
-    resolved = load_recipe(run_dir / "recipe.yaml", overrides, plugins, model_path="")
+    resolved = load_recipe(run_dir / RECIPE, overrides, plugins, model_path="")
     now = early_identity(resolved, plugins)
     then = read_manifest(run_dir)
     refuse_changes(run_dir, _identity_then(then, now["plugins"]), now)
@@ -92,7 +93,7 @@ def _shown(resolved: AnyResolved) -> str:
 def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
     """``summary.json`` if the run has done all ``steps``; None while it has not."""
     try:
-        summary = json.loads((run_dir / "summary.json").read_bytes())
+        summary = json.loads((run_dir / SUMMARY).read_bytes())
         is_done = summary["outcome"] == "completed" and summary["steps"] >= steps
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none, or cut off by a full disk; the checkpoints tell
@@ -126,7 +127,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     Raises:
         RecipeError: if it is damaged.
     """
-    path = run_dir / "run.json"
+    path = run_dir / RUN
     try:
         run: dict[str, Any] = json.loads(path.read_bytes())
         run["plugins"] = [dict(record) for record in run["plugins"]]

@@ -10,7 +10,8 @@ from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.rundir.checkpoints import saved_steps, step_dir
+from reasonrl.rundir.checkpoints import saved_steps
+from reasonrl.rundir.layout import step_dir
 from reasonrl.trainer.identity import is_length, total_steps
 from reasonrl.trainer.outline import outline_of
 from reasonrl.trainer.ready import refuse_new_run, refuse_unready

@@ -10,6 +10,7 @@ from reasonrl.plugins import PluginRecord, Plugins, RunPlugin, load_plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.recipe.reward_files import RewardFileConfig
 from reasonrl.redact import redacting_logger
+from reasonrl.rundir.layout import RUN
 
 log = redacting_logger(__name__)
 
@@ -67,7 +68,7 @@ def _recorded(run: Path) -> list[RunPlugin]:
 
 def _manifest(run: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads((run / "run.json").read_bytes())
+        data = json.loads((run / RUN).read_bytes())
     except (OSError, ValueError):  # whoever needs it says so
         return {}
     return data if isinstance(data, dict) else {}
@@ -77,7 +78,7 @@ def _obstacle(run: Path, file: Path) -> str:
     """Loading a plugin runs its code: a folder that somebody else made must not say which."""
     if not file.is_absolute() or run.resolve() in file.resolve().parents:
         return f"{file} lies in the run's own folder"
-    for path in (run / "run.json", file):
+    for path in (run / RUN, file):
         if _is_foreign(path):
             return f"{path} belongs to another user"
     return ""

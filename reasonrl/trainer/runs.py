@@ -19,6 +19,7 @@ from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid, set_aside_later
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
+from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
 from reasonrl.trainer.describe import describe_bench, run_manifest
 from reasonrl.trainer.driver import Driver, Job, Plan
 from reasonrl.trainer.identity import (
@@ -101,8 +102,8 @@ def open_run(
         if folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
-                if not (folder.path / "summary.json").exists():  # a refused resume has changed nothing
-                    folder.write_json("summary.json", nothing_done(outcome, err, point.state.step if point else 0))
+                if not (folder.path / SUMMARY).exists():  # a refused resume has changed nothing
+                    folder.write_json(SUMMARY, nothing_done(outcome, err, point.state.step if point else 0))
             folder.close()
         raise
     return OpenRun(
@@ -228,8 +229,8 @@ def _open_logbook(
             manifest["resumed"] = _resumed(before, bench.ranks, point, plain)
             if folder.path in Path(resolved.model_path).parents:  # a checkpoint stands in for what is gone
                 manifest["model_path"] = before["model_path"]
-        folder.write_text("recipe.yaml", resolved.source_yaml)
-        folder.write_json("run.json", {"resumed": [], **manifest})
+        folder.write_text(RECIPE, resolved.source_yaml)
+        folder.write_json(RUN, {"resumed": [], **manifest})
         options.reporter.planned(_announcement(resolved, bench, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
     trackers = Trackers(bench.accelerator, recipe.logging.trackers)

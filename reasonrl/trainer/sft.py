@@ -23,7 +23,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig, SftRecipe
 from reasonrl.rundir import manifest
-from reasonrl.trainer import state
+from reasonrl.rundir.layout import TRAINER_STATE
 from reasonrl.trainer.driver import StepOutcome
 from reasonrl.trainer.ending import carry_out
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
@@ -46,7 +46,7 @@ from reasonrl.trainer.workbench import (
     quiet_libraries,
 )
 
-STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, state.NAME, manifest.NAME)
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, manifest.NAME)
 
 
 def run_sft(

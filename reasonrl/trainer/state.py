@@ -8,8 +8,8 @@ from typing import Any
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
+from reasonrl.rundir.layout import TRAINER_STATE
 
-NAME = "trainer_state.json"
 SCHEMA = 1
 
 
@@ -36,7 +36,7 @@ class TrainState:
     def write(self, folder: Path) -> None:
         """As ``trainer_state.json`` of a checkpoint."""
         data = {"schema": SCHEMA, **asdict(self)}
-        files.write_text(folder / NAME, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        files.write_text(folder / TRAINER_STATE, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_state(folder: Path) -> TrainState:
@@ -45,7 +45,7 @@ def read_state(folder: Path) -> TrainState:
     Raises:
         CheckpointError: if there is none, or another version of reasonrl wrote it.
     """
-    path = folder / NAME
+    path = folder / TRAINER_STATE
     try:
         data = json.loads(path.read_bytes())
         schema = data.pop("schema", None)

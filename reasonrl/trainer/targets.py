@@ -10,7 +10,8 @@ from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import ADAPTER_CONFIG, is_adapter
 from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
-from reasonrl.rundir.checkpoints import saved_steps, step_dir
+from reasonrl.rundir.checkpoints import saved_steps
+from reasonrl.rundir.layout import RECIPE, is_run, step_dir
 from reasonrl.trainer.run_plugins import tell_edited_rewards
 
 
@@ -25,11 +26,11 @@ class Target:
 def run_of(target: str) -> Path | None:
     """The run folder that ``target`` is or lies in; None for anything else."""
     folder = Path(target)
-    if (folder / "run.json").is_file():
+    if is_run(folder):
         return folder
     if not _is_model(folder):
         return None
-    return next((p for p in folder.resolve().parents if (p / "run.json").is_file()), None)
+    return next((p for p in folder.resolve().parents if is_run(p)), None)
 
 
 def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Sequence[str] = ()) -> Target:
@@ -66,7 +67,7 @@ def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
 def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
     folder = Path(target)
     run = run_of(target)
-    own_recipe = str(run / "recipe.yaml") if run else None
+    own_recipe = str(run / RECIPE) if run else None
     if run == folder:
         return str(_newest_model(run)), own_recipe
     if _is_model(folder):

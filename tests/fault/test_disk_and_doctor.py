@@ -9,13 +9,12 @@ from support.savers import Subject
 from support.sick_runs import write_run
 
 from reasonrl.analysis.doctor import Finding, examine
-from reasonrl.rundir.manifest import check_manifest
 
 DAMAGES = 20
 
 
 def findings(run_dir: Path) -> list[Finding]:
-    return [f for f in examine(run_dir, check_manifest).findings if f.check == "checkpoints"]
+    return [f for f in examine(run_dir).findings if f.check == "checkpoints"]
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from support.tiny_runs import RECIPES, tiny
 import reasonrl
 from reasonrl.analysis.doctor import Diagnosis, examine
 from reasonrl.errors import ReasonRLError
-from reasonrl.rundir.manifest import check_manifest
 from reasonrl.trainer.run import sft
 
 
 def look(run_dir: Path | None) -> Diagnosis:
     assert run_dir is not None
-    return examine(run_dir, check_manifest)
+    return examine(run_dir)
 
 
 @pytest.mark.parametrize("name", ["countdown_ppo", "countdown_grpo"])

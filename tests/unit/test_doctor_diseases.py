@@ -11,13 +11,12 @@ from support.sick_runs import STEPS, Line, evaluation, healthy_line, sick, write
 from reasonrl.analysis.doctor import CHECKS, Finding, examine
 from reasonrl.analysis.doctor.curve import WINDOW, Curve
 from reasonrl.analysis.doctor.signal import all_right_frac
-from reasonrl.rundir.manifest import check_manifest
 
 ONE = {"sampling": {"group_size": 1}}
 
 
 def findings(folder: Path) -> list[Finding]:
-    return list(examine(folder, check_manifest).findings)
+    return list(examine(folder).findings)
 
 
 def only(folder: Path) -> Finding:
@@ -27,7 +26,7 @@ def only(folder: Path) -> Finding:
 
 
 def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
-    diagnosis = examine(write_run(tmp_path / "run"), check_manifest)
+    diagnosis = examine(write_run(tmp_path / "run"))
     assert diagnosis.findings == ()
     assert diagnosis.state == "completed"
     assert diagnosis.not_measured == ("imitation",)

@@ -33,7 +33,6 @@ from reasonrl.cli.installation import SELF_CHECKS, check_hub, check_output, chec
 from reasonrl.cli.trial import CONSTRAINTS, check_trial
 from reasonrl.errors import RecipeError, RolloutError
 from reasonrl.plugins import PluginRecord
-from reasonrl.rundir.manifest import check_manifest
 from reasonrl_hf.cached import CachedModel
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
@@ -46,7 +45,7 @@ def cli(*arguments: object, code: int = 0) -> str:
 
 
 def only(folder: Path) -> Finding:
-    found = examine(folder, check_manifest).findings
+    found = examine(folder).findings
     assert len(found) == 1, found
     return found[0]
 
@@ -67,17 +66,17 @@ def test_how_a_run_ended(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", outcome=None)
     with FileLock(folder / ".lock"):
-        diagnosis = examine(folder, check_manifest)
+        diagnosis = examine(folder)
         assert (diagnosis.state, diagnosis.findings) == ("running", ())
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('{"step": 41, "rew')  # a line that is being written
-        assert examine(folder, check_manifest).findings == ()
+        assert examine(folder).findings == ()
         long_ago = time.time() - 3600
         os.utime(folder / "metrics.jsonl", (long_ago, long_ago))
         stuck = only(folder)
         assert (stuck.check, stuck.severity) == ("state", "warning")
         assert "no step for 60 minutes" in stuck.message
-    assert examine(folder, check_manifest).state == "died"
+    assert examine(folder).state == "died"
     assert not list(folder.glob("*.tmp")), "nothing is written by looking"
 
 
@@ -109,7 +108,7 @@ def test_a_damaged_line_is_named_and_the_rest_is_read(damage: bytes, tmp_path: P
     folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
     text = (folder / "metrics.jsonl").read_bytes()
     (folder / "metrics.jsonl").write_bytes(damage + b"\n" + text)
-    found = examine(folder, check_manifest).findings
+    found = examine(folder).findings
     assert [f.check for f in found] == ["metrics", "clipping"]
     assert "damaged lines: 1" in found[0].message
 
@@ -140,7 +139,7 @@ def test_records_of_another_shape_never_stop_an_examination(tmp_path: Path) -> N
         for data in each_replaced(json.loads(content)):
             (folder / name).write_text(json.dumps(data))
             try:
-                assert examine(folder, lambda path: None).findings
+                assert examine(folder).findings
             except RecipeError:
                 refused.add(name)
         (folder / name).write_text(content)
@@ -155,7 +154,7 @@ def test_a_cut_last_line(tmp_path: Path) -> None:
     assert (cut.check, cut.severity) == ("metrics", "warning")
     assert "cut off" in cut.message
     (folder / "metrics.jsonl").write_bytes(text[:-1])  # whole, only its line break is missing
-    assert examine(folder, check_manifest).findings == ()
+    assert examine(folder).findings == ()
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:
@@ -169,7 +168,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     assert "model.safetensors" in found.message
     assert "step 40 is intact" in found.remedy
     (folder / "checkpoints" / "step_000040" / "manifest.json").unlink()
-    both = examine(folder, check_manifest).findings
+    both = examine(folder).findings
     assert [f.step for f in both] == [20, 40]
     assert all("no checkpoint of this run is intact" in f.remedy for f in both)
 
@@ -177,10 +176,10 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
 def test_no_checkpoint_and_left_overs(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", outcome="interrupted")
     (folder / "checkpoints" / ".tmp-step_000050").mkdir()
-    assert [f.check for f in examine(folder, check_manifest).findings] == ["state", "checkpoints"]
+    assert [f.check for f in examine(folder).findings] == ["state", "checkpoints"]
     (folder / "checkpoints" / ".tmp-step_000050").rmdir()
     (folder / "checkpoints" / "step_000040").rename(tmp_path / "elsewhere")
-    found = examine(folder, check_manifest).findings
+    found = examine(folder).findings
     assert [(f.check, f.severity) for f in found] == [("checkpoints", "warning"), ("state", "note")]
     assert "checkpoint.every" in found[0].remedy
 
@@ -265,7 +264,7 @@ def test_a_terminal_gets_the_same_in_color(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
     console = Console(width=80, force_terminal=True, color_system="standard", highlight=False)
     with console.capture() as seen:
-        show(examine(folder, check_manifest), console)
+        show(examine(folder), console)
     assert "\x1b[" in seen.get()
     plain = re.sub(r"\x1b\[[0-9;]*m", "", seen.get())
     assert "clipping" in plain

@@ -11,8 +11,10 @@ import pytest
 from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
-from reasonrl.rundir.checkpoints import save_step, saved_steps, step_dir
-from reasonrl.rundir.folder import RunDir, refuse_taken, write_atomic
+from reasonrl.rundir.checkpoints import save_step, saved_steps
+from reasonrl.rundir.files import write_atomic
+from reasonrl.rundir.folder import RunDir, refuse_taken
+from reasonrl.rundir.layout import step_dir
 
 
 def make(path: Path | str) -> RunDir:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reasonrl.analysis.doctor import dynamics, folder, signal
 from reasonrl.analysis.doctor.findings import Check, Diagnosis, Finding, Severity, worst_first
-from reasonrl.analysis.doctor.records import RunRecords, Verify, read_run
+from reasonrl.analysis.doctor.records import RunRecords, read_run
 
 FLAT = ("group/zero_std_frac", "train/accuracy")
 
@@ -128,17 +128,16 @@ def _named(run: RunRecords, name: str) -> list[Finding]:
     return [finding for finding in signal.check_flat_groups(run) if finding.check == name]
 
 
-def examine(run_dir: str | Path, verify: Verify) -> Diagnosis:
+def examine(run_dir: str | Path) -> Diagnosis:
     """Every check of a run folder, finished or not; the run is not disturbed.
 
     Args:
         run_dir: what a run left, or is writing.
-        verify: what is wrong with a checkpoint folder; the core passes the reader of its manifests.
 
     Raises:
         RecipeError: when ``run_dir`` is no run folder.
     """
-    return diagnose(read_run(run_dir, verify))
+    return diagnose(read_run(run_dir))
 
 
 def diagnose(run: RunRecords) -> Diagnosis:

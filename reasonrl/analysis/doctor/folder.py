@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from reasonrl.analysis.doctor.findings import Finding
 from reasonrl.analysis.doctor.records import RunRecords
+from reasonrl.rundir.layout import CHECKPOINTS, METRICS, RECIPE, name_step
 
 STUCK_STEPS = 20
 """A step that lasts as long as this many usual ones is no slow step any more."""
@@ -23,14 +24,14 @@ def check_folder(run: RunRecords) -> Iterator[Finding]:
             message=problem,
             remedy="restore the file from a copy; if the disk was full or failed, check its other files too",
         )
-    if "recipe.yaml" in run.missing:
+    if RECIPE in run.missing:
         yield Finding(
             severity="error",
             check="folder",
             message="recipe.yaml is missing, so the run cannot be resumed or repeated",
             remedy="write the recipe there again; `recipe` in run.json has every value that was in force",
         )
-    if "metrics.jsonl" in run.missing and (any(run.checkpoints) or _steps_claimed(run)):  # step 0 has no metrics
+    if METRICS in run.missing and (any(run.checkpoints) or _steps_claimed(run)):  # step 0 has no metrics
         yield Finding(
             severity="error",
             check="folder",
@@ -69,7 +70,7 @@ def _ended(severity: str, run: RunRecords, what: str, state: str) -> Finding:
 def _stuck(run: RunRecords) -> Iterator[Finding]:
     usual = run.curve("time/step_s")
     try:
-        silent_s = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
+        silent_s = time.time() - (run.path / METRICS).stat().st_mtime
     except OSError:
         return
     if len(usual) and silent_s > max(STUCK_AT_LEAST_S, STUCK_STEPS * usual.last):
@@ -102,7 +103,7 @@ def check_metrics(run: RunRecords) -> Iterator[Finding]:
             step=run.last_step,
         )
     claimed = _steps_claimed(run)
-    if run.state != "running" and claimed > run.last_step and "metrics.jsonl" not in run.missing:
+    if run.state != "running" and claimed > run.last_step and METRICS not in run.missing:
         yield _of_metrics(f"summary.json counts {claimed} steps, metrics.jsonl ends at {run.last_step}", run.last_step)
 
 
@@ -167,7 +168,7 @@ def _damaged(step: int, problem: str, intact: list[int]) -> Finding:
     return Finding(
         severity="error",
         check="checkpoints",
-        message=f"checkpoints/step_{step:06d} is damaged: {problem}",
+        message=f"{CHECKPOINTS}/{name_step(step)} is damaged: {problem}",
         remedy=remedy,
         step=step,
     )

@@ -3,24 +3,31 @@
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reasonrl.analysis.doctor.curve import Curve
 from reasonrl.errors import RecipeError
+from reasonrl.rundir.folder import is_locked
+from reasonrl.rundir.layout import (
+    CHECKPOINTS,
+    EVALS,
+    METRICS,
+    RECIPE,
+    RUN,
+    SUMMARY,
+    TRANSCRIPTS,
+    eval_dir,
+    find_leftovers,
+    find_steps,
+)
+from reasonrl.rundir.manifest import check_manifest
 
-STEP_DIR = re.compile(r"step_(\d{6,18})")
-STEP_FILE = re.compile(r"step_(\d{6,18})\.jsonl")
-LEFTOVER = re.compile(r"\.(tmp|old|gone)-step_\d{6,18}")  # as checkpoints are written and deleted
-TRACES = ("metrics.jsonl", "checkpoints", "transcripts", "evals")
+TRACES = (METRICS, CHECKPOINTS, TRANSCRIPTS, EVALS)
 MOST = 10**12  # of anything; a larger number is damage
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
-
-Verify = Callable[[Path], str | None]
-"""What is wrong with a checkpoint folder; None = its manifest verifies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,8 +113,8 @@ def number(value: Any) -> float | None:
         return None
 
 
-def read_run(run_dir: str | Path, verify: Verify) -> RunRecords:
-    """Read a run folder; ``verify`` checks each checkpoint.
+def read_run(run_dir: str | Path) -> RunRecords:
+    """Read a run folder, every file of its checkpoints included.
 
     Raises:
         RecipeError: when it is no run folder.
@@ -115,47 +122,26 @@ def read_run(run_dir: str | Path, verify: Verify) -> RunRecords:
     path = Path(run_dir)
     problems: list[str] = []
     manifest = _read_manifest(path, problems)
-    summary = _read_object(path / "summary.json", problems)
+    summary = _read_object(path / SUMMARY, problems)
     return RunRecords(
         path=path,
         manifest=manifest,
         summary=summary,
-        metrics=_read_metrics(path / "metrics.jsonl", problems),
-        first_evaluation=_read_object(path / "evals" / "step_000000" / "summary.json", problems) or {},
-        checkpoints=_checkpoints(path / "checkpoints", verify),
-        unfinished_saves=tuple(p.name for p in _entries(path / "checkpoints") if LEFTOVER.fullmatch(p.name)),
-        sampled_by=_sampled_by(path / "transcripts"),
-        missing=tuple(name for name in ("recipe.yaml", "metrics.jsonl") if not (path / name).is_file()),
+        metrics=_read_metrics(path / METRICS, problems),
+        first_evaluation=_read_object(eval_dir(path, 0) / SUMMARY, problems) or {},
+        checkpoints=_checkpoints(path / CHECKPOINTS),
+        unfinished_saves=tuple(p.name for p in find_leftovers(_entries(path / CHECKPOINTS))),
+        sampled_by=_sampled_by(path / TRANSCRIPTS),
+        missing=tuple(name for name in (RECIPE, METRICS) if not (path / name).is_file()),
         problems=tuple(problems),
         is_locked=is_locked(path),
     )
 
 
-def _checkpoints(folder: Path, verify: Verify) -> dict[int, str | None]:
-    found = {step: (entry, verify(entry)) for step, entry in _numbered(folder, STEP_DIR)}
+def _checkpoints(folder: Path) -> dict[int, str | None]:
+    found = {step: (entry, check_manifest(entry)) for step, entry in find_steps(_entries(folder))}
     # A run that goes on deletes old checkpoints while we read.
     return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
-
-
-def is_locked(run_dir: Path) -> bool | None:
-    """Whether a process holds the folder's lock; None where that cannot be asked. Changes nothing."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        handle = os.open(run_dir / ".lock", os.O_RDONLY)
-    except OSError as err:
-        return False if isinstance(err, FileNotFoundError) else None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return None
-    finally:
-        os.close(handle)
-    return False
 
 
 def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
@@ -164,7 +150,7 @@ def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
         raise RecipeError(f"{path} is no run folder: {'it is a file' if path.exists() else 'it does not exist'}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise RecipeError(f"{path} cannot be read: permission denied")
-    manifest = _read_object(path / "run.json", problems)
+    manifest = _read_object(path / RUN, problems)
     if manifest is not None and "reasonrl" in manifest:
         return manifest
     if manifest is None and problems and any((path / name).exists() for name in TRACES):
@@ -225,7 +211,7 @@ def _line(text: bytes) -> tuple[int, Mapping[str, Any]] | None:
 
 def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
     """Policy versions in the transcripts of the first, the middle and the last step that have any."""
-    files = _numbered(folder, STEP_FILE)
+    files = find_steps(_entries(folder), ".jsonl")
     chosen = {index: files[index] for index in (0, len(files) // 2, len(files) - 1)} if files else {}
     return {step: versions for step, file in chosen.values() if (versions := _versions(file))}
 
@@ -237,10 +223,6 @@ def _versions(file: Path) -> frozenset[int]:
         return frozenset()
     versions = (r.get("policy_version") for r in records if isinstance(r, dict))
     return frozenset(v for v in versions if isinstance(v, int))
-
-
-def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
-    return sorted((int(m.group(1)), p) for p in _entries(folder) if (m := pattern.fullmatch(p.name)))
 
 
 def _entries(folder: Path) -> list[Path]:

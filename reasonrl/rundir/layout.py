@@ -1,0 +1,53 @@
+"""What lies where in a run folder: every name is written here and nowhere else."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+RUN = "run.json"
+"""Marks a run folder: versions, machine, and the recipe with every value in force."""
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+"""Of a run, and of each evaluation in its own folder."""
+TRACEBACK = "traceback.txt"
+LOCK = ".lock"
+CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS = "checkpoints", "transcripts", "evals", "trackers"
+TRAINER_STATE = "trainer_state.json"
+"""In each checkpoint."""
+
+_STEP = re.compile(r"step_(\d{6,18})")
+_LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run started in ``folder``."""
+    return (folder / RUN).is_file()
+
+
+def name_step(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def step_dir(run_dir: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return run_dir / CHECKPOINTS / name_step(step)
+
+
+def eval_dir(run_dir: Path, step: int) -> Path:
+    return run_dir / EVALS / name_step(step)
+
+
+def transcript_file(run_dir: Path, step: int) -> Path:
+    return run_dir / TRANSCRIPTS / f"{name_step(step)}.jsonl"
+
+
+def find_steps(paths: Iterable[Path], suffix: str = "") -> list[tuple[int, Path]]:
+    """Step and path of those that are named after a step, the first step first."""
+    named = ((_STEP.fullmatch(path.name.removesuffix(suffix)), path) for path in paths if path.name.endswith(suffix))
+    return sorted((int(match.group(1)), path) for match, path in named if match)
+
+
+def find_leftovers(paths: Iterable[Path]) -> list[Path]:
+    """What a save or a deletion that was cut off leaves among the checkpoints."""
+    return [path for path in paths if _LEFTOVER.fullmatch(path.name)]
