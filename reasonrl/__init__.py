@@ -52,12 +52,10 @@ from reasonrl.contracts.specs import (
     TaskSpec,
 )
 from reasonrl.datafiles import DataRow, read_rows
+from reasonrl.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from reasonrl.trainer.result import RunResult
-
-__version__ = "0.1.0"
-API_VERSION = 1
 
 
 def run(

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reasonrl.redact import redact_text
+from reasonrl.text import escape
 
 # What is caught where a plugin's code is called. Its sys.exit() must not end a run as if that had been wanted;
 # Ctrl-C passes.
@@ -119,8 +120,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def one_line(error: object) -> str:
     """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
-    text = " ".join(_text(error).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(" ".join(_text(error).split()))
 
 
 def describe(error: BaseException) -> str:

@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from reasonrl.cli.usage import Usage, usage_of
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
-from reasonrl.plugin_directory import read_directory
 from reasonrl.plugins import Kind, Plugins, load_plugins
+from reasonrl.plugins.directory import read_directory
 from reasonrl.recipe.schema import Recipe, SftRecipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -243,7 +243,7 @@ def _metric_table(definitions: Iterable[MetricDef]) -> Iterator[str]:
 
 
 def directory(plugins: Plugins) -> Iterator[str]:
-    """The bundled plugins, then those of ``reasonrl/plugin_directory.yaml``."""
+    """The bundled plugins, then those of ``reasonrl/plugins/directory.yaml``."""
     yield from ("# Plugin directory", "", "Bundled with reasonrl:", "")
     bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
     offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
@@ -254,7 +254,7 @@ def directory(plugins: Plugins) -> Iterator[str]:
         for e in read_directory()
     ]
     yield from table(("distribution", "offers", "summary", "where"), rows)
-    yield "To add one, see [Publish a plugin](../publish.md): an entry in `reasonrl/plugin_directory.yaml`."
+    yield "To add one, see [Publish a plugin](../publish.md): an entry in `reasonrl/plugins/directory.yaml`."
 
 
 def _offers(names: Mapping[str, Sequence[str]]) -> str:

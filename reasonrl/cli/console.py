@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import wrapped
 from reasonrl.observability.transcripts import as_turns, plain_prompt
+from reasonrl.text import sanitize
 
 if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
     from pathlib import Path
@@ -123,7 +123,7 @@ class ConsoleReporter:
 
     def _text(self, text: str, *, style: str = "") -> None:
         """What a model or a data set has written: a terminal obeys control characters, and breaks within words."""
-        self._console.print(Text(harmless(text), style=style), soft_wrap=not self._console.is_terminal)
+        self._console.print(Text(sanitize(text), style=style), soft_wrap=not self._console.is_terminal)
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
         self._console.print()

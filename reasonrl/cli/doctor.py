@@ -11,10 +11,10 @@ from rich.text import Text
 
 from reasonrl.analysis.doctor import Diagnosis, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
-from reasonrl.cli.live_text import harmless
 from reasonrl.cli.table import table, wrapped
 from reasonrl.errors import RecipeError
 from reasonrl.redact import redact_text
+from reasonrl.text import sanitize
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
@@ -52,7 +52,7 @@ def _without_secrets(diagnosis: Diagnosis) -> Diagnosis:
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
     """A headline, a table of findings, and the checks that found nothing; fits 80 columns."""
-    console.print(Text(harmless(f"{diagnosis.subject}: {diagnosis.state}"), style="bold"), soft_wrap=True)
+    console.print(Text(sanitize(f"{diagnosis.subject}: {diagnosis.state}"), style="bold"), soft_wrap=True)
     console.print(_counted(diagnosis.findings))
     if diagnosis.findings:
         console.print()
@@ -77,8 +77,8 @@ def _print_findings(findings: Sequence[Finding], console: Console) -> None:
         row
         for finding in findings
         for row in (
-            (finding.severity, finding.check, harmless(_message(finding))),
-            *([("", "", harmless(f"-> {finding.remedy}"))] if finding.remedy else []),
+            (finding.severity, finding.check, sanitize(_message(finding))),
+            *([("", "", sanitize(f"-> {finding.remedy}"))] if finding.remedy else []),
         )
     ]
     for line in table(("SEVERITY", "CHECK", "FINDING"), rows):
@@ -95,8 +95,8 @@ def _table(findings: Sequence[Finding]) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for finding in findings:
-        text = Text(harmless(_message(finding)))
+        text = Text(sanitize(_message(finding)))
         if finding.remedy:
-            text.append(harmless(f"\n-> {finding.remedy}"), style="dim")
+            text.append(sanitize(f"\n-> {finding.remedy}"), style="dim")
         grid.add_row(Text(finding.severity, style=STYLES[finding.severity]), finding.check, text)
     return grid

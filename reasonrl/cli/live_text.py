@@ -1,8 +1,6 @@
-"""Small pieces of terminal text: sparklines, durations, and other people's text made harmless."""
+"""Small pieces of terminal text: sparklines, durations, folding."""
 
 import math
-import re
-import unicodedata
 from collections.abc import Sequence
 
 from rich.cells import cell_len, chop_cells
@@ -10,8 +8,6 @@ from rich.cells import cell_len, chop_cells
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_LEVELS = "_.-~=+*#"
 NOT_FINITE = "?"
-# Terminals disagree about the width of these, and a line that is wider than thought tears the picture.
-_UNSURE = re.compile(r"[\ufe00-\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
 
 
 def bars(values: Sequence[float], width: int, *, rows: int = 1, ascii_only: bool = False) -> list[str]:
@@ -48,31 +44,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def harmless(text: str, *, ascii_only: bool = False) -> str:
-    """``text`` with everything that could move a cursor, recolor or reorder a terminal written out as an escape.
-
-    Line breaks stay; a tab becomes two spaces.
-    """
-    shown, marks = [], 0
-    for char in text:
-        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
-        if char == "\t":
-            shown.append("  ")
-        elif char != "\n" and (marks > 2 or _is_risky(char) or (ascii_only and not char.isascii())):
-            shown.append(char.encode("unicode_escape").decode("ascii"))
-        else:
-            shown.append(char)
-    return "".join(shown)
-
-
-def _is_risky(char: str) -> bool:
-    """Control, format, surrogate, private and unassigned characters, foreign line ends, unsure widths."""
-    category = unicodedata.category(char)
-    return category.startswith("C") or category in ("Zl", "Zp") or _UNSURE.match(char) is not None
-
-
 def last_lines(text: str, width: int, count: int) -> list[str]:
-    """The last ``count`` lines of ``text`` (already harmless), folded at ``width`` cells; blank lines are dropped."""
+    """The last ``count`` lines of ``text`` (already sanitized), folded at ``width`` cells; blank lines are dropped."""
     if count <= 0:
         return []
     kept = [line.rstrip() for line in text.split("\n") if line.strip()][-count:]

@@ -12,8 +12,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from reasonrl.cli.live_pace import Pace
-from reasonrl.cli.live_text import bars, duration, fit, harmless, last_lines
+from reasonrl.cli.live_text import bars, duration, fit, last_lines
 from reasonrl.observability.reporter import EvaluationProgress, Past
+from reasonrl.text import sanitize
 
 HISTORY = 1000  # steps that are remembered; a curve shows as many as fit
 METRICS = (  # metric, label, format of its figures
@@ -141,9 +142,9 @@ class LiveView:
         return drawn
 
     def _title(self, width: int) -> Text:
-        phase = f"{self.phase} {self._harmless(self.evaluation.suite)}" if self.evaluation else self.phase
+        phase = f"{self.phase} {self._sanitize(self.evaluation.suite)}" if self.evaluation else self.phase
         phase = fit(phase, max(len(self.phase), width // 2))
-        title = fit(self._harmless(self.title), width - cell_len(phase) - 2)
+        title = fit(self._sanitize(self.title), width - cell_len(phase) - 2)
         gap = " " * (width - cell_len(title) - cell_len(phase))
         return Text.assemble((title, "bold"), gap, phase, no_wrap=True)
 
@@ -178,12 +179,12 @@ class LiveView:
         is_first = self.first_at == self.last_at
         first = "" if is_first else f"at step {self.first_at}"
         suites = list(self.last.items())[:MAX_SUITES]
-        longest = max(cell_len(self._harmless(name)) for name, _ in suites)
+        longest = max(cell_len(self._sanitize(name)) for name, _ in suites)
         names = max(MIN_NAME, min(longest, MAX_NAME, width - 48))
         head = f"{'accuracy':<{names}}  {f'at step {self.last_at} (95%)':<24}{first}"
         drawn = [Text(fit(head, width), style="dim")]
         for name, figures in suites:
-            line = Text(f"{fit(self._harmless(name), names):<{names}}  ", no_wrap=True)
+            line = Text(f"{fit(self._sanitize(name), names):<{names}}  ", no_wrap=True)
             line.append(f"{_interval(figures):<24}", style="bold")
             line.append(_interval(self.first[name]) if name in self.first and not is_first else "")
             drawn.append(line)
@@ -194,7 +195,7 @@ class LiveView:
         if self.sample is None or room < 3:
             return []
         record = self.sample
-        written = last_lines(self._harmless(record["completion"]), width - 4, room - 1)
+        written = last_lines(self._sanitize(record["completion"]), width - 4, room - 1)
         if len(written) > room - 2:
             written = ["...", *written[-(room - 3) :]] if room > 3 else written[-1:]
         verdict, style = _verdict(record)
@@ -202,7 +203,7 @@ class LiveView:
         rest = f"{f' ({reasons})' if reasons else ''}, {record['completion_tokens']} tokens"
         rest += f", ended by {record['finish_reason']}"
         head = f"sample of step {self.sample_at}: "
-        rest = fit(self._harmless(rest), width - len(head) - len(verdict))
+        rest = fit(self._sanitize(rest), width - len(head) - len(verdict))
         drawn = [Text.assemble(head, (verdict, style), rest, no_wrap=True)]
         drawn.append(Text(f"> {self._prompt_end(record['prompt'], width - 4)}", style="dim", no_wrap=True))
         return drawn + [Text(f"  {line}", no_wrap=True) for line in written or ["(nothing)"]]
@@ -211,11 +212,11 @@ class LiveView:
         """The end of the prompt on one line; of a chat, its last message that is not empty."""
         if not isinstance(prompt, str):
             prompt = next((m["content"] for m in reversed(prompt) if m["content"].strip()), "")
-        line = " ".join(self._harmless(prompt).split())
+        line = " ".join(self._sanitize(prompt).split())
         return line if cell_len(line) <= width else "..." + last_lines(line[3 - width :], width - 3, 1)[0]
 
-    def _harmless(self, text: str) -> str:
-        return harmless(text[-MAX_TEXT:], ascii_only=self.ascii_only)
+    def _sanitize(self, text: str) -> str:
+        return sanitize(text[-MAX_TEXT:], ascii_only=self.ascii_only)
 
 
 def suite_figures(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:

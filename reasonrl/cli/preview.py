@@ -209,6 +209,6 @@ def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> No
 
 def _say(text: str, margin: str = "") -> None:
     """A task's data set may hold anything; the terminal must not obey it."""
-    from reasonrl.cli.live_text import harmless
+    from reasonrl.text import sanitize
 
-    typer.echo(for_terminal(harmless(text), margin))
+    typer.echo(for_terminal(sanitize(text), margin))

@@ -67,11 +67,11 @@ def check(
     plugin: Files = None,
 ) -> None:
     """Check a recipe: every key, type, range, name and combination, and its data files. Loads no model."""
-    from reasonrl.cli.live_text import harmless
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
+    from reasonrl.text import sanitize
     from reasonrl.trainer.ready import refuse_new_run
     from reasonrl.trainer.sources import data_lines
 
@@ -83,7 +83,7 @@ def check(
     for line in _summary(resolved):
         typer.echo(wrapped(line, lead="  ", indent="    "))
     for line in data:
-        typer.echo(wrapped(harmless(line), lead="  ", indent="    "))
+        typer.echo(wrapped(sanitize(line), lead="  ", indent="    "))
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
     for note in (*notes(resolved), *reasons):
         typer.echo(wrapped(f"note: {note}", indent="  "))

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reasonrl.cli.usage import name_of
 from reasonrl.errors import one_line
-from reasonrl.plugins import nearest
+from reasonrl.text import nearest
 
 MAX_KEYS = 3
 

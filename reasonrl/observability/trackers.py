@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reasonrl.plugins import nearest
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir.layout import TRACKERS
+from reasonrl.text import nearest
 
 log = redacting_logger(__name__)
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasonrl.errors import RecipeError
-from reasonrl.plugin_directory import origin
-from reasonrl.plugins import Plugins, nearest
+from reasonrl.plugins import Plugins
+from reasonrl.plugins.directory import origin
 from reasonrl.recipe.resolve import resolve
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.recipe.source import read_source
+from reasonrl.text import nearest
 
 
 def load_recipe(

@@ -8,7 +8,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
-from reasonrl.plugins import Kind, Plugins, nearest
+from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.models import find_model
 from reasonrl.recipe.resolved import (
     AnyResolved,
@@ -23,6 +23,7 @@ from reasonrl.recipe.schema import DEFAULT_BACKEND, AnyRecipe, ModelConfig, Reci
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 from reasonrl.redact import hide_values
+from reasonrl.text import nearest
 
 
 def resolve(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from reasonrl.plugins import nearest
+from reasonrl.text import nearest
 
 CALL = "(problem, completion)"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

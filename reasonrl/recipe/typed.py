@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from reasonrl.errors import RecipeError, one_line
-from reasonrl.plugins import nearest
 from reasonrl.recipe.scalars import as_yaml
 from reasonrl.recipe.source import Keys, Source, in_secret
 from reasonrl.redact import REDACTED, hide_values
+from reasonrl.text import nearest
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from reasonrl.contracts.data import Completion, Problem
 from reasonrl.errors import RAISABLE, describe
+from reasonrl.importing import find_imported
 
 _HASH = "__reasonrl_sha256__"
 
@@ -61,19 +62,17 @@ def _module(file: Path, sha256: str) -> ModuleType:
 
     The import system may take an older compiled file, or what another recipe of this process has imported.
     """
-    known = sys.modules.get(file.stem)
+    try:
+        known = find_imported(file)
+    except ImportError as err:
+        raise ValueError(str(err)) from err
     if known is not None and getattr(known, _HASH, None) == sha256 and known.__file__ == str(file):
         return known
-    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() != file.resolve():
-        where = getattr(known, "__file__", "built-in")
-        raise ValueError(f"a module named '{file.stem}' exists already ({where}); rename {file}")
     content = _read(file, sha256)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None  # its name ends in .py
     module = importlib.util.module_from_spec(spec)
     setattr(module, _HASH, sha256)
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))  # for its neighbors, and for the processes that it may start
     sys.modules[file.stem] = module
     try:
         exec(compile(content, str(file), "exec"), module.__dict__)

@@ -28,9 +28,9 @@ from reasonrl.rewards.wire import (
     MAX_TRACEBACK,
     Inbox,
     Reply,
+    clip_text,
     decode_reply,
     frame,
-    harmless,
     parse,
 )
 from reasonrl.rewards.worker import Description
@@ -249,7 +249,7 @@ class WorkerPool:
             if payload is not None:
                 yield self._answered(worker, decode_reply(payload, worker.number, size))
             elif time.monotonic() > worker.deadline:
-                where = harmless(worker.process.where_it_is(), MAX_TRACEBACK)
+                where = clip_text(worker.process.where_it_is(), MAX_TRACEBACK)
                 raise _LostError(f"timed out after {self._timeout_s * size:g} s", where)
         except (_LostError, ValueError) as err:
             yield self._lose(worker, requests, err)
@@ -258,7 +258,7 @@ class WorkerPool:
         assert worker.task is not None
         task, worker.task = worker.task, None
         if reply.spent:
-            self.spent.append(harmless(reply.spent, 100))
+            self.spent.append(clip_text(reply.spent, 100))
             self._dismiss(worker)
         return task, list(reply.verdicts)
 
@@ -298,12 +298,12 @@ class WorkerPool:
         return True
 
     def _not_built(self, told: dict[str, Any]) -> Exception:
-        text = " ".join(harmless(told.get("text"), MAX_TRACEBACK).split())
+        text = " ".join(clip_text(told.get("text"), MAX_TRACEBACK).split())
         if told.get("failed") == "PluginContractError":
             return PluginContractError(text)
         if told.get("user") is True:
             return RecipeError(f"reward {self._name!r}: {text}")
-        kind = harmless(told.get("failed"), 100)
+        kind = clip_text(told.get("failed"), 100)
         return PluginContractError(
             f"reward {self._name!r} in its own process: its factory raised {kind}: {text}; a factory and its config "
             "must be importable, not defined in a script"

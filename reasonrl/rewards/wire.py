@@ -12,6 +12,7 @@ from typing import Any
 
 from reasonrl.contracts.data import Score
 from reasonrl.rewards.judging import BadScoreError, Verdict, as_score, failure
+from reasonrl.text import escape
 
 MAX_REPLY_BYTES = 1 << 20
 """Longest reply for one completion."""
@@ -132,8 +133,8 @@ def _verdict(entry: Any) -> Verdict:
     if not isinstance(entry, dict):
         return failure("refused", GARBLED)
     if entry.get("trouble") in ("raised", "refused"):
-        details = harmless(entry.get("details"), MAX_TRACEBACK)
-        return failure(entry["trouble"], harmless(entry.get("reason"), MAX_REPLY_BYTES), details=details)
+        details = clip_text(entry.get("details"), MAX_TRACEBACK)
+        return failure(entry["trouble"], clip_text(entry.get("reason"), MAX_REPLY_BYTES), details=details)
     if set(entry) != _FIELDS:
         return failure("refused", GARBLED)
     try:
@@ -142,8 +143,6 @@ def _verdict(entry: Any) -> Verdict:
         return failure("refused", str(err))
 
 
-def harmless(text: Any, limit: int) -> str:
+def clip_text(text: Any, limit: int) -> str:
     """At most ``limit`` characters of a worker's text; what a terminal would obey is escaped."""
-    if not isinstance(text, str):
-        return ""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text[-limit:])
+    return escape(text[-limit:], keep="\n\t") if isinstance(text, str) else ""

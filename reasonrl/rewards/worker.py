@@ -7,7 +7,6 @@ prints is kept, and nothing of torch is imported unless the reward does.
 import contextlib
 import ctypes
 import faulthandler
-import importlib
 import json
 import os
 import pickle
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reasonrl.importing import resolve
 from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
 from reasonrl.rewards.processes import TELL_WHERE
 from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
@@ -87,12 +87,8 @@ def _limit(memory_mb: int | None) -> None:
 
 def _build(description: Description) -> Any:
     factory, config, context = pickle.loads(description.build)
-    if isinstance(factory, str):
-        module, _, attribute = factory.partition(":")
-        factory = importlib.import_module(module)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-    return factory(config, context)
+    build = resolve(factory) if isinstance(factory, str) else factory
+    return build(config, context)
 
 
 def _refusal(err: BaseException) -> bytes:

@@ -9,10 +9,10 @@ from datetime import date
 from pathlib import Path
 from string import Template
 
-import reasonrl
 from reasonrl.contracts.specs import NAME_PATTERN
 from reasonrl.errors import PluginConflictError, RecipeError
 from reasonrl.plugins import Kind, Plugins
+from reasonrl.version import API_VERSION, __version__
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SUFFIX = ".tmpl"
@@ -150,8 +150,8 @@ def _values(name: str, kind: str) -> dict[str, str]:
         "package": f"reasonrl_{module}",
         "distribution": f"reasonrl-{slug}",
         "klass": "".join(part.capitalize() for part in module.split("_")),
-        "bounds": _bounds(reasonrl.__version__),
-        "api": str(reasonrl.API_VERSION),
+        "bounds": _bounds(__version__),
+        "api": str(API_VERSION),
         "year": str(date.today().year),
     }
     offer = OFFERS[kind]

@@ -1,14 +1,13 @@
 """Fingerprints of problems, for comparing them with another process. Run there by ``tasks.py``."""
 
 import hashlib
-import importlib
 import json
 import pickle
 import sys
-from typing import Any
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import TaskContext
+from reasonrl.importing import resolve
 
 
 def digest(problem: Problem) -> str:
@@ -24,16 +23,7 @@ def main() -> None:
     factory, config, seed, counts, _ = pickle.load(sys.stdin.buffer)
     out = sys.stdout
     sys.stdout = sys.stderr  # a task may print
-    task = _resolve(factory)(config, TaskContext(seed=seed))
+    build = resolve(factory) if isinstance(factory, str) else factory
+    task = build(config, TaskContext(seed=seed))
     made = {split: [digest(task.problem(split, i)) for i in range(count)] for split, count in counts.items()}
     out.write("\n" + json.dumps(made) + "\n")
-
-
-def _resolve(factory: Any) -> Any:
-    if not isinstance(factory, str):
-        return factory
-    module, _, attribute = factory.partition(":")
-    target: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        target = getattr(target, part)
-    return target

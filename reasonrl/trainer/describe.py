@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-import reasonrl
 from reasonrl.observability.reporter import Lines
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
@@ -20,6 +19,7 @@ from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.run_plugins import plugin_record
 from reasonrl.trainer.workbench import Workbench
+from reasonrl.version import __version__
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
@@ -84,7 +84,7 @@ def _device_line(bench: Workbench) -> str:
 def run_manifest(resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
     manifest = {
-        "reasonrl": reasonrl.__version__,
+        "reasonrl": __version__,
         "name": resolved.recipe.name,
         "seed": resolved.recipe.seed,
         "recipe": plain,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import reasonrl
 from reasonrl.observability.reporter import Outline
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.notes import notes
@@ -10,10 +9,11 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, R
 from reasonrl.recipe.reward_files import RewardFileConfig
 from reasonrl.redact import redact_text
 from reasonrl.trainer.identity import total_steps, used_plugins
+from reasonrl.version import __version__
 
 
 def title_of(resolved: AnyResolved) -> str:
-    return f"reasonrl {reasonrl.__version__}: {resolved.recipe.name}"
+    return f"reasonrl {__version__}: {resolved.recipe.name}"
 
 
 def model_title(resolved: AnyResolved) -> str:
@@ -26,7 +26,7 @@ def question_of(resolved: AnyResolved, what: str) -> Outline:
     lines = [("model", model_title(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
     if what == "eval":
         lines += _suite_lines(resolved)
-    return Outline(title=f"reasonrl {reasonrl.__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines])
+    return Outline(title=f"reasonrl {__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines])
 
 
 def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:

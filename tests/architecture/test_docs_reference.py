@@ -12,8 +12,8 @@ import pytest
 
 from reasonrl.contracts.hookspecs import ReasonRLSpecs
 from reasonrl.contracts.metric_keys import CORE_METRICS
-from reasonrl.plugin_directory import read_directory
 from reasonrl.plugins import load_plugins
+from reasonrl.plugins.directory import read_directory
 from reasonrl.testing import assert_all_hold, check_plugin
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,95 +5,65 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "reasonrl"
 PLUGINS = ROOT / "plugins"
 
-# A part may import parts of a lower number, and itself.
-LEVELS = {
-    "redact": -1,
-    "errors": 0,
-    "plugin_directory": 0,
-    "contracts": 1,
-    "functional": 2,
-    "datafiles": 2,
-    "recipe": 3,
-    "scaffold": 4,
-    "plugins": 3,
-    "plugin_loading": 3,
-    "plugin_specs": 3,
-    "data": 3,
-    "model": 3,
-    "rewards": 3,
-    "rundir": 2,
-    "checkpoint": 4,
-    "observability": 4,
-    "evaluation": 4,
-    "trainer": 5,
-    "analysis": 5,
-    "cli": 6,
-    "__main__": 7,
-}
-# Parts of one level that may import one another, in this direction only.
-WITHIN_LEVEL = {
-    ("recipe", "plugins"),
-    ("plugins", "plugin_loading"),
-    ("plugin_loading", "plugins"),
-    ("plugin_loading", "plugin_specs"),
-    ("model", "recipe"),
-    ("observability", "evaluation"),
-}
-ANYWHERE = {"testing"}
-ALLOWED_IN_ANALYSIS = {"contracts", "rundir", "errors"}
-ALLOWED_IN_PLUGINS = {"contracts", "functional", "testing", "errors", "datafiles"}
-TORCH_FREE = (
+# A part may import the parts above it in this list, and itself. Those up to `rewards` never load torch.
+ORDER = (
     "redact",
+    "text",
+    "version",
     "errors",
+    "importing",
     "contracts",
     "datafiles",
-    "recipe",
-    "plugins",
-    "plugin_loading",
-    "plugin_directory",
-    "plugin_specs",
-    "rewards",
     "rundir",
-    "scaffold",
     "analysis",
-    "cli",
+    "plugins",
+    "recipe",
+    "rewards",
+    "functional",
+    "data",
+    "model",
+    "evaluation",
+    "observability",
+    "checkpoint",
+    "trainer",
     "__init__",
+    "scaffold",
+    "testing",
+    "cli",
     "__main__",
 )
+ALLOWED_IN_PLUGINS = {"__init__", "contracts", "functional", "testing", "errors", "datafiles"}
+TORCH_FREE = {*ORDER[: ORDER.index("functional")], "__init__", "scaffold", "cli", "__main__"}
 
 
 def modules(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*.py") if "__pycache__" not in p.parts)
 
 
-def imports(path: Path, *, at_module_level: bool = False) -> Iterator[str]:
-    """Dotted names that a file imports; optionally only those that run when it is imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = module_level(tree) if at_module_level else ast.walk(tree)
-    for node in nodes:
+def imports(path: Path, *, functions: bool = True, types: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports, inside functions and under ``if TYPE_CHECKING`` or not."""
+    for node in nodes(ast.parse(path.read_text(encoding="utf-8")), functions=functions, types=types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "reasonrl")
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def module_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Statements outside functions and outside ``if TYPE_CHECKING``."""
+def nodes(tree: ast.Module, *, functions: bool, types: bool) -> Iterator[ast.AST]:
     todo: list[ast.AST] = list(tree.body)
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if not functions and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             todo.extend(node.orelse)
             continue
         yield node
@@ -101,12 +71,10 @@ def module_level(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def part_of(dotted: str) -> str | None:
-    """The part of the core that ``reasonrl.x.y`` belongs to; None for anything else."""
-    names = dotted.split(".")
-    if names[0] != "reasonrl" or len(names) == 1:
-        return None
-    known = names[1] in LEVELS or names[1] in ANYWHERE
-    return names[1] if known else None
+    """The part of the core that ``reasonrl.x.y`` belongs to; None for what is not of the core."""
+    first, _, rest = dotted.partition(".")
+    part = rest.partition(".")[0]
+    return None if first != "reasonrl" else part if part in ORDER else "__init__"
 
 
 def file_part(path: Path) -> str:
@@ -115,29 +83,49 @@ def file_part(path: Path) -> str:
 
 def wrong_core_imports(path: Path) -> Iterator[str]:
     part = file_part(path)
-    if part in ANYWHERE or part == "__init__":
-        return
     for dotted in imports(path):
         target = part_of(dotted)
-        if target is None or target == part:
-            continue
-        if target in ANYWHERE:
-            allowed = part == "cli"
-        elif part == "analysis":
-            allowed = target in ALLOWED_IN_ANALYSIS
-        else:
-            allowed = LEVELS[target] < LEVELS[part] or (part, target) in WITHIN_LEVEL
-        if not allowed:
+        if target is not None and ORDER.index(target) > ORDER.index(part):
             yield f"{path.relative_to(ROOT)}: {part} imports {dotted}"
 
 
-def test_every_part_has_a_level() -> None:
-    known = LEVELS.keys() | ANYWHERE | {"__init__"}
-    assert {file_part(path) for path in modules(CORE)} <= known, "add the part to LEVELS, as the design says"
+def test_every_part_has_its_place() -> None:
+    assert {file_part(path) for path in modules(CORE)} == set(ORDER), "a part is missing in ORDER, or gone"
 
 
 def test_core_imports_point_downwards() -> None:
     assert not [fault for path in modules(CORE) for fault in wrong_core_imports(path)]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def file_graph(paths: Iterable[Path]) -> dict[str, set[str]]:
+    """Which file imports which, anywhere in the file but under TYPE_CHECKING."""
+    named = {module_name(path): path for path in paths}
+    found = {
+        name: {d if d in named else d.rpartition(".")[0] for d in imports(named[name], types=False)} for name in named
+    }
+    return {name: targets & named.keys() - {name} for name, targets in found.items()}
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Some circle of a graph, as ``[a, b, a]``; empty if there is none."""
+    left = dict(graph)
+    while done := [name for name, targets in left.items() if not targets & left.keys()]:
+        left = {name: targets for name, targets in left.items() if name not in done}
+    path = [min(left)] if left else []
+    while path and path[-1] not in path[:-1]:
+        path.append(min(left[path[-1]] & left.keys()))
+    return path[path.index(path[-1]) :] if path else []
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    graph = file_graph(modules(CORE))
+    assert " -> ".join(find_circle(graph)) == ""
+    graph["reasonrl.redact"] |= {"reasonrl.trainer.run"}  # and one would be found
+    assert {"reasonrl.redact", "reasonrl.trainer.run"} <= set(find_circle(graph))
 
 
 def test_core_imports_no_plugin() -> None:
@@ -160,7 +148,7 @@ def test_plugins_import_only_the_surface() -> None:
 def test_light_parts_do_not_import_torch_when_they_are_imported() -> None:
     light = [p for p in modules(CORE) if file_part(p) in TORCH_FREE and p.name != "batch.py"]
     heavy = ("torch", "transformers")
-    assert not [(p, d) for p in light for d in imports(p, at_module_level=True) if d.split(".")[0] in heavy]
+    assert not [(p, d) for p in light for d in imports(p, functions=False, types=False) if d.split(".")[0] in heavy]
 
 
 def prints(path: Path) -> bool:

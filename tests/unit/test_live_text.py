@@ -1,19 +1,20 @@
-"""The small parts of the live view: text made harmless, sparklines, folding, and the time that is left."""
+"""The small parts of the live view: sanitized text, sparklines, folding, and the time that is left."""
 
 from __future__ import annotations
 
 import pytest
 
 from reasonrl.cli.live_pace import Pace, evaluations_left
-from reasonrl.cli.live_text import bars, duration, fit, harmless, last_lines, sparkline
+from reasonrl.cli.live_text import bars, duration, fit, last_lines, sparkline
+from reasonrl.text import sanitize
 
 
-def test_harmless_text() -> None:
-    assert harmless("a\tb\nc") == "a  b\nc"
-    assert harmless("\x1b[31m\x9b\r\x00") == "\\x1b[31m\\x9b\\r\\x00"
-    assert harmless("\u202e\u2028\ud800\ufe0f") == "\\u202e\\u2028\\ud800\\ufe0f"
-    assert harmless("漢é👩") == "漢é👩"
-    assert harmless("漢é", ascii_only=True) == "\\u6f22\\xe9"
+def test_sanitized_text() -> None:
+    assert sanitize("a\tb\nc") == "a  b\nc"
+    assert sanitize("\x1b[31m\x9b\r\x00") == "\\x1b[31m\\x9b\\r\\x00"
+    assert sanitize("\u202e\u2028\ud800\ufe0f") == "\\u202e\\u2028\\ud800\\ufe0f"
+    assert sanitize("漢é👩") == "漢é👩"
+    assert sanitize("漢é", ascii_only=True) == "\\u6f22\\xe9"
 
 
 @pytest.mark.parametrize(

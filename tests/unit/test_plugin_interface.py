@@ -14,8 +14,8 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.contracts.hookspecs import ReasonRLSpecs, hookimpl, hookspec
 from reasonrl.errors import PluginContractError
-from reasonrl.plugin_loading import _Loader, _Source
 from reasonrl.plugins import load_plugins
+from reasonrl.plugins.loading import _Loader, _Source
 
 CODE = """
     from reasonrl import RewardSpec, hookimpl

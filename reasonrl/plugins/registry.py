@@ -1,13 +1,6 @@
-"""Finds, isolates and lists plugins, and answers "who provides task 'countdown'?". Torch-free.
+"""The loaded plugins of a process, by what they provide."""
 
-A broken plugin never breaks another one: whatever goes wrong while it loads becomes the ``error`` of its
-``PluginRecord``, and is fatal only when a recipe names something that it should have provided.
-"""
-
-import difflib
-import importlib
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,8 +15,10 @@ from reasonrl.errors import (
     one_line,
     plugin_call,
 )
-from reasonrl.plugin_directory import origin
+from reasonrl.importing import resolve
+from reasonrl.plugins.directory import origin
 from reasonrl.redact import redacting_logger
+from reasonrl.text import nearest
 
 log = redacting_logger(__name__)
 
@@ -144,7 +139,8 @@ class Plugins:
         where = self.label(spec)
         with plugin_call(f"{where}: its factory"):
             try:
-                return resolve_factory(spec)(config, context)
+                factory = resolve(spec.factory) if isinstance(spec.factory, str) else spec.factory
+                return factory(config, context)
             except ReasonRLError:
                 raise
             except ValueError as err:
@@ -196,32 +192,6 @@ class Plugins:
         return "; ".join(parts)
 
 
-def load_plugins(
-    *,
-    files: Sequence[str] = (),
-    environ: Mapping[str, str] = os.environ,
-    objects: Sequence[Any] = (),
-    of_run: Sequence[RunPlugin] = (),
-) -> Plugins:
-    """Load every installed plugin, and the given files and objects.
-
-    Args:
-        files: paths of Python files or dotted module names, loaded besides the installed plugins whatever
-            REASONRL_PLUGINS says.
-        environ: REASONRL_PLUGINS, if set, is a comma-separated list of the plugins (entry point or
-            distribution names) to load; empty = none.
-        objects: modules or other objects with ``@hookimpl`` functions, loaded like files.
-        of_run: what a run was started with; loaded unless it is there already. One that is not what it was is
-            listed as broken, with what to do.
-
-    Raises:
-        PluginError: only for ``files`` and ``objects``: they were asked for.
-    """
-    from reasonrl.plugin_loading import load
-
-    return load(files, environ.get("REASONRL_PLUGINS"), objects, of_run)
-
-
 def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
     """The plugins of that name or distribution.
 
@@ -235,17 +205,6 @@ def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
     close = nearest(name, names)
     hint = f"did you mean '{close}'? " if close else ""
     raise PluginNotFoundError(f"no plugin '{name}'; {hint}installed: {', '.join(names) or 'none'}")
-
-
-def resolve_factory(spec: ComponentSpec) -> Callable[[Any, Any], Any]:
-    """The callable behind ``spec.factory``, imported if it is a ``"pkg.mod:Class"`` string."""
-    if not isinstance(spec.factory, str):
-        return spec.factory
-    module, _, attribute = spec.factory.partition(":")
-    target: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        target = getattr(target, part)
-    return target
 
 
 def missing_modules(spec: AnySpec) -> list[str]:
@@ -276,9 +235,3 @@ def unavailable_reason(spec: AnySpec) -> str | None:
 
 def _with_article(kind: str) -> str:
     return f"an {kind}" if kind.startswith("a") else f"a {kind}"
-
-
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The most similar name, or None if none is similar."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return close[0] if close else None

@@ -1,14 +1,13 @@
-"""The loader behind ``reasonrl.plugins.load_plugins``: one plugin at a time, each inside its own ``try``."""
+"""Loads plugins, one at a time, each inside its own ``try``."""
 
 import contextlib
 import hashlib
-import importlib
 import importlib.metadata
-import importlib.util
+import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,21 +15,22 @@ from typing import Any
 
 from pluggy import HookImpl, PluginManager
 
-import reasonrl
+from reasonrl import importing
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import AnySpec
 from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line
-from reasonrl.plugin_specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
-from reasonrl.plugins import (
+from reasonrl.plugins.registry import (
     Observer,
     PluginRecord,
     Plugins,
     Provided,
     RunPlugin,
-    nearest,
     unavailable_reason,
 )
+from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.redact import redacting_logger
+from reasonrl.text import nearest
+from reasonrl.version import API_VERSION, __version__
 
 log = redacting_logger(__name__)
 
@@ -127,13 +127,28 @@ class _Loader:
         return "; ".join(found) or None
 
 
-def load(
-    files: Sequence[str],
-    allowed: str | None,
+def load_plugins(
+    *,
+    files: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
     objects: Sequence[Any] = (),
     of_run: Sequence[RunPlugin] = (),
 ) -> Plugins:
-    """See ``reasonrl.plugins.load_plugins``. ``allowed`` is the text of REASONRL_PLUGINS, None if unset."""
+    """Load every installed plugin, and the given files and objects.
+
+    Args:
+        files: paths of Python files or dotted module names, loaded besides the installed plugins whatever
+            REASONRL_PLUGINS says.
+        environ: REASONRL_PLUGINS, if set, is a comma-separated list of the plugins (entry point or
+            distribution names) to load; empty = none.
+        objects: modules or other objects with ``@hookimpl`` functions, loaded like files.
+        of_run: what a run was started with; loaded unless it is there already. One that is not what it was is
+            listed as broken, with what to do.
+
+    Raises:
+        PluginError: only for ``files`` and ``objects``: they were asked for.
+    """
+    allowed = environ.get("REASONRL_PLUGINS")
     manager = PluginManager("reasonrl")
     manager.add_hookspecs(ReasonRLSpecs)
     loader = _Loader(manager=manager)
@@ -203,7 +218,7 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
         if mismatch := _requirement_mismatch(source):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        plugin = _import_value(source.value)
+        plugin = _import(source.value)
         if mismatch := _api_mismatch(plugin):
             loader.records.append(source.record("incompatible", mismatch))
             return
@@ -223,16 +238,16 @@ def _requirement_mismatch(source: _Source) -> str | None:
 
     for requirement in map(Requirement, declared):
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        fits = requirement.specifier.contains(reasonrl.__version__, prereleases=True)
+        fits = requirement.specifier.contains(__version__, prereleases=True)
         if requirement.name.lower() == "reasonrl" and applies and not fits:
-            wanted, running = requirement.specifier, reasonrl.__version__
+            wanted, running = requirement.specifier, __version__
             return f"requires reasonrl {wanted}, this is {running}; upgrade one of them"
     return None
 
 
 def _api_mismatch(plugin: Any) -> str | None:
     """Why the interface that the plugin is written for is not this one, or None."""
-    wanted, ours = getattr(plugin, API_ATTRIBUTE, None), reasonrl.API_VERSION
+    wanted, ours = getattr(plugin, API_ATTRIBUTE, None), API_VERSION
     if wanted is None:
         return None
     if isinstance(wanted, bool) or not isinstance(wanted, int):
@@ -240,17 +255,13 @@ def _api_mismatch(plugin: Any) -> str | None:
     if wanted == ours:
         return None
     cure = "upgrade reasonrl" if wanted > ours else "upgrade the plugin"
-    return f"is written for plugin interface {wanted}, reasonrl {reasonrl.__version__} has {ours}; {cure}"
+    return f"is written for plugin interface {wanted}, reasonrl {__version__} has {ours}; {cure}"
 
 
-def _import_value(value: str) -> Any:
+def _import(value: str | Path) -> Any:
     # What a plugin prints while it is imported must not end up in the middle of --json output.
     with contextlib.redirect_stdout(sys.stderr):
-        module, _, attribute = value.partition(":")
-        target: Any = importlib.import_module(module.strip())
-        for part in filter(None, attribute.strip().split(".")):
-            target = getattr(target, part)
-    return target
+        return importing.resolve(value) if isinstance(value, str) else importing.import_file(value)
 
 
 def _load_file(loader: _Loader, file: str) -> None:
@@ -260,7 +271,7 @@ def _load_file(loader: _Loader, file: str) -> None:
         raise PluginNotFoundError(f"--plugin {file}: no such file")
     source = _Source(name=path.stem if is_file else file, value=file, distribution=FLAG, version="")
     try:
-        plugin = _import_file(path) if is_file else _import_value(file)
+        plugin = _import(path if is_file else file)
         if found := getattr(plugin, "__file__", None):
             source.file, source.sha256 = str(Path(found).resolve()), _sha256(Path(found))
         _add_wanted(loader, source, plugin)
@@ -325,17 +336,6 @@ def _add_wanted(loader: _Loader, source: _Source, plugin: Any) -> None:
     if mismatch := _api_mismatch(plugin):
         raise PluginContractError(mismatch)
     loader.add(source, plugin)
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import a file as the top-level module of its name, so that its classes pickle into worker processes."""
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    module = _import_value(path.stem)
-    if Path(module.__file__ or "").resolve() != path.resolve():
-        raise ImportError(f"a module named '{path.stem}' exists already ({module.__file__}); rename the file")
-    return module
 
 
 def _observers(manager: PluginManager) -> dict[str, list[Observer]]:

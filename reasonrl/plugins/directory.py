@@ -9,10 +9,10 @@ from typing import Any
 
 @cache
 def read_directory() -> list[dict[str, Any]]:
-    """The entries of ``plugin_directory.yaml``, whose head says what they hold."""
+    """The entries of ``directory.yaml``, whose head says what they hold."""
     import yaml
 
-    text = (files("reasonrl") / "plugin_directory.yaml").read_text(encoding="utf-8")
+    text = (files("reasonrl.plugins") / "directory.yaml").read_text(encoding="utf-8")
     entries: list[dict[str, Any]] = yaml.safe_load(text)
     return entries
 

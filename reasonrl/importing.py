@@ -1,0 +1,46 @@
+"""Importing what a user or a plugin names: ``pkg.mod:attribute``, or a file of Python."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def resolve(reference: str) -> Any:
+    """What ``pkg.mod:name.name`` names; without names, the module."""
+    module, _, attribute = reference.partition(":")
+    target: Any = importlib.import_module(module.strip())
+    for part in filter(None, attribute.strip().split(".")):
+        target = getattr(target, part)
+    return target
+
+
+def find_imported(file: Path) -> ModuleType | None:
+    """The module that was imported from ``file``, if it was; from now on its folder can be imported from.
+
+    A file is the top-level module of its name, so that its objects pickle into other processes.
+
+    Raises:
+        ImportError: if another module has that name.
+    """
+    if (folder := str(file.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    known = sys.modules.get(file.stem)
+    place = getattr(known, "__file__", None)
+    if known is not None and Path(place or "").resolve() != file.resolve():
+        raise ImportError(f"a module named '{file.stem}' exists already ({place or 'built-in'}); rename {file}")
+    return known
+
+
+def import_file(file: Path) -> ModuleType:
+    """Import a file as the top-level module of its name.
+
+    Raises:
+        ImportError: if another module has that name.
+    """
+    if find_imported(file) is None:
+        importlib.import_module(file.stem)
+    known = find_imported(file)
+    assert known is not None
+    return known

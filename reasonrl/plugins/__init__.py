@@ -1,0 +1,33 @@
+"""Finds, isolates and lists plugins, and answers "who provides task 'countdown'?". Torch-free.
+
+A broken plugin never breaks another one: whatever goes wrong while it loads becomes the ``error`` of its
+``PluginRecord``, and is fatal only when a recipe names something that it should have provided.
+"""
+
+from reasonrl.plugins.loading import load_plugins
+from reasonrl.plugins.registry import (
+    KINDS,
+    Kind,
+    Observer,
+    PluginRecord,
+    Plugins,
+    Provided,
+    RunPlugin,
+    missing_modules,
+    named_records,
+    unavailable_reason,
+)
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Observer",
+    "PluginRecord",
+    "Plugins",
+    "Provided",
+    "RunPlugin",
+    "load_plugins",
+    "missing_modules",
+    "named_records",
+    "unavailable_reason",
+]
