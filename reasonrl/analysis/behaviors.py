@@ -1,4 +1,4 @@
-"""Behaviors of a run over time, read from the summaries of its evaluations."""
+"""Behaviors over the course of a run, read from its evaluation summaries."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ LAST_ROWS = ("keyword_", "failed_frac")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """Figures of one suite: ``rows[name][i]`` belongs to ``steps[i]``; None where a figure does not apply."""
+    """Behaviors of one suite: ``rows[name][i]`` belongs to ``steps[i]``; None if a behavior does not apply."""
 
     suite: str
     problems: int
@@ -35,10 +35,10 @@ class Timeline:
 
 
 def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeline]:
-    """One timeline for every suite of a run, finished or not, or for ``suite`` alone.
+    """Read one timeline per suite of a run, or only that of ``suite``. The run may still be training.
 
     Raises:
-        RecipeError: when there is no such run or suite, or nothing to show yet.
+        RecipeError: If there is no such run or suite, or no evaluation yet.
     """
     evaluations = _evaluations(Path(run_dir))
     names = list(dict.fromkeys(name for _, suites in evaluations for name in suites))
@@ -46,17 +46,15 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
         raise RecipeError(f"{run_dir} has no suite {suite!r}; its suites: {', '.join(names)}")
     timelines = [_timeline(name, evaluations) for name in ([suite] if suite is not None else names)]
     if not any(set(timeline.rows) - set(OF_THE_SUITE) for timeline in timelines):
-        raise RecipeError(
-            f"the evaluations of {run_dir} hold no behaviors: an earlier version of reasonrl made them; train again"
-        )
+        raise RecipeError(f"the evaluations of {run_dir} have no behaviors (written by an older reasonrl); train again")
     return timelines
 
 
 def columns(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions: the first, the last, and others evenly between them.
+    """Pick at most ``most`` of ``count`` positions: the first, the last, and evenly spaced ones between.
 
     Example:
-        Columns(11, 6) -> [0, 2, 4, 6, 8, 10].
+        columns(11, 6) -> [0, 2, 4, 6, 8, 10].
     """
     if count <= most:
         return list(range(count))
@@ -64,14 +62,14 @@ def columns(count: int, most: int) -> list[int]:
 
 
 def _evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    """Step and suites of every evaluation, oldest first."""
+    """Read step and suites of every evaluation, oldest first."""
     if not is_run(run_dir):
-        raise RecipeError(f"{run_dir} is no run folder: it has no {RUN}")
+        raise RecipeError(f"{run_dir} is not a run folder (no {RUN})")
     folders = find_steps((run_dir / EVALS).glob("*"))
     # The summary is written last: an evaluation without one is still running.
     found = [(step, _read(folder / SUMMARY)) for step, folder in folders if (folder / SUMMARY).is_file()]
     if not found:
-        raise RecipeError(f"{run_dir} has no evaluations; behaviors are measured by evaluation.suites of the recipe")
+        raise RecipeError(f"{run_dir} has no evaluations yet; behaviors are measured on the recipe's evaluation.suites")
     return found
 
 
@@ -99,7 +97,7 @@ def _timeline(name: str, evaluations: Sequence[tuple[int, Mapping[str, Any]]]) -
 
 
 def _place(name: str) -> tuple[int, int, str]:
-    """What a suite always has comes first, published lists of words last; every run shows the same order."""
+    """Sort key of a row: suite metrics first, keyword lists last, the same in every run."""
     if name in FIRST_ROWS:
         return 0, FIRST_ROWS.index(name), name
     return 2 if name.startswith(LAST_ROWS) else 1, 0, name

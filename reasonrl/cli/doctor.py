@@ -1,4 +1,4 @@
-"""``reasonrl doctor``: the findings about a run or this installation, worst first."""
+"""``reasonrl doctor``: diagnose a run or this installation."""
 
 import json
 from collections.abc import Sequence
@@ -20,14 +20,15 @@ STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan", "ok": "green
 
 
 def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> None:
-    """Examine a run folder or the installation and print what was found.
+    """Diagnose a run folder or the installation and print the findings.
 
     Raises:
-        RecipeError: for wrong input; typer.Exit(1) when a finding is an error.
+        RecipeError: If the input is wrong.
+        typer.Exit: With status 1 if a finding is an error.
     """
     if of_installation == (run_dir is not None):
-        raise RecipeError("say what to examine: `reasonrl doctor RUN`, or `reasonrl doctor --self`")
-    diagnosis = _without_secrets(_examined(run_dir))
+        raise RecipeError("expected either a run or --self: `reasonrl doctor RUN` or `reasonrl doctor --self`")
+    diagnosis = _redact(_diagnose(run_dir))
     if as_json:
         typer.echo(json.dumps(diagnosis.to_json(), indent=2))
     else:
@@ -36,7 +37,7 @@ def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> Non
         raise typer.Exit(1)
 
 
-def _examined(run_dir: str | None) -> Diagnosis:
+def _diagnose(run_dir: str | None) -> Diagnosis:
     if run_dir is not None:
         return examine(run_dir)
     from reasonrl.cli.installation import examine_installation
@@ -44,29 +45,29 @@ def _examined(run_dir: str | None) -> Diagnosis:
     return examine_installation()
 
 
-def _without_secrets(diagnosis: Diagnosis) -> Diagnosis:
-    """A plugin's mistake, or a run's, may quote what nobody should see."""
+def _redact(diagnosis: Diagnosis) -> Diagnosis:
+    """Redact messages: an error of a plugin or a run may quote a secret."""
     shown = tuple(replace(finding, message=redact_text(finding.message)) for finding in diagnosis.findings)
     return replace(diagnosis, findings=shown)
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """A headline, a table of findings, and the checks that found nothing; fits 80 columns."""
+    """Print a headline, a table of findings, and the checks that passed; fits 80 columns."""
     console.print(Text(sanitize(f"{diagnosis.subject}: {diagnosis.state}"), style="bold"), soft_wrap=True)
-    console.print(_counted(diagnosis.findings))
+    console.print(_count(diagnosis.findings))
     if diagnosis.findings:
         console.print()
         _print_findings(diagnosis.findings, console)
     console.print()
-    for label, names in (("nothing to say", diagnosis.fine), ("not measured", diagnosis.not_measured)):
+    for label, names in (("passed", diagnosis.passed), ("not measured", diagnosis.not_measured)):
         if names:
             console.print(Text(wrapped(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim"))
 
 
-def _counted(findings: Sequence[Finding]) -> str:
+def _count(findings: Sequence[Finding]) -> str:
     counts = {severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES}
     parts = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in counts.items() if n and name != "ok"]
-    return ", ".join(parts) or "nothing wrong was found"
+    return ", ".join(parts) or "no problems found"
 
 
 def _print_findings(findings: Sequence[Finding], console: Console) -> None:

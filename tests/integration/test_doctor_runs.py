@@ -22,7 +22,7 @@ def test_a_short_run_is_healthy(name: str, tiny_model: Path, tmp_path: Path) -> 
     overrides = tiny(tiny_model, "trainer.steps=3", "checkpoint.every=1")
     diagnosis = look(reasonrl.run(RECIPES / f"{name}.yaml", overrides, run_dir=tmp_path / "run").run_dir)
     assert (diagnosis.state, diagnosis.findings) == ("completed", ())
-    assert {"checkpoints", "metrics", "stale-weights", "entropy", "progress"} <= set(diagnosis.fine)
+    assert {"checkpoints", "metrics", "stale-weights", "entropy", "progress"} <= set(diagnosis.passed)
     # A random model earns nothing: all returns are equal, and there is no variance to explain.
     assert diagnosis.not_measured == ("critic", "imitation")
 
@@ -31,7 +31,7 @@ def test_a_short_imitation_is_healthy(tiny_model: Path, tmp_path: Path) -> None:
     path = sft_recipe(tmp_path, tiny_model)
     diagnosis = look(sft(path, run_dir=tmp_path / "run", plugin_files=[PLUGIN]).run_dir)
     assert (diagnosis.state, diagnosis.findings) == ("completed", ())
-    assert "imitation" in diagnosis.fine
+    assert "sft-loss" in diagnosis.passed
 
 
 def test_a_run_that_failed_says_so(tiny_model: Path, tmp_path: Path) -> None:

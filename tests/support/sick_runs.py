@@ -1,4 +1,4 @@
-"""Run folders written by hand: a healthy run, and the same run with one disease."""
+"""Run folders written by hand: a healthy run, and the same run with one fault."""
 
 from __future__ import annotations
 

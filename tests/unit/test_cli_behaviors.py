@@ -90,11 +90,11 @@ def test_columns_keep_both_ends() -> None:
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
-    assert "is no run folder" in run(tmp_path / "nowhere", code=2)
+    assert "is not a run folder" in run(tmp_path / "nowhere", code=2)
     write(tmp_path, 0)
     assert "has no evaluations" in run(tmp_path, code=2)
     write(tmp_path, 10, held_out={"accuracy": 0.1, "problems": 3, "samples": 1})
-    assert "an earlier version of reasonrl" in run(tmp_path, code=2)
+    assert "an older reasonrl" in run(tmp_path, code=2)
     write(tmp_path, 20, held_out=suite(0.1, attempts=1))
     assert "no suite 'other'; its suites: held_out" in run(tmp_path, "--suite", "other", code=2)
     broken = tmp_path / "evals" / "step_000010" / "summary.json"

@@ -53,12 +53,12 @@ def only(folder: Path) -> Finding:
 def test_how_a_run_ended(tmp_path: Path) -> None:
     died = only(write_run(tmp_path / "died", outcome=None))
     assert (died.check, died.severity, died.step) == ("state", "error", STEPS)
-    assert "died without a word" in died.message
+    assert "terminated without writing a summary" in died.message
     assert f"reasonrl resume {tmp_path / 'died'}" in died.remedy
     stopped = only(write_run(tmp_path / "stopped", outcome="interrupted"))
     assert (stopped.check, stopped.severity) == ("state", "note")
     failed = write_run(tmp_path / "failed", outcome="failed")
-    assert "failed: its output" in only(failed).message
+    assert "failed: see its terminal output" in only(failed).message
     write_summary(failed, "failed", STEPS, error="reward 'x' raised")
     assert "failed: reward 'x' raised, after step 40 of 40" in only(failed).message
 
@@ -90,15 +90,15 @@ def test_metrics_with_gaps_duplicates_disorder_and_damage(tmp_path: Path) -> Non
     whole = list(range(1, STEPS + 1))
     gap = only(rewrite(write_run(tmp_path / "gap"), *whole[:9], *whole[11:]))
     assert (gap.check, gap.severity, gap.step) == ("metrics", "error", 10)
-    assert "missing: 10, 11" in gap.message
+    assert "missing steps: 10, 11" in gap.message
     swapped = only(rewrite(write_run(tmp_path / "swapped"), *whole[:9], 11, 10, *whole[11:]))
-    assert "follow a later one: 10" in swapped.message
+    assert "out of order: 10" in swapped.message
     twice = rewrite(write_run(tmp_path / "twice"), *whole[:9], 9, *whole[9:])
-    assert "more than once: 9" in only(twice).message
+    assert "duplicate steps: 9" in only(twice).message
     late = only(rewrite(write_run(tmp_path / "late"), *whole[20:]))
-    assert "missing: 1, 2, 3, 4, 5, ..." in late.message
+    assert "missing steps: 1, 2, 3, 4, 5, ..." in late.message
     short = only(rewrite(write_run(tmp_path / "short"), *whole[:30]))
-    assert "summary.json counts 40 steps, metrics.jsonl ends at 30" in short.message
+    assert "summary.json has 40 steps, metrics.jsonl ends at 30" in short.message
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_damaged_line_is_named_and_the_rest_is_read(damage: bytes, tmp_path: P
     (folder / "metrics.jsonl").write_bytes(damage + b"\n" + text)
     found = examine(folder).findings
     assert [f.check for f in found] == ["metrics", "clipping"]
-    assert "damaged lines: 1" in found[0].message
+    assert "corrupted lines: 1" in found[0].message
 
 
 def test_a_huge_step_number_makes_no_huge_list(tmp_path: Path) -> None:
     found = only(write_run(tmp_path / "run", [healthy_line(1), {"step": 10**17}]))
-    assert "missing: 2, 3, 4, 5, 6, ..." in found.message
+    assert "missing steps: 2, 3, 4, 5, 6, ..." in found.message
 
 
 ODD = (None, True, -1, 10**400, "x", [], [1, "x"], {}, {"a": []})
@@ -152,7 +152,7 @@ def test_a_cut_last_line(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_bytes(text + b'{"step": 41, "rew')
     cut = only(folder)
     assert (cut.check, cut.severity) == ("metrics", "warning")
-    assert "cut off" in cut.message
+    assert "incomplete" in cut.message
     (folder / "metrics.jsonl").write_bytes(text[:-1])  # whole, only its line break is missing
     assert examine(folder).findings == ()
 
@@ -166,7 +166,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     found = only(folder)
     assert (found.check, found.severity, found.step) == ("checkpoints", "error", 20)
     assert "model.safetensors" in found.message
-    assert "step 40 is intact" in found.remedy
+    assert "from step 40, which is intact" in found.remedy
     (folder / "checkpoints" / "step_000040" / "manifest.json").unlink()
     both = examine(folder).findings
     assert [f.step for f in both] == [20, 40]
@@ -196,7 +196,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     assert "summary.json cannot be read" in only(folder).message
     folder = write_run(tmp_path / "gone")
     (folder / "metrics.jsonl").unlink()
-    assert "metrics.jsonl is missing although steps were finished" in only(folder).message
+    assert "metrics.jsonl is missing although the run finished steps" in only(folder).message
 
 
 def test_what_is_no_run_folder_is_one_line_and_exit_2(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_what_is_no_run_folder_is_one_line_and_exit_2(tmp_path: Path) -> None:
     for name, text in (
         ("nowhere", "does not exist"),
         ("file", "it is a file"),
-        ("empty", "has no run.json"),
-        ("other", "is not one of reasonrl's"),
-        ("list", "is not one of reasonrl's"),
-        ("binary", "is not one of reasonrl's"),
+        ("empty", "no run.json"),
+        ("other", "not written by reasonrl"),
+        ("list", "not written by reasonrl"),
+        ("binary", "not written by reasonrl"),
     ):
         message = cli(tmp_path / name, code=2)
         assert text in message, name
@@ -232,7 +232,7 @@ def test_the_table_fits_80_columns_and_obeys_nobody(tmp_path: Path) -> None:
     assert all(len(line) <= 80 or str(folder) in line for line in lines[3:])  # a path stays whole
     assert "\x1b" not in text
     assert "\\x1b[2Jgone\\u202e" in text
-    assert "not measured: imitation" in text
+    assert "not measured: sft-loss" in text
 
 
 def test_a_secret_in_an_error_is_not_repeated(tmp_path: Path) -> None:
@@ -275,11 +275,11 @@ def test_a_terminal_gets_the_same_in_color(tmp_path: Path) -> None:
 def test_json_has_everything(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", sick(lambda line: {"policy/clip_frac": 0.9}))
     data = json.loads(cli(folder, "--json"))
-    assert list(data) == ["subject", "state", "findings", "fine", "not_measured"]
+    assert list(data) == ["subject", "state", "findings", "passed", "not_measured"]
     (finding,) = data["findings"]
     assert list(finding) == ["severity", "check", "message", "remedy", "step"]
     assert (finding["check"], finding["step"]) == ("clipping", 21)
-    assert len(data["fine"]) == len(CHECKS) - 2
+    assert len(data["passed"]) == len(CHECKS) - 2
 
 
 def test_the_installation_is_usable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,38 +1,38 @@
-"""Checks of what the optimizer does to the policy, and of what it costs."""
+"""Checks of training dynamics (entropy, KL, clipping, critic) and of speed."""
 
 from collections.abc import Iterator
 
 from reasonrl.analysis.doctor.curve import WINDOW
 from reasonrl.analysis.doctor.findings import Finding
+from reasonrl.analysis.doctor.learning_signal import is_solved
 from reasonrl.analysis.doctor.records import RunRecords
-from reasonrl.analysis.doctor.signal import is_solved
 from reasonrl.contracts.metric_keys import GAP_FLOAT32, GAP_ROUNDED
 
 SKIPS_IN_A_ROW = 3
-"""As many non-finite updates in a row end a run."""
+"""The trainer stops after this many consecutive non-finite updates."""
 ENTROPY_LEFT = 0.25
-"""Healthy runs keep between 0.9 and 1.2 of their first entropy; a run that died kept 0.08."""
+"""Healthy runs keep 0.9 to 1.2 of their initial entropy; a collapsed run kept 0.08."""
 ENTROPY_LOW = 0.15
-"""Nats a token; at a perplexity of 1.16 almost every token is certain and nothing new is tried."""
+"""Nats per token; at a perplexity of 1.16 the policy is nearly deterministic and does not explore."""
 ENTROPY_GROWN = 3.0
 ENTROPY_HIGH = 1.0
-"""Nats a token above the start, and three times it: the policy writes noise."""
+"""Nats per token above the initial entropy, which must also have tripled: entropy explosion."""
 KL_STEP = 0.05
-"""Nats a token in one step; healthy runs move by 0.0001 to 0.005, trust-region methods stop at 0.01 to 0.02."""
+"""Nats per token in one step; healthy runs move by 0.0001 to 0.005, trust-region methods stop at 0.01 to 0.02."""
 KL_REFERENCE = 1.0
-"""Nats a token from the reference: an average token has become e times as likely as before."""
+"""Nats per token from the reference: the average token has become e times as likely."""
 CLIPPED_FRAC = 0.3
-"""Healthy runs clip under 0.05; where a third of the tokens is clipped, a third of the batch is thrown away."""
+"""Healthy runs clip less than 0.05; at a third, a third of the batch has no gradient."""
 CRITIC_STEPS = 20
-"""A fresh value head explains nothing for the first 5 to 10 steps of the shipped recipes."""
+"""A new value head needs 5 to 10 steps in the packaged recipes before it explains any variance."""
 CRITIC_HARM = -1.0
-"""Explained variance at which the critic's error has twice the variance of the returns themselves."""
+"""Explained variance at which the critic's error has twice the variance of the returns."""
 PADDING_FRAC = 0.6
-"""The shipped recipes pad 0.04 to 0.4; above 0.6 most of the training time computes nothing."""
+"""The packaged recipes pad 0.04 to 0.4; above 0.6 most of the training compute is wasted."""
 SLOWER_BY = 3.0
-"""Steps vary by a factor of two with the lengths of completions."""
+"""Factor of a slowdown; steps vary by a factor of two with completion length alone."""
 DROPPED_FRAC = 0.5
-"""Where most rows have no gradient and are left out, the little that is left is trained on slowly."""
+"""Share of rows without a gradient, which are skipped, above which training throughput means little."""
 SFT_STEPS = 20
 
 NONFINITE = "numerics/nonfinite_"
@@ -51,14 +51,14 @@ def check_updates(run: RunRecords) -> Iterator[Finding]:
     yield Finding(
         severity="error" if gave_up else "warning",
         check="updates",
-        message=f"{total:.0f} updates were left out because something was not finite ({what})",
-        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; look for rewards that are no numbers",
+        message=f"{total:.0f} updates skipped because of NaN or infinite values ({what})",
+        remedy="lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; check the rewards for NaN",
         step=min([step for step, _ in bad] + list(causes.values())),
     )
 
 
 def _nonfinite(run: RunRecords) -> dict[str, int]:
-    """What was not finite -> the first step, from the counters of the run."""
+    """Map each non-finite quantity to the first step at which it occurred."""
     found = {}
     for key in sorted(key for key in run.measured if key.startswith(NONFINITE)):
         curve = run.curve(key)
@@ -79,25 +79,25 @@ def check_entropy(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="note" if is_solved(run) else "warning",
             check="entropy",
-            message=f"entropy collapsed from {first:.2f} to {curve.last:.3f} nats a token; nothing new is tried",
-            remedy="lower `optimizer.learning_rate`, give `algorithm.entropy_coef`, or raise "
-            "`algorithm.clip_eps_high`; start from a checkpoint before it",
+            message=f"entropy collapse: from {first:.2f} to {curve.last:.3f} nats per token",
+            remedy="lower `optimizer.learning_rate`, set `algorithm.entropy_coef`, or raise "
+            "`algorithm.clip_eps_high`; restart from an earlier checkpoint",
             step=fallen,
         )
     elif grown is not None:
         yield Finding(
             severity="warning",
             check="entropy",
-            message=f"entropy grew from {first:.2f} to {curve.last:.2f} nats a token; the policy writes noise",
-            remedy="lower `algorithm.entropy_coef` and `optimizer.learning_rate`; start from a checkpoint before it",
+            message=f"entropy explosion: from {first:.2f} to {curve.last:.2f} nats per token",
+            remedy="lower `algorithm.entropy_coef` and `optimizer.learning_rate`; restart from an earlier checkpoint",
             step=grown,
         )
 
 
 def check_kl(run: RunRecords) -> Iterator[Finding]:
     for key, limit, what in (
-        ("policy/kl_old_k3", KL_STEP, "a step moves the policy by"),
-        ("policy/kl_ref_k3", KL_REFERENCE, "the policy is away from its reference by"),
+        ("policy/kl_old_k3", KL_STEP, "large policy updates: KL per step is"),
+        ("policy/kl_ref_k3", KL_REFERENCE, "drift from the reference: KL is"),
     ):
         curve = run.curve(key)
         since = curve.since(lambda nats, limit=limit: nats >= limit)  # type: ignore[misc]
@@ -106,7 +106,7 @@ def check_kl(run: RunRecords) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 check="kl",
-                message=f"{what} {curve.last:.2g} nats a token, limit {limit:g} ({key})",
+                message=f"{what} {curve.last:.2g} nats per token, limit {limit:g} ({key})",
                 remedy="lower `optimizer.learning_rate`, `trainer.update_epochs` or `trainer.minibatches`; "
                 f"raise `algorithm.{weight}`",
                 step=since,
@@ -115,7 +115,7 @@ def check_kl(run: RunRecords) -> Iterator[Finding]:
 
 
 def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
-    """Completions that another policy wrote than the one they train."""
+    """Find rollouts that were not sampled from the policy they train."""
     yield from _wrong_version(run)
     curve = run.curve("rollout/logprob_gap")
     limit = GAP_FLOAT32 if run.recorded("machine.precision") == "float32" else GAP_ROUNDED
@@ -124,10 +124,10 @@ def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="stale-weights",
-            message=f"sampler and trainer differ by {curve.last:.2g} nats a token, limit {limit:g}: stale weights, or "
-            "other arithmetic",
-            remedy="if it grows from step to step, the rollout backend does not take the new weights; if it is "
-            "level, use one precision for both (`model.dtype`)",
+            message=f"sampler and trainer log-probabilities differ by {curve.last:.2g} nats per token, "
+            f"limit {limit:g}: stale weights or a numerical mismatch",
+            remedy="if the gap grows over time, weight sync to the rollout backend is broken; if it is constant, use "
+            "the same precision for both (`model.dtype`)",
             step=since,
         )
 
@@ -141,8 +141,8 @@ def _wrong_version(run: RunRecords) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 check="stale-weights",
-                message=f"completions of step {step} were written by policy version {written}, not by {newest:.0f}",
-                remedy="the rollout backend did not take the weights of the last update: report it to its plugin",
+                message=f"stale rollouts: step {step} was sampled with policy version {written}, expected {newest:.0f}",
+                remedy="the rollout backend missed the last weight update: report this to the authors of its plugin",
                 step=step,
             )
             return
@@ -162,9 +162,9 @@ def check_critic(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="critic",
-            message=f"the critic explains nothing: explained variance {curve.last:.2f}, no better than a constant",
-            remedy="raise `critic.learning_rate`, give `critic.warmup_steps`, or try `critic.kind` separate; with "
-            "sparse rewards GRPO needs no critic",
+            message=f"the critic is no better than a constant: explained variance {curve.last:.2f}",
+            remedy="raise `critic.learning_rate`, set `critic.warmup_steps`, or try `critic.kind` separate; for "
+            "sparse rewards consider GRPO, which has no critic",
             step=since,
         )
 
@@ -176,23 +176,23 @@ def check_clipping(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="clipping",
-            message=f"{curve.last:.0%} of the tokens are clipped and teach nothing",
+            message=f"{curve.last:.0%} of the tokens are clipped and have no gradient",
             remedy="lower `optimizer.learning_rate`, `trainer.update_epochs` or `trainer.minibatches`; or widen "
             "`algorithm.clip_eps`",
             step=since,
         )
 
 
-def check_imitation(run: RunRecords) -> Iterator[Finding]:
+def check_sft_loss(run: RunRecords) -> Iterator[Finding]:
     curve = run.curve("loss/sft")
     first = curve.first if len(curve) else 0.0
     since = curve.since(lambda loss: loss >= first, at_least=SFT_STEPS)
     if since is not None and len(curve) >= SFT_STEPS + WINDOW:
         yield Finding(
             severity="warning",
-            check="imitation",
-            message=f"the loss was {first:.3f} nats a token at the start and is {curve.last:.3f}",
-            remedy="lower `optimizer.learning_rate`, or give `optimizer.warmup_steps`",
+            check="sft-loss",
+            message=f"the SFT loss did not decrease: {first:.3f} nats per token at the start, {curve.last:.3f} now",
+            remedy="lower `optimizer.learning_rate`, or set `optimizer.warmup_steps`",
             step=since,
         )
 
@@ -204,8 +204,8 @@ def check_padding(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="note",
             check="padding",
-            message=f"{curve.last:.0%} of the tokens computed in training are padding",
-            remedy="lower `trainer.max_tokens_per_microbatch`: rows of one length come together, results stay the same",
+            message=f"{curve.last:.0%} of the tokens in training forward passes are padding",
+            remedy="lower `trainer.max_tokens_per_microbatch` to batch rows of similar length; results do not change",
             step=since,
         )
 
@@ -218,15 +218,15 @@ def check_throughput(run: RunRecords) -> Iterator[Finding]:
         curve = run.curve(key)
         if len(curve) < 2 * WINDOW or (what == "training" and _trains_little(run)):
             continue
-        best = max(curve.smoothed()[WINDOW - 1 :])
+        best = max(curve.smooth()[WINDOW - 1 :])
         since = curve.since(lambda speed, best=best: speed <= best / SLOWER_BY)  # type: ignore[misc]
         if since is not None:
             yield Finding(
                 severity="warning",
                 check="throughput",
-                message=f"{what} went from {best:.0f} to {curve.last:.0f} tokens/s",
-                remedy="look for another program on the machine, a hot processor or full memory; lower "
-                "`rollout_backend.max_batch_rows` or `trainer.max_tokens_per_microbatch` if memory is full",
+                message=f"{what} slowed from {best:.0f} to {curve.last:.0f} tokens/s",
+                remedy="check for other processes, thermal throttling and memory pressure; if memory is short, lower "
+                "`rollout_backend.max_batch_rows` or `trainer.max_tokens_per_microbatch`",
                 step=since,
             )
             return

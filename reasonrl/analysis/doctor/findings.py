@@ -1,4 +1,4 @@
-"""What an examination says."""
+"""Findings, checks and the diagnosis that they add up to."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -8,12 +8,12 @@ from reasonrl.analysis.doctor.records import RunRecords
 
 Severity = Literal["ok", "note", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note", "ok")
-"""Worst first. ``error``: something is lost, or nothing is learned. ``note``: worth knowing, nothing to repair."""
+"""Worst first. ``error``: data is lost, or the model does not learn. ``note``: no action needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One observation with its figure. ``step``: where it began, if it began somewhere."""
+    """One observation. ``step``: the step at which it began, if it has one."""
 
     severity: Severity
     check: str
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One thing that is looked at. ``needs``: metric keys of which one must have been measured; () = always."""
+    """One check. ``needs``: metric keys, at least one of which the run must have; () = none needed."""
 
     name: str
     looks_at: str
@@ -37,12 +37,12 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """All findings, worst first; the checks that found nothing; those whose metrics this run does not have."""
+    """All findings, worst first; the checks that passed; the checks whose metrics the run does not have."""
 
     subject: str
     state: str
     findings: tuple[Finding, ...]
-    fine: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
     not_measured: tuple[str, ...] = ()
 
     @property
@@ -50,16 +50,16 @@ class Diagnosis:
         return any(finding.severity == "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form of ``reasonrl doctor --json``."""
+        """Return the output of ``reasonrl doctor --json``."""
         return {
             "subject": self.subject,
             "state": self.state,
             "findings": [finding.to_json() for finding in self.findings],
-            "fine": list(self.fine),
+            "passed": list(self.passed),
             "not_measured": list(self.not_measured),
         }
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings by severity; those of one severity stay in their order."""
+    """Sort findings by severity, keeping the order within one severity."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))

@@ -1,4 +1,4 @@
-"""What a run folder holds, read so that no damage stops the reading."""
+"""Read a run folder, tolerating missing and corrupted files."""
 
 import json
 import math
@@ -26,13 +26,13 @@ from reasonrl.rundir.layout import (
 from reasonrl.rundir.manifest import check_manifest
 
 TRACES = (METRICS, CHECKPOINTS, TRANSCRIPTS, EVALS)
-MOST = 10**12  # of anything; a larger number is damage
+MOST = 10**12  # a larger number is corrupted
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsFile:
-    """``lines``: line number, step and figures of every readable line of metrics.jsonl, as they stand there."""
+    """``lines``: line number, step and metrics of every readable line of metrics.jsonl, in file order."""
 
     lines: tuple[tuple[int, int, Mapping[str, Any]], ...] = ()
     unreadable: tuple[int, ...] = ()
@@ -41,11 +41,10 @@ class MetricsFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecords:
-    """Everything the checks look at.
+    """Everything the checks read.
 
-    ``is_locked`` is None where it cannot be known. ``checkpoints`` maps steps to what is wrong with their folder.
-    ``sampled_by`` maps a few steps to the policy versions that their transcripts name. ``problems`` are files
-    that could not be read.
+    ``is_locked`` is None if unknown. ``checkpoints`` maps steps to what is wrong with their folder, or None.
+    ``sampled_by`` maps a few steps to the policy versions in their transcripts. ``problems`` lists unreadable files.
     """
 
     path: Path
@@ -62,7 +61,7 @@ class RunRecords:
 
     @property
     def state(self) -> str:
-        """``running``, ``died``, ``unknown`` (nobody can tell), or the outcome in summary.json."""
+        """``running``, ``died``, ``unknown``, or the outcome in summary.json."""
         if self.is_locked:
             return "running"
         if self.summary is not None:
@@ -76,7 +75,7 @@ class RunRecords:
         return max((step for _, step, _ in self.metrics.lines), default=0)
 
     def curve(self, key: str) -> Curve:
-        """One metric; steps without it, or with a value that was not finite, are left out."""
+        """Return one metric over the steps, without missing and non-finite values."""
         found = ((step, number(values.get(key))) for _, step, values in self.metrics.lines)
         return Curve.of((step, value) for step, value in found if value is not None)
 
@@ -86,25 +85,25 @@ class RunRecords:
         return {key for _, _, values in self.metrics.lines for key in values}
 
     def recorded(self, dotted: str) -> Any:
-        """A value of run.json below the given keys, joined by dots; None if it is not there."""
+        """Return the value at a dotted key of run.json; None if there is none."""
         value: Any = self.manifest
         for part in dotted.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
     def setting(self, dotted: str) -> Any:
-        """A value of the recipe, such as ``algorithm.kl``; None if it is not there."""
+        """Return a value of the recipe, such as ``algorithm.kl``; None if there is none."""
         return self.recorded(f"recipe.{dotted}")
 
     def count(self, dotted: str) -> int | None:
-        """A positive whole number of the recipe, such as ``trainer.steps``; None if there is none."""
+        """Return a positive integer of the recipe, such as ``trainer.steps``; None if there is none."""
         value = self.setting(dotted)
         known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST
         return value if known else None
 
 
 def number(value: Any) -> float | None:
-    """A finite float, or None for anything else."""
+    """Return ``value`` as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -117,7 +116,7 @@ def read_run(run_dir: str | Path) -> RunRecords:
     """Read a run folder, every file of its checkpoints included.
 
     Raises:
-        RecipeError: when it is no run folder.
+        RecipeError: If it is not a run folder.
     """
     path = Path(run_dir)
     problems: list[str] = []
@@ -140,14 +139,14 @@ def read_run(run_dir: str | Path) -> RunRecords:
 
 def _checkpoints(folder: Path) -> dict[int, str | None]:
     found = {step: (entry, check_manifest(entry)) for step, entry in find_steps(_entries(folder))}
-    # A run that goes on deletes old checkpoints while we read.
+    # A live run deletes old checkpoints while we read.
     return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
 
 
 def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    """``run.json``, the mark of a run folder. One that is damaged is a problem if the rest is a run's."""
+    """Read ``run.json``, which marks a run folder. If it is corrupted, the other files decide."""
     if not path.is_dir():
-        raise RecipeError(f"{path} is no run folder: {'it is a file' if path.exists() else 'it does not exist'}")
+        raise RecipeError(f"{path} is not a run folder: {'it is a file' if path.exists() else 'it does not exist'}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise RecipeError(f"{path} cannot be read: permission denied")
     manifest = _read_object(path / RUN, problems)
@@ -156,26 +155,26 @@ def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
     if manifest is None and problems and any((path / name).exists() for name in TRACES):
         return {}
     if manifest is None and not problems:
-        raise RecipeError(f"{path} is no run folder: it has no run.json, so no run of reasonrl began there")
-    raise RecipeError(f"{path} is no run folder: its run.json is not one of reasonrl's")
+        raise RecipeError(f"{path} is not a run folder (no run.json)")
+    raise RecipeError(f"{path} is not a run folder (its run.json was not written by reasonrl)")
 
 
 def _read_object(file: Path, problems: list[str]) -> Mapping[str, Any] | None:
-    """A JSON object; None if the file is not there, or is a problem."""
+    """Read a JSON object; None if the file is missing or unreadable."""
     if not os.path.lexists(file):
         return None
     where = f"{file.parent.name}/{file.name}" if file.parent.name.startswith("step_") else file.name
     if not file.is_file():
-        problems.append(f"{where} is no file")
+        problems.append(f"{where} is not a file")
         return None
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except UNREADABLE as err:
-        reason = (err.strerror or str(err)) if isinstance(err, OSError) else "not JSON, damaged or cut"
+        reason = (err.strerror or str(err)) if isinstance(err, OSError) else "not valid JSON, corrupted or truncated"
         problems.append(f"{where} cannot be read: {reason}")
         return None
     if not isinstance(data, dict):
-        problems.append(f"{where} holds no object")
+        problems.append(f"{where} does not hold a JSON object")
         return None
     return data
 
@@ -210,7 +209,7 @@ def _line(text: bytes) -> tuple[int, Mapping[str, Any]] | None:
 
 
 def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
-    """Policy versions in the transcripts of the first, the middle and the last step that have any."""
+    """Read the policy versions in the transcripts of the first, the middle and the last step."""
     files = find_steps(_entries(folder), ".jsonl")
     chosen = {index: files[index] for index in (0, len(files) // 2, len(files) - 1)} if files else {}
     return {step: versions for step, file in chosen.values() if (versions := _versions(file))}
@@ -219,7 +218,7 @@ def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
 def _versions(file: Path) -> frozenset[int]:
     try:
         records = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]
-    except UNREADABLE:  # cut off by a crash; the figures are in metrics.jsonl
+    except UNREADABLE:  # truncated by a crash
         return frozenset()
     versions = (r.get("policy_version") for r in records if isinstance(r, dict))
     return frozenset(v for v in versions if isinstance(v, int))

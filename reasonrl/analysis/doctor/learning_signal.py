@@ -1,4 +1,4 @@
-"""Checks of what there is to learn from: rewards, groups, lengths, held-out accuracy."""
+"""Checks of the learning signal: rewards, groups, lengths, held-out accuracy."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,25 +8,25 @@ from reasonrl.analysis.doctor.findings import Finding, Severity
 from reasonrl.analysis.doctor.records import RunRecords, number
 
 FLAT_FRAC = 0.8
-"""Healthy runs of the shipped recipes go up to 0.6; at 0.8 four of five prompts teach nothing."""
+"""Healthy runs of the packaged recipes reach 0.6; at 0.8, four of five prompts have no learning signal."""
 HOPELESS_FRAC = 0.99
-"""At this share practically no completion differs from its group: the update has nothing to work with."""
+"""At this share practically no group has reward variance: the update has no signal at all."""
 ONE_SIDED = 2 / 3
-"""Flat groups of which two thirds are all wrong (or all right) have one cause; otherwise they have two."""
+"""If two thirds of the flat groups are all wrong (or all correct), report that cause alone."""
 SAME_REWARD = 0.005
-"""With one completion a prompt there is no group: mean rewards that differ by less all earn the same."""
+"""For a group size of 1: mean rewards that vary by less over the window count as constant."""
 UNSCORED_FRAC = 0.01
-"""A reward that fails once in a hundred is unlucky or slow; above that it is wrong. At 0.2 the run stops."""
+"""Fewer failures are occasional timeouts; more are a bug in the reward. At 0.2 the trainer stops."""
 TRUNCATED_FRAC = 0.5
-"""Countdown runs learn well with 0.3; where most completions are cut, most never come to an answer."""
+"""Countdown runs learn well at 0.3; above one half, most completions never reach an answer."""
 LENGTH_FACTOR = 3.0
-"""Completions three times as long (or as short) as at the start, and no better, are a drift and no strategy."""
+"""Completions that are three times longer (or shorter) than at the start without better rewards are drift."""
 BETTER_BY = 0.05
-"""A gain of the training reward or accuracy that pays for another length."""
+"""A gain in training reward or accuracy that justifies a change in length."""
 MIN_EVAL_STEPS = 20
-"""Held-out accuracy of the shipped recipes has moved well out of its interval after 10 steps."""
+"""In the packaged recipes held-out accuracy leaves its initial interval within 10 steps."""
 SOLVED = 0.9
-"""Above this accuracy there is little left to gain, and a certain policy is a right one."""
+"""Above this accuracy low entropy is expected, not a collapse."""
 
 
 def check_unscored(run: RunRecords) -> Iterator[Finding]:
@@ -37,15 +37,15 @@ def check_unscored(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="unscored",
-            message=f"in {len(bad)} of {len(curve)} steps at least {UNSCORED_FRAC:.0%} of the completions could "
-            f"not be scored, at worst {worst:.0%}; at 20% the run stops",
-            remedy="read `reasons` in the transcripts and the log's first traceback of each reward under `rewards`",
+            message=f"in {len(bad)} of {len(curve)} steps at least {UNSCORED_FRAC:.0%} of the completions were "
+            f"unscored, at worst {worst:.0%}; the trainer stops at 20%",
+            remedy="check `reasons` in the transcripts and the first traceback of each of the `rewards` in the log",
             step=bad[0][0],
         )
 
 
 def check_flat_groups(run: RunRecords) -> Iterator[Finding]:
-    """Flat groups (all completions of a prompt earn the same), by whether they are all wrong or all right."""
+    """Find flat groups (no reward variance) and split them into all wrong and all correct."""
     accuracy = run.curve("train/accuracy")
     if run.count("sampling.group_size") == 1:
         yield from _single(run, accuracy)
@@ -55,21 +55,21 @@ def check_flat_groups(run: RunRecords) -> Iterator[Finding]:
     if since is None:
         return
     if not len(accuracy):
-        yield _flat(run, flat.last, "flat-groups", "(the rewards do not say what is right)", since)
+        yield _flat(run, flat.last, "flat-groups", "(the rewards do not report correctness)", since)
         return
     right = all_right_frac(flat.last, accuracy.last, run.count("sampling.group_size") or 2)
     wrong = flat.last - right
-    text = f"about {wrong:.0%} all wrong, {right:.0%} all right"
+    text = f"about {wrong:.0%} all wrong, {right:.0%} all correct"
     one_sided = "all-wrong" if wrong >= ONE_SIDED * flat.last else "all-right"
     mixed = max(wrong, right) < ONE_SIDED * flat.last
     yield _flat(run, flat.last, "flat-groups" if mixed else one_sided, text, since)
 
 
 def all_right_frac(flat: float, accuracy: float, group_size: int) -> float:
-    """The share of groups that are all right, from the share of flat groups and the accuracy of all completions.
+    """Estimate the share of all-correct groups from the share of flat groups and the overall accuracy.
 
-    A mixed group has an accuracy between 1/G and 1 - 1/G, so the accuracy leaves an interval for the all-right
-    groups; this is its middle. Exact when every group is flat. Assumes that wrong completions earn less.
+    A mixed group has an accuracy between 1/G and 1 - 1/G, so the accuracy bounds the share of all-correct groups;
+    this is the midpoint. Exact when every group is flat. Assumes that wrong completions earn less.
     """
     mixed = 1.0 - flat
     low = max(0.0, accuracy - mixed * (1.0 - 1.0 / group_size))
@@ -81,7 +81,7 @@ def _flat(run: RunRecords, share: float, check: str, split: str, since: int) -> 
     return Finding(
         severity=_severity(check, share),
         check=check,
-        message=f"in {share:.0%} of the groups all completions earn the same: {split}; nothing to learn from those",
+        message=f"{share:.0%} of the groups have no reward variance, so no learning signal: {split}",
         remedy=_REMEDIES[check],
         step=since,
     )
@@ -94,15 +94,15 @@ def _severity(check: str, share: float) -> Severity:
 
 
 _REMEDIES: Mapping[str, str] = {
-    "all-wrong": "make `task` easier, raise `sampling.group_size` or `sampling.max_completion_tokens`, or let the "
-    "model imitate first (`reasonrl sft`); read transcripts: does it ever write an answer?",
-    "all-right": "the problems are solved: make `task` harder, or stop here",
-    "flat-groups": "choose problems of middling difficulty in `task`, or raise `sampling.group_size`",
+    "all-wrong": "make `task` easier, raise `sampling.group_size` or `sampling.max_completion_tokens`, or run "
+    "SFT first (`reasonrl sft`); check in the transcripts whether the model ever writes an answer",
+    "all-right": "the problems are solved: make `task` harder, or stop",
+    "flat-groups": "choose problems of medium difficulty in `task`, or raise `sampling.group_size`",
 }
 
 
 def _single(run: RunRecords, accuracy: Curve) -> Iterator[Finding]:
-    """One completion a prompt: no group, but a batch in which all earn the same teaches nothing either."""
+    """Group size 1: find batches in which every completion earns the same reward."""
     rewards = run.curve("train/reward").values[-WINDOW:]
     if not rewards or max(rewards) - min(rewards) > SAME_REWARD:
         return
@@ -112,19 +112,19 @@ def _single(run: RunRecords, accuracy: Curve) -> Iterator[Finding]:
     ):
         since = accuracy.since(holds)
         if since is not None:
-            word = check.removeprefix("all-")
-            share = accuracy.last if word == "right" else 1 - accuracy.last
+            word = "correct" if check == "all-right" else "wrong"
+            share = accuracy.last if word == "correct" else 1 - accuracy.last
             yield Finding(
                 severity=_severity(check, 1.0),
                 check=check,
-                message=f"{share:.1%} of the completions are {word} and earn the same; nothing to learn from those",
+                message=f"{share:.1%} of the completions are {word} with equal rewards, so there is no learning signal",
                 remedy=_REMEDIES[check].replace("`sampling.group_size`", "`trainer.prompts_per_step`"),
                 step=since,
             )
 
 
 def is_solved(run: RunRecords) -> bool:
-    """The training problems are practically solved: what looks like a collapse may be certainty."""
+    """Whether the training problems are practically solved, so that low entropy is no collapse."""
     accuracy = run.curve("train/accuracy")
     return len(accuracy) > 0 and accuracy.last >= SOLVED
 
@@ -145,15 +145,15 @@ def check_length(run: RunRecords) -> Iterator[Finding]:
     if since is None:
         return
     remedy = (
-        "read the transcripts: repetition? lower `optimizer.learning_rate` or `sampling.max_completion_tokens`"
+        "check the transcripts for repetition; lower `optimizer.learning_rate` or `sampling.max_completion_tokens`"
         if longer is not None
-        else "read the transcripts: it may have found a short way to the same reward; look at `rewards`, and "
-        "lower `optimizer.learning_rate`"
+        else "check the transcripts for reward hacking (a shortcut to the same reward) and fix `rewards`; or lower "
+        "`optimizer.learning_rate`"
     )
     yield Finding(
         severity="warning",
         check="length",
-        message=f"completions went from {first:.0f} to {curve.last:.0f} tokens and became no better",
+        message=f"completion length went from {first:.0f} to {curve.last:.0f} tokens without better rewards",
         remedy=remedy,
         step=since,
     )
@@ -167,19 +167,19 @@ def check_truncation(run: RunRecords) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="truncation",
-            message=f"{curve.last:.0%} of the completions are cut at {limit or 'the'} tokens, most before an answer",
-            remedy="raise `sampling.max_completion_tokens`; if they only repeat themselves, lower "
-            "`optimizer.learning_rate` or give a string that ends them in `sampling.stop`",
+            message=f"{curve.last:.0%} of the completions are truncated at {limit or 'the limit of'} tokens",
+            remedy="raise `sampling.max_completion_tokens`; if the completions loop, lower "
+            "`optimizer.learning_rate` or set a stop string in `sampling.stop`",
             step=since,
         )
 
 
 def check_progress(run: RunRecords) -> Iterator[Finding]:
-    """The first suite's held-out accuracy against its 95% intervals."""
+    """Compare the first suite's held-out accuracy over time, with its 95% intervals."""
     suites = run.setting("evaluation.suites")
     if not isinstance(suites, Mapping) or not suites:
         return
-    headline = str(next(iter(suites)))  # what a recipe is after is its first suite
+    headline = str(next(iter(suites)))  # the first suite is the headline
     points = _evaluations(run, headline)
     if len(points) >= 2 and points[-1][0] - points[0][0] >= MIN_EVAL_STEPS:
         yield from _judge(headline, points)
@@ -217,9 +217,9 @@ def _judge(suite: str, points: list[Point]) -> Iterator[Finding]:
             severity="warning",
             check="progress",
             message=f"{suite} accuracy fell from {best[1]:.1%} at step {best[0]} to {last[1]:.1%} at step {last[0]}, "
-            "which is more than chance",
-            remedy="use an earlier checkpoint (`checkpoint.keep`); lower `optimizer.learning_rate`, or stop there "
-            "with `trainer.steps`",
+            "outside both 95% intervals",
+            remedy="use an earlier checkpoint (`checkpoint.keep`); lower `optimizer.learning_rate`, or stop earlier "
+            "(`trainer.steps`)",
             step=best[0],
         )
     elif last[1] <= first[3] and first[1] < SOLVED:
@@ -227,8 +227,8 @@ def _judge(suite: str, points: list[Point]) -> Iterator[Finding]:
             severity="warning",
             check="progress",
             message=f"{suite} accuracy was {first[1]:.1%} (95% {first[2]:.1%} to {first[3]:.1%}) at step {first[0]} "
-            f"and is {last[1]:.1%} at step {last[0]}: no progress that could not be chance",
-            remedy="raise `optimizer.learning_rate` if the policy hardly moves (policy/kl_old_k3 below 1e-5), give "
-            "`trainer.steps` more, or measure on more `evaluation.suites` problems",
+            f"and is {last[1]:.1%} at step {last[0]}: no significant progress",
+            remedy="raise `optimizer.learning_rate` if the policy hardly moves (policy/kl_old_k3 below 1e-5), raise "
+            "`trainer.steps`, or evaluate on more `evaluation.suites` problems",
             step=first[0],
         )

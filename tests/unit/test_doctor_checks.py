@@ -1,4 +1,4 @@
-"""One disease, one finding: healthy curves stay without any, each sick one gets its own, with step and remedy."""
+"""One fault, one finding with step and remedy; a healthy run has none."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from support.sick_runs import STEPS, Line, evaluation, healthy_line, sick, write
 
 from reasonrl.analysis.doctor import CHECKS, Finding, examine
 from reasonrl.analysis.doctor.curve import WINDOW, Curve
-from reasonrl.analysis.doctor.signal import all_right_frac
+from reasonrl.analysis.doctor.learning_signal import all_right_frac
 
 ONE = {"sampling": {"group_size": 1}}
 
@@ -29,8 +29,8 @@ def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
     diagnosis = examine(write_run(tmp_path / "run"))
     assert diagnosis.findings == ()
     assert diagnosis.state == "completed"
-    assert diagnosis.not_measured == ("imitation",)
-    assert set(diagnosis.fine) | {"imitation"} == {check.name for check in CHECKS}
+    assert diagnosis.not_measured == ("sft-loss",)
+    assert set(diagnosis.passed) | {"sft-loss"} == {check.name for check in CHECKS}
 
 
 CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
@@ -43,11 +43,11 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
         "task",
     ),
     ("all-wrong", "error", "100% all wrong", {"group/zero_std_frac": 1.0, "train/accuracy": 0.0}, "task"),
-    ("all-right", "note", "all right", {"group/zero_std_frac": 0.95, "train/accuracy": 0.97}, "task"),
+    ("all-right", "note", "all correct", {"group/zero_std_frac": 0.95, "train/accuracy": 0.97}, "task"),
     (
         "flat-groups",
         "error",
-        "about 50% all wrong, 50% all right",
+        "about 50% all wrong, 50% all correct",
         {"group/zero_std_frac": 1.0, "train/accuracy": 0.5},
         "task",
     ),
@@ -55,13 +55,13 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     (
         "entropy",
         "warning",
-        "collapsed from 0.35 to 0.020",
+        "entropy collapse: from 0.35 to 0.020",
         {"policy/entropy": 0.02},
         "optimizer.learning_rate",
     ),
-    ("entropy", "warning", "grew from 0.35 to 3.00", {"policy/entropy": 3.0}, "algorithm.entropy_coef"),
+    ("entropy", "warning", "entropy explosion: from 0.35 to 3.00", {"policy/entropy": 3.0}, "algorithm.entropy_coef"),
     ("kl", "warning", "0.2 nats", {"policy/kl_old_k3": 0.2}, "trainer.update_epochs"),
-    ("kl", "warning", "reference by 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl_coef"),
+    ("kl", "warning", "from the reference: KL is 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl_coef"),
     ("clipping", "warning", "45% of the tokens", {"policy/clip_frac": 0.45}, "algorithm.clip_eps"),
     ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap": 0.2}, "rollout backend"),
     (
@@ -81,7 +81,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     (
         "truncation",
         "warning",
-        "80% of the completions are cut at 220",
+        "80% of the completions are truncated at 220",
         {"train/truncated_frac": 0.8},
         "sampling.max_completion_tokens",
     ),
@@ -89,21 +89,21 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     (
         "throughput",
         "warning",
-        "sampling went from",
+        "sampling slowed from",
         {"throughput/rollout_tokens_per_s": 900.0},
         "rollout_backend.max_batch_rows",
     ),
-    ("throughput", "warning", "training went", {"throughput/train_tokens_per_s": 9.0}, "max_batch_rows"),
+    ("throughput", "warning", "training slowed", {"throughput/train_tokens_per_s": 9.0}, "max_batch_rows"),
 ]
 
 
 @pytest.mark.parametrize(
     ("check", "severity", "text", "figures", "key"), CONSTANT, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_one_disease_one_finding(
+def test_one_fault_one_finding(
     check: str, severity: str, text: str, figures: Mapping[str, Any], key: str, tmp_path: Path
 ) -> None:
-    # The held-out figures stay those of a healthy run: each disease alone.
+    # The held-out figures stay those of a healthy run: each fault alone.
     found = only(write_run(tmp_path / "run", sick(lambda line: figures)))
     assert (found.check, found.severity, found.step) == (check, severity, 21)
     assert text in found.message
@@ -111,7 +111,7 @@ def test_one_disease_one_finding(
 
 
 def test_one_completion_a_prompt_has_no_groups(tmp_path: Path) -> None:
-    """Every group of one is flat; that is no disease, a batch in which all fail is."""
+    """Every group of one is flat; only a batch in which all fail is a finding."""
     figures = {"group/zero_std_frac": 1.0}
     assert findings(write_run(tmp_path / "fine", sick(lambda line: figures, since=1), recipe=ONE)) == []
     dead = {**figures, "train/accuracy": 0.0, "train/reward": 0.0}
@@ -129,7 +129,7 @@ def test_flat_groups_without_a_verdict_are_not_split(tmp_path: Path) -> None:
         del line["train/accuracy"]
     found = only(write_run(tmp_path / "run", lines))
     assert (found.check, found.step) == ("flat-groups", 1)
-    assert "do not say what is right" in found.message
+    assert "do not report correctness" in found.message
 
 
 @pytest.mark.parametrize("group_size", [2, 4, 8])
@@ -208,17 +208,17 @@ def test_completions_of_an_old_policy_are_found_in_the_transcripts(tmp_path: Pat
     write_transcript(folder, 20, 2 * (20 - 5))
     found = only(folder)
     assert (found.check, found.step) == ("stale-weights", 20)
-    assert "policy version 30, not by 38" in found.message
+    assert "policy version 30, expected 38" in found.message
 
 
-def test_an_imitation_that_does_not_learn(tmp_path: Path) -> None:
+def test_an_sft_loss_that_does_not_decrease(tmp_path: Path) -> None:
     lines = [{"step": step, "loss/sft": 2.0 + 0.01 * (step % 3)} for step in range(1, STEPS + 1)]
-    assert only(write_run(tmp_path / "flat", lines)).check == "imitation"
+    assert only(write_run(tmp_path / "flat", lines)).check == "sft-loss"
     lines = [{"step": step, "loss/sft": 2.0 / math.sqrt(step)} for step in range(1, STEPS + 1)]
     assert findings(write_run(tmp_path / "falling", lines)) == []
 
 
-def test_one_odd_step_and_a_young_run_are_no_disease(tmp_path: Path) -> None:
+def test_an_outlier_and_a_short_run_have_no_findings(tmp_path: Path) -> None:
     bad = {
         "policy/entropy": 0.01,
         "policy/kl_old_k3": 9.0,
