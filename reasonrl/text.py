@@ -1,21 +1,21 @@
-"""Other people's text, made safe to show, and the nearest name to a mistyped one."""
+"""Escape untrusted text, and find the nearest name to a mistyped one."""
 
 import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
 
-# Terminals disagree about the width of these, and a line that is wider than thought tears the picture.
+# Terminals disagree about the width of these; a line wider than computed breaks the live view.
 _UNSURE = re.compile(r"[\ufe00-\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
 
 
 def escape(text: str, *, keep: str = "") -> str:
-    """``text`` with everything that is not printable, and not in ``keep``, written as an escape."""
-    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+    """Escape every character of ``text`` that is neither printable nor in ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else _escape_char(c) for c in text)
 
 
 def sanitize(text: str, *, ascii_only: bool = False) -> str:
-    """``text`` for a terminal: what could move a cursor, recolor or reorder lines is written as an escape.
+    """Escape every character of ``text`` that could move the cursor, change colors or reorder a line.
 
     Line breaks stay; a tab becomes two spaces.
     """
@@ -25,23 +25,23 @@ def sanitize(text: str, *, ascii_only: bool = False) -> str:
         if char == "\t":
             shown.append("  ")
         elif char != "\n" and (marks > 2 or _is_risky(char) or (ascii_only and not char.isascii())):
-            shown.append(_escaped(char))
+            shown.append(_escape_char(char))
         else:
             shown.append(char)
     return "".join(shown)
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The most similar name, or None if none is similar."""
+    """Return the most similar name, or None if none is similar."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
-def _escaped(char: str) -> str:
+def _escape_char(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
 def _is_risky(char: str) -> bool:
-    """Control, format, surrogate, private and unassigned characters, foreign line ends, unsure widths."""
+    """Whether it is a control, format, surrogate, private or unassigned character, or of ambiguous width."""
     category = unicodedata.category(char)
     return category.startswith("C") or category in ("Zl", "Zp") or _UNSURE.match(char) is not None

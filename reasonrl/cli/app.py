@@ -1,4 +1,4 @@
-"""The console script. Declares every command; what one needs is imported when it runs: help stays fast."""
+"""The ``reasonrl`` command. Commands import what they need when they run, so that ``--help`` stays fast."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import typer
 
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.cli.table import for_terminal
-from reasonrl.cli.usage import Commands, Group
+from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, RecipeError, one_line, with_notes
 from reasonrl.recipe.schema import Device
@@ -18,10 +18,7 @@ EXIT_INTERRUPTED = 130
 
 
 class _OneLineErrors(Group):
-    """Turns wrong command lines, and the errors that reasonrl raises on purpose, into one line and their exit code.
-
-    No error tells a secret.
-    """
+    """Print usage errors and ``ReasonRLError`` as one redacted line, with their exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
@@ -32,7 +29,7 @@ class _OneLineErrors(Group):
         except Exception as err:
             if not is_wrong_usage(err):
                 raise
-            result = _refused(err, words)
+            result = _handle_usage_error(err, words)
         if is_alone:
             sys.exit(result if isinstance(result, int) else 0)
         return result
@@ -41,39 +38,39 @@ class _OneLineErrors(Group):
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:
-            _say_error(with_notes(one_line(err), err))
+            _print_error(with_notes(one_line(err), err))
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)
-            # A stop that a signal asked for knows which one.
+            # A stop requested by a signal carries its exit code.
             raise typer.Exit(getattr(err, "exit_code", EXIT_INTERRUPTED)) from err
         except Exception as err:
             text = redact_traceback(err)
             is_shown = REDACTED in text or sys.stderr.isatty()
-            if hasattr(err, "exit_code") or not is_shown:  # typer's own; or nothing to hide, and no lines to break
+            if hasattr(err, "exit_code") or not is_shown:  # typer's own, or nothing to redact or wrap
                 raise
             typer.echo(for_terminal(text, stream=sys.stderr), err=True, nl=False)
             raise typer.Exit(1) from None
 
 
-def _refused(err: Exception, words: Sequence[str]) -> int:
+def _handle_usage_error(err: Exception, words: Sequence[str]) -> int:
     if asks_for_help(err):
         typer.echo(err.ctx.get_help())  # type: ignore[attr-defined]
         return 0
-    _say_error(explain(err, words))
+    _print_error(explain(err, words))
     return 2
 
 
-def _say_error(text: str) -> None:
-    """One line, also where it is broken at words for a terminal."""
+def _print_error(text: str) -> None:
+    """Print one error line, wrapped at words in a terminal."""
     typer.echo(for_terminal(f"error: {text}", stream=sys.stderr), err=True)
 
 
 app = Commands(
     cls=_OneLineErrors,
     pretty_exceptions_enable=False,
-    help="Teach a language model to reason by reinforcement learning.",
-    epilog="Start: reasonrl train countdown_ppo",
+    help="Train language models to reason with reinforcement learning.",
+    epilog="Get started: reasonrl train countdown_ppo",
 )
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipes.app, name="recipes")
@@ -81,23 +78,22 @@ app.add_typer(tasks.app, name="tasks")
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe, such as trainer.steps=10."),
-]
-PluginFiles = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load a plugin from a file or module.")
+    typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10."),
 ]
 RunDir = Annotated[
     str | None,
-    typer.Option("--run-dir", metavar="DIR", help="Folder to create for this run, instead of runs/<name>-<n>."),
+    typer.Option("--run-dir", metavar="DIR", help="Run folder to create (default runs/<name>-<n>)."),
 ]
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged one.")]
-Target = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model or adapter folder, or hub name.")]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged recipe.")]
+Target = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder, adapter folder or hub model.")
+]
 ForRecipe = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="RECIPE", help="Recipe to use, instead of the run's own."),
+    typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own."),
 ]
-OnDevice = Annotated[Device | None, typer.Option("--device", help="Where to compute, instead of the recipe's device.")]
-Plain = Annotated[bool, typer.Option("--plain", help="A line a step, also in a terminal.")]
+OnDevice = Annotated[Device | None, typer.Option("--device", help="Device to use instead of the recipe's.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Print one line per step instead of the live view.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -118,10 +114,10 @@ def train(
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Run a recipe: reinforcement learning from a base model to a better one."""
+    """Train a model with reinforcement learning, as a recipe describes."""
     from reasonrl.cli.train import run_train
 
-    run_train(recipe, [*(overrides or []), *on(device)], run_dir, plugin or [], plain)
+    run_train(recipe, [*(overrides or []), *device_override(device)], run_dir, plugin or [], plain)
 
 
 @app.command()
@@ -131,18 +127,18 @@ def resume(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Changes, such as trainer.steps=N to train for longer; limits, memory and logging may change too.",
+            help="Changes, such as trainer.steps=N to train longer; limits, memory and logging may change as well.",
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse if the newest checkpoint is damaged.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")] = False,
     device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Resume a run that was stopped or killed, from its newest whole checkpoint."""
+    """Resume an interrupted, failed or killed run from its newest complete checkpoint."""
     from reasonrl.cli.resume import run_resume
 
-    run_resume(run, [*(overrides or []), *on(device)], strict, plugin or [], plain)
+    run_resume(run, [*(overrides or []), *device_override(device)], strict, plugin or [], plain)
 
 
 @app.command()
@@ -152,16 +148,16 @@ def sft(
     run_dir: RunDir = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", metavar="DIR", help="Also copy the finished model to this folder."),
+        typer.Option("--output", metavar="DIR", help="Also copy the final model to this folder."),
     ] = None,
     device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Fine-tune a model on demonstrations: how base models are made."""
+    """Run supervised fine-tuning (SFT) on demonstrations."""
     from reasonrl.cli.train import run_sft
 
-    run_sft(recipe, [*(overrides or []), *on(device)], run_dir, output, plugin or [], plain)
+    run_sft(recipe, [*(overrides or []), *device_override(device)], run_dir, output, plugin or [], plain)
 
 
 @app.command(name="eval")
@@ -172,19 +168,19 @@ def evaluate(
     device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Measure a run's model, or any model, on a recipe's held-out problems."""
+    """Evaluate a run's model, or any model, on a recipe's held-out problems."""
     from reasonrl.cli.evaluate import run_eval
 
-    run_eval(target, recipe, as_json, plugin or [], on(device))
+    run_eval(target, recipe, as_json, plugin or [], device_override(device))
 
 
 @app.command()
 def behaviors(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")],
-    suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Show this suite only.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every evaluation.")] = False,
+    suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Show only this suite.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every evaluation.")] = False,
 ) -> None:
-    """Show what a run's completions do, from the base model to the last evaluation."""
+    """Show how the behaviors of completions change from the base model to the last evaluation."""
     from reasonrl.cli.behaviors import run_behaviors
 
     run_behaviors(run, suite, as_json)
@@ -192,11 +188,11 @@ def behaviors(
 
 @app.command()
 def doctor(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run folder, finished or not.")] = None,
-    of_installation: Annotated[bool, typer.Option("--self", help="Examine this installation.")] = False,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")] = None,
+    of_installation: Annotated[bool, typer.Option("--self", help="Diagnose this installation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is wrong with a run, since when, and what to change. Exit status 1 for an error."""
+    """Diagnose a run: what is wrong, since which step, and what to change. Exits with status 1 on an error finding."""
     from reasonrl.cli.doctor import run_doctor
 
     run_doctor(run, of_installation, as_json)
@@ -210,43 +206,43 @@ def generate(
     num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="Completions to sample.")] = 1,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy; without it, the recipe's."),
+        typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's)."),
     ] = None,
     device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Let a model solve one problem. Further options describe it: --numbers 3,5,8 --target 16."""
+    """Sample completions of one problem. Further options describe it: --numbers 3,5,8 --target 16."""
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 
-    run_generate(target, recipe, num, temperature, fields, plugin or [], on(device))
+    run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device))
 
 
-def on(device: Device | None) -> list[str]:
-    """``--device`` as an override of the recipe."""
+def device_override(device: Device | None) -> list[str]:
+    """Return ``--device`` as a recipe override."""
     return [f"device={device}"] if device else []
 
 
 def parse_fields(args: Sequence[str]) -> dict[str, str]:
-    """``["--numbers", "3,5", "--target=16"]`` -> ``{"numbers": "3,5", "target": "16"}``."""
+    """Parse ``["--numbers", "3,5", "--target=16"]`` into ``{"numbers": "3,5", "target": "16"}``."""
     fields: dict[str, str] = {}
     rest = list(args)
     while rest:
         option = rest.pop(0)
         name, equals, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
-            raise RecipeError(f"unexpected argument {option!r}; describe the problem as --key value")
+            raise RecipeError(f"unexpected argument {option!r}; expected --key value pairs that describe the problem")
         if not equals:
             if not rest:
-                raise RecipeError(f"--{name} has no value")
+                raise RecipeError(f"--{name} needs a value")
             value = rest.pop(0)
         fields[name.replace("-", "_")] = value
     return fields
 
 
 def main() -> None:
-    """Entry point of the ``reasonrl`` command."""
-    # A prompt may hold characters that the terminal cannot show; that must not end a command.
+    """Run the ``reasonrl`` command."""
+    # A character that the terminal cannot encode must not abort a command.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

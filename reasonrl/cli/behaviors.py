@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import typer
 
 from reasonrl.analysis.behaviors import Timeline, columns, read_timelines
-from reasonrl.cli.table import terminal_width, wrapped
+from reasonrl.cli.table import terminal_width, wrap
 
 CELL = 7
 MAX_NAME = 32
 
 
 def run_behaviors(run_dir: str, suite: str | None, as_json: bool) -> None:
-    """Print what the completions of a run's evaluations do, from the first evaluation to the last."""
+    """Print the behaviors of a run's completions, from the first evaluation to the last."""
     timelines = read_timelines(run_dir, suite)
     if as_json:
         typer.echo(json.dumps([timeline.to_json() for timeline in timelines], indent=2))
@@ -22,23 +22,23 @@ def run_behaviors(run_dir: str, suite: str | None, as_json: bool) -> None:
 
 
 def lines_of(timeline: Timeline) -> Iterator[str]:
-    """A table with a row for each behavior and as many steps as fit the terminal.
+    """Format a table with one row per behavior and as many steps as fit the terminal.
 
-    Lists of words that never had a hit are named below it.
+    Keyword lists without a hit are named below it.
     """
     unused = [name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)]
     rows = {name: values for name, values in timeline.rows.items() if name not in unused}
     width = min(MAX_NAME, max(len(name) for name in ("step", *rows)))
     shown = columns(len(timeline.steps), max(1, (terminal_width() - width) // (CELL + 1)))
     hidden = len(timeline.steps) - len(shown)
-    more = f"; {hidden} further evaluations with --json" if hidden else ""
+    more = f"; {hidden} more evaluations with --json" if hidden else ""
     yield f"{timeline.suite}: {timeline.problems} problems x {timeline.samples}{more}"
     yield _line("step", width, [str(timeline.steps[i]) for i in shown])
     for name, values in rows.items():
         yield _line(name, width, [_cell(values[i]) for i in shown])
     lists = [name.removeprefix("keyword_") for name in unused if not name.endswith("_hits")]
     if lists:
-        yield wrapped(f"keyword lists without a hit: {', '.join(lists)}")
+        yield wrap(f"keyword lists without a hit: {', '.join(lists)}")
 
 
 def _line(name: str, width: int, cells: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Plain terminal output of a run: what will happen, a line a step, the table at the end."""
+"""Plain output of a run: the header, one line per step, the table at the end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reasonrl.cli.table import wrapped
+from reasonrl.cli.table import wrap
 from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.text import sanitize
 
-if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
+if TYPE_CHECKING:  # do not load numpy before the recipe is checked
     from pathlib import Path
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
@@ -34,57 +34,57 @@ COLUMNS = (  # metric, heading, format
 
 
 class ConsoleReporter:
-    """Writes to stdout, in lines that also read well in a log file."""
+    """Writes plain lines to stdout, for a terminal or a log file."""
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._clock = clock
-        self._told_at: float | None = None
+        self._printed_at: float | None = None
 
     def starting(self, outline: Outline) -> None:
-        self._say("", outline.title, style="bold")
-        self._say_lines(outline.lines)
+        self._print("", outline.title, style="bold")
+        self._print_lines(outline.lines)
 
     def waiting(self, what: str) -> None:
-        self._say("", f"{what} ...", style="dim")
+        self._print("", f"{what} ...", style="dim")
 
     def planned(self, plan: Plan) -> None:
-        self._say_lines(plan.lines)
+        self._print_lines(plan.lines)
         self._console.print()
 
-    def _say_lines(self, lines: Lines) -> None:
+    def _print_lines(self, lines: Lines) -> None:
         for label, text in lines:
-            self._say(f"  {label:<12}", text)
+            self._print(f"  {label:<12}", text)
 
-    def _say(self, lead: str, text: str, *, style: str = "", hanging: int | None = None) -> None:
-        """One line in a file; in a terminal it is broken at words, below the end of ``lead``."""
+    def _print(self, lead: str, text: str, *, style: str = "", hanging: int | None = None) -> None:
+        """Print one line; in a terminal it is wrapped at words and indented below the end of ``lead``."""
         if self._console.is_terminal:
             indent = " " * (len(lead) if hanging is None else hanging)
-            text = wrapped(text, lead=lead, indent=indent, width=max(20, self._console.width))
+            text = wrap(text, lead=lead, indent=indent, width=max(20, self._console.width))
         else:
             text = lead + text
         self._console.print(Text(text, style=style))
 
     def phase(self, phase: Phase) -> None:
-        """Lines are for what is done, not for what begins."""
-        self._told_at = None
+        """Print nothing: plain output reports results, not phases."""
+        self._printed_at = None
 
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
         values = {**record.metrics, **record.timing_s}
         shown = [f"{heading} {form.format(values[key])}" for key, heading, form in COLUMNS if key in values]
         width = len(str(total_steps))
-        self._say(f"step {record.step:>{width}}/{total_steps}  ", "  ".join(shown) + _warnings(values))
+        self._print(f"step {record.step:>{width}}/{total_steps}  ", "  ".join(shown) + _warnings(values))
 
     def evaluating(self, progress: EvaluationProgress) -> None:
-        """How many problems there are, then how far it is twice a minute."""
+        """Print the number of problems, then the progress every ``PROGRESS_S`` seconds."""
         now = self._clock()
-        if self._told_at is None:
-            self._say("", f"evaluating {progress.total:,} problems ...", style="dim")
-        elif now - self._told_at >= PROGRESS_S:
-            self._say("", f"evaluated {progress.done:,} of {progress.total:,} problems", style="dim")
+        if self._printed_at is None:
+            self._print("", f"evaluating {progress.total:,} problems ...", style="dim")
+        elif now - self._printed_at >= PROGRESS_S:
+            self._print("", f"evaluated {progress.done:,} of {progress.total:,} problems", style="dim")
         else:
             return
-        self._told_at = now
+        self._printed_at = now
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
         for result in results:
@@ -94,14 +94,14 @@ class ConsoleReporter:
                 f"(95% {low:.1%} to {high:.1%}), format {result.metrics['format']:.1%}, "
                 f"{result.metrics['length_tokens']:.0f} tokens, {result.problems} problems"
             )
-            self._say("", text, style="bold", hanging=2)
+            self._print("", text, style="bold", hanging=2)
 
     def evaluated_model(self, model: str, results: Sequence[SuiteResult]) -> None:
-        """The figures of ``reasonrl eval``."""
+        """Print the results of ``reasonrl eval``."""
         self._console.print(Text(f"model: {model}"))
         for result in results:
             table = Table(title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left")
-            table.add_column("figure")
+            table.add_column("metric")
             table.add_column("value", justify="right")
             table.add_row("accuracy", _with_interval(result.to_json()))
             for key, value in result.metrics.items():
@@ -111,18 +111,18 @@ class ConsoleReporter:
             self._console.print(table)
 
     def generated(self, scored: ScoredGroup) -> None:
-        """The completions of ``reasonrl generate``, each with its verdict."""
+        """Print the completions of ``reasonrl generate``, each with its verdict."""
         prompt = plain_prompt(scored.group.request.problem)
         self._text(as_turns(prompt), style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
             self._text(completion.text)
             verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
             reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
-            end = f"{len(completion.token_ids)} tokens, ended by {completion.finish_reason.value}"
+            end = f"{len(completion.token_ids)} tokens, finish reason {completion.finish_reason.value}"
             self._text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold")
 
     def _text(self, text: str, *, style: str = "") -> None:
-        """What a model or a data set has written: a terminal obeys control characters, and breaks within words."""
+        """Print text from a model or a data set, with control characters escaped."""
         self._console.print(Text(sanitize(text), style=style), soft_wrap=not self._console.is_terminal)
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
@@ -131,19 +131,19 @@ class ConsoleReporter:
         if outcome == "completed" and first and last:
             self._console.print(before_after(first, last))
         steps = summary["steps"]
-        self._say("", f"{outcome} after {steps} step{'s' * (steps != 1)} in {summary['wall_s']:.0f} s")
+        self._print("", f"{outcome} after {steps} step{'s' * (steps != 1)} in {summary['wall_s']:.0f} s")
         if model_path is not None:
-            self._say("", f"model: {model_path}")
+            self._print("", f"model: {model_path}")
             if outcome != "completed":
-                self._say("", f"to go on: reasonrl resume {model_path.parent.parent}")
+                self._print("", f"to continue: reasonrl resume {model_path.parent.parent}")
 
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
-    """Every suite at the first and the last evaluation."""
+    """Build the table of every suite at the first and the last evaluation."""
     table = Table(title=f"before (step {first['step']}) and after (step {last['step']})", title_justify="left")
     table.add_column("suite")
-    for heading in ("figure", "before", "after"):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for heading in ("metric", "before", "after"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, before in first["suites"].items():
         after = last["suites"][name]
         table.add_row(name, "accuracy", _with_interval(before), _with_interval(after))

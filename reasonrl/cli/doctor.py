@@ -11,7 +11,7 @@ from rich.text import Text
 
 from reasonrl.analysis.doctor import Diagnosis, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
-from reasonrl.cli.table import table, wrapped
+from reasonrl.cli.table import table, wrap
 from reasonrl.errors import RecipeError
 from reasonrl.redact import redact_text
 from reasonrl.text import sanitize
@@ -61,7 +61,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     console.print()
     for label, names in (("passed", diagnosis.passed), ("not measured", diagnosis.not_measured)):
         if names:
-            console.print(Text(wrapped(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim"))
+            console.print(Text(wrap(f"{label}: {', '.join(names)}", width=min(console.width, 80)), style="dim"))
 
 
 def _count(findings: Sequence[Finding]) -> str:

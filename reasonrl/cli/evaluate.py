@@ -12,11 +12,11 @@ from reasonrl.trainer.targets import find_target, run_of
 def run_eval(
     target: str, recipe: str | None, as_json: bool, plugin_files: Sequence[str], overrides: Sequence[str] = ()
 ) -> None:
-    """Run the recipe's suites on a model and print the figures."""
+    """Evaluate a model on the recipe's suites and print the results."""
     plugins = load_with(run_of(target), plugin_files)
     found = find_target(target, recipe, plugins, overrides)
     if not found.resolved.suites:
-        raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one or give --recipe")
+        raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")
     from reasonrl.cli.waiting import open_progress
 
     with open_progress(found.resolved, "eval") as progress:

@@ -1,4 +1,4 @@
-"""``reasonrl doctor --self``: is this installation complete, and what can it use? Shows no value of the environment."""
+"""``reasonrl doctor --self``: diagnose the installation. Never prints values of environment variables."""
 
 import json
 import os
@@ -22,13 +22,13 @@ from reasonrl.recipe.schema import Recipe
 
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "pluggy", "omegaconf")
 LITTLE_SPACE_BYTES = 2**30
-"""A checkpoint of a model of 0.1 billion parameters with its optimizer; less than that is soon full."""
+"""Size of a checkpoint of a 0.1B model with its optimizer state; warn if less is free."""
 TRUE = ("1", "on", "yes", "true")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfCheck:
-    """One thing about the installation that is looked at."""
+    """One check of the installation."""
 
     name: str
     looks_at: str
@@ -36,7 +36,7 @@ class SelfCheck:
 
 
 def examine_installation() -> Diagnosis:
-    """Every check of the installation; imports torch."""
+    """Run every check of the installation; imports torch."""
     findings = [finding for check in SELF_CHECKS for finding in check.find()]
     worst = worst_first(findings)
     return Diagnosis(
@@ -60,8 +60,8 @@ def check_python() -> Iterator[Finding]:
         yield Finding(
             severity="error",
             check="python",
-            message=f"Python {running} runs, {wanted} is needed",
-            remedy="make a new environment with a newer Python and install reasonrl there",
+            message=f"Python {running} is running, reasonrl requires {wanted}",
+            remedy="create an environment with a newer Python and install reasonrl there",
         )
     else:
         yield _ok("python", f"Python {running} on {platform.system()} {platform.machine()}")
@@ -82,7 +82,7 @@ def check_install() -> Iterator[Finding]:
         yield Finding(
             severity="error",
             check="install",
-            message="reasonrl is imported but not installed, so it has no plugins",
+            message="reasonrl is importable but not installed, so it has no plugins",
             remedy="run `pip install -e .` in its repository",
         )
         return
@@ -102,7 +102,7 @@ def _json_object(text: str | None) -> Mapping[str, object]:
 
 
 def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Finding]:
-    """Installed versions against the ranges that the package declares; extras are left out."""
+    """Check installed versions against the declared ranges, without extras."""
     declared = metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
     environment = cast(dict[str, str], {**default_environment(), "extra": ""})
     wrong = []
@@ -117,7 +117,7 @@ def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Findin
             severity="error",
             check="packages",
             message="; ".join(wrong),
-            remedy="install reasonrl again in a fresh environment; another package has changed these",
+            remedy="reinstall reasonrl in a fresh environment; another package changed these versions",
         )
     else:
         yield _ok("packages", ", ".join(f"{name} {_version(name)}" for name in SHOWN_PACKAGES))
@@ -132,8 +132,8 @@ def check_plugins(records: Iterable[PluginRecord] | None = None) -> Iterator[Fin
         else Finding(
             severity="error",
             check="plugins",
-            message="no plugin is active, so there is no task, algorithm or backend",
-            remedy="install reasonrl again, and look at REASONRL_PLUGINS; `reasonrl plugins list` shows them all",
+            message="no active plugin, so no task, algorithm or rollout backend",
+            remedy="reinstall reasonrl and check REASONRL_PLUGINS; `reasonrl plugins list` lists all plugins",
         )
     )
     for record in known:
@@ -147,8 +147,8 @@ def _not_active(record: PluginRecord) -> Finding:
     return Finding(
         severity="error" if is_own else severities.get(record.status, "note"),
         check="plugins",
-        message=f"{record.label} is {record.status}: {record.error or 'left out by REASONRL_PLUGINS'}",
-        remedy=f"`reasonrl plugins show {record.name}` says more" if record.status == "broken" else "",
+        message=f"{record.label} is {record.status}: {record.error or 'disabled by REASONRL_PLUGINS'}",
+        remedy=f"see `reasonrl plugins show {record.name}`" if record.status == "broken" else "",
     )
 
 
@@ -157,19 +157,19 @@ def check_torch() -> Iterator[Finding]:
         import torch
 
         product = torch.ones(8, 8, dtype=torch.bfloat16) @ torch.ones(8, 8, dtype=torch.bfloat16)
-    except RAISABLE as err:  # a broken build fails in any way, and this is where its user looks
+    except RAISABLE as err:  # a broken build may raise anything
         yield Finding(
             severity="error",
             check="torch",
             message=f"torch cannot be used: {describe(err)}",
-            remedy="install torch again, in the build for this machine",
+            remedy="reinstall torch, in the build for this machine",
         )
         return
     right = bool((product == 8).all())
     yield _ok(
         "torch",
         f"{torch.get_num_threads()} of {os.cpu_count()} CPU threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"bfloat16 {'works' if right else 'computes nonsense'}",
+        f"bfloat16 {'works' if right else 'gives wrong results'}",
     )
 
 
@@ -180,31 +180,31 @@ def check_device() -> Iterator[Finding]:
         found = torch.accelerator.current_accelerator(check_available=True)
         kind = found.type if found else "cpu"
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if kind == "cuda" else []
-    except RAISABLE as err:  # a driver that does not fit fails in any way
+    except RAISABLE as err:  # a driver mismatch may raise anything
         yield Finding(
             severity="warning",
             check="device",
-            message=f"the GPU cannot be asked: {describe(err)}",
-            remedy="compare the driver's version with the one that torch was built for",
+            message=f"cannot query the GPU: {describe(err)}",
+            remedy="check that the driver version matches the torch build",
         )
         return
     if kind != "cpu":
-        yield _ok("device", f"device=auto takes {kind}: {', '.join(names) or platform.processor() or kind}")
+        yield _ok("device", f"device=auto selects {kind}: {', '.join(names) or platform.processor() or kind}")
     else:
-        built = "" if torch.version.cuda else " (this torch is built for the CPU only)"
-        yield Finding(severity="note", check="device", message=f"no GPU was found, runs use the CPU{built}")
+        built = "" if torch.version.cuda else " (this is a CPU-only build of torch)"
+        yield Finding(severity="note", check="device", message=f"no GPU found; runs use the CPU{built}")
 
 
 def check_output(folder: str | None = None) -> Iterator[Finding]:
-    """Whether runs can be written to the default place below the working folder."""
+    """Check that runs can be written to the default folder."""
     root = Path(folder if folder is not None else _default_output_dir()).absolute()
     found = next(path for path in (root, *root.parents) if path.exists())
     if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
         yield Finding(
             severity="error",
             check="output",
-            message=f"runs cannot be written to {root}: {found} cannot be written",
-            remedy="start somewhere else, or set `output_dir`",
+            message=f"cannot write runs to {root}: {found} is not writable",
+            remedy="use another working directory, or set `output_dir`",
         )
         return
     free = shutil.disk_usage(found).free
@@ -221,17 +221,17 @@ def _default_output_dir() -> str:
 
 
 def check_hub(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Whether models may be fetched. Says that a token is set, never which."""
+    """Check whether models can be downloaded. Reports that a token is set, never its value."""
     token = "a token is set" if environ.get("HF_TOKEN") else "no token is set in HF_TOKEN"
     if environ.get("HF_HUB_OFFLINE", "").lower() in TRUE:
         yield Finding(
             severity="note",
             check="hub",
-            message=f"HF_HUB_OFFLINE is set: only models that are already on this machine are used; {token}",
-            remedy="unset it to fetch models from the hub",
+            message=f"HF_HUB_OFFLINE is set: only local models are available; {token}",
+            remedy="unset it to download models from the hub",
         )
     else:
-        yield _ok("hub", f"models may be fetched from the hub; {token}")
+        yield _ok("hub", f"models can be downloaded from the hub; {token}")
 
 
 def _ok(check: str, message: str) -> Finding:
@@ -239,13 +239,13 @@ def _ok(check: str, message: str) -> Finding:
 
 
 SELF_CHECKS: tuple[SelfCheck, ...] = (
-    SelfCheck(name="python", looks_at="the version of Python", find=check_python),
-    SelfCheck(name="install", looks_at="where reasonrl comes from, editable or not", find=check_install),
-    SelfCheck(name="packages", looks_at="versions of what it needs, against its ranges", find=check_packages),
-    SelfCheck(name="plugins", looks_at="plugins that are active, and why others are not", find=check_plugins),
-    SelfCheck(name="torch", looks_at="threads, instruction set, bfloat16", find=check_torch),
+    SelfCheck(name="python", looks_at="Python version", find=check_python),
+    SelfCheck(name="install", looks_at="install location, editable or not", find=check_install),
+    SelfCheck(name="packages", looks_at="installed versions against the required ranges", find=check_packages),
+    SelfCheck(name="plugins", looks_at="active plugins, and why others are inactive", find=check_plugins),
+    SelfCheck(name="torch", looks_at="threads, instruction set, bfloat16 support", find=check_torch),
     SelfCheck(name="device", looks_at="GPUs", find=check_device),
-    SelfCheck(name="trial", looks_at="a small training step: load, sample, score, update, save", find=check_trial),
-    SelfCheck(name="output", looks_at="whether runs can be written, and the free space", find=check_output),
-    SelfCheck(name="hub", looks_at="whether models may be fetched", find=check_hub),
+    SelfCheck(name="trial", looks_at="one small training step: load, sample, score, update, save", find=check_trial),
+    SelfCheck(name="output", looks_at="write permission and free disk space", find=check_output),
+    SelfCheck(name="hub", looks_at="whether models can be downloaded", find=check_hub),
 )

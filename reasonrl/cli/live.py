@@ -1,4 +1,4 @@
-"""The live view of a run, in a terminal; everywhere else plain lines."""
+"""Choose between the live view and plain lines, and draw the live view."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reasonrl.cli.live_view import LiveView, suite_figures
 from reasonrl.cli.waiting import Waiting
 from reasonrl.observability.transcripts import transcript_records
 
-if TYPE_CHECKING:  # so that a wrong recipe is refused before numpy is loaded
+if TYPE_CHECKING:  # do not load numpy before the recipe is checked
     from pathlib import Path
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
@@ -34,7 +34,7 @@ REFRESH_S = 1.0
 
 @contextmanager
 def open_reporter(plain: bool, environ: Mapping[str, str] = os.environ) -> Iterator[Reporter]:
-    """The live view where it can be shown, plain lines otherwise. However the run ends, the terminal is restored."""
+    """Open the live view if the terminal supports it, else plain lines. Always restores the terminal."""
     console = Console(highlight=False)
     if plain or not can_show(console, environ):
         yield ConsoleReporter()
@@ -47,7 +47,7 @@ def open_reporter(plain: bool, environ: Mapping[str, str] = os.environ) -> Itera
 
 
 def can_show(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
-    """A real terminal of some size, that no automatic build has pretended to be."""
+    """Whether this is a large enough interactive terminal, not CI."""
     if not console.is_terminal or not sys.stdout.isatty() or environ.get("CI"):
         return False
     if environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
@@ -56,9 +56,9 @@ def can_show(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 class LiveReporter:
-    """Draws a ``LiveView`` below whatever else is printed. What it cannot draw it says in plain lines instead.
+    """Draws a ``LiveView`` below other output, and falls back to plain lines if drawing fails.
 
-    The order of locks is this one's, then rich's, so a log record may come at any time.
+    Lock order: ours, then rich's; log records may arrive at any time.
     """
 
     def __init__(
@@ -84,15 +84,15 @@ class LiveReporter:
 
     def starting(self, outline: Outline) -> None:
         self._outline = outline
-        self._guarded(lambda: self._plain.starting(outline))
+        self._try_draw(lambda: self._plain.starting(outline))
 
     def waiting(self, what: str) -> None:
-        if not self._tell(lambda view: view.begin(what, self._clock())):
-            self._guarded(lambda: self._waiting.show(what))
+        if not self._update(lambda view: view.begin(what, self._clock())):
+            self._try_draw(lambda: self._waiting.show(what))
 
     def planned(self, plan: Plan) -> None:
-        self._guarded(self._waiting.stop)
-        self._guarded(lambda: self._plain.planned(plan))
+        self._try_draw(self._waiting.stop)
+        self._try_draw(lambda: self._plain.planned(plan))
         ascii_only = not self._console.encoding.lower().startswith("utf")
         with self._lock:
             self._plan = plan
@@ -100,61 +100,61 @@ class LiveReporter:
             self._view = LiveView(plan.title, pace, ascii_only=ascii_only)
             if plan.past is not None:
                 self._view.recall(plan.past)
-            self._guarded(self._start)
+            self._try_draw(self._start)
         if self._refresh_s > 0:
             threading.Thread(target=self._keep_fresh, name="live-view", daemon=True).start()
 
     def phase(self, phase: Phase) -> None:
-        self._tell(lambda view: view.begin(phase, self._clock()))
+        self._update(lambda view: view.begin(phase, self._clock()))
 
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
         sample = pick_sample(record.step, groups)
-        is_shown = self._tell(lambda view: view.stepped(record.step, record.metrics, sample, self._clock()))
+        is_shown = self._update(lambda view: view.stepped(record.step, record.metrics, sample, self._clock()))
         if not is_shown:
-            self._guarded(lambda: self._plain.stepped(record, total_steps, groups))
+            self._try_draw(lambda: self._plain.stepped(record, total_steps, groups))
 
     def evaluating(self, progress: EvaluationProgress) -> None:
-        """Comes with every token: it is noted, and drawn with the next picture."""
+        """Record progress, which comes with every token; it is drawn at the next refresh."""
         with self._lock:
             view, is_live = self._view, self._live is not None
             if view is not None:
                 view.evaluating(progress)
         if not is_live:
-            self._guarded(lambda: self._plain.evaluating(progress))
+            self._try_draw(lambda: self._plain.evaluating(progress))
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
-        if not self._tell(lambda view: view.evaluated(step, suite_figures(results), self._clock())):
-            self._guarded(lambda: self._plain.evaluated(step, results))
+        if not self._update(lambda view: view.evaluated(step, suite_figures(results), self._clock())):
+            self._try_draw(lambda: self._plain.evaluated(step, results))
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:
-        """The curves stay on the screen, with what plain output says at the end."""
+        """Leave the curves on the screen and print the plain summary."""
         view, was_shown = self._view, self._live is not None
         self.close()
         if view is not None and was_shown:
-            self._guarded(lambda: self._console.print(Group(*view.curves(self._console.width))))
-        self._guarded(lambda: self._plain.finished(outcome, summary, model_path))
+            self._try_draw(lambda: self._console.print(Group(*view.curves(self._console.width))))
+        self._try_draw(lambda: self._plain.finished(outcome, summary, model_path))
 
     def close(self) -> None:
-        """Give the terminal back: cursor, standard streams. Can be called at any time, more than once."""
+        """Restore the terminal (cursor, standard streams). Idempotent."""
         self._ended.set()
-        self._guarded(self._waiting.stop)
+        self._try_draw(self._waiting.stop)
         with self._lock:
             live, self._live = self._live, None
             if live is not None:
-                self._guarded(live.stop)
-                self._guarded(lambda: self._console.show_cursor(True))
+                self._try_draw(live.stop)
+                self._try_draw(lambda: self._console.show_cursor(True))
 
-    def _tell(self, change: Callable[[LiveView], None]) -> bool:
-        """Change the view and draw it; False if there is no live view (any more)."""
+    def _update(self, change: Callable[[LiveView], None]) -> bool:
+        """Change the view and draw it; False if there is no live view."""
         with self._lock:
             if self._view is None or self._live is None:
                 return False
             change(self._view)
-            self._guarded(self._draw)
+            self._try_draw(self._draw)
             return self._live is not None
 
     def _start(self) -> None:
-        # Standard error may be a file; then it stays one.
+        # Do not redirect standard error if it is a file.
         stderr_too = sys.stderr.isatty()
         self._size = self._console.size
         self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=stderr_too)
@@ -171,7 +171,7 @@ class LiveReporter:
         self._live.update(Group(*lines), refresh=True)
 
     def _redraw_all(self) -> None:
-        """After a change of size the terminal has folded old lines anew: start from an empty screen."""
+        """Clear the screen and start over: a resized terminal has re-wrapped the old lines."""
         assert self._live is not None
         assert self._plan is not None
         self._live.stop()
@@ -184,10 +184,10 @@ class LiveReporter:
     def _keep_fresh(self) -> None:
         while not self._ended.wait(self._refresh_s):
             with self._lock:
-                self._guarded(self._draw)
+                self._try_draw(self._draw)
 
-    def _guarded(self, draw: Callable[[], object]) -> None:
-        """A terminal that fails must not end a run: the live view is given up, plain lines follow."""
+    def _try_draw(self, draw: Callable[[], object]) -> None:
+        """Draw; on an error switch to plain lines, because the terminal must not fail the run."""
         try:
             draw()
         except Exception:
@@ -195,7 +195,7 @@ class LiveReporter:
             self._ended.set()
             if live is not None:
                 self._release(live)
-            log.warning("the live view failed; plain lines from here on", exc_info=True)
+            log.warning("the live view failed; switching to plain lines", exc_info=True)
 
     def _release(self, live: Live) -> None:
         try:
@@ -205,7 +205,7 @@ class LiveReporter:
 
 
 def pick_sample(step: int, groups: Sequence[ScoredGroup]) -> Mapping[str, Any] | None:
-    """One completion of the step, another prompt and another place in its group each time."""
+    """Pick one completion of the step, from a different prompt and position each time."""
     if not groups:
         return None
     records = list(transcript_records([groups[step % len(groups)]]))

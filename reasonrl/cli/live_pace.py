@@ -1,4 +1,4 @@
-"""How long a run will still take, from the times measured so far."""
+"""Estimate the remaining time of a run."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ EVALUATIONS_REMEMBERED = 3
 
 
 def evaluations_left(done: int, total: int, every: int) -> int:
-    """Evaluations after step ``done``: each multiple of ``every`` (0 = none), and the last step."""
+    """Count the evaluations after step ``done``: every multiple of ``every`` (0 = none), and the last step."""
     if done >= total:
         return 0
     multiples = total // every - done // every if every > 0 else 0
@@ -19,7 +19,7 @@ def evaluations_left(done: int, total: int, every: int) -> int:
 
 @dataclass
 class Pace:
-    """Told when something begins or ends; all times are seconds of one monotonic clock."""
+    """Estimates the remaining time from the start and end of steps and evaluations, in seconds of a monotonic clock."""
 
     total_steps: int
     evaluation_every: int
@@ -36,20 +36,20 @@ class Pace:
         self._since = self.started
 
     def recall(self, step: int, step_s: Sequence[float], evaluation_s: Sequence[float]) -> None:
-        """A run that is resumed after ``step``: how long its steps and evaluations took before."""
+        """Start from the past of a run resumed after ``step``: durations of its steps and evaluations."""
         self.steps_done = step
         self._step_s.extend(step_s)
         self._evaluation_s.extend(evaluation_s)
 
-    def evaluation_begins(self, now: float) -> None:
+    def begin_evaluation(self, now: float) -> None:
         self._evaluation_started, self._evaluated_share = now, 0.0
 
-    def evaluation_stands(self, share: float) -> None:
-        """The share of the running evaluation's problems that is done."""
+    def update_evaluation(self, share: float) -> None:
+        """Record the share of the current evaluation's problems that is done."""
         self._evaluated_share = share
 
     def evaluated(self, now: float) -> None:
-        """It belongs to no step. What came before that of step 0 was loading, and belongs to no step either."""
+        """End an evaluation. Its time counts toward no step, nor does the loading before the one at step 0."""
         began, self._evaluation_started = self._evaluation_started, None
         if began is None:
             return
@@ -60,14 +60,14 @@ class Pace:
             self._excluded += now - began
 
     def stepped(self, step: int, now: float) -> None:
-        """A step is everything since the one before (saving too), less the evaluation between them."""
-        if step > self.steps_done:  # else it was taken before the run was resumed, and is only evaluated now
+        """End a step: the time since the previous one, saving included, without the evaluation between them."""
+        if step > self.steps_done:  # else this step ran before the resume and is only evaluated now
             self._step_s.append(now - self._since - self._excluded)
         self.steps_done = step
         self._since, self._excluded = now, 0.0
 
     def left_s(self, now: float) -> float | None:
-        """Seconds to the end: steps and evaluations left at the recent pace. None before the first step is done."""
+        """Estimate the seconds to the end at the recent pace. None before the first step is done."""
         running_s = self._running_evaluation_s(now)
         if running_s is None or (not self._step_s and self.steps_done < self.total_steps):
             return None
@@ -81,7 +81,7 @@ class Pace:
         return max(0.0, steps + evaluations - begun)
 
     def _running_evaluation_s(self, now: float) -> float | None:
-        """What is left of the evaluation that is going on, if one is; None if nothing says how long it takes."""
+        """Estimate the rest of the current evaluation; 0 if there is none, None if unknown."""
         if self._evaluation_started is None:
             return 0.0
         taken = now - self._evaluation_started

@@ -1,4 +1,4 @@
-"""Small pieces of terminal text: sparklines, durations, folding."""
+"""Terminal text: sparklines, durations, folding."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,9 @@ NOT_FINITE = "?"
 
 
 def bars(values: Sequence[float], width: int, *, rows: int = 1, ascii_only: bool = False) -> list[str]:
-    """The last ``width`` values, one column each, as high as ``rows`` lines; the top line first.
+    """Draw the last ``width`` values as columns of up to ``rows`` lines, top line first.
 
-    The height covers the range between minimum and maximum; a constant series is drawn at the bottom, what is not
-    finite as ``?``.
+    The height spans minimum to maximum; a constant series is drawn at the bottom, a non-finite value as ``?``.
     """
     levels = ASCII_LEVELS if ascii_only else BLOCKS
     shown = list(values)[-width:] if width > 0 else []
@@ -33,19 +32,19 @@ def bars(values: Sequence[float], width: int, *, rows: int = 1, ascii_only: bool
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """``bars`` in one line."""
+    """Draw ``bars`` in one line."""
     return bars(values, width, ascii_only=ascii_only)[0]
 
 
-def duration(seconds: float) -> str:
-    """``0:07``, ``12:34``, ``1:02:03``."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def last_lines(text: str, width: int, count: int) -> list[str]:
-    """The last ``count`` lines of ``text`` (already sanitized), folded at ``width`` cells; blank lines are dropped."""
+    """Return the last ``count`` non-blank lines of ``text`` (sanitized before), folded at ``width`` cells."""
     if count <= 0:
         return []
     kept = [line.rstrip() for line in text.split("\n") if line.strip()][-count:]
@@ -54,7 +53,7 @@ def last_lines(text: str, width: int, count: int) -> list[str]:
 
 
 def fit(text: str, width: int) -> str:
-    """``text`` on one line of at most ``width`` cells, cut with ``...``."""
+    """Fit ``text`` on one line of at most ``width`` cells, truncated with ``...``."""
     line = " ".join(text.split("\n"))
     if cell_len(line) <= width:
         return line

@@ -1,4 +1,4 @@
-"""The picture of a running training run: its state, and the lines that show it in so many columns and rows."""
+"""The live view of a training run: its state, and the lines that show it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from reasonrl.cli.live_pace import Pace
-from reasonrl.cli.live_text import bars, duration, fit, last_lines
+from reasonrl.cli.live_text import bars, fit, format_duration, last_lines
 from reasonrl.observability.reporter import EvaluationProgress, Past
 from reasonrl.text import sanitize
 
-HISTORY = 1000  # steps that are remembered; a curve shows as many as fit
+HISTORY = 1000  # steps to keep; a curve shows as many as fit
 METRICS = (  # metric, label, format of its figures
     ("train/reward", "reward", "{:.3f}"),
     ("train/accuracy", "accuracy", "{:.1%}"),
@@ -30,19 +30,19 @@ METRICS = (  # metric, label, format of its figures
     ("throughput/train_tokens_per_s", "train t/s", "{:,.0f}"),
 )
 ONLY_SFT = ("optim/learning_rate",)
-LABEL, FIGURE, RANGE = 11, 9, 20  # columns, with the gap beside them
-MIN_RANGED = 80  # columns; with fewer the range is left out
-MAX_ROWS = 4  # lines of a curve
-SAMPLE = 12  # lines that a sample should have before curves grow
+LABEL, FIGURE, RANGE = 11, 9, 20  # columns, including the gap
+MIN_RANGED = 80  # columns; below, the range is hidden
+MAX_ROWS = 4  # lines per curve
+SAMPLE = 12  # lines of the sample before curves grow
 MIN_NAME, MAX_NAME = 10, 20  # columns of a suite
 MAX_SUITES = 4
 MIN_BAR = 6  # cells of a progress bar
-MAX_TEXT = 4000  # characters of a prompt or completion that are looked at
+MAX_TEXT = 4000  # characters of a prompt or completion to process
 
 
 @dataclass
 class LiveView:
-    """What is shown. ``lines`` draws it; nothing here touches a terminal."""
+    """The state of the live view. ``lines`` renders it; nothing here touches a terminal."""
 
     title: str
     pace: Pace
@@ -65,10 +65,10 @@ class LiveView:
     def begin(self, phase: str, now: float) -> None:
         self.phase, self.evaluation = phase, None
         if phase == "evaluating":
-            self.pace.evaluation_begins(now)
+            self.pace.begin_evaluation(now)
 
     def recall(self, past: Past) -> None:
-        """Where a resumed run stands."""
+        """Start from the past of a resumed run."""
         for metrics in past.metrics:
             self._keep(int(metrics["step"]), metrics)
         self.step = past.step
@@ -77,7 +77,7 @@ class LiveView:
         self.pace.recall(past.step, _times(past, "time/step_s"), _times(past, "time/evaluation_s"))
 
     def stepped(self, step: int, metrics: Mapping[str, Any], sample: Mapping[str, Any] | None, now: float) -> None:
-        """``sample`` is a transcript record."""
+        """Record a finished step. ``sample`` is a transcript record."""
         self.step = step
         self.pace.stepped(step, now)
         self._keep(step, metrics)
@@ -96,7 +96,7 @@ class LiveView:
             self.unscored, self.unscored_at = metrics["train/unscored_frac"], step
 
     def evaluated(self, step: int, suites: Mapping[str, Mapping[str, Any]], now: float) -> None:
-        """``suites`` as in ``summary.json`` of an evaluation."""
+        """Record an evaluation; ``suites`` as in its ``summary.json``."""
         self.pace.evaluated(now)
         self.evaluation = None
         if not self.first:
@@ -105,10 +105,10 @@ class LiveView:
 
     def evaluating(self, progress: EvaluationProgress) -> None:
         self.evaluation = progress
-        self.pace.evaluation_stands(progress.done / max(1, progress.total))
+        self.pace.update_evaluation(progress.done / max(1, progress.total))
 
     def lines(self, width: int, height: int, now: float) -> list[Text]:
-        """At most ``height`` lines of at most ``width`` cells; what matters least is cut first."""
+        """Render at most ``height`` lines of at most ``width`` cells, least important parts dropped first."""
         drawn = [self._title(width), self._progress(width, now), *self._warnings(width)]
         sections = [self.curves(width), self._evaluations(width)]
         left = height - len(drawn) - sum(map(len, sections))
@@ -125,7 +125,7 @@ class LiveView:
         return drawn[: max(0, height)]
 
     def curves(self, width: int, *, rows: int = 1, gap: bool = False) -> list[Text]:
-        """A curve a metric: its last steps, where it stands, and in what range the picture lies."""
+        """Render one curve per metric: recent steps, current value and the range shown."""
         cells = max(0, width - LABEL - FIGURE - (RANGE if width >= MIN_RANGED else 0))
         per_step = max(1, cells // max(1, self.pace.total_steps))
         drawn: list[Text] = []
@@ -149,10 +149,10 @@ class LiveView:
         return Text.assemble((title, "bold"), gap, phase, no_wrap=True)
 
     def _progress(self, width: int, now: float) -> Text:
-        """Steps; while the run is evaluated, the problems of the evaluation."""
+        """Render the progress bar: steps or, during an evaluation, problems."""
         left = self.pace.left_s(now)
-        times = f" {duration(now - self.pace.started)} gone, "
-        times += "time left: measuring" if left is None else f"about {duration(left)} left"
+        times = f" {format_duration(now - self.pace.started)} elapsed, "
+        times += "estimating time left" if left is None else f"about {format_duration(left)} left"
         done, total = self.step, max(1, self.pace.total_steps)
         head = f"step {self.step}/{self.pace.total_steps} "
         if self.evaluation is not None:
@@ -166,12 +166,12 @@ class LiveView:
         return Text(fit(head + on * full + off * (cells - full) + times, width), no_wrap=True)
 
     def _warnings(self, width: int) -> list[Text]:
-        said = []
+        lines = []
         if self.skipped:
-            said.append(f"! {self.skipped} updates skipped (not finite), the last in step {self.skipped_at}")
+            lines.append(f"! {self.skipped} updates skipped (non-finite), last in step {self.skipped_at}")
         if self.unscored:
-            said.append(f"! {self.unscored:.1%} of completions unscored in step {self.unscored_at}")
-        return [Text(fit(text, width), style="bold red", no_wrap=True) for text in said]
+            lines.append(f"! {self.unscored:.1%} of completions unscored in step {self.unscored_at}")
+        return [Text(fit(text, width), style="bold red", no_wrap=True) for text in lines]
 
     def _evaluations(self, width: int) -> list[Text]:
         if not self.last:
@@ -201,7 +201,7 @@ class LiveView:
         verdict, style = _verdict(record)
         reasons = ", ".join(f"{name}: {reason}" for name, reason in record["reasons"].items() if reason)
         rest = f"{f' ({reasons})' if reasons else ''}, {record['completion_tokens']} tokens"
-        rest += f", ended by {record['finish_reason']}"
+        rest += f", finish reason {record['finish_reason']}"
         head = f"sample of step {self.sample_at}: "
         rest = fit(self._sanitize(rest), width - len(head) - len(verdict))
         drawn = [Text.assemble(head, (verdict, style), rest, no_wrap=True)]
@@ -209,7 +209,7 @@ class LiveView:
         return drawn + [Text(f"  {line}", no_wrap=True) for line in written or ["(nothing)"]]
 
     def _prompt_end(self, prompt: Any, width: int) -> str:
-        """The end of the prompt on one line; of a chat, its last message that is not empty."""
+        """Return the end of the prompt on one line; for a chat, of its last non-empty message."""
         if not isinstance(prompt, str):
             prompt = next((m["content"] for m in reversed(prompt) if m["content"].strip()), "")
         line = " ".join(self._sanitize(prompt).split())
@@ -220,7 +220,7 @@ class LiveView:
 
 
 def suite_figures(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
-    """``SuiteResult``s as ``evaluated`` wants them."""
+    """Convert ``SuiteResult``s to what ``LiveView.evaluated`` takes."""
     return {result.name: result.to_json() for result in results}
 
 

@@ -1,4 +1,4 @@
-"""``reasonrl plugins``: what is installed, what it offers, what is wrong with it; checking and starting one."""
+"""``reasonrl plugins``: list, show, check and create plugins."""
 
 import json
 from collections.abc import Iterator
@@ -7,23 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from reasonrl.cli.table import for_terminal, table, terminal_width, wrapped
-from reasonrl.cli.usage import Commands
+from reasonrl.cli.table import for_terminal, table, terminal_width, wrap
+from reasonrl.cli.usage import Commands, PluginFiles
 
 if TYPE_CHECKING:
     from reasonrl.contracts.specs import AnySpec
     from reasonrl.plugins import PluginRecord, Plugins
 
-app = Commands(help="What is installed and what it offers; check or start a plugin.")
-
-Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
+app = Commands(help="List, inspect, check and create plugins.")
 
 
 @app.command(name="list")
 def list_plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, plugin: Files = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, plugin: PluginFiles = None
 ) -> None:
-    """Every installed plugin with its status. A broken one is listed with its reason."""
+    """List installed plugins with their status; broken ones with the reason."""
     from reasonrl.plugins import load_plugins
 
     plugins = load_plugins(files=plugin or [])
@@ -35,15 +33,15 @@ def list_plugins(
         typer.echo(line)
     for record in plugins.records:
         if record.error:
-            typer.echo(wrapped(f"{record.name}: {record.error}"))
+            typer.echo(wrap(f"{record.name}: {record.error}"))
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, as in `plugins list`.")],
-    plugin: Files = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin name, as in `plugins list`.")],
+    plugin: PluginFiles = None,
 ) -> None:
-    """One plugin: its hooks and components, the options of each, and what is wrong with it."""
+    """Show a plugin: its hooks, its components and their options, and errors."""
     from reasonrl.plugins import load_plugins, named_records
 
     plugins = load_plugins(files=plugin or [])
@@ -54,18 +52,18 @@ def show(
 
 @app.command()
 def check(
-    target: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Plugin, its file, or its project.")],
+    target: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Plugin name, plugin file or project folder.")],
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Options of a component, such as task.add.count=4."),
+        typer.Argument(metavar="KEY=VALUE", help="Component options, such as task.add.count=4."),
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", metavar="TASK", help="Task whose problems its rewards judge.")
+        str | None, typer.Option("--task", metavar="TASK", help="Task to test the plugin's rewards on.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plugin: Files = None,
+    plugin: PluginFiles = None,
 ) -> None:
-    """Try everything that the contracts ask of a plugin's parts. Exit status 1 if something does not hold."""
+    """Run the conformance checks on a plugin. Exits with status 1 if one fails."""
     from reasonrl.cli.plugins_check import run_check
 
     run_check(target, options or [], task, as_json, plugin or [])
@@ -73,18 +71,20 @@ def check(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as word-count: package reasonrl_word_count.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Such as word-count, for the package reasonrl_word_count.")
+    ],
     kind: Annotated[
         Literal["task", "reward", "algorithm", "rollout_backend", "observer", "model", "recipes"],
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="What it offers: task, reward, algorithm, rollout_backend, observer, model or recipes.",
+            help="What the plugin provides: task, reward, algorithm, rollout_backend, observer, model or recipes.",
         ),
     ] = "task",
-    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where to put the project.")] = ".",
+    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Parent folder of the project.")] = ".",
 ) -> None:
-    """Write a whole plugin project that works as it is: package, recipe, tests."""
+    """Create a working plugin project: package, recipe, tests."""
     from reasonrl.cli.plugins_new import run_new
 
     run_new(name, kind, folder)
@@ -94,10 +94,10 @@ def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
     yield f"{record.label}: {record.status}"
     yield f"  from {record.value}"
     if record.hooks:
-        yield wrapped(f"hooks: {', '.join(record.hooks)}", indent="  ")
+        yield wrap(f"hooks: {', '.join(record.hooks)}", indent="  ")
     for text in (record.error, *record.deprecations):
         if text:
-            yield wrapped(text, indent="  ")
+            yield wrap(text, indent="  ")
     if record.traceback:
         yield for_terminal(record.traceback.rstrip(), "  ")
     for providers in plugins.provided.values():
@@ -109,11 +109,11 @@ def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
 
 def _component(spec: "AnySpec") -> Iterator[str]:
     yield f"{spec.kind} {spec.name}"
-    yield wrapped(spec.summary, indent="  ")
+    yield wrap(spec.summary, indent="  ")
     if rewards := getattr(spec, "default_rewards", ()):
         yield f"  default rewards: {', '.join(rewards)}"
     if papers := getattr(spec, "papers", ()):
-        yield wrapped(f"papers: {', '.join(papers)}", indent="  ")
+        yield wrap(f"papers: {', '.join(papers)}", indent="  ")
     if spec.kind == "reward":
         yield from _reward(spec)
     if path := getattr(spec, "path", None):
@@ -127,7 +127,7 @@ def _reward(spec: Any) -> Iterator[str]:
     low, high = spec.range
     yield f"  range: {low:g} to {high:g}"
     if spec.isolation == "process":
-        yield f"  runs in a process of its own, at most {spec.timeout_s:g} s a completion"
+        yield f"  runs in a separate process, with a timeout of {spec.timeout_s:g} s per completion"
 
 
 def _options(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ Options = dict[tuple[str, str], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """What is checked: a plugin's name among ``plugins``, and the dependencies its project declares, if known."""
+    """The plugin to check: its name among ``plugins``, and the dependencies its project declares, if known."""
 
     name: str
     plugins: "Plugins"
@@ -32,12 +32,12 @@ class _Target:
 
 
 def run_check(target: str, options: Sequence[str], task: str | None, as_json: bool, files: Sequence[str]) -> None:
-    """Print a line for each check.
+    """Check a plugin and print one line per check.
 
     Raises:
-        typer.Exit(1): if one failed.
-        PluginError: if a plugin is missing, broken or in conflict.
-        RecipeError: if the recipe or an argument is wrong.
+        typer.Exit: With status 1 if a check failed.
+        PluginError: If a plugin is missing, broken or in conflict.
+        RecipeError: If an argument is wrong.
     """
     from reasonrl.cli.waiting import open_checks
     from reasonrl.testing.checks import telling
@@ -76,18 +76,18 @@ def _find(target: str, files: Sequence[str]) -> _Target:
     if (path / "pyproject.toml").is_file():
         return _project(path, files)
     if path.is_dir() and ("/" in target or target in (".", "..")):
-        raise RecipeError(f"{target}: has no pyproject.toml; give a plugin's name, its file, or its project's folder")
+        raise RecipeError(f"{target} has no pyproject.toml; expected a plugin name, plugin file or project folder")
     return _Target(name=target, plugins=load_plugins(files=files))
 
 
 def _project(folder: Path, files: Sequence[str]) -> _Target:
-    """The plugin of a project, installed or not."""
+    """Find the plugin of a project, installed or not."""
     from reasonrl.plugins import load_plugins
 
     project = _read(folder / "pyproject.toml")
     points = project.get("entry-points", {}).get("reasonrl", {})
     if not isinstance(points, dict) or len(points) != 1:
-        raise RecipeError(f"{folder}: pyproject.toml must have one entry point of reasonrl, has {len(points)}")
+        raise RecipeError(f"{folder}: pyproject.toml must have one entry point in group reasonrl, got {len(points)}")
     requires = tuple(project.get("dependencies", ()))
     installed = load_plugins(files=files)
     name = str(project.get("name", ""))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from reasonrl.cli.table import wrapped
+from reasonrl.cli.table import wrap
 
 
 def run_new(name: str, kind: str, folder: str) -> None:
@@ -21,6 +21,6 @@ def run_new(name: str, kind: str, folder: str) -> None:
     typer.echo(f"wrote {project.folder}")
     for file in project.files:
         typer.echo(f"  {file}")
-    typer.echo(wrapped("Next, in that folder:"))
+    typer.echo(wrap("Next, in that folder:"))
     for command in project.commands:
         typer.echo(f"  {command}")

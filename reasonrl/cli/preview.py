@@ -1,4 +1,4 @@
-"""``reasonrl tasks preview``: the problems of a task, or of a recipe, as a model is asked them."""
+"""``reasonrl tasks preview``: the problems of a task or a recipe, as the model sees them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
-from reasonrl.cli.table import for_terminal, wrapped
+from reasonrl.cli.table import for_terminal, wrap
 
 if TYPE_CHECKING:
     from reasonrl.contracts.data import Problem, Split
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What is previewed. ``resolved`` and ``renderer``, those of a recipe, are None for a task alone."""
+    """What to preview. ``resolved`` and ``renderer`` are None without a recipe."""
 
     task: "Component"
     rewards: Mapping[str, Any]
@@ -39,7 +39,7 @@ def run_preview(
     as_json: bool,
     plugin_files: Sequence[str],
 ) -> None:
-    """Print the first problems. Torch is needed for a recipe's tokenizer alone."""
+    """Print the first problems. Loads torch only for a recipe's tokenizer."""
     from reasonrl.plugins import load_plugins
 
     plugins = load_plugins(files=plugin_files)
@@ -56,7 +56,7 @@ def run_preview(
     for entry in entries:
         _print_entry(entry, asked.resolved)
     for line in data:
-        _say(line)
+        _print_text(line)
 
 
 def _task_alone(plugins: "Plugins", name: str | None, options: Sequence[str], seed: int) -> _Asked:
@@ -65,7 +65,7 @@ def _task_alone(plugins: "Plugins", name: str | None, options: Sequence[str], se
     from reasonrl.recipe.source import command_line_source
 
     if name is None:
-        raise RecipeError("TASK is missing: give one of `reasonrl tasks list`, or --recipe RECIPE")
+        raise RecipeError("missing TASK; expected a name from `reasonrl tasks list`, or --recipe RECIPE")
     component, rewards = resolve_task(command_line_source("task", name, options), plugins)
     return _Asked(task=component, rewards=rewards, seed=seed)
 
@@ -75,10 +75,10 @@ def _of_recipe(plugins: "Plugins", recipe: str, overrides: Sequence[str], seed: 
     from reasonrl.recipe.load import check_recipe
 
     if stray := next((word for word in overrides if "=" not in word), None):
-        raise RecipeError(f"--recipe names the task; expected overrides such as task.template=chat, got {stray!r}")
+        raise RecipeError(f"--recipe sets the task; expected overrides such as task.template=chat, got {stray!r}")
     resolved = check_recipe(recipe, overrides, plugins)
     if resolved.task is None:
-        raise RecipeError(f"{resolved.path}: asks no task; it imitates the file in data.path")
+        raise RecipeError(f"{resolved.path} has no task to preview; it trains on the file in data.path")
     return _Asked(
         task=resolved.task,
         rewards=resolved.rewards,
@@ -105,7 +105,7 @@ def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
 
 
 def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The problems, and what became of the rows that the task read."""
+    """Build the entries, and the summary lines of the data that the task read."""
     from reasonrl.contracts.protocols import RewardContext, TaskContext
     from reasonrl.data.summary import fetch_summaries
     from reasonrl.rewards.runner import RewardRunner
@@ -178,37 +178,37 @@ def _reward(runner: "RewardRunner", problem: "Problem", text: str, prompt_text: 
 
 
 def _print_head(resolved: "AnyResolved", task: "Component") -> None:
-    """What the recipe asks: the task with the options that it writes, and the model whose tokenizer renders it."""
+    """Print the recipe, its task with the options it sets, and the model whose tokenizer renders the prompts."""
     written = yaml.safe_load(resolved.source_yaml).get("task", {})
     options = ", ".join(f"{key}={value}" for key, value in written.items() if key != "name")
     model = resolved.recipe.model.name or resolved.model_path
-    asked = f"{task.name}: {options or 'its defaults'}"
+    asked = f"{task.name}: {options or 'default options'}"
     for label, text in (("recipe", str(resolved.path)), ("task", asked), ("model", model)):
-        typer.echo(wrapped(text, lead=f"{label:<8}", indent=" " * 8))
+        typer.echo(wrap(text, lead=f"{label:<8}", indent=" " * 8))
     typer.echo("")
 
 
 def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> None:
     from reasonrl.observability.transcripts import as_turns
 
-    _say(f"{entry['id']}  {json.dumps(entry['info'])}")
-    _say(entry.get("prompt_text") or as_turns(entry["prompt"]), "  | ")
+    _print_text(f"{entry['id']}  {json.dumps(entry['info'])}")
+    _print_text(entry.get("prompt_text") or as_turns(entry["prompt"]), "  | ")
     if entry["reference"] is None:
         typer.echo("  no reference")
     else:
-        _say(entry["reference"], "  > ")
+        _print_text(entry["reference"], "  > ")
         typer.echo(f"  reward of the reference: {entry['reference_reward']}")
     if resolved is not None:
         sampling = resolved.recipe.sampling
-        text = f"tokens: {entry['prompt_tokens']} of at most {sampling.max_prompt_tokens} in the prompt"
+        text = f"tokens: prompt {entry['prompt_tokens']} of {sampling.max_prompt_tokens}"
         if entry["reference_tokens"] is not None:
-            text += f", {entry['reference_tokens']} of at most {sampling.max_completion_tokens} in the reference"
-        typer.echo(wrapped(text, lead="  ", indent="    "))
+            text += f", reference {entry['reference_tokens']} of {sampling.max_completion_tokens}"
+        typer.echo(wrap(text, lead="  ", indent="    "))
     typer.echo("")
 
 
-def _say(text: str, margin: str = "") -> None:
-    """A task's data set may hold anything; the terminal must not obey it."""
+def _print_text(text: str, margin: str = "") -> None:
+    """Print text from a data set, with control characters escaped."""
     from reasonrl.text import sanitize
 
     typer.echo(for_terminal(sanitize(text), margin))

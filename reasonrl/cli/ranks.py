@@ -1,7 +1,7 @@
-"""Makes ``accelerate launch --num_processes N`` mean N processes on a CPU too.
+"""Make ``accelerate launch --num_processes N`` start N processes on a CPU too.
 
-Without a GPU accelerate starts a single process (it leaves the others to MPI) and says nothing. It gives itself
-away by setting the rendezvous address but no rank; then this process is replaced by torch's launcher.
+Without a GPU accelerate silently starts a single process and leaves the others to MPI. It then sets the rendezvous
+address but no rank; in that case this process replaces itself with torch's launcher.
 """
 
 import os
@@ -12,34 +12,33 @@ from reasonrl.errors import RecipeError
 
 
 def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
-    """Replace this process by N ranks if accelerate was asked for N > 1 and started one; else return.
+    """Replace this process with N ranks if accelerate was asked for N > 1 and started one; else return.
 
     Raises:
-        RecipeError: if the number cannot be found out.
+        RecipeError: If N cannot be determined.
     """
-    if not was_left_alone(environ):
+    if not lacks_other_ranks(environ):
         return
     import psutil
 
     parent = psutil.Process().parent()
-    count = asked_for(parent.cmdline() if parent else [])
+    count = parse_num_processes(parent.cmdline() if parent else [])
     if count is None:
         raise RecipeError(
-            "accelerate launch was asked for several processes but starts only one on a CPU; "
-            "use `torchrun --nproc-per-node N -m reasonrl ...`"
+            "accelerate launch starts only one process on a CPU; use `torchrun --nproc-per-node N -m reasonrl ...`"
         )
     os.execve(sys.executable, torchrun_command(count, sys.argv[1:]), ranks_environment(environ))
 
 
-def was_left_alone(environ: Mapping[str, str]) -> bool:
-    """Several processes were asked of accelerate, and this is the only one."""
-    launched = "ACCELERATE_MIXED_PRECISION" in environ and "MASTER_ADDR" in environ
-    ranked = any(key in environ for key in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
-    return launched and not ranked
+def lacks_other_ranks(environ: Mapping[str, str]) -> bool:
+    """Whether accelerate was asked for several processes and started only this one."""
+    is_launched = "ACCELERATE_MIXED_PRECISION" in environ and "MASTER_ADDR" in environ
+    has_rank = any(key in environ for key in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    return is_launched and not has_rank
 
 
-def asked_for(command: Sequence[str]) -> int | None:
-    """``--num_processes N`` of an ``accelerate launch`` command line."""
+def parse_num_processes(command: Sequence[str]) -> int | None:
+    """Parse ``--num_processes N`` from an ``accelerate launch`` command line."""
     for position, word in enumerate(command):
         name, equals, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
@@ -54,6 +53,6 @@ def torchrun_command(count: int, arguments: Sequence[str]) -> list[str]:
 
 
 def ranks_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Threads are shared out, the rendezvous is torch's own."""
+    """Return the environment of the ranks: one thread each by default, and torch's own rendezvous."""
     kept = {key: value for key, value in environ.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
     return {**kept, "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1")}

@@ -1,4 +1,4 @@
-"""``reasonrl recipes``: the packaged recipes, and a check that needs neither torch nor a GPU."""
+"""``reasonrl recipes``: list, show, copy and check recipes. Needs neither torch nor a GPU."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reasonrl.cli.table import table, wrapped
-from reasonrl.cli.usage import Commands
+from reasonrl.cli.table import table, wrap
+from reasonrl.cli.usage import Commands, PluginFiles
 
 if TYPE_CHECKING:
     from reasonrl.recipe.resolved import AnyResolved
 
-app = Commands(help="Packaged recipes; check a recipe without running it.")
+app = Commands(help="List, show, copy and check recipes.")
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a packaged recipe, or a file.")]
-Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged recipe.")]
 
 
 @app.command(name="list")
-def list_recipes(plugin: Files = None) -> None:
-    """The packaged recipes. `reasonrl train NAME` runs one."""
+def list_recipes(plugin: PluginFiles = None) -> None:
+    """List the packaged recipes. Run one with `reasonrl train NAME`."""
     from reasonrl.plugins import load_plugins
 
     plugins = load_plugins(files=plugin or [])
@@ -29,8 +28,8 @@ def list_recipes(plugin: Files = None) -> None:
 
 
 @app.command()
-def show(name: Name, plugin: Files = None) -> None:
-    """Print a recipe as it is written, with what it extends merged in."""
+def show(name: Name, plugin: PluginFiles = None) -> None:
+    """Print a recipe with the recipes it extends merged in."""
     typer.echo(_text(name, plugin), nl=False)
 
 
@@ -38,11 +37,11 @@ def show(name: Name, plugin: Files = None) -> None:
 def copy(
     name: Name,
     destination: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="File to write, instead of NAME.yaml.")
+        Path | None, typer.Argument(metavar="FILE", help="File to write (default NAME.yaml).")
     ] = None,
-    plugin: Files = None,
+    plugin: PluginFiles = None,
 ) -> None:
-    """Copy a recipe, to change it. What it extends is merged in, comments are kept, and the copy stands alone."""
+    """Copy a recipe to edit it. The copy is self-contained: extended recipes are merged in, comments kept."""
     from reasonrl.errors import RecipeError
 
     text = _text(name, plugin)
@@ -51,9 +50,9 @@ def copy(
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as err:
-        raise RecipeError(f"{target}: exists already; give another name") from err
+        raise RecipeError(f"{target} already exists; choose another name") from err
     except OSError as err:
-        raise RecipeError(f"{target}: cannot be written: {err.strerror}") from err
+        raise RecipeError(f"cannot write {target}: {err.strerror}") from err
     typer.echo(f"wrote {target}")
 
 
@@ -62,11 +61,11 @@ def check(
     recipe: Name,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe, such as trainer.steps=10."),
+        typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10."),
     ] = None,
-    plugin: Files = None,
+    plugin: PluginFiles = None,
 ) -> None:
-    """Check a recipe: every key, type, range, name and combination, and its data files. Loads no model."""
+    """Validate a recipe and its data files without loading a model."""
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
@@ -81,12 +80,12 @@ def check(
     data = list(data_lines(resolved, plugins))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
-        typer.echo(wrapped(line, lead="  ", indent="    "))
+        typer.echo(wrap(line, lead="  ", indent="    "))
     for line in data:
-        typer.echo(wrapped(sanitize(line), lead="  ", indent="    "))
+        typer.echo(wrap(sanitize(line), lead="  ", indent="    "))
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
     for note in (*notes(resolved), *reasons):
-        typer.echo(wrapped(f"note: {note}", indent="  "))
+        typer.echo(wrap(f"note: {note}", indent="  "))
 
 
 def _text(name: str, files: list[str] | None) -> str:

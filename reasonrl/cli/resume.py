@@ -10,7 +10,7 @@ from reasonrl.trainer.result import ALREADY_DONE
 
 
 def run_resume(target: str, overrides: Sequence[str], strict: bool, plugin_files: Sequence[str], plain: bool) -> None:
-    """Go on with a run and show it."""
+    """Resume a run and show its progress."""
     start_missing_ranks()
     from reasonrl.cli.live import open_reporter
 

@@ -1,20 +1,18 @@
-"""``reasonrl tasks``: look at a task's problems before training on them."""
+"""``reasonrl tasks``: list tasks and preview their problems."""
 
 from typing import Annotated, Literal
 
 import typer
 
 from reasonrl.cli.table import table
-from reasonrl.cli.usage import Commands
+from reasonrl.cli.usage import Commands, PluginFiles
 
-app = Commands(help="Look at the problems of a task.")
-
-Files = Annotated[list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load this one too.")]
+app = Commands(help="List tasks and preview their problems.")
 
 
 @app.command(name="list")
-def list_tasks(plugin: Files = None) -> None:
-    """The tasks that are installed."""
+def list_tasks(plugin: PluginFiles = None) -> None:
+    """List the installed tasks."""
     from reasonrl.plugins import load_plugins
 
     specs = load_plugins(files=plugin or []).specs("task")
@@ -25,13 +23,13 @@ def list_tasks(plugin: Files = None) -> None:
 @app.command()
 def preview(
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="Task, as in `tasks list`; not with --recipe.")
+        str | None, typer.Argument(metavar="TASK", help="Task name, as in `tasks list`; not with --recipe.")
     ] = None,
     options: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Options of the task, such as template=chat; with --recipe overrides, such as task.template=chat.",
+            help="Task options, such as template=chat; with --recipe, overrides such as task.template=chat.",
         ),
     ] = None,
     recipe: Annotated[
@@ -39,22 +37,22 @@ def preview(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="Show what this recipe asks, as its model's tokenizer renders it.",
+            help="Show the prompts of this recipe, rendered with its model's tokenizer.",
         ),
     ] = None,
     split: Annotated[
-        Literal["train", "eval"], typer.Option("--split", metavar="SPLIT", help="train or eval.")
+        Literal["train", "eval"], typer.Option("--split", metavar="SPLIT", help="Split: train or eval.")
     ] = "train",
-    num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="How many problems.")] = 3,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="Number of problems.")] = 3,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of the problems; 0, or the recipe's.")
+        int | None, typer.Option("--seed", metavar="N", help="Seed of the problems (default: the recipe's, else 0).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plugin: Files = None,
+    plugin: PluginFiles = None,
 ) -> None:
-    """Show problems, a reference solution of each, and what the rewards pay for it.
+    """Show problems with reference solutions and their rewards.
 
-    With --recipe the prompts are those of the recipe: its task's options, its model's chat template, tokens counted.
+    With --recipe, prompts use the recipe's task options and its model's chat template, with token counts.
     """
     from reasonrl.cli.preview import run_preview
 

@@ -9,7 +9,7 @@ from reasonrl.trainer import run
 def run_train(
     recipe: str, overrides: Sequence[str], run_dir: str | None, plugin_files: Sequence[str], plain: bool
 ) -> None:
-    """Train by reinforcement learning and show it."""
+    """Train with reinforcement learning and show the progress."""
     start_missing_ranks()
     from reasonrl.cli.live import open_reporter
 
@@ -25,7 +25,7 @@ def run_sft(
     plugin_files: Sequence[str],
     plain: bool,
 ) -> None:
-    """Train by imitation and show it."""
+    """Run SFT and show the progress."""
     start_missing_ranks()
     from reasonrl.cli.live import open_reporter
 

@@ -1,4 +1,4 @@
-"""One small training step on the shipped model, for ``reasonrl doctor --self``: versions are judged by what they do."""
+"""One small training step on the bundled model, for ``reasonrl doctor --self``."""
 
 import tempfile
 import time
@@ -26,7 +26,7 @@ CONSTRAINTS = Path(reasonrl.__file__).parent / "constraints.txt"
 
 
 class _Stage(SilentReporter):
-    """Remembers what a run was doing last."""
+    """Remembers the current phase of a run."""
 
     now = "loading the model"
 
@@ -35,7 +35,7 @@ class _Stage(SilentReporter):
 
 
 def check_trial() -> Iterator[Finding]:
-    """Load, sample, score, update and save, as ``reasonrl train`` does, in a temporary folder."""
+    """Load, sample, score, update and save in a temporary folder, as ``reasonrl train`` does."""
     from reasonrl.trainer.run import train
 
     stage, start = _Stage(), time.monotonic()
@@ -43,36 +43,36 @@ def check_trial() -> Iterator[Finding]:
         with tempfile.TemporaryDirectory(prefix="reasonrl-doctor-") as folder:
             train(RECIPE, SMALL, run_dir=Path(folder) / "run", reporter=stage)
     except RAISABLE as err:
-        # What stands for an unexpected error speaks of a run folder that is gone.
+        # The wrapper of an unexpected error names a run folder that no longer exists.
         cause = err.__cause__ if isinstance(err, UnexpectedError) else None
         yield _failure(stage.now, cause or err)
         return
     seconds = time.monotonic() - start
-    yield Finding(severity="ok", check="trial", message=f"{RECIPE} took a small step in {seconds:.0f} s")
+    yield Finding(severity="ok", check="trial", message=f"one small training step of {RECIPE} took {seconds:.0f} s")
 
 
 def _failure(stage: str, err: BaseException) -> Finding:
     untested = untested_versions()
-    blame = f"; not the versions that were tested: {', '.join(untested)}" if untested else ""
+    blame = f"; untested versions: {', '.join(untested)}" if untested else ""
     is_plugin = isinstance(err, PluginError)
     return Finding(
         severity="error",
         check="trial",
-        message=f"a small step of {RECIPE} failed while {stage}: {describe(err)}{blame}",
-        remedy="look at the plugins above"
+        message=f"a small training step of {RECIPE} failed while {stage}: {describe(err)}{blame}",
+        remedy="see the plugin findings above"
         if is_plugin
-        else f"`pip install -c {CONSTRAINTS} ...` installs the versions that were tested",
+        else f"`pip install -c {CONSTRAINTS} ...` installs the tested versions",
     )
 
 
 def untested_versions() -> list[str]:
-    """``name installed (tested)`` of every direct dependency that is not at its tested version."""
+    """List ``name installed (tested)`` for every direct dependency that is not at its tested version."""
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     tested = dict(line.split("==") for line in lines if "==" in line)
     try:
         requirements = map(Requirement, metadata.requires("reasonrl") or ())
     except metadata.PackageNotFoundError:
-        return []  # which a check of its own says
+        return []  # reported by another check
     names = {canonicalize_name(r.name) for r in requirements if r.marker is None}
     installed = {name: metadata.version(name).partition("+")[0] for name in sorted(names & tested.keys())}
     return [f"{name} {is_} ({tested[name]})" for name, is_ in installed.items() if is_ != tested[name]]

@@ -1,17 +1,22 @@
-"""What every command takes, read from the command line itself: the help, and the reference in ``docs/``."""
+"""Help texts and the CLI reference in ``docs/``, generated from the command definitions."""
 
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from reasonrl.cli.table import entries, terminal_width, wrapped
+from reasonrl.cli.table import entries, terminal_width, wrap
 
 MAX_WIDTH = 100
 HELP_NAMES = ("-h", "--help")
+
+PluginFiles = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE", help="Also load this plugin, from a file or module."),
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """One command. ``line`` is how it is called."""
+    """The usage of one command. ``line`` is its synopsis."""
 
     line: str
     text: str
@@ -36,7 +41,7 @@ class Usage:
 
 
 def usage_of(command: Any, path: str) -> Usage:
-    """``command`` as it is called by ``path``, such as ``reasonrl plugins new``."""
+    """Describe ``command``, called as ``path``, such as ``reasonrl plugins new``."""
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     arguments = [p for p in shown if p.param_type_name == "argument"]
     options = [p for p in shown if p.param_type_name == "option" and not set(p.opts) & set(HELP_NAMES)]
@@ -53,7 +58,7 @@ def usage_of(command: Any, path: str) -> Usage:
 
 
 def name_of(parameter: Any) -> str:
-    """``RECIPE``, ``--run-dir``: how a parameter is called in the help and in errors."""
+    """Return the name of a parameter in help and errors: ``RECIPE``, ``--run-dir``."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
     return max(parameter.opts, key=len)
@@ -74,16 +79,16 @@ def _default(value: Any) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """Up to the first full stop that ends a sentence."""
+    """Return the first sentence."""
     flat = " ".join(inspect.cleandoc(text).split())
     head, stop, _ = flat.partition(". ")
     return head + "." if stop else flat
 
 
 def _lines(usage: Usage, width: int) -> Iterator[str]:
-    yield wrapped(usage.line, lead="Usage: ", indent=" " * 7, width=width)
+    yield wrap(usage.line, lead="Usage: ", indent=" " * 7, width=width)
     yield ""
-    yield wrapped(usage.text, indent="  ", width=width)
+    yield wrap(usage.text, indent="  ", width=width)
     options = (*usage.options, Entry(name=", ".join(HELP_NAMES), help="Show this help."))
     for heading, listed in (
         ("Arguments", usage.arguments),
@@ -97,7 +102,7 @@ def _lines(usage: Usage, width: int) -> Iterator[str]:
             yield from entries(rows, width=width)
     if usage.epilog:
         yield ""
-        yield wrapped(usage.epilog, indent="  ", width=width)
+        yield wrap(usage.epilog, indent="  ", width=width)
 
 
 def _help(entry: Entry) -> str:
@@ -110,21 +115,21 @@ def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
 
 
 class Command(TyperCommand):
-    """A command whose help is ours: plain, and the same as in ``docs/reference/cli.md``."""
+    """A command with plain help, the same as in ``docs/reference/cli.md``."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _write_help(self, ctx, formatter)
 
 
 class Group(TyperGroup):
-    """A group of commands, with the same help."""
+    """A command group with the same help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _write_help(self, ctx, formatter)
 
 
 class Commands(typer.Typer):
-    """A group that shows its help when it is called alone."""
+    """A command group that shows its help when called without a command."""
 
     def __init__(self, **options: Any) -> None:
         group = options.pop("cls", Group)

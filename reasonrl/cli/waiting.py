@@ -1,4 +1,4 @@
-"""What is being waited for: a line that changes in a terminal, a line each elsewhere."""
+"""Progress of slow operations: a spinner in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """A spinner with a text, in a terminal; it leaves nothing behind."""
+    """A transient spinner with a text."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -33,7 +33,7 @@ class Waiting:
             return
         is_unicode = self._console.encoding.lower().startswith("utf")
         self._spinner = Spinner("dots" if is_unicode else "line", text)
-        # Results may go to a file while this line is in the terminal.
+        # Results may be redirected to a file while the spinner is in the terminal.
         self._live = Live(
             self._spinner, console=self._console, transient=True, refresh_per_second=8, redirect_stdout=False
         )
@@ -46,7 +46,7 @@ class Waiting:
 
 
 class Progress(SilentReporter):
-    """How far ``eval`` or ``generate`` is, on standard error: standard output is for the results."""
+    """Progress of ``eval`` or ``generate`` on standard error; standard output is for results."""
 
     def __init__(self, console: Console) -> None:
         self._plain = ConsoleReporter(console)
@@ -72,7 +72,7 @@ class Progress(SilentReporter):
 
 @contextmanager
 def open_waiting(what: str) -> Iterator[None]:
-    """Say on standard error what is being waited for."""
+    """Show on standard error what is in progress."""
     progress = Progress(Console(stderr=True, highlight=False, soft_wrap=True))
     progress.waiting(what)
     try:
@@ -83,15 +83,15 @@ def open_waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def open_checks() -> Iterator[Callable[[str, str], None]]:
-    """Say which check runs, on standard error: in a terminal each one, elsewhere a line a component."""
+    """Show on standard error which check runs: every check in a terminal, else one line per component."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    progress, told = Progress(console), set[str]()
+    progress, shown = Progress(console), set[str]()
 
     def tell(subject: str, check: str) -> None:
         if console.is_terminal:
             progress.waiting(f"checking {subject}: {check}")
-        elif subject not in told:
-            told.add(subject)
+        elif subject not in shown:
+            shown.add(subject)
             progress.waiting(f"checking {subject}")
 
     try:
@@ -102,7 +102,7 @@ def open_checks() -> Iterator[Callable[[str, str], None]]:
 
 @contextmanager
 def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
-    """Say what is asked, then how far it is. Only the first process says anything."""
+    """Show the request, then the progress. Only the first process prints."""
     from reasonrl.trainer.outline import question_of
     from reasonrl.trainer.run import is_first_process
 

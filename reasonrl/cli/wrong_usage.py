@@ -1,4 +1,4 @@
-"""A command line that cannot be read, in one line of plain words."""
+"""Explain a command line that cannot be parsed, in one line."""
 
 import inspect
 import json
@@ -15,17 +15,17 @@ MAX_KEYS = 3
 
 
 def is_wrong_usage(error: BaseException) -> bool:
-    """Raised by the parser of the command line: typer may use click, or a copy of its own."""
+    """Whether the command-line parser raised it; typer may use click or a vendored copy."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
 def asks_for_help(error: BaseException) -> bool:
-    """A group of commands was called without one."""
+    """Whether a command group was called without a command."""
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def explain(error: Any, words: Sequence[str]) -> str:
-    """What is wrong with the command line ``words``, and where to look."""
+    """Say what is wrong with the command line ``words`` and point to the help."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else "reasonrl"
     return one_line(f"{_what(error, ctx, words)}; see `{path} --help`")
@@ -36,11 +36,11 @@ def _what(error: Any, ctx: Any, words: Sequence[str]) -> str:
     if ctx is not None and kind == "NoSuchOption":
         return _no_such_option(error.option_name, ctx.command, words)
     if parameter is not None and kind == "MissingParameter":
-        return f"{name_of(parameter)} is missing"
+        return f"missing {name_of(parameter)}"
     if parameter is not None and (expected := _expected(ctx, parameter)):
         return f"{name_of(parameter)} must be {expected}{_got(parameter, words)}"
     if kind == "BadOptionUsage":
-        return f"{error.option_name} has no value"
+        return f"{error.option_name} needs a value"
     if ctx is not None and getattr(ctx.command, "commands", None) and kind in ("UsageError", "NoSuchCommand"):
         return _no_such_command(ctx, words)
     text = str(error.format_message()).replace("Value error, ", "").removesuffix(".")
@@ -56,18 +56,18 @@ def _no_such_option(name: str, command: Any, words: Sequence[str]) -> str:
         keys = [dotted for dotted in _recipe_keys() if dotted == key or dotted.endswith(f".{key}")]
         written = [f"{dotted}={value}" for dotted in keys[:MAX_KEYS]]
         if written:
-            return f"{text}; overrides are written {' or '.join(written)}"
+            return f"{text}; write overrides as {' or '.join(written)}"
     options = [opt for parameter in command.params for opt in parameter.opts if opt.startswith("--")]
     close = nearest(name, options)
     if close:
         return f"{text}; did you mean {close}?"
     if any(parameter.name == "overrides" for parameter in command.params):
-        return f"{text}; overrides are written section.key=value"
+        return f"{text}; write overrides as section.key=value"
     return text
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:
-    """What stands behind an option, after a space or an equals sign."""
+    """Return the value given to an option, after a space or an equals sign."""
     for position, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option == name:
@@ -83,7 +83,7 @@ def _recipe_keys() -> list[str]:
 
 
 def _leaves(cls: type, at: str = "") -> Iterator[str]:
-    """Every key of a recipe that stands at one place."""
+    """Yield every dotted key of a recipe section, without keys inside mappings."""
     hints = get_type_hints(cls)
     for field in fields(cls):
         dotted = f"{at}.{field.name}" if at else field.name
@@ -96,7 +96,7 @@ def _leaves(cls: type, at: str = "") -> Iterator[str]:
 
 
 def _expected(ctx: Any, parameter: Any) -> str:
-    """What a parameter takes, as its declaration says; empty for text, which may be anything."""
+    """Describe what a parameter accepts; empty for free text."""
     function = inspect.unwrap(ctx.command.callback)
     declared = get_type_hints(function, include_extras=True).get(parameter.name)
     hint, info = declared.__origin__, declared.__metadata__[0]  # type: ignore[union-attr]
@@ -104,7 +104,7 @@ def _expected(ctx: Any, parameter: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     low = getattr(info, "min", None)
-    for kind, name in ((int, "a whole number"), (float, "a number")):
+    for kind, name in ((int, "an integer"), (float, "a number")):
         if kind in kinds:
             return name if low is None else f"{name} >= {low:g}"
     return ""
@@ -120,6 +120,6 @@ def _no_such_command(ctx: Any, words: Sequence[str]) -> str:
     depth = len(ctx.command_path.split()) - 1
     given = [word for word in words if not word.startswith("-")][depth : depth + 1]
     if not given:
-        return "a command is missing"
+        return "missing command"
     close = nearest(given[0], known)
     return f"no command {given[0]!r}" + (f"; did you mean {close!r}?" if close else "")

@@ -147,13 +147,13 @@ def test_generate_shows_the_first_held_out_problem(run: Path) -> None:
     assert first.exit_code == 0, first.output
     assert first.stdout == second.stdout
     assert first.stdout.startswith("0+1=\n")
-    assert first.output.count("tokens, ended by") == 3
+    assert first.output.count("tokens, finish reason") == 3
 
 
 def test_greedy_completions_are_alike(run: Path) -> None:
     done = cli("generate", run, "-n", 2, "--temperature", 0)
     assert done.exit_code == 0, done.output
-    verdicts = [line for line in done.output.splitlines() if "tokens, ended by" in line]
+    verdicts = [line for line in done.output.splitlines() if "tokens, finish reason" in line]
     assert len(verdicts) == 2
     assert verdicts[0] == verdicts[1]
 

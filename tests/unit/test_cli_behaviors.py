@@ -63,7 +63,7 @@ def test_many_evaluations_fit_80_columns_with_the_first_and_the_last(tmp_path: P
         write(tmp_path, step, held_out=suite(0.1, **long), greedy=suite(0.2, attempts=1))
     text = run(tmp_path)
     assert max(map(len, text.splitlines())) <= 80
-    assert "held_out: 256 problems x 1; 5 further evaluations with --json" in text
+    assert "held_out: 256 problems x 1; 5 more evaluations with --json" in text
     assert text.splitlines()[1].split() == ["step", "0", "60", "120", "180", "240", "300"]
     assert "keyword_understand_r1_zero_hits " in text
     assert "\n\ngreedy: 256 problems x 1" in text

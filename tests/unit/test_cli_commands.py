@@ -121,8 +121,8 @@ def test_recipes_list_show_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "extends" not in copied
     assert "prompts_per_step" in copied
     assert "countdown_grpo.yaml: ok" in run("recipes", "check", "countdown_grpo.yaml")
-    assert "exists already; give another name" in run("recipes", "copy", "countdown_grpo", code=2)
-    assert "cannot be written" in run("recipes", "copy", "countdown_grpo", "no/folder.yaml", code=2)
+    assert "already exists; choose another name" in run("recipes", "copy", "countdown_grpo", code=2)
+    assert "cannot write no/folder.yaml" in run("recipes", "copy", "countdown_grpo", "no/folder.yaml", code=2)
 
 
 def test_tasks_preview_json() -> None:

@@ -12,11 +12,11 @@ from support.builders import completion, group, output
 from reasonrl import FinishReason, ScoredGroup, StepRecord
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.ranks import (
-    asked_for,
+    lacks_other_ranks,
+    parse_num_processes,
     ranks_environment,
     start_missing_ranks,
     torchrun_command,
-    was_left_alone,
 )
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import SuiteResult
@@ -56,7 +56,7 @@ def test_text_of_a_model_is_never_markup() -> None:
     shown.generated(ScoredGroup(group=group([done] * 3), rewards=rewards))
     text = out.getvalue()
     assert text.count("[bold]3+5[/nonsense]") == 3
-    assert "[unscored - r: raised ValueError; 2 tokens, ended by length]" in text
+    assert "[unscored - r: raised ValueError; 2 tokens, finish reason length]" in text
     assert "[correct; 2 tokens" in text
     assert "[wrong; 2 tokens" in text
 
@@ -82,10 +82,10 @@ def test_plan_and_end() -> None:
     summary = {"steps": 3, "wall_s": 61.4, "eval": {"first": point, "last": after}}
     shown.finished("completed", summary, None)
     shown.finished("failed", {**summary, "steps": 1}, None)
-    assert "to go on" not in out.getvalue()
+    assert "to continue" not in out.getvalue()
     shown.finished("interrupted", {**summary, "steps": 2}, Path("runs/x-1/checkpoints/step_000002"))
     text = out.getvalue()
-    assert text.endswith("model: runs/x-1/checkpoints/step_000002\nto go on: reasonrl resume runs/x-1\n")
+    assert text.endswith("model: runs/x-1/checkpoints/step_000002\nto continue: reasonrl resume runs/x-1\n")
     assert text.startswith("run [x]\n  task        toy [z]\nloading model tiny ...\n  model       tiny [y]\n\n")
     assert "before (step 0) and after (step 3)" in text
     assert "10.0% (5.0% to 20.0%)" in text
@@ -111,8 +111,8 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MAS
         ({**LAUNCHED, "PMI_SIZE": "2"}, False),
     ],
 )
-def test_a_process_that_was_left_alone_is_recognized(environ: dict[str, str], alone: bool) -> None:
-    assert was_left_alone(environ) is alone
+def test_a_process_without_its_other_ranks_is_recognized(environ: dict[str, str], alone: bool) -> None:
+    assert lacks_other_ranks(environ) is alone
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_process_that_was_left_alone_is_recognized(environ: dict[str, str], al
     ],
 )
 def test_the_number_of_processes_is_read_from_the_launchers_command(command: str, count: int | None) -> None:
-    assert asked_for(command.split()) == count
+    assert parse_num_processes(command.split()) == count
 
 
 def test_the_replacement_command_and_its_environment() -> None:

@@ -326,7 +326,7 @@ def test_a_dependency_that_breaks_the_main_job_is_named(monkeypatch: pytest.Monk
     assert tested is not None
     assert finding.severity == "error"
     assert "failed while loading the model: RolloutError: LlamaForCausalLM gives no" in finding.message
-    assert "not the versions that were tested: " in finding.message
+    assert "untested versions: " in finding.message
     assert f"transformers 5.24.9 ({tested[1]})" in finding.message
     assert str(CONSTRAINTS) in finding.remedy
 

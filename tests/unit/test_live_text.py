@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reasonrl.cli.live_pace import Pace, evaluations_left
-from reasonrl.cli.live_text import bars, duration, fit, last_lines, sparkline
+from reasonrl.cli.live_text import bars, fit, format_duration, last_lines, sparkline
 from reasonrl.text import sanitize
 
 
@@ -51,9 +51,9 @@ def test_lines_are_folded_and_cut() -> None:
     assert last_lines("a", 3, 0) == []
     assert fit("漢字漢字", 7) == "漢字..."
     assert fit("a\nb", 7) == "a b"
-    assert duration(59.9) == "0:59"
-    assert duration(3723) == "1:02:03"
-    assert duration(-1) == "0:00"
+    assert format_duration(59.9) == "0:59"
+    assert format_duration(3723) == "1:02:03"
+    assert format_duration(-1) == "0:00"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_evaluations_left(done: int, total: int, every: int, left: int) -> None:
 def test_time_left_counts_steps_and_evaluations() -> None:
     pace = Pace(total_steps=10, evaluation_every=4, started=0.0)
     assert pace.left_s(3.0) is None
-    pace.evaluation_begins(5.0)
+    pace.begin_evaluation(5.0)
     pace.evaluated(11.0)  # 6 s; the 5 s before are loading and belong to no step
     pace.stepped(1, 13.0)
     pace.stepped(2, 15.0)
@@ -75,9 +75,9 @@ def test_time_left_counts_steps_and_evaluations() -> None:
     assert pace.left_s(16.0) == 8 * 2 + 3 * 6 - 1
     pace.stepped(3, 17.0)
     pace.stepped(4, 19.0)
-    pace.evaluation_begins(19.0)
+    pace.begin_evaluation(19.0)
     assert pace.left_s(20.0) == 6 * 2 + 2 * 6 + 5
-    pace.evaluation_stands(0.5)  # half of its problems after 4 s: slower than the one before
+    pace.update_evaluation(0.5)  # half of its problems after 4 s: slower than the one before
     assert pace.left_s(23.0) == 6 * 2 + 2 * 6 + 4
     pace.evaluated(25.0)
     assert pace.left_s(25.0) == 6 * 2 + 2 * 6
@@ -90,9 +90,9 @@ def test_time_left_counts_steps_and_evaluations() -> None:
 def test_the_last_evaluation_has_its_own_time_left() -> None:
     pace = Pace(total_steps=1, evaluation_every=0, started=0.0)
     pace.stepped(1, 10.0)
-    pace.evaluation_begins(10.0)
+    pace.begin_evaluation(10.0)
     assert pace.left_s(11.0) is None, "nothing says yet how long an evaluation takes"
-    pace.evaluation_stands(0.25)
+    pace.update_evaluation(0.25)
     assert pace.left_s(12.0) == 6.0
     pace.evaluated(18.0)
     assert pace.left_s(18.0) == 0.0

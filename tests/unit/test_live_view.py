@@ -95,13 +95,13 @@ def test_the_view_fits_and_shows_the_figures(width: int, height: int) -> None:
     assert len(lines) <= height
     assert max(map(cell_len, lines)) <= width
     assert "step 45/100" in text
-    assert "1:39 gone" in text
+    assert "1:39 elapsed" in text
     for shown in ("45.0%", "0.450", "85", "0.300", "2.0e-04", "1.0%", "12,346", "6,543"):
         assert shown in text
     held_out = next(line for line in lines if line.startswith("held_out "))
     assert held_out.endswith("  30.8% (28.8 to 32.8)    16.3% (14.3 to 18.3)")
     assert ("a_suite_o..." if width == 60 else "a_suite_of_a_long_name"[:17] + "...") in text
-    assert "! 2 updates skipped (not finite), the last in step 3" in text
+    assert "! 2 updates skipped (non-finite), last in step 3" in text
     assert "! 12.5% of completions unscored in step 3" in text
     assert "sample of step 45: correct (countdown: ok)" in text
     assert "rate" not in text  # the learning rate belongs to imitation
@@ -141,7 +141,7 @@ def test_a_resumed_view_begins_where_the_run_stands() -> None:
     assert "about 0:12 left" in text
     assert "at step 0 (95%)" in text
     assert "16.3% (14.3 to 18.3)" in text
-    assert "! 1 updates skipped (not finite), the last in step 3" in text
+    assert "! 1 updates skipped (non-finite), last in step 3" in text
     curve = next(line for line in shown if line.startswith("reward"))
     assert curve[11:27] == "▁▁▁▁▃▃▃▃????████"
     view.stepped(5, metrics(5), None, 103.0)
@@ -395,7 +395,7 @@ def test_in_a_pseudo_terminal(arguments: list[str], is_live: bool) -> None:
         assert child.wait(timeout=30) != 0  # the interrupt goes on to the command line
     assert "tiny run" in shown
     assert "loading a model ..." in shown
-    drawn_by_itself = re.search(r"0:0[1-9] gone", shown)
+    drawn_by_itself = re.search(r"0:0[1-9] elapsed", shown)
     assert bool(drawn_by_itself) is is_live
     assert ("\x1b[?25l" in shown) is is_live
     assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l")
