@@ -1,33 +1,75 @@
-"""Asking a backend for completions: the one place that calls ``generate``."""
+"""The rollout backend of a run behind checks: an error in a call of it names the backend and the call."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from reasonrl.contracts.data import Completion, RolloutGroup, RolloutRequest
 from reasonrl.contracts.protocols import RolloutBackend
-from reasonrl.errors import PluginContractError
+from reasonrl.errors import PluginContractError, plugin_call
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def sample(backend: RolloutBackend, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-    """``backend.generate(requests)``, checked: a backend's mistake is named, not met deep in the trainer.
+class BackendCalls:
+    """A plugin's rollout backend. What a call raises is a ReasonRLError, or lack of memory.
 
-    Every completion gets the text of its prompt, which rewards judge it by.
-
-    Raises:
-        PluginContractError: if groups, completions or log-probabilities are not as many as asked for.
+    Args:
+        label: names the backend and its plugin in messages.
     """
-    groups = backend.generate(requests)
+
+    def __init__(self, backend: RolloutBackend, label: str) -> None:
+        self._backend, self._label = backend, label
+
+    def __enter__(self) -> BackendCalls:
+        with self._call("__enter__"):
+            self._backend = self._backend.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._call("__exit__"):
+            self._backend.__exit__(*exc)
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
+        with self._call("sync_weights"):
+            self._backend.sync_weights(weights, policy_version=policy_version)
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Groups in the order of the requests. Each completion gets the text of its prompt, for the rewards.
+
+        Raises:
+            PluginContractError: if groups, completions or log-probabilities are not as many as asked for.
+        """
+        with self._call("generate") as call:
+            groups = list(self._backend.generate(requests))
+            problem = _find_problem(requests, groups)
+        if problem:
+            raise PluginContractError(f"{call} returned {problem}; see RolloutBackend in the contracts")
+        return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[str]:
+        call = f"{self._label}: {method}"
+        with plugin_call(call):
+            yield call
+
+
+def _find_problem(requests: Sequence[RolloutRequest], groups: Sequence[RolloutGroup]) -> str:
     if len(groups) != len(requests):
-        raise _wrong(backend, f"{len(groups)} groups for {len(requests)} requests")
+        return f"{len(groups)} groups for {len(requests)} requests"
     for request, group in zip(requests, groups, strict=True):
         where = f"for problem {request.problem.id!r}"
         if len(group.completions) != request.group_size:
-            raise _wrong(backend, f"{len(group.completions)} completions, expected {request.group_size}, {where}")
+            return f"{len(group.completions)} completions, expected {request.group_size}, {where}"
         for completion in group.completions:
             if not _fits(completion):
                 count = len(completion.logprobs or ())
-                raise _wrong(backend, f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}")
-    return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
+                return f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}"
+    return ""
 
 
 def _with_prompt(group: RolloutGroup, text: str) -> RolloutGroup:
@@ -36,9 +78,3 @@ def _with_prompt(group: RolloutGroup, text: str) -> RolloutGroup:
 
 def _fits(completion: Completion) -> bool:
     return completion.logprobs is None or len(completion.logprobs) == len(completion.token_ids)
-
-
-def _wrong(backend: RolloutBackend, what: str) -> PluginContractError:
-    return PluginContractError(
-        f"rollout backend {type(backend).__name__}: generate returned {what}; see RolloutBackend in the contracts"
-    )

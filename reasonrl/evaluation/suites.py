@@ -7,7 +7,6 @@ from typing import Any
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend, Task
 from reasonrl.data.render import PromptRenderer
-from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.behaviors import BehaviorMeter
 from reasonrl.evaluation.statistics import accuracy_interval, majority_vote, pass_at_k
@@ -88,7 +87,7 @@ def run_suite(
     suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, indices: Sequence[int]
 ) -> list[ScoredGroup]:
     """Sample and judge the problems ``indices`` (this rank's share), in order."""
-    return suite.rewards.score_all(sample(backend, suite.requests(renderer, indices)))
+    return suite.rewards.score_all(backend.generate(suite.requests(renderer, indices)))
 
 
 def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:

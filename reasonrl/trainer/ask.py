@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
-from reasonrl.data.rollouts import sample
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import PluginContractError, ReasonRLError, RecipeError, one_line, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
@@ -97,7 +96,7 @@ def generate(
     with prepared as backend:
         backend.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
-        return rewards.score(sample(backend, [request])[0])
+        return rewards.score(backend.generate([request])[0])
 
 
 def _open(target: Target, reporter: Reporter) -> Workbench:

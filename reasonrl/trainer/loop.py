@@ -13,7 +13,6 @@ from reasonrl.contracts.specs import Needs
 from reasonrl.data.collate import collate
 from reasonrl.data.prompts import Drawn, PromptSource
 from reasonrl.data.render import PromptRenderer
-from reasonrl.data.rollouts import sample
 from reasonrl.errors import TrainingError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
@@ -140,7 +139,7 @@ class Trainer:
         for _ in range(MAX_REFILLS):
             with timer("rollout_s"), p.accelerator.autocast(), p.ranks.together():
                 drawn = self._draw(position)
-                groups = sample(backend, [self._request(*pair) for pair in drawn])
+                groups = backend.generate([self._request(*pair) for pair in drawn])
             redraws += sum(prompt.redraws for _, prompt in drawn)
             with timer("reward_s"), p.ranks.together():
                 scored = p.rewards.score_all(groups)

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from reasonrl.contracts.data import SamplingParams
 from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task
 from reasonrl.data.render import PromptRenderer
+from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
@@ -182,7 +183,7 @@ def build_rewards(
     return RewardRunner.build(rewards, plugins, context, logged)
 
 
-def build_backend(component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig) -> Any:
+def build_backend(component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig) -> BackendCalls:
     """The rollout backend, not entered yet. Options that it cannot work with it refuses here."""
     context = RolloutContext(
         policy=bench.policy,
@@ -198,7 +199,8 @@ def build_backend(component: Component, plugins: Plugins, bench: Workbench, samp
         max_prompt_tokens=sampling.max_prompt_tokens,
         on_finished=bench.watch.finished,
     )
-    return plugins.build(component.spec, component.config, context)
+    backend = plugins.build(component.spec, component.config, context)
+    return BackendCalls(backend, plugins.label(component.spec))
 
 
 def quiet_libraries() -> None:

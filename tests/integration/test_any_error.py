@@ -48,6 +48,8 @@ CALLS = {
     "optimizer": (5, 2),
 }
 PLUGIN_SITES = {
+    "generate",
+    "sync_weights",
     "problem/train",
     "problem/eval",
     "keep",
@@ -139,8 +141,7 @@ def check_end(run: Path, done: Result, site: str, error: str) -> None:
 
 def check_line(run: Path, line: str, site: str, error: str) -> None:
     if site in PLUGIN_SITES and error != "recipe":
-        kind = "task 'numbers'" if site.startswith("problem") else "algorithm 'trap'"
-        assert kind in line
+        assert owner(site) in line
         assert site.partition("/")[0] in line
     if error == "recipe":
         assert not (run / "traceback.txt").exists()
@@ -152,6 +153,14 @@ def check_line(run: Path, line: str, site: str, error: str) -> None:
         assert f"reasonrl resume {run}" in line
     if "memory" in error:
         assert "no memory left: resume with a lower trainer.max_tokens_per_microbatch" in line
+
+
+def owner(site: str) -> str:
+    if site in ("generate", "sync_weights", "enter", "exit"):
+        return "rollout_backend 'script' (plugin support.traps_plugin"
+    if site.partition("/")[0] in ("problem", "size", "data_summary", "behaviors", "task", "problem_from_fields"):
+        return "task 'numbers'"
+    return "algorithm 'trap' (plugin support.traps_plugin"
 
 
 def check_continuation(whole: Path, run: Path, site: str) -> None:
@@ -198,3 +207,65 @@ def test_every_error_in_every_call(site: str, error: str, whole: Path, trapped: 
     run, done = fail(tmp_path, whole, site, error)
     check_end(run, done, site, error)
     check_continuation(whole, run, site)
+
+
+# Before the first step, or after the last: site -> (what the line calls it, the step that is saved).
+AROUND = {
+    "needs": ("needs", None),
+    "task": ("its factory", None),
+    "size/train": ("size('train')", None),
+    "size/eval": ("size('eval')", None),
+    "data_summary": ("data_summary()", None),
+    "algorithm": ("its factory", None),
+    "enter": ("__enter__", None),
+    "exit": ("__exit__", 4),
+}
+
+
+@pytest.mark.parametrize("site", list(AROUND))
+def test_an_error_around_the_steps(site: str, whole: Path, tmp_path: Path) -> None:
+    call, saved = AROUND[site]
+    TRAP.set(tmp_path / "armed", site, "key", 1)
+    run = tmp_path / "run"
+    done = run_cli("train", whole / "broken.yaml", "--run-dir", run)
+    (tmp_path / "armed").unlink()
+    lines = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    assert (done.exit_code, len(lines), "Traceback" in done.output) == (2, 1, False), done.output
+    assert owner(site) in lines[0]
+    assert f"{call} raised KeyError: 'lost'" in lines[0]
+    assert [p.name for p in run.glob("checkpoints/*")] == ([f"step_{saved:06d}"] if saved else [])
+
+
+# What a run must not depend on: site -> what the log says of it.
+REPORTED = {
+    "run_started": "raised in reasonrl_run_started",
+    "step_finished": "raised in reasonrl_step_finished",
+    "run_finished": "raised in reasonrl_run_finished",
+    "behaviors": "task 'numbers': behaviors failed",
+    "score": "reward 'parity' raised",
+}
+
+
+@pytest.mark.parametrize("site", list(REPORTED))
+def test_an_error_that_ends_no_run(site: str, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    TRAP.set(tmp_path / "armed", site, "key", 1)
+    done = run_cli("train", whole / "broken.yaml", "--run-dir", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert summary_of(tmp_path / "run")["outcome"] == "completed"
+    assert caplog.text.count(REPORTED[site]) == 1
+
+
+def test_an_error_while_resuming(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    TRAP.set(tmp_path / "armed", "load_state_dict", "key", 1)
+    done = run_cli("resume", tmp_path / "run", "trainer.steps=5")
+    assert (done.exit_code, "Traceback" in done.output) == (2, False), done.output
+    assert owner("load_state_dict") in done.output
+    assert "load_state_dict raised KeyError: 'lost'" in done.output
+
+
+def test_an_error_in_a_problem_from_the_command_line(whole: Path, tmp_path: Path) -> None:
+    TRAP.set(tmp_path / "armed", "problem_from_fields", "key", 1)
+    done = run_cli("generate", whole / "run", "--n", "3")
+    assert (done.exit_code, "Traceback" in done.output) == (2, False), done.output
+    assert "task 'numbers': problem_from_fields raised KeyError: 'lost'" in done.output

@@ -11,6 +11,8 @@ from support.scripted_plugin import Numbers, Parity, Script, ScriptConfig
 
 from reasonrl import (
     AlgorithmSpec,
+    Completion,
+    DataSummary,
     Needs,
     Problem,
     RewardSpec,
@@ -104,6 +106,7 @@ class BrokenBackward(torch.autograd.Function):
 class Reinforce:
     def __init__(self, config: TrapConfig, context: Any) -> None:
         self._seen = 0.0
+        TRAP.reached("algorithm")
         if config.file and Path(config.file).exists():
             TRAP.set(Path(config.file), config.site, config.error, config.call, config.rank)
 
@@ -135,6 +138,25 @@ class Reinforce:
 
 
 class TrappedNumbers(Numbers):
+    def __init__(self, config: Any, context: Any) -> None:
+        TRAP.reached("task")
+
+    def size(self, split: Split) -> int | None:
+        TRAP.reached(f"size/{split}")
+        return super().size(split)
+
+    def data_summary(self) -> Sequence[DataSummary]:
+        TRAP.reached("data_summary")
+        return ()
+
+    def behaviors(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
+        TRAP.reached("behaviors")
+        return {"letters": float(len(completion_text))}
+
+    def problem_from_fields(self, fields: Mapping[str, str]) -> Problem:
+        TRAP.reached("problem_from_fields")
+        return super().problem("eval", int(fields["n"]))
+
     def problem(self, split: Split, index: int) -> Problem:
         TRAP.reached(f"problem/{split}")
         return super().problem(split, index)
@@ -144,7 +166,17 @@ class TrappedNumbers(Numbers):
         return super().demonstration(problem, rng)
 
 
+class TrappedParity(Parity):
+    def score(self, problem: Problem, completion: Completion) -> float:
+        TRAP.reached("score")
+        return super().score(problem, completion)
+
+
 class TrappedScript(Script):
+    def __enter__(self) -> Script:
+        TRAP.reached("enter")
+        return super().__enter__()
+
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         TRAP.reached("generate")
         return super().generate(requests)
@@ -157,6 +189,11 @@ class TrappedScript(Script):
         TRAP.reached("exit")
 
 
+def needs(config: TrapConfig) -> Needs:
+    TRAP.reached("needs")
+    return Needs()
+
+
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
     yield TaskSpec(name="numbers", summary="n+1.", factory=TrappedNumbers, default_rewards=("parity",))
@@ -164,7 +201,7 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
 
 @hookimpl
 def reasonrl_rewards() -> Iterable[RewardSpec]:
-    yield RewardSpec(name="parity", summary="Even bytes.", factory=Parity)
+    yield RewardSpec(name="parity", summary="Even bytes.", factory=TrappedParity)
 
 
 @hookimpl
@@ -174,7 +211,7 @@ def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
         summary="REINFORCE.",
         factory=Reinforce,
         config=TrapConfig,
-        needs=lambda config: Needs(),
+        needs=needs,
     )
 
 
@@ -184,5 +221,15 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
 
 
 @hookimpl
+def reasonrl_run_started(run: RunInfo) -> None:
+    TRAP.reached("run_started")
+
+
+@hookimpl
+def reasonrl_run_finished(run: RunInfo, outcome: str) -> None:
+    TRAP.reached("run_finished")
+
+
+@hookimpl
 def reasonrl_step_finished(run: RunInfo, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
-    TRAP.reached("observer")
+    TRAP.reached("step_finished")

@@ -9,7 +9,7 @@ from support.builders import Judge, Numbers, completion, output, runner, scored
 
 from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.data.render import PromptRenderer
-from reasonrl.data.rollouts import sample
+from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import PluginContractError
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
 from reasonrl.testing.models import byte_tokenizer
@@ -174,17 +174,22 @@ def lose_logprobs(groups: list[RolloutGroup]) -> list[RolloutGroup]:
     return [RolloutGroup(request=g.request, completions=(short,) * len(g.completions)) for g in groups]
 
 
+def behind_checks(backend: Any) -> BackendCalls:
+    return BackendCalls(backend, "rollout_backend 'spoilt'")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda groups: groups[:-1], "returned 4 groups for 5 requests"),
         (drop_one_completion, "returned 0 completions, expected 1, for problem 'eval/0'"),
+        (lambda groups: None, "raised TypeError: 'NoneType'"),
         (lose_logprobs, "returned 1 log-probabilities for 2 tokens for problem 'eval/0'"),
     ],
 )
 def test_a_backend_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
-    with pytest.raises(PluginContractError, match=f"backend Backend: generate {message}"):
-        run_suite(suite(), Backend(spoil), RENDERER, range(5))  # type: ignore[arg-type]
+    with pytest.raises(PluginContractError, match=f"rollout_backend 'spoilt': generate {message}"):
+        run_suite(suite(), behind_checks(Backend(spoil)), RENDERER, range(5))
 
 
 def test_a_backend_need_not_know_logprobs() -> None:
@@ -192,7 +197,7 @@ def test_a_backend_need_not_know_logprobs() -> None:
         return [RolloutGroup(request=g.request, completions=(completion((1, 2)),)) for g in groups]
 
     requests = suite().requests(RENDERER, [0])
-    assert sample(Backend(forget), requests)[0].completions[0].logprobs is None  # type: ignore[arg-type]
+    assert behind_checks(Backend(forget)).generate(requests)[0].completions[0].logprobs is None
 
 
 def test_the_reward_of_nothing_scored_is_zero() -> None:
