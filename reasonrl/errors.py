@@ -87,7 +87,7 @@ class ShapeError(ReasonRLError, ValueError):
 
 
 @contextmanager
-def plugin_call(what: str) -> Iterator[None]:
+def plugin_call(what: str, *, invalid: str = "") -> Iterator[None]:
     """A plugin's code runs inside, which may raise anything; the user learns whose it was, and which call.
 
     Errors raised on purpose pass, and so does Ctrl-C. Lack of memory passes, too, with a note of ``what``: it breaks
@@ -95,8 +95,10 @@ def plugin_call(what: str) -> Iterator[None]:
 
     Args:
         what: owner and call, such as ``task 'countdown': size('train')``.
+        invalid: whose input a ValueError refuses; without it a ValueError is like any other error.
 
     Raises:
+        RecipeError: for a ValueError, with ``invalid``.
         PluginContractError: for anything else, ``sys.exit()`` included.
     """
     try:
@@ -107,6 +109,8 @@ def plugin_call(what: str) -> Iterator[None]:
         if is_out_of_memory(err):
             err.add_note(f"in {what}")
             raise
+        if invalid and isinstance(err, ValueError) and not isinstance(err, ShapeError):
+            raise RecipeError(f"{invalid}: {one_line(err)}") from err
         raise PluginContractError(f"{what} raised {describe(err)}") from err
 
 

@@ -13,8 +13,8 @@ from reasonrl.cli.table import for_terminal, wrap
 if TYPE_CHECKING:
     from reasonrl.contracts.data import Problem, Split
     from reasonrl.data.render import PromptRenderer, RenderedPrompt
-    from reasonrl.plugins import Plugins
-    from reasonrl.recipe.resolved import AnyResolved, Component
+    from reasonrl.plugins import Component, Plugins
+    from reasonrl.recipe.resolved import AnyResolved
     from reasonrl.rewards.runner import RewardRunner
 
 

@@ -7,11 +7,13 @@ A broken plugin never breaks another one: whatever goes wrong while it loads bec
 from reasonrl.plugins.loading import load_plugins
 from reasonrl.plugins.registry import (
     KINDS,
+    Component,
     Kind,
     Observer,
     PluginRecord,
     Plugins,
     Provided,
+    RewardComponent,
     RunPlugin,
     missing_modules,
     named_records,
@@ -20,11 +22,13 @@ from reasonrl.plugins.registry import (
 
 __all__ = [
     "KINDS",
+    "Component",
     "Kind",
     "Observer",
     "PluginRecord",
     "Plugins",
     "Provided",
+    "RewardComponent",
     "RunPlugin",
     "load_plugins",
     "missing_modules",

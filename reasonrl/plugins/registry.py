@@ -5,14 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from reasonrl.contracts.specs import AnySpec, ComponentSpec
+from reasonrl.contracts.specs import AnySpec, ComponentSpec, RewardSpec
 from reasonrl.errors import (
     RAISABLE,
     PluginConflictError,
     PluginNotFoundError,
-    ReasonRLError,
-    RecipeError,
-    one_line,
     plugin_call,
 )
 from reasonrl.importing import resolve
@@ -85,6 +82,27 @@ class RunPlugin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Component:
+    """A slot of a recipe: the spec it names and that spec's config, an instance of ``spec.config``."""
+
+    spec: ComponentSpec
+    config: Any
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardComponent:
+    """A reward and its weight in the total."""
+
+    spec: RewardSpec
+    config: Any
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provided:
     """One spec and the plugin that offers it."""
 
@@ -137,14 +155,9 @@ class Plugins:
                 raises anything else; a ReasonRLError passes as it is.
         """
         where = self.label(spec)
-        with plugin_call(f"{where}: its factory"):
-            try:
-                factory = resolve(spec.factory) if isinstance(spec.factory, str) else spec.factory
-                return factory(config, context)
-            except ReasonRLError:
-                raise
-            except ValueError as err:
-                raise RecipeError(f"{where}: {one_line(err)}") from err
+        with plugin_call(f"{where}: its factory", invalid=where):
+            factory = resolve(spec.factory) if isinstance(spec.factory, str) else spec.factory
+            return factory(config, context)
 
     def label(self, spec: ComponentSpec) -> str:
         """``algorithm 'ppo' (plugin ppo (reasonrl 0.1.0))``, for messages."""

@@ -7,7 +7,8 @@ from pathlib import PurePath
 from typing import Any
 
 from reasonrl.contracts.specs import REWARD_LIMITS, RewardSpec
-from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedRecipe
+from reasonrl.plugins import Component
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.recipe.source import Keys, in_secret
 from reasonrl.redact import FROM_ENVIRONMENT, REDACTED, redact_text
 

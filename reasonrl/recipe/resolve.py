@@ -8,21 +8,14 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
-from reasonrl.plugins import Kind, Plugins
+from reasonrl.plugins import Component, Kind, Plugins, RewardComponent
 from reasonrl.recipe.models import find_model
-from reasonrl.recipe.resolved import (
-    AnyResolved,
-    Component,
-    ResolvedRecipe,
-    ResolvedSft,
-    ResolvedSuite,
-    RewardComponent,
-)
-from reasonrl.recipe.reward_files import RewardFileConfig, file_reward, placed
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DEFAULT_BACKEND, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 from reasonrl.redact import hide_values
+from reasonrl.rewards.from_file import RewardFileConfig, file_reward, placed
 from reasonrl.text import nearest
 
 

@@ -3,32 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from reasonrl.contracts.specs import ComponentSpec, Needs, RewardSpec
+from reasonrl.contracts.specs import Needs
+from reasonrl.plugins import Component, RewardComponent
 from reasonrl.recipe.schema import Recipe, SftRecipe, SuiteConfig
 from reasonrl.recipe.source import Source
-
-
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """A slot: the spec it names and that spec's config, an instance of ``spec.config``."""
-
-    spec: ComponentSpec
-    config: Any
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardComponent:
-    """A reward and its weight in the total."""
-
-    spec: RewardSpec
-    config: Any
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,58 @@
-"""A reward that is one function in a file of the user's."""
+"""A reward that is one function in a file of the user's: ``rewards: {mine: {path: my_reward.py:score}}``."""
 
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from reasonrl.contracts.data import Completion, Problem
+from reasonrl.contracts.specs import RewardSpec
 from reasonrl.errors import RAISABLE, describe
 from reasonrl.importing import find_imported
+from reasonrl.rewards.source_check import check_source
 
+DEFAULT_FUNCTION = "score"
 _HASH = "__reasonrl_sha256__"
 
 
-class FileConfig(Protocol):
-    """What ``recipe.reward_files.RewardFileConfig`` gives."""
+@dataclass(frozen=True)
+class RewardFileConfig:
+    """Where the function is, and the content of its file, which a resumed run must find again.
+
+    Raises:
+        ValueError: if the file is not there, cannot be imported, or has no function that can be called.
+    """
+
+    path: str = field(metadata={"help": "FILE.py:FUNCTION, called as FUNCTION(problem, completion)"})
+    sha256: str = field(init=False, default="", metadata={"help": "of the file; no key of a recipe"})
+
+    def __post_init__(self) -> None:
+        file, function = self.file, self.function
+        if file.suffix != ".py" or not function.isidentifier():
+            raise ValueError(f"path must be FILE.py:FUNCTION, such as my_reward.py:score, got {self.path!r}")
+        if not file.is_file():
+            places = "" if file.is_absolute() else ", neither where you start nor beside the recipe"
+            raise ValueError(f"path names a file that is not there: {file}{places}")
+        try:
+            content = file.read_bytes()
+        except OSError as err:
+            raise ValueError(f"path names a file that cannot be read: {file}: {err.strerror}") from err
+        check_source(file, content, function)
+        object.__setattr__(self, "path", f"{os.path.abspath(file)}:{function}")  # it is frozen
+        object.__setattr__(self, "sha256", hashlib.sha256(content).hexdigest())
 
     @property
-    def file(self) -> Path: ...
+    def file(self) -> Path:
+        return Path(_parts(self.path)[0])
+
     @property
-    def function(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
+    def function(self) -> str:
+        return _parts(self.path)[1]
 
 
 class FileReward:
@@ -34,7 +63,7 @@ class FileReward:
             function.
     """
 
-    def __init__(self, config: FileConfig, context: Any) -> None:
+    def __init__(self, config: RewardFileConfig, context: Any) -> None:
         function = getattr(_module(config.file, config.sha256), config.function, None)
         if not callable(function):
             raise ValueError(f"{config.file} has no function {config.function!r}")
@@ -99,3 +128,31 @@ def _place(file: Path, err: BaseException) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(file) else line
         trace = trace.tb_next
     return f"{file}:{line}" if line else str(file)
+
+
+def _parts(path: str) -> tuple[str, str]:
+    head, _, tail = path.rpartition(":")
+    file, function = (head, tail) if head.endswith(".py") else (path, DEFAULT_FUNCTION)
+    return os.path.expanduser(file), function
+
+
+def placed(path: str, folder: Path | None) -> str:
+    """``path`` as it is found from where you start; else, if it is there, from the recipe's ``folder``."""
+    file, function = _parts(path)
+    if folder is not None and not Path(file).is_file() and (folder / file).is_file():
+        return f"{folder / file}:{function}"
+    return path
+
+
+def file_reward(name: str) -> RewardSpec:
+    """The spec of a reward that is a function in a file.
+
+    Raises:
+        ValueError: for a bad name.
+    """
+    return RewardSpec(
+        name=name,
+        summary="A function in a file.",
+        config=RewardFileConfig,
+        factory=FileReward,
+    )

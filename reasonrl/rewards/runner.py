@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, ScoredGroup
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
+from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.redact import redacting_logger
 from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
 from reasonrl.rewards.pool import Request, WorkerPool
@@ -22,23 +23,6 @@ log = redacting_logger(__name__)
 Logged = set[tuple[str, str]]
 MIN_SILENT = 4
 """So many completions at once without any score are more than completions that cannot be judged."""
-
-
-class RewardSlot(Protocol):
-    """A resolved reward of a recipe."""
-
-    @property
-    def spec(self) -> RewardSpec: ...
-    @property
-    def config(self) -> Any: ...
-    @property
-    def weight(self) -> float: ...
-
-
-class Builder(Protocol):
-    """Builds components from specs; the plugin registry is one."""
-
-    def build(self, spec: Any, config: Any, context: Any) -> Any: ...
 
 
 class _Judge(Protocol):
@@ -117,8 +101,8 @@ class RewardRunner:
     @classmethod
     def build(
         cls,
-        rewards: Mapping[str, RewardSlot],
-        plugins: Builder,
+        rewards: Mapping[str, RewardComponent],
+        plugins: Plugins,
         context: RewardContext,
         logged: Logged | None = None,
     ) -> "RewardRunner":
@@ -213,7 +197,7 @@ class RewardRunner:
         )
 
 
-def _build_judge(name: str, slot: RewardSlot, plugins: Builder, context: RewardContext) -> _Judge:
+def _build_judge(name: str, slot: RewardComponent, plugins: Plugins, context: RewardContext) -> _Judge:
     if slot.spec.isolation == "process":
         pool = WorkerPool(slot.spec, slot.config, context, name=name)
         return _ProcessJudge(pool, pool.open())

@@ -27,8 +27,7 @@ from reasonrl.contracts.protocols import RewardContext, Task, TaskContext
 from reasonrl.data.stream import fetch_problem, fetch_size
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.observability.transcripts import as_turns, plain_prompt
-from reasonrl.plugins import Plugins
-from reasonrl.recipe.resolved import RewardComponent
+from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.digest import digest

@@ -11,7 +11,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.plugins import Kind, Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
-from reasonrl.recipe.reward_files import RewardFileConfig
+from reasonrl.rewards.from_file import RewardFileConfig
 
 LONGER = "the learning rate goes on from where it stands, to the new end of its schedule"
 SAME = "the results are those of a run without a break"

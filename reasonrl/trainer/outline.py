@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from reasonrl.observability.reporter import Outline
-from reasonrl.plugins import Plugins
+from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.notes import notes
-from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, RewardComponent
-from reasonrl.recipe.reward_files import RewardFileConfig
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.redact import redact_text
+from reasonrl.rewards.from_file import RewardFileConfig
 from reasonrl.trainer.identity import total_steps, used_plugins
 from reasonrl.version import __version__
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from reasonrl.plugins import PluginRecord, Plugins, RunPlugin, load_plugins
 from reasonrl.recipe.resolved import AnyResolved
-from reasonrl.recipe.reward_files import RewardFileConfig
 from reasonrl.redact import redacting_logger
+from reasonrl.rewards.from_file import RewardFileConfig
 from reasonrl.rundir.layout import RUN
 
 log = redacting_logger(__name__)

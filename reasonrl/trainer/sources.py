@@ -10,8 +10,8 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.datafiles import local_size
 from reasonrl.errors import PluginContractError, RecipeError, plugin_call
-from reasonrl.plugins import Plugins, missing_modules
-from reasonrl.recipe.resolved import AnyResolved, Component, ResolvedSft, ResolvedSuite
+from reasonrl.plugins import Component, Plugins, missing_modules
+from reasonrl.recipe.resolved import AnyResolved, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DataConfig
 from reasonrl.redact import hide_values
 

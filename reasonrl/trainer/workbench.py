@@ -19,10 +19,10 @@ from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
 from reasonrl.model.policy import PolicyModule
-from reasonrl.plugins import Plugins
-from reasonrl.recipe.resolved import Component, ResolvedSuite
+from reasonrl.plugins import Component, Plugins, RewardComponent
+from reasonrl.recipe.resolved import ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, SamplingConfig
-from reasonrl.rewards.runner import RewardRunner, RewardSlot
+from reasonrl.rewards.runner import RewardRunner
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.sources import Tasks, held_out
 from reasonrl.trainer.suite_runner import EvaluationWatch
@@ -173,7 +173,7 @@ def _build_suite(
 
 
 def build_rewards(
-    rewards: Mapping[str, RewardSlot],
+    rewards: Mapping[str, RewardComponent],
     plugins: Plugins,
     seed: int,
     max_completion_tokens: int,

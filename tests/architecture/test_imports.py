@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "reasonrl"
 PLUGINS = ROOT / "plugins"
 
-# A part may import the parts above it in this list, and itself. Those up to `rewards` never load torch.
+# A part may import the parts above it in this list, and itself. Those up to `recipe` never load torch.
 ORDER = (
     "redact",
     "text",
@@ -24,8 +24,8 @@ ORDER = (
     "rundir",
     "analysis",
     "plugins",
-    "recipe",
     "rewards",
+    "recipe",
     "functional",
     "data",
     "model",
