@@ -1,4 +1,4 @@
-"""Scored groups -> padded tensors: the only place where padding is made."""
+"""Collate scored groups into padded tensors; the only place that pads."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ from reasonrl.contracts.data import Completion, FinishReason, RewardOutput, Scor
 def pad_rows(rows: Sequence[Sequence[float]], fill: float, dtype: type, width: int) -> np.ndarray:
     """Right-pad ragged rows to ``[len(rows), width]``."""
     out: np.ndarray = np.full((len(rows), width), fill, dtype=dtype)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the update counts and skips
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the update counts and skips
         for i, row in enumerate(rows):
             out[i, : len(row)] = row
     return out
 
 
 def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device) -> TrainBatch:
-    """One row per completion, group after group.
+    """Collate groups into a batch with one row per completion, group after group.
 
-    An unscored completion keeps its row but takes part in nothing: its ``response_mask`` is all False.
-    ``rollout_logprobs`` is None if any scored completion comes without them.
+    An unscored completion keeps its row with an all-False ``response_mask``, so it contributes nothing.
+    ``rollout_logprobs`` is None if any scored completion lacks them.
     """
     rows = [
         (index, group.group.request.prompt_ids, completion, reward)
@@ -64,7 +64,7 @@ def _per_token(rows: Sequence[tuple[tuple[int, ...], Sequence[float]]], width: i
 def _rollout_logprobs(
     rows: Sequence[tuple[tuple[int, ...], Completion, RewardOutput]], width: int, device: torch.device
 ) -> Tensor | None:
-    # An aborted completion often has none; it takes part in nothing, so the others keep theirs.
+    # An aborted completion often has none; it contributes nothing, so the others keep theirs.
     if any(c.logprobs is None and reward.total is not None for _, c, reward in rows):
         return None
     return _per_token([(prompt, c.logprobs or ()) for prompt, c, _ in rows], width, device)

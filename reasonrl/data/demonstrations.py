@@ -1,4 +1,4 @@
-"""What is imitated, as token ids: a task's demonstrations, or the pairs of a file."""
+"""SFT examples as token ids: from a task's demonstrations or the pairs of a file."""
 
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,7 +18,7 @@ MAX_EMPTY_DEMONSTRATIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of a prompt and of the completion that follows it, EOS included unless the completion is cut."""
+    """Token ids of a prompt and its completion, EOS included unless the completion is truncated."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
@@ -30,15 +30,15 @@ class Example:
 
 
 class Encoder:
-    """Problem and completion text -> Example, within the limits of the sampling section and the model's context.
+    """Encodes problem and completion text as an Example, within the sampling limits and the model's context.
 
-    A prompt that is over its limit, or fills the context, is overlong: it stops the run, or its example is dropped, as
-    ``limit`` says. A completion is cut where its limit or the context ends. It then loses its EOS, and teaches no false
-    ending. A completion that brings an EOS along gets no second one.
+    A prompt over its limit, or one that fills the context, is overlong: it stops the run or its example is dropped, as
+    ``limit`` says. A completion is truncated at its limit or at the end of the context; it then has no EOS, so
+    that the model learns no false ending. A completion that already ends in an EOS gets no second one.
 
     Args:
-        limit: of prompts, beside a completion of one token.
-        ends: token ids that end a completion, besides the tokenizer's EOS.
+        limit: The prompt limit, with room for a completion of one token.
+        ends: Token ids that end a completion, besides the tokenizer's EOS.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Encoder:
         self._max_completion = max_completion_tokens
         self._ends = {self._tokenizer.eos_token_id, *ends}
         self.num_ended = 0
-        """Completions so far that brought an EOS along."""
+        """Completions so far that already ended in an EOS."""
 
     def __call__(self, problem: Problem, completion: str) -> Example | None:
-        """None if the prompt is overlong and such examples are dropped.
+        """Encode one pair. None if the prompt is overlong and such examples are dropped.
 
         Raises:
-            RecipeError: if it stops the run.
+            RecipeError: If an overlong prompt stops the run.
         """
         return self.encode_all([(problem, completion)])[0]
 
     def encode_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Example | None]:
-        """The same for several pairs, tokenized together."""
+        """Encode several pairs, tokenized together."""
         prompts = self._renderer.render_all([problem for problem, _ in pairs])
         texts = [
             self._renderer.completion_after(prompt, problem, completion)
@@ -81,19 +81,19 @@ class Encoder:
         ]
 
     def _example(self, problem: Problem, prompt: tuple[int, ...], completion: list[int]) -> Example | None:
-        self._renderer.refuse_tokens(completion, f"the completion of problem {problem.id!r}")
+        self._renderer.check_tokens(completion, f"the completion of problem {problem.id!r}")
         if len(prompt) > self.limit.tokens:
             if self.limit.overlong == "drop":
                 return None
-            self.limit.check(problem, len(prompt), or_else=f"; or leave out such examples with {DROP}")
-        ids = self._ended(completion)
+            self.limit.check(problem, len(prompt), or_else=f"; or skip such examples with {DROP}")
+        ids = self._with_eos(completion)
         room = self._max_completion
         if self.limit.context is not None:
             room = min(room, self.limit.context - len(prompt))
         return Example(prompt, tuple(ids[:room]), is_cut=len(ids) > room)
 
-    def _ended(self, ids: list[int]) -> list[int]:
-        """With one EOS at the end: its own, without what blank text may follow, or a new one."""
+    def _with_eos(self, ids: list[int]) -> list[int]:
+        """Return ``ids`` with exactly one EOS at the end, dropping blank text after an existing one."""
         last = max((at for at, token in enumerate(ids) if token in self._ends), default=-1)
         if last < 0 or self._tokenizer.decode(ids[last + 1 :]).strip():
             return [*ids, self._tokenizer.eos_token_id]
@@ -106,15 +106,15 @@ class Encoder:
 def task_examples(
     task: Task, task_name: str, encode: Encoder, *, seed: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[Example]:
-    """Endless demonstrations; rank r of R takes every R-th problem of the stream.
+    """Yield demonstrations endlessly; rank r of R takes every R-th problem of the stream.
 
     Raises:
-        RecipeError: if the task cannot demonstrate.
-        PluginContractError: if it never does or does it wrongly.
+        RecipeError: If the task has no demonstrations, or all prompts are overlong.
+        PluginContractError: If the task returns none for many problems, or an invalid one.
     """
     demonstrate = getattr(task, "demonstration", None)
     if demonstrate is None:
-        raise RecipeError(f"task {task_name!r} has no demonstrations to imitate; give data.path instead")
+        raise RecipeError(f"task {task_name!r} has no demonstrations for SFT; set data.path instead")
     stream = ProblemStream(task, task_name, "train", seed=seed)
     position, empty = rank, 0
     while True:
@@ -128,11 +128,11 @@ def task_examples(
             continue
         empty += 1
         if empty >= MAX_EMPTY_DEMONSTRATIONS and text is None:
-            raise PluginContractError(f"task {task_name!r} gave no demonstration for {empty} problems in a row")
+            raise PluginContractError(f"task {task_name!r} returned no demonstration for {empty} consecutive problems")
         if empty >= MAX_EMPTY_DEMONSTRATIONS:
             raise RecipeError(
-                f"task {task_name!r}: {empty} problems in a row have no demonstration or a prompt over "
-                f"{encode.limit.said()}; raise the limit"
+                f"task {task_name!r}: {empty} consecutive problems have no demonstration or a prompt over "
+                f"{encode.limit.describe()}; raise the limit"
             )
 
 
@@ -147,7 +147,7 @@ def _demonstration(demonstrate: Callable[..., Any], task_name: str, problem: Pro
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairExamples:
-    """The pairs of a file as examples, and what became of them."""
+    """The examples of a file, and how many pairs were dropped or changed."""
 
     examples: Sequence[Example]
     num_pairs: int
@@ -157,17 +157,18 @@ class PairExamples:
 
     @classmethod
     def encode(cls, pairs: Sequence[Pair], encode: Encoder) -> "PairExamples":
-        """All at once, so that bad data is refused before the training and not in the middle of it.
+        """Encode all pairs up front, so that bad data is rejected before training starts.
 
         Raises:
-            RecipeError: naming file and line of a pair that cannot be an example, or if none is left.
+            RecipeError: If a pair is invalid (names file and line), or if none is left.
         """
         found: list[Example | None] = []
         for start in range(0, len(pairs), CHUNK):
             found += encode.encode_all([(p.problem, p.completion) for p in pairs[start : start + CHUNK]])
         examples = [example for example in found if example is not None]
         if not examples:
-            raise RecipeError(f"data.path: all {len(pairs):,} prompts are over {encode.limit.said()}; raise the limit")
+            over = encode.limit.describe()
+            raise RecipeError(f"data.path: all {len(pairs):,} prompts are over {over}; raise the limit")
         return cls(
             examples=examples,
             num_pairs=len(pairs),
@@ -177,20 +178,20 @@ class PairExamples:
         )
 
     def line(self) -> str:
-        """For the header of a run."""
+        """Summarize the data for the header of a run."""
         dropped = self.num_pairs - len(self.examples)
         cut = sum(example.is_cut for example in self.examples)
-        said = [
+        counts = [
             (dropped, f"dropped (prompt over {self.limit.tokens:,} tokens)"),
-            (self.num_repeated, "repeated, and trained on as often as they are there"),
-            (cut, "with a completion that is cut, and so without EOS"),
-            (self.num_ended, "with an EOS of their own, to which none is added"),
+            (self.num_repeated, "duplicates (kept)"),
+            (cut, "truncated, without EOS"),
+            (self.num_ended, "already ended in EOS"),
         ]
         text = f"{self.num_pairs:,} rows read, {len(self.examples):,} kept"
-        return ", ".join([text, *(f"{count:,} {what}" for count, what in said if count)])
+        return ", ".join([text, *(f"{count:,} {what}" for count, what in counts if count)])
 
     def stream(self, *, seed: int, rank: int = 0, ranks: int = 1) -> Iterator[Example]:
-        """Endless, reshuffled each epoch."""
+        """Yield examples endlessly, reshuffled each epoch."""
         epoch = 0
         while True:
             order = list(range(len(self.examples)))

@@ -1,4 +1,4 @@
-"""Pairs to imitate, read from a file or a hub data set: prompt and completion, or a conversation."""
+"""SFT pairs from a file or a hub dataset: prompt and completion, or a conversation."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ MESSAGES = "messages"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """``problem.id`` is where the pair stands, as ``"pairs.jsonl:12"``."""
+    """A prompt and its completion. ``problem.id`` is the location, such as ``"pairs.jsonl:12"``."""
 
     problem: Problem
     completion: str
@@ -24,13 +24,13 @@ def read_pairs(
     subset: str | None = None,
     split: str = "train",
 ) -> list[Pair]:
-    """Every row as a pair.
+    """Read every row as a pair.
 
-    A row has the columns ``prompt`` and ``completion``, each text or messages, or else ``messages``, of which the last,
-    an assistant's, is the completion and the others are the prompt.
+    A row has the columns ``prompt`` and ``completion``, each text or messages, or a column ``messages`` whose last
+    message, from the assistant, is the completion.
 
     Raises:
-        RecipeError: naming file and line of the first row that is neither.
+        RecipeError: If a row is neither; names file and line.
     """
     rows = read_rows(path, key="data.path", subset=subset, split=split)
     return [_pair(row, prompt, completion) for row in rows]
@@ -43,13 +43,13 @@ def _pair(row: DataRow, prompt: str, completion: str) -> Pair:
         return Pair(Problem(id=row.where, prompt=asked), text)
     if not row.has(MESSAGES):
         raise row.error(
-            f"expected columns {prompt!r} and {completion!r}, or {MESSAGES!r}, none of them null; the row has "
-            f"{', '.join(map(str, row.values)) or 'no columns'}: name others with data.prompt and data.completion"
+            f"expected non-null columns {prompt!r} and {completion!r}, or {MESSAGES!r}; got "
+            f"{', '.join(map(str, row.values)) or 'no columns'}; set data.prompt and data.completion to your columns"
         )
     *turns, last = row.messages(MESSAGES)
     if last.role != "assistant" or not turns:
         raise row.error(
-            f"column {MESSAGES!r} must end with an assistant message, which is what is imitated, after at least one "
+            f"column {MESSAGES!r} must end with an assistant message (the completion) after at least one "
             f"other message; got {', '.join(turn.role for turn in (*turns, last))}"
         )
     return Pair(Problem(id=row.where, prompt=tuple(turns)), last.content)

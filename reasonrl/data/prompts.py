@@ -1,4 +1,4 @@
-"""Which prompts fit, and what is done with those that do not: counted over whole splits, or redrawn one by one."""
+"""Check prompt lengths and stop at, drop or redraw overlong prompts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,24 +10,24 @@ from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
 
 CHUNK = 512
-"""Prompts tokenized together."""
+"""Number of prompts to tokenize together."""
 MAX_REDRAWS = 100
-"""Overlong prompts in a row at one position of an endless task."""
+"""Consecutive overlong prompts to tolerate at one position of an endless task."""
 DROP = "sampling.overlong_prompts=drop"
 
 Fetch = Callable[[int], Problem]
 Measured = tuple[int, int]
-"""Index of a problem, tokens of its prompt."""
+"""Index of a problem and the number of tokens of its prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptLimit:
-    """The most tokens of a prompt: ``max_prompt_tokens``, or what the model's context leaves beside a completion.
+    """The maximum prompt length: ``max_prompt_tokens``, or what the context leaves besides a completion.
 
-    ``overlong``: whether a longer prompt stops the run, or is dropped.
+    ``overlong``: whether a longer prompt stops the run or is dropped.
 
     Raises:
-        RecipeError: if the context leaves nothing.
+        RecipeError: If the context leaves no room for a prompt.
     """
 
     max_prompt_tokens: int
@@ -49,33 +49,33 @@ class PromptLimit:
         return min(self.max_prompt_tokens, self.context - self.completion_tokens)
 
     def check(self, problem: Problem, tokens: int, *, or_else: str = "") -> None:
-        """Raise RecipeError if a prompt of ``tokens`` tokens is over the limit; ``or_else`` is another way out."""
+        """Raise RecipeError if a prompt of ``tokens`` tokens is over the limit; ``or_else`` adds an alternative fix."""
         if tokens > self.tokens:
             raise RecipeError(
-                f"the prompt of problem {problem.id!r} has {tokens} tokens, over {self.said()}; "
+                f"the prompt of problem {problem.id!r} has {tokens} tokens, over {self.describe()}; "
                 f"{self.advice(tokens)}{or_else}"
             )
 
-    def said(self) -> str:
-        """The limit in words, with the key that sets it."""
+    def describe(self) -> str:
+        """Describe the limit and the key that sets it."""
         if self.tokens == self.max_prompt_tokens:
             return f"sampling.max_prompt_tokens={self.max_prompt_tokens}"
         beside = f"max_completion_tokens={self.completion_tokens}" if self.completion_tokens > 1 else "a completion"
-        return f"the {self.tokens} that the model's context of {self.context} leaves beside {beside}"
+        return f"the {self.tokens} tokens that the model's context of {self.context} leaves besides {beside}"
 
     def advice(self, longest: int) -> str:
-        """What to change so that a prompt of ``longest`` tokens fits."""
+        """Say what to change so that a prompt of ``longest`` tokens fits."""
         keys = [f"sampling.max_prompt_tokens={longest}"] if longest > self.max_prompt_tokens else []
         if self.context is not None and longest >= self.context:
-            return f"it does not fit into the model's context of {self.context} tokens"
+            return f"it does not fit the model's context of {self.context} tokens"
         if self.context is not None and longest + self.completion_tokens > self.context:
             keys.append(f"max_completion_tokens={self.context - longest}")
-        return f"{' and '.join(keys)} would fit it"
+        return f"set {' and '.join(keys)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptCheck:
-    """What a split's prompts were found to be. ``longest`` is over those that fit."""
+    """The result of checking a split. ``longest`` is the longest prompt that fits."""
 
     name: str
     checked: int
@@ -84,7 +84,7 @@ class PromptCheck:
     limit: PromptLimit
 
     def line(self) -> str:
-        """For people."""
+        """Summarize the check in one line."""
         dropped = f" and dropped, {self.checked - self.overlong:,} left" if self.overlong else ""
         return (
             f"{self.name}: {self.checked:,} checked, {self.overlong:,} over {self.limit.tokens:,} tokens{dropped}; "
@@ -93,7 +93,7 @@ class PromptCheck:
 
 
 def check_lines(checks: Sequence[PromptCheck]) -> Iterator[str]:
-    """A line for every split that has overlong prompts, and one for all others of the same limit."""
+    """Yield one line per split with overlong prompts, and one for all other splits of the same limit."""
     together: dict[int, list[PromptCheck]] = {}
     for check in checks:
         if check.overlong:
@@ -110,10 +110,10 @@ def check_lines(checks: Sequence[PromptCheck]) -> Iterator[str]:
 
 
 def measure(fetch: Fetch, indices: Sequence[int], renderer: PromptRenderer) -> Iterator[Measured]:
-    """Index and prompt tokens of each problem.
+    """Measure the prompt length of each problem.
 
     Raises:
-        RecipeError: if a prompt cannot be rendered, is empty, or holds a token that the model does not know.
+        RecipeError: If a prompt cannot be rendered, is empty, or has a token without an embedding.
     """
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
@@ -122,17 +122,17 @@ def measure(fetch: Fetch, indices: Sequence[int], renderer: PromptRenderer) -> I
 
 
 def judge(name: str, fetch: Fetch, measured: Sequence[Measured], limit: PromptLimit) -> PromptCheck:
-    """The finding of a split.
+    """Check the prompts of a split against the limit.
 
     Raises:
-        RecipeError: naming the worst prompt if overlong ones are there and stop the run, or leave no other.
+        RecipeError: If overlong prompts stop the run or leave no other; names the longest.
     """
     over = [pair for pair in measured if pair[1] > limit.tokens]
     if over and (limit.overlong == "stop" or len(over) == len(measured)):
         index, longest = max(over, key=lambda pair: pair[1])
-        leave_out = f"; or leave out such prompts with {DROP}" if limit.overlong == "stop" else ""
+        leave_out = f"; or skip such prompts with {DROP}" if limit.overlong == "stop" else ""
         raise RecipeError(
-            f"{name}: {len(over):,} of {len(measured):,} prompts are over {limit.said()}; the longest, of problem "
+            f"{name}: {len(over):,} of {len(measured):,} prompts are over {limit.describe()}; the longest, of problem "
             f"{fetch(index).id!r}, has {longest:,} tokens: {limit.advice(longest)}{leave_out}"
         )
     return PromptCheck(
@@ -147,7 +147,7 @@ def judge(name: str, fetch: Fetch, measured: Sequence[Measured], limit: PromptLi
 def fitting(
     fetch: Fetch, candidates: range, wanted: int, renderer: PromptRenderer, limit: PromptLimit
 ) -> list[Measured]:
-    """Measured problems from the first candidate on, until ``wanted`` of them fit or no candidate is left."""
+    """Measure candidates in order until ``wanted`` of them fit or none is left."""
     measured: list[Measured] = []
     missing = wanted
     while missing and len(measured) < len(candidates):
@@ -159,7 +159,7 @@ def fitting(
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A training problem and its prompt; ``redraws``: overlong ones that were passed over for it."""
+    """A training problem and its prompt; ``redraws``: the overlong prompts skipped before it."""
 
     problem: Problem
     prompt: RenderedPrompt
@@ -167,9 +167,9 @@ class Drawn:
 
 
 class PromptSource:
-    """Training problems by position of the stream, each with its prompt.
+    """Training problems by stream position, each with its prompt.
 
-    An endless task with an overlong prompt at a position gives other problems there, the same ones in every process.
+    If an endless task has an overlong prompt at a position, another problem is drawn there, the same in every process.
     """
 
     def __init__(self, stream: ProblemStream, renderer: PromptRenderer, limit: PromptLimit) -> None:
@@ -177,14 +177,14 @@ class PromptSource:
 
     @property
     def redraws(self) -> bool:
-        """Whether overlong prompts are found, and replaced, as they are drawn."""
+        """Whether overlong prompts are replaced while drawing."""
         return self.stream.size is None and self.limit.overlong == "drop"
 
     def draw(self, position: int) -> Drawn:
-        """The problem at ``position``.
+        """Draw the problem at ``position``.
 
         Raises:
-            RecipeError: if its prompt is overlong and stops the run, or cannot be rendered.
+            RecipeError: If its prompt is overlong and stops the run, or cannot be rendered.
         """
         for attempt in range(MAX_REDRAWS if self.redraws else 1):
             problem = self.stream.problem(position, attempt)
@@ -192,8 +192,8 @@ class PromptSource:
             if len(prompt.ids) <= self.limit.tokens:
                 return Drawn(problem, prompt, attempt)
         if not self.redraws:
-            self.limit.check(problem, len(prompt.ids), or_else=f"; or leave out such prompts with {DROP}")
+            self.limit.check(problem, len(prompt.ids), or_else=f"; or skip such prompts with {DROP}")
         raise RecipeError(
-            f"task {self.stream.task_name!r}: {MAX_REDRAWS} prompts in a row are over {self.limit.said()}, the last "
-            f"with {len(prompt.ids):,} tokens; raise the limit or give the task other options"
+            f"task {self.stream.task_name!r}: {MAX_REDRAWS} consecutive prompts are over {self.limit.describe()}, "
+            f"the last with {len(prompt.ids):,} tokens; raise the limit or change the task options"
         )

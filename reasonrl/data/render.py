@@ -1,4 +1,4 @@
-"""Problem -> prompt text -> token ids: the one place where a chat template is applied."""
+"""Render problems to prompt text and token ids; the only place that applies a chat template."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _SYSTEM_PROBE, _USER_PROBE = "reasonrl-system-probe", "reasonrl-user-probe"
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """What the model continues: the text, and its token ids, with the BOS of a tokenizer that adds one to raw text."""
+    """The prompt text and its token ids, including a BOS if the tokenizer adds one to raw text."""
 
     text: str
     ids: tuple[int, ...]
@@ -27,13 +27,13 @@ class RenderedPrompt:
 class PromptRenderer:
     """Renders problems with one tokenizer.
 
-    Raw text is used verbatim, with the tokenizer's own leading special tokens; a conversation goes through the chat
-    template, which writes them itself. A template that refuses or drops the system role gets the system text at the
-    head of the first user turn.
+    Raw text is used verbatim, with the leading special tokens that the tokenizer adds; a conversation goes through the
+    chat template, which writes them itself. If the template rejects or drops the system role, the system text is
+    prepended to the first user turn.
 
     Args:
-        template_name: what error messages call the template.
-        rows: token ids that the model has an embedding for; None = not checked.
+        template_name: Name of the template in error messages.
+        rows: Number of embeddings of the model; None = not checked.
     """
 
     def __init__(
@@ -47,26 +47,26 @@ class PromptRenderer:
         self._name = template_name
         self._rows = rows
         self.has_folded = False
-        """Whether a system text went into a user turn."""
+        """Whether a system message was folded into a user turn."""
         self.has_own_bos = False
-        """Whether a prompt began with a BOS, so that the tokenizer's was taken off."""
+        """Whether a prompt already began with a BOS, so that the tokenizer's was removed."""
         self.takes_off_eos = False
-        """Whether the tokenizer put an EOS behind raw text, which was taken off."""
+        """Whether the tokenizer appended an EOS to raw text, which was removed."""
 
     def render(self, problem: Problem) -> RenderedPrompt:
-        """One prompt.
+        """Render one prompt.
 
         Raises:
-            RecipeError: as ``render_all``.
+            RecipeError: As ``render_all``.
         """
         return self.render_all([problem])[0]
 
     def render_all(self, problems: Sequence[Problem]) -> list[RenderedPrompt]:
-        """The prompts of ``problems``, tokenized together.
+        """Render the prompts of ``problems``, tokenized together.
 
         Raises:
-            RecipeError: if the template cannot render one, or a prompt is empty, no valid Unicode or holds a token that
-                the model has no embedding for.
+            RecipeError: If the template cannot render one, or a prompt is empty, not valid Unicode or has a token
+                without an embedding.
         """
         texts = [self.text(problem) for problem in problems]
         rendered: dict[int, RenderedPrompt] = {}
@@ -78,10 +78,10 @@ class PromptRenderer:
         return [rendered[i] for i in range(len(problems))]
 
     def text(self, problem: Problem) -> str:
-        """The exact text that the model continues.
+        """Render the exact text that the model continues.
 
         Raises:
-            RecipeError: if the prompt is no valid Unicode, or a conversation that cannot be rendered.
+            RecipeError: If the prompt is not valid Unicode, or a conversation that cannot be rendered.
         """
         if isinstance(problem.prompt, str):
             text = problem.prompt + problem.assistant_prefix
@@ -92,12 +92,12 @@ class PromptRenderer:
         return text
 
     def completion_after(self, prompt: RenderedPrompt, problem: Problem, completion: str) -> str:
-        """``completion`` without a tag that the chat template has opened already, such as ``<think>``."""
+        """Strip a leading tag that the chat template has already opened, such as ``<think>``."""
         return completion if isinstance(problem.prompt, str) else _without_open_tag(prompt.text, completion)
 
     @cached_property
     def folds_system(self) -> bool:
-        """Whether the template refuses or drops the system role, so that its text goes into the first user turn."""
+        """Whether the template rejects or drops the system role, so that its text goes into the first user turn."""
         system = {"role": "system", "content": _SYSTEM_PROBE}
         user = {"role": "user", "content": _USER_PROBE}
         try:
@@ -108,24 +108,24 @@ class PromptRenderer:
         try:
             return _USER_PROBE in self._apply([user])
         except RAISABLE:
-            return False  # broken either way; rendering the first problem says how
+            return False  # broken either way; rendering the first problem reports it
 
     def _conversation(self, problem: Problem) -> str:
         if not getattr(self.tokenizer, "chat_template", None):
             raise RecipeError(
-                f"problem {problem.id!r} is a conversation but the model's tokenizer has no chat template; use a chat "
-                "model, give one with model.chat_template=FILE.jinja, or choose the task's raw-text template"
+                f"problem {problem.id!r} is a conversation but the tokenizer has no chat template; use a chat model, "
+                "set model.chat_template=FILE.jinja, or choose the task's raw-text template"
             )
         turns: list[Turn] = [{"role": m.role, "content": m.content} for m in problem.prompt]  # type: ignore[union-attr]
         if turns and turns[0]["role"] == "system" and self.folds_system:
-            turns, self.has_folded = _folded(turns), True
+            turns, self.has_folded = _fold_system(turns), True
         try:
             return self._apply(turns)
-        except RAISABLE as err:  # a template is foreign code: it may raise anything
+        except RAISABLE as err:  # a template may raise anything
             raise RecipeError(
-                f"problem {problem.id!r}: {self._name} cannot render it: {_one_line(err)}; give its variables with "
-                "model.chat_template_args, another template with model.chat_template=FILE.jinja, or choose the task's "
-                "raw-text template"
+                f"problem {problem.id!r}: {self._name} cannot render it: {_one_line(err)}; set its variables with "
+                "model.chat_template_args, use another template with model.chat_template=FILE.jinja, or choose the "
+                "task's raw-text template"
             ) from err
 
     def _apply(self, turns: list[Turn]) -> str:
@@ -136,10 +136,10 @@ class PromptRenderer:
         if not texts:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=is_raw, return_attention_mask=False)["input_ids"]
-        return [self._framed(text, ids, is_raw) for text, ids in zip(texts, encoded, strict=True)]
+        return [self._fix_special_tokens(text, ids, is_raw) for text, ids in zip(texts, encoded, strict=True)]
 
-    def _framed(self, text: str, ids: list[int], is_raw: bool) -> list[int]:
-        """With one BOS at most, and without an EOS that the tokenizer has put behind raw text."""
+    def _fix_special_tokens(self, text: str, ids: list[int], is_raw: bool) -> list[int]:
+        """Remove a duplicate BOS, and an EOS that the tokenizer appended to raw text."""
         bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token
         if bos and text.startswith(bos) and ids[:2] == [self.tokenizer.bos_token_id] * 2:
             ids, self.has_own_bos = ids[1:], True
@@ -151,22 +151,22 @@ class PromptRenderer:
         if not ids:
             raise RecipeError(f"problem {problem.id!r} has an empty prompt")
         if self._rows is not None and max(ids) >= self._rows:
-            self.refuse_tokens(ids, f"the prompt of problem {problem.id!r}")
+            self.check_tokens(ids, f"the prompt of problem {problem.id!r}")
 
-    def refuse_tokens(self, ids: Sequence[int], where: str) -> None:
-        """Raises RecipeError if one of ``ids`` has no embedding: the forward pass would end in an IndexError."""
+    def check_tokens(self, ids: Sequence[int], where: str) -> None:
+        """Raise RecipeError if one of ``ids`` has no embedding, instead of an IndexError in the forward pass."""
         beyond = [token for token in ids if self._rows is not None and token >= self._rows]
         if beyond:
             token = self.tokenizer.convert_ids_to_tokens(beyond[0])
             raise RecipeError(
-                f"{where} holds token {token!r} (id {beyond[0]}), but the model has {self._rows} embeddings; take the "
-                "tokenizer that the model was saved with, or resize its embeddings (resize_token_embeddings in "
-                "transformers), save it and train that"
+                f"{where} contains token {token!r} (id {beyond[0]}), but the model has {self._rows} embeddings; use "
+                "the tokenizer the model was saved with, or resize the embeddings (resize_token_embeddings in "
+                "transformers) and train the resized model"
             )
 
 
-def _folded(turns: list[Turn]) -> list[Turn]:
-    """The system text at the head of the first user turn."""
+def _fold_system(turns: list[Turn]) -> list[Turn]:
+    """Prepend the system text to the first user turn."""
     system, *rest = turns
     if rest and rest[0]["role"] == "user":
         return [{"role": "user", "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
@@ -174,14 +174,14 @@ def _folded(turns: list[Turn]) -> list[Turn]:
 
 
 def _prefix_after(opened: str, prefix: str) -> str:
-    """``prefix``; nothing of it if the template's generation prompt already ends as it does."""
+    """Return ``prefix``, or nothing if the generation prompt already ends with it."""
     tag = _tag_at_end(opened)
     is_there = opened.rstrip().endswith(prefix.strip()) or (tag and prefix.rstrip().endswith(tag))
     return "" if is_there else _without_open_tag(opened, prefix)
 
 
 def _without_open_tag(opened: str, following: str) -> str:
-    """``following`` without the tag at its start that ``opened`` ends with."""
+    """Strip from ``following`` a leading tag that ``opened`` ends with."""
     tag, body = _tag_at_end(opened), following.lstrip()
     if not tag or not body.startswith(tag):
         return following
@@ -190,7 +190,7 @@ def _without_open_tag(opened: str, following: str) -> str:
 
 
 def _tag_at_end(text: str) -> str:
-    """The opening tag, such as ``<think>``, that a text ends with; empty without one."""
+    """Return the opening tag that a text ends with, such as ``<think>``, or an empty string."""
     found = _TAG_AT_END.search(text.rstrip()[-_MAX_TAG_CHARS:])
     return found[0] if found else ""
 
@@ -201,15 +201,15 @@ def _one_line(err: BaseException) -> str:
 
 
 def check_encodable(where: str, text: str) -> None:
-    """Half a surrogate pair is no character: tokenizers refuse it without saying where it came from.
+    """Reject lone surrogates, which tokenizers reject without naming the source.
 
     Raises:
-        RecipeError: naming ``where``.
+        RecipeError: If ``text`` has one; names ``where``.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as err:
         raise RecipeError(
-            f"{where} has a lone surrogate, {text[err.start]!r}, at character {err.start}; expected valid Unicode: "
-            "correct the task's data"
+            f"{where} has a lone surrogate, {text[err.start]!r}, at character {err.start}; expected valid Unicode; "
+            "fix the data"
         ) from err

@@ -48,7 +48,7 @@ class BackendCalls:
             groups = list(self._backend.generate(requests))
             problem = _find_problem(requests, groups)
         if problem:
-            raise PluginContractError(f"{call} returned {problem}; see RolloutBackend in the contracts")
+            raise PluginContractError(f"{call} returned {problem}; see RolloutBackend in reasonrl.contracts")
         return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The order of training problems. Its whole state is one integer: how many prompts were taken."""
+"""The order of training problems. Its only state is the number of prompts taken."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from reasonrl.data.summary import empty_split
 from reasonrl.errors import PluginContractError, plugin_call
 
 REDRAW_STRIDE = 2**32
-"""Between the indices of an endless task that one position may draw."""
+"""Distance between the indices that one position of an endless task may draw."""
 
 
 class ProblemStream:
@@ -34,15 +34,15 @@ class ProblemStream:
         return self._size
 
     def leave_out(self, indices: Collection[int]) -> None:
-        """Take these problems of a finite split out of the order; the others keep theirs."""
+        """Exclude problems of a finite split; the others keep their order."""
         self._left_out, self._epoch = frozenset(indices), -1
 
     def fetch(self, index: int) -> Problem:
-        """The problem at ``index`` of the split, whatever the order."""
+        """Return the problem at ``index`` of the split, independent of the order."""
         return fetch_problem(self._task, self.task_name, self._split, index)
 
     def problem(self, position: int, attempt: int = 0) -> Problem:
-        """The problem at ``position`` >= 0 of the endless stream. An endless task has others there by ``attempt``."""
+        """Return the problem at ``position`` >= 0 of the stream; ``attempt`` selects others of an endless task."""
         return self.fetch(self._index(position, attempt))
 
     def _index(self, position: int, attempt: int) -> int:
@@ -57,7 +57,7 @@ class ProblemStream:
 
 
 def fetch_size(task: Task, task_name: str, split: Split) -> int | None:
-    """``task.size(split)``, checked."""
+    """Call ``task.size(split)`` and validate the result."""
     call = f"task {task_name!r}: size({split!r})"
     with plugin_call(call):
         size = task.size(split)
@@ -67,7 +67,7 @@ def fetch_size(task: Task, task_name: str, split: Split) -> int | None:
 
 
 def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Problem:
-    """``task.problem(split, index)``, checked: a plugin's mistake is named, not met deep in the trainer."""
+    """Call ``task.problem(split, index)`` and validate the result."""
     call = f"task {task_name!r}: problem({split!r}, {index})"
     with plugin_call(call):
         problem = task.problem(split, index)

@@ -1,4 +1,4 @@
-"""What became of the rows that a task has read, as the task tells it."""
+"""Data summaries of tasks: how many rows were read, dropped and held out."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from reasonrl.errors import PluginContractError, RecipeError, plugin_call
 
 
 def fetch_summaries(task: Task, task_name: str) -> list[DataSummary]:
-    """``task.data_summary()``, checked; empty if the task has none."""
+    """Call ``task.data_summary()`` and validate the result; empty if the task has none."""
     ask = getattr(task, "data_summary", None)
     if ask is None:
         return []
@@ -23,13 +23,13 @@ def fetch_summaries(task: Task, task_name: str) -> list[DataSummary]:
 
 
 def empty_split(task: Task, task_name: str, split: Split, size: int) -> RecipeError:
-    """The error about a split without a problem: what was read, and what to do."""
+    """Build the error for an empty split: what was read, and what to do."""
     summaries = fetch_summaries(task, task_name)
-    said = "; ".join(map(str, summaries)) or f"size({split!r}) is {size}"
-    parts = [f"task {task_name!r} has no problem in its {split} split: {said}"]
+    found = "; ".join(map(str, summaries)) or f"size({split!r}) is {size}"
+    parts = [f"task {task_name!r} has no problems in its {split} split: {found}"]
     if split == "eval":
         parts += sorted({summary.held_out for summary in summaries} - {""})
-        parts += ["add rows, give the suite a task of its own (evaluation.suites.NAME.task), or remove the suite"]
+        parts += ["add rows, set another task for the suite (evaluation.suites.NAME.task), or remove the suite"]
     else:
         parts += ["add rows"]
     return RecipeError("; ".join(parts))

@@ -1,6 +1,6 @@
-"""The one reader of data files and hub data sets: ``for row in read_rows("my_rows.jsonl"): row.text("question")``.
+"""Read data files and hub datasets: ``for row in read_rows("my_rows.jsonl"): row.text("question")``.
 
-Every error is a RecipeError of one line that names the file, and the line or row. Torch-free.
+Every error is a one-line RecipeError that names the file and the line or row. Torch-free.
 """
 
 from reasonrl.datafiles.reader import FORMATS, is_local, local_size, read_rows

@@ -1,4 +1,4 @@
-"""JSONL, JSON, CSV and Parquet as (place, row) pairs. Nothing here knows what the rows should hold."""
+"""Parse JSONL, JSON, CSV and Parquet into (location, row) pairs."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from reasonrl.datafiles.source import Source, said, shown
+from reasonrl.datafiles.source import Source, format_error, preview
 from reasonrl.errors import RecipeError
 
 Rows = Iterator[tuple[str, Any]]
 
 
 def jsonl_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
-    """A row is a line; empty ones are passed over. Lines end at a newline only: a text may hold U+2028."""
+    """Parse one row per line, skipping empty lines. Only newlines end a line: a text may contain U+2028."""
     for number, raw in enumerate(stream, 1):
-        line = _decoded(source, raw, number).strip()
+        line = _decode(source, raw, number).strip()
         if line:
             is_torn = not raw.endswith(b"\n")
-            yield source.line(number), _parsed(source, line, number, is_torn)
+            yield source.line(number), _parse(source, line, number, is_torn)
 
 
 def json_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
-    """A list of objects. JSON has no lines, so that a row is named by its number."""
-    text = _decoded(source, stream.read(), 1)
+    """Parse a list of objects; rows are identified by number."""
+    text = _decode(source, stream.read(), 1)
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as err:
         line = getattr(err, "lineno", 1)
-        hint = "; if every line is an object, name the file .jsonl" if "Extra data" in str(err) else ""
-        raise RecipeError(f"{source.line(line)}: not valid JSON: {said(err)}{hint}") from err
+        hint = "; if every line is an object, rename the file to .jsonl" if "Extra data" in str(err) else ""
+        raise RecipeError(f"{source.line(line)}: not valid JSON: {format_error(err)}{hint}") from err
     if not isinstance(rows, list):
-        what = f"an object with {', '.join(map(str, rows))}" if isinstance(rows, dict) else shown(rows)
-        raise source.error(f"must hold a list of objects, one for each row; got {what}")
+        what = f"an object with {', '.join(map(str, rows))}" if isinstance(rows, dict) else preview(rows)
+        raise source.error(f"expected a list of objects, one per row; got {what}")
     yield from ((source.row(number), row) for number, row in enumerate(rows, 1))
 
 
 def csv_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
-    """A header, then rows as wide as it is. A row that spans lines is named by its first one."""
-    text = _decoded(source, stream.read(), 1)
-    limit = csv.field_size_limit(len(text) + 1)  # a cell may be longer than 128 KiB
+    """Parse a header and rows of the same width; a row that spans lines is identified by its first line."""
+    text = _decode(source, stream.read(), 1)
+    limit = csv.field_size_limit(len(text) + 1)  # allow cells over 128 KiB
     try:
         lines = list(_csv_lines(source, text))
     finally:
@@ -53,7 +53,7 @@ def csv_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     _check_header(source, header, lines[0][0])
     for where, cells in lines[1:]:
         if len(cells) != len(header):
-            raise RecipeError(f"{where}: has {len(cells)} cells, expected {len(header)}: {', '.join(header)}")
+            raise RecipeError(f"{where}: expected {len(header)} cells, got {len(cells)}; columns: {', '.join(header)}")
         yield where, dict(zip(header, cells, strict=True))
 
 
@@ -71,13 +71,13 @@ def _csv_lines(source: Source, text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _check_header(source: Source, header: list[str], where: str) -> None:
     if len(set(header)) < len(header):
-        raise RecipeError(f"{where}: a column's name comes twice in the header: {', '.join(header)}")
+        raise RecipeError(f"{where}: duplicate column name in the header: {', '.join(header)}")
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise RecipeError(f"{where}: the header is one column, {header[0]!r}; expected commas between columns")
+        raise RecipeError(f"{where}: the header has one column, {header[0]!r}; expected comma-separated columns")
 
 
 def parquet_rows(source: Source) -> Rows:
-    """Rows batch by batch."""
+    """Read rows batch by batch."""
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -88,11 +88,11 @@ def parquet_rows(source: Source) -> Rows:
                     number += 1
                     yield source.row(number), row
     except (ArrowException, OSError, UnicodeDecodeError) as err:
-        raise source.error(f"cannot be read as Parquet after row {number}: {said(err)}") from err
+        raise source.error(f"cannot read as Parquet after row {number}: {format_error(err)}") from err
 
 
-def _decoded(source: Source, raw: bytes, first_line: int) -> str:
-    """UTF-8, with or without a byte order mark. ``first_line`` is where ``raw`` begins."""
+def _decode(source: Source, raw: bytes, first_line: int) -> str:
+    """Decode UTF-8 with or without a byte order mark; ``raw`` begins at line ``first_line``."""
     if first_line == 1:
         raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
@@ -111,13 +111,14 @@ def _decoded(source: Source, raw: bytes, first_line: int) -> str:
     )
 
 
-def _parsed(source: Source, line: str, number: int, is_torn: bool) -> Any:
+def _parse(source: Source, line: str, number: int, is_torn: bool) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as err:
-        hint = "expected an object on each line"
+        hint = "expected one object per line"
         if line in ("[", "{"):
-            hint = "expected an object on each line; name a file that is one JSON list .json"
+            hint = "expected one object per line; rename a file that is one JSON list to .json"
         elif is_torn:
-            hint = "the last line is cut off"
-        raise RecipeError(f"{source.line(number)}: not valid JSON: {said(err)} in {shown(line)}; {hint}") from err
+            hint = "the last line is incomplete"
+        found = f"{format_error(err)} in {preview(line)}"
+        raise RecipeError(f"{source.line(number)}: not valid JSON: {found}; {hint}") from err

@@ -1,4 +1,4 @@
-"""Files and hub data sets as rows. A format is a suffix, in any case; ``.gz`` may follow those of text."""
+"""Read rows from files and hub datasets. The suffix decides the format; text formats may add ``.gz``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reasonrl.datafiles.formats import Rows, csv_rows, json_rows, jsonl_rows, parquet_rows
 from reasonrl.datafiles.rows import DataRow
-from reasonrl.datafiles.source import Source, said, shown
+from reasonrl.datafiles.source import Source, format_error, preview
 from reasonrl.errors import RAISABLE, RecipeError
 
 TEXT: Mapping[str, Callable[[Source, io.BufferedIOBase], Rows]] = {
@@ -22,7 +22,7 @@ TEXT: Mapping[str, Callable[[Source, io.BufferedIOBase], Rows]] = {
 }
 PARQUET = ".parquet"
 FORMATS = ".jsonl, .json, .csv (each with or without .gz) or .parquet"
-# Surely meant as files, too. Not any suffix: hub names hold dots as well, as in "owner/data-v1.0".
+# Unsupported suffixes that still mean a file. Not any suffix: hub names contain dots too ("owner/data-v1.0").
 OTHERS = (
     ".gz",
     ".tsv",
@@ -48,14 +48,14 @@ MAGIC = {
     b"PAR1": "Parquet",
 }
 BATCH = 1000
-SAID = 300
+MAX_REASON = 300
 
 
 def is_local(name: str) -> bool:
-    """Whether ``name`` is a path, of something that is there or not; else it is a data set on the hub."""
+    """Whether ``name`` is a path, existing or not; otherwise it names a hub dataset."""
     path = _path(name)
     return (
-        os.path.exists(path)  # unlike Path.exists, False for whatever cannot be a path
+        os.path.exists(path)  # unlike Path.exists, False for an invalid path
         or name.startswith((".", "/", "~"))
         or "\\" in name
         or name.count("/") > 1
@@ -68,16 +68,16 @@ def _path(name: str) -> Path:
 
 
 def read_rows(name: str, *, key: str = "data", subset: str | None = None, split: str = "train") -> Iterator[DataRow]:
-    """The rows of a file, or of one split of a data set on the hub or in a folder.
+    """Read the rows of a file, or of one split of a dataset on the hub or in a folder.
 
     Args:
-        name: a path, relative to where the command was started, or a hub name such as ``openai/gsm8k``.
-        key: the recipe's key for it, which errors about the whole file name.
-        subset: configuration of a hub data set.
-        split: split of a hub data set.
+        name: A path, relative to the working directory, or a hub name such as ``openai/gsm8k``.
+        key: The recipe key of the file, named in errors.
+        subset: Configuration of a hub dataset.
+        split: Split of a hub dataset.
 
     Raises:
-        RecipeError: of one line if anything cannot be read or is malformed, or there is no row.
+        RecipeError: If the data cannot be read, is malformed or has no rows.
     """
     source = Source(_path(name), key)
     is_file = is_local(name) and not source.path.is_dir()
@@ -86,17 +86,17 @@ def read_rows(name: str, *, key: str = "data", subset: str | None = None, split:
     for where, values in rows:
         count += 1
         if not isinstance(values, Mapping):
-            raise RecipeError(f"{where}: expected an object with columns, got {shown(values)}")
+            raise RecipeError(f"{where}: expected an object, got {preview(values)}")
         yield DataRow(where, values)
     if not count:
-        raise source.error("holds no rows; expected at least one")
+        raise source.error("no rows; expected at least one")
 
 
 def local_size(name: str, *, key: str = "data") -> int | None:
-    """Bytes of a file that ``read_rows`` would read; None for a folder or a hub data set.
+    """Return the size in bytes of a file; None for a folder or a hub dataset.
 
     Raises:
-        RecipeError: if there is no such file, or its first bytes are not those of a data file.
+        RecipeError: If the file does not exist or is not a data file.
     """
     source = Source(_path(name), key)
     if not is_local(name) or source.path.is_dir():
@@ -105,11 +105,11 @@ def local_size(name: str, *, key: str = "data") -> int | None:
         _check_file(source, *_format(source.path))
         return source.path.stat().st_size
     except OSError as err:
-        raise source.error(f"cannot be read: {err.strerror or said(err)}") from err
+        raise source.error(f"cannot read: {err.strerror or format_error(err)}") from err
 
 
 def _format(path: Path) -> tuple[str, bool]:
-    """The suffix that says the format, and whether ``.gz`` follows it."""
+    """Return the format suffix, and whether ``.gz`` follows it."""
     suffixes = ["", *(suffix.lower() for suffix in path.suffixes)]
     is_gzip = suffixes[-1] == ".gz"
     return suffixes[-2 if is_gzip else -1], is_gzip
@@ -125,35 +125,35 @@ def _file_rows(source: Source) -> Rows:
         with gzip.open(source.path) if is_gzip else source.path.open("rb") as stream:
             yield from TEXT[suffix](source, stream)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-        raise source.error(f"is damaged or cut off: {said(err)}; get the file again") from err
+        raise source.error(f"corrupted or truncated: {format_error(err)}; download the file again") from err
     except OSError as err:
-        raise source.error(f"cannot be read: {err.strerror or said(err)}") from err
+        raise source.error(f"cannot read: {err.strerror or format_error(err)}") from err
 
 
 def _check_file(source: Source, suffix: str, is_gzip: bool) -> None:
     path = source.path
     if not os.path.exists(path):
-        raise source.error(f"no such file{_nearby(path)}; give a file that exists, or a hub data set")
+        raise source.error(f"no such file{_nearby(path)}; expected an existing file or a hub dataset")
     if not path.is_file():
-        raise source.error("is not a regular file; expected one")
+        raise source.error("not a regular file")
     if suffix not in TEXT and (suffix != PARQUET or is_gzip):
-        raise source.error(f"its name says no format that is read; expected {FORMATS}")
+        raise source.error(f"unsupported file suffix; expected {FORMATS}")
     with path.open("rb") as stream:
         start = stream.read(len(LFS_POINTER))
     if not start:
-        raise source.error("is empty; expected at least one row")
+        raise source.error("empty file; expected at least one row")
     if start == LFS_POINTER:
-        raise source.error("is a Git LFS pointer, not the data; run `git lfs pull` in its repository")
+        raise source.error("a Git LFS pointer, not the data; run `git lfs pull` in its repository")
     expected = "gzip" if is_gzip else "Parquet" if suffix == PARQUET else None
     found = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
     if expected and found != expected:
-        raise source.error(f"holds no {expected} data, which its name says; get the file again or rename it")
+        raise source.error(f"not {expected} data despite its suffix; download the file again or rename it")
     if found and not expected:
-        raise source.error(f"holds {found} data, expected text; unpack it (gzip: or name it {path.name}.gz)")
+        raise source.error(f"{found} data, expected text; decompress it (gzip: or rename it to {path.name}.gz)")
 
 
 def _nearby(path: Path) -> str:
-    """The file that may have been meant."""
+    """Suggest a similar file name."""
     if not path.parent.is_dir():
         return f" (there is no folder {path.parent})"
     close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
@@ -161,7 +161,7 @@ def _nearby(path: Path) -> str:
 
 
 def _hub_rows(name: str, source: Source, subset: str | None, split: str) -> Rows:
-    """Through the datasets library and its cache."""
+    """Load through the datasets library and its cache."""
     folder = str(source.path) if source.path.is_dir() else None
     number = 0
     try:
@@ -172,12 +172,12 @@ def _hub_rows(name: str, source: Source, subset: str | None, split: str) -> Rows
             for row in batch.to_pylist():
                 number += 1
                 yield f"{name}[{split}], row {number}", row
-    except RAISABLE as err:  # a library of many layers
-        why = f"{type(err).__name__}: {said(err)}"[:SAID]
+    except RAISABLE as err:  # the library may raise anything
+        why = f"{type(err).__name__}: {format_error(err)}"[:MAX_REASON]
         what, cure = (
-            "not loaded from the hub",
-            "check name, subset, split and network, or give a file that exists",
+            "cannot load from the hub",
+            "check name, subset, split and network, or use an existing file",
         )
         if folder:
-            what, cure = "this folder cannot be loaded as a data set", "give one of its files"
+            what, cure = "cannot load this folder as a dataset", "use one of its files"
         raise source.error(f"{what} (split {split!r}): {why}; {cure}") from err

@@ -1,4 +1,4 @@
-"""A file that is being read, and how errors name it."""
+"""A data file and how errors refer to it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``key`` is the recipe's key that names the file."""
+    """A data file. ``key`` is the recipe key that names it."""
 
     path: Path
     key: str
 
     def error(self, text: str) -> RecipeError:
-        """About the file as a whole."""
+        """Build an error about the file as a whole."""
         return RecipeError(f"{self.key}: {self.path}: {text}")
 
     def line(self, number: int) -> str:
@@ -29,16 +29,16 @@ class Source:
         return f"{self.path}, row {number}"
 
 
-def shown(value: object) -> str:
-    """A value in an error: its start; null, true and false as JSON has them."""
+def preview(value: object) -> str:
+    """Format a value for an error, truncated; null, true and false as in JSON."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def said(err: BaseException) -> str:
-    """What an error says, on one line."""
+def format_error(err: BaseException) -> str:
+    """Format an error on one line."""
     if isinstance(err, json.JSONDecodeError):
         return f"{err.msg} (character {err.colno})"
     if isinstance(err, RecursionError):

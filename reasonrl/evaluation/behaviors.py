@@ -1,4 +1,4 @@
-"""What completions of a suite do, beyond being right: figures of the task itself, and some for any text."""
+"""Behaviors of a suite's completions: those of the task, and general ones for any text."""
 
 import math
 import re
@@ -20,15 +20,15 @@ _LOST = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 
 
 class BehaviorMeter:
-    """Measures the completions of one suite, again and again. A task's mistakes are logged once and counted."""
+    """Measures the behaviors of one suite. Errors of the task are logged once and counted."""
 
     def __init__(self) -> None:
         self._has_logged = False
 
     def measure(self, task: Any, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
-        """Means over the completions that a figure applies to; completions that the backend lost are left out.
+        """Average each behavior over the completions it applies to, without aborted completions.
 
-        ``failed_frac`` is there when the task describes behaviors: completions for which it could not.
+        If the task describes behaviors, ``failed_frac`` is the share of completions for which it failed.
         """
         judged = [
             (group.group.request.problem, completion, reward)
@@ -49,16 +49,16 @@ class BehaviorMeter:
     def _describe(self, describe: Any, task_name: str, problem: Problem, text: str) -> Mapping[str, float] | None:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
-            return _checked(describe(own_copy, text))
+            return _validate(describe(own_copy, text))
         except RAISABLE:  # a plugin may raise anything; what a run does must not depend on a figure about it
             if not self._has_logged:
                 self._has_logged = True
-                log.warning("task %r: behaviors failed; the completion is left out", task_name, exc_info=True)
+                log.warning("task %r: behaviors failed; skipping the completion", task_name, exc_info=True)
             return None
 
 
 def means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every name over those that have a value for it, in order of first appearance."""
+    """Average each name over the entries that have it, in order of first appearance."""
     values: dict[str, list[float]] = {}
     for one in figures:
         for name, value in one.items():
@@ -78,8 +78,8 @@ def _general(completion: Completion, reward: RewardOutput) -> dict[str, float]:
     return figures
 
 
-def _checked(raw: Any) -> dict[str, float]:
-    """Raises ValueError if ``raw`` is not what ``Task.behaviors`` may return."""
+def _validate(raw: Any) -> dict[str, float]:
+    """Validate a result of ``Task.behaviors``; raise ValueError if it is invalid."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"behaviors returned {type(raw).__name__}, expected a mapping of names to numbers")
     figures: dict[str, float] = {}

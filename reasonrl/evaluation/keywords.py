@@ -1,7 +1,7 @@
-"""Published lists of words by which others count reflection in completions of any task.
+"""Published keyword lists that count reflection in completions of any task.
 
-Each figure is a count in lower-cased text. The lists differ in what they take for reflection and all of them miss
-what a task writes in other words; so they are for comparison with the base model, not for comparison of models.
+Each list is counted in lower-cased text. The lists define reflection differently and miss other wordings; use them to
+compare a run with its base model, not to compare models.
 """
 
 import re
@@ -11,7 +11,7 @@ Counter = Callable[[str], int]
 
 
 def _parts(*words: str) -> Counter:
-    """Occurrences of each word, inside of longer words too; one place may count for two words."""
+    """Count occurrences of each word, also inside longer words; matches may overlap."""
     return lambda text: sum(map(text.count, words))
 
 
@@ -63,6 +63,6 @@ KEYWORD_LISTS: Mapping[str, Counter] = {
 
 
 def keyword_counts(text: str) -> dict[str, int]:
-    """Hits of every list in ``text``, by name of the list."""
+    """Count the hits of every list in ``text``, by name."""
     lowered = text.lower()
     return {name: count(lowered) for name, count in KEYWORD_LISTS.items()}

@@ -1,4 +1,4 @@
-"""Accuracy with its interval, pass@k and maj@k. Plain Python numbers, no tensors."""
+"""Accuracy intervals, pass@k and maj@k, in plain Python."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ Z95 = 1.959963984540054  # two-sided 95% quantile of the normal distribution
 
 
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927); (0, 1) without trials.
+    """Compute the 95% score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
     Example:
         wilson_interval(50, 100) -> (0.4038, 0.5962).
@@ -23,10 +23,10 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
 
 
 def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float]:
-    """95% interval of mean accuracy, one inner sequence a problem.
+    """Compute the 95% interval of the mean accuracy, from one inner sequence per problem.
 
-    With one sample a problem: Wilson. With several, the samples of a problem are not independent: Wilson with the
-    effective number of trials that the variance between problem means implies.
+    With one sample per problem this is the Wilson interval. With several, samples of a problem are not independent, so
+    it is the Wilson interval for the effective number of trials implied by the variance between problems.
     """
     means = [sum(samples) / len(samples) for samples in correct if samples]
     n = len(means)

@@ -1,4 +1,4 @@
-"""A suite: the first problems of a task's eval split, sampled and judged, always the same ones."""
+"""An evaluation suite: the first problems of a task's eval split, the same in every evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from reasonrl.rewards.runner import RewardRunner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """A suite ready to run. ``indices`` are those of its problems in the eval split; it may have ``asked`` for more."""
+    """A suite ready to run. ``indices``: its problems in the eval split; ``asked``: the number requested."""
 
     name: str
     task: Task
@@ -34,14 +34,14 @@ class Suite:
         return len(self.indices)
 
     def line(self) -> str:
-        """For people: how many problems, and how they are sampled."""
+        """Summarize the suite in one line: problems and sampling."""
         count = len(self.indices)
-        fewer = f" ({self.asked:,} asked, {count:,} there)" if count < self.asked else ""
+        fewer = f" ({self.asked:,} requested, {count:,} available)" if count < self.asked else ""
         how = "greedy" if self.sampling.is_greedy else f"temperature {self.sampling.temperature:g}"
         return f"{self.name}: {count:,} problem{'s' * (count != 1)}{fewer} x {self.samples}, {how}"
 
     def requests(self, renderer: PromptRenderer, indices: Sequence[int]) -> list[RolloutRequest]:
-        """Requests for the given problems. Seeds depend on the problem alone, so every evaluation draws alike."""
+        """Build requests. Seeds depend on the problem only, so every evaluation samples alike."""
         problems = [fetch_problem(self.task, self.task_name, "eval", index) for index in indices]
         prompts = renderer.render_all(problems)
         return [
@@ -59,10 +59,7 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuiteResult:
-    """``metrics`` has ``accuracy``, ``format``, ``length_tokens``, ... ; ``ci95`` belongs to accuracy.
-
-    ``behavior`` says what the completions do, by name.
-    """
+    """The result of a suite. ``ci95`` is the interval of ``metrics["accuracy"]``; ``behavior`` maps names to means."""
 
     name: str
     problems: int
@@ -86,15 +83,14 @@ class SuiteResult:
 def run_suite(
     suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, indices: Sequence[int]
 ) -> list[ScoredGroup]:
-    """Sample and judge the problems ``indices`` (this rank's share), in order."""
+    """Sample and score the problems ``indices`` (this rank's share), in order."""
     return suite.rewards.score_all(backend.generate(suite.requests(renderer, indices)))
 
 
 def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
-    """Figures of all problems of the suite.
+    """Compute the metrics of a suite from all its problems.
 
-    An unscored completion counts as not correct here (an evaluation has no mask to hide it) and in
-    ``unscored_frac``.
+    An unscored completion counts as incorrect and in ``unscored_frac``.
     """
     pairs = [pair for g in groups for pair in zip(g.group.completions, g.rewards, strict=True)]
     correct = [[bool(r.correct) for r in g.rewards] for g in groups]

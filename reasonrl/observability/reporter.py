@@ -1,4 +1,4 @@
-"""How a run talks to whoever watches. The command line prints; the library stays silent."""
+"""The interface between a run and its display. The command line prints; the library is silent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:  # the first line of a run is shown before anything heavy is l
 
 Phase = Literal["sampling", "updating", "evaluating", "saving"]
 Lines = Sequence[tuple[str, str]]
-"""(label, text), one below the other."""
+"""(label, text) lines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
-    """What the recipe alone says about a run; known before the model is loaded."""
+    """The header of a run, known before the model is loaded."""
 
     title: str
     lines: Lines = ()
@@ -27,8 +27,7 @@ class Outline:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Past:
-    """Where a resumed run stands: its last step, the lines of ``metrics.jsonl`` up to there, its first and last
-    evaluation as in ``summary.json``."""
+    """The past of a resumed run: last step, metrics so far, first and last evaluation as in ``summary.json``."""
 
     step: int
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -38,9 +37,9 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is known once the model is loaded, said before the first step.
+    """The plan of a run, known once the model is loaded.
 
-    ``evaluation_every`` is that of the recipe; the last step is evaluated anyway.
+    ``evaluation_every`` is the recipe's; the last step is always evaluated.
     """
 
     title: str
@@ -52,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationProgress:
-    """How far an evaluation is: the suite that is being sampled, and problems over all suites."""
+    """Progress of an evaluation: the current suite, and problems over all suites."""
 
     suite: str
     done: int
@@ -60,24 +59,24 @@ class EvaluationProgress:
 
 
 class Reporter(Protocol):
-    """Told of everything worth showing; rank 0 only."""
+    """Receives the events of a run, on rank 0 only."""
 
     def starting(self, outline: Outline) -> None: ...
     def waiting(self, what: str) -> None:
-        """Something slow begins, such as ``loading model countdown-base``; ends with the next call."""
+        """A slow operation begins, such as ``loading model countdown-base``; it ends with the next call."""
 
     def planned(self, plan: Plan) -> None: ...
     def phase(self, phase: Phase) -> None: ...
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None: ...
     def evaluating(self, progress: EvaluationProgress) -> None:
-        """Comes often, from inside the backend: it must cost next to nothing."""
+        """Evaluation progress; called often from inside the backend, so it must be cheap."""
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None: ...
     def finished(self, outcome: str, summary: Mapping[str, object], model_path: Path | None) -> None: ...
 
 
 class SilentReporter:
-    """The default of ``reasonrl.run()``: everything is in the run folder anyway."""
+    """Reports nothing; the default of ``reasonrl.run()``."""
 
     def starting(self, outline: Outline) -> None:
         return None

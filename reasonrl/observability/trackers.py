@@ -1,4 +1,4 @@
-"""Third-party trackers (tensorboard, wandb, ...) through accelerate. They may fail; a run may not because of them."""
+"""Experiment trackers (tensorboard, wandb, ...) through accelerate. A tracker error never stops a run."""
 
 import ast
 import importlib.util
@@ -25,11 +25,11 @@ PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "trackio": (("trackio",), "trackio"),
     "wandb": (("wandb",), "wandb"),
 }
-"""Tracker -> modules of which it needs one, and what pip installs."""
+"""Tracker -> modules, one of which it needs, and the package to install."""
 
 
 def tracker_problem(names: Sequence[str]) -> str:
-    """What is wrong with the names: one that accelerate does not know, or whose package is missing; else empty.
+    """Say which tracker is unknown or not installed; empty if all are fine.
 
     Imports neither accelerate nor torch.
     """
@@ -38,15 +38,15 @@ def tracker_problem(names: Sequence[str]) -> str:
         if name not in known:
             close = nearest(name, known)
             hint = f"did you mean '{close}'? " if close else ""
-            return f"no tracker '{name}'; {hint}accelerate knows {', '.join(known)}"
+            return f"no tracker '{name}'; {hint}available: {', '.join(known)}"
         modules, package = PACKAGES.get(name, ((), ""))
         if modules and not any(_is_installed(module) for module in modules):
-            return f"'{name}' is not installed here: pip install {package}, or remove it"
+            return f"'{name}' is not installed: pip install {package}, or remove it"
     return ""
 
 
 def _known() -> list[str]:
-    """The names of accelerate's trackers, those that a plugin has registered included."""
+    """List accelerate's trackers, including those a plugin registered."""
     loaded = sys.modules.get("accelerate.tracking")
     if loaded is not None:
         return sorted(loaded.LOGGER_TYPE_TO_CLASS)
@@ -77,20 +77,20 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Nested JSON as one level of dotted keys; what is no number, text or switch is text, as every tracker takes it."""
+def flatten(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Flatten nested JSON to dotted keys; other values than numbers, strings and booleans become JSON text."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         dotted = f"{at}.{key}" if at else str(key)
         if isinstance(value, Mapping) and value:
-            found |= flat(value, dotted)
+            found |= flatten(value, dotted)
         else:
             found[dotted] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
     return found
 
 
 class Trackers:
-    """All trackers of a run. The first failure is logged and switches them off; metrics.jsonl is complete anyway."""
+    """All trackers of a run. The first error is logged and disables them; metrics.jsonl stays complete."""
 
     def __init__(self, accelerator: Any, names: Sequence[str]) -> None:
         self._accelerator = accelerator
@@ -98,22 +98,20 @@ class Trackers:
         self._on = bool(names)
 
     def start(self, run_name: str, run_dir: Path | None = None, config: Mapping[str, Any] | None = None) -> None:
-        """Begin, with ``config`` as the run's parameters. Trackers that keep files keep them in ``run_dir/trackers``,
-        if they take a folder.
-        """
+        """Start with ``config`` as the run's parameters; trackers that write files use ``run_dir/trackers``."""
         if self._on:
-            self._guarded(lambda: self._init(run_name, run_dir, flat(config or {})))
+            self._try_call(lambda: self._init(run_name, run_dir, flatten(config or {})))
 
     def _init(self, run_name: str, run_dir: Path | None, config: Mapping[str, Any]) -> None:
         options: dict[str, Any] = {}
         if run_dir is not None:
-            # The accelerator is older than the folder of its run, and so was made with another one.
+            # The accelerator was created before the run folder, with another folder.
             folder = run_dir / TRACKERS
             places = self._accelerator.project_configuration
             places.project_dir, places.logging_dir = str(run_dir), str(folder)
             if "wandb" in self._names:
                 folder.mkdir(exist_ok=True)
-                options["wandb"] = {"dir": str(folder), "name": run_dir.name}  # wandb asks for no logging_dir
+                options["wandb"] = {"dir": str(folder), "name": run_dir.name}  # wandb ignores logging_dir
         self._accelerator.init_trackers(run_name, config=dict(config), init_kwargs=options)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -121,16 +119,16 @@ class Trackers:
             # MLflow rejects "@" in a metric name and would drop every figure of the step.
             named = {key.replace("@", "_at_"): value for key, value in values.items()}
             shown = named if "mlflow" in self._names else dict(values)
-            self._guarded(lambda: self._accelerator.log(shown, step=step))
+            self._try_call(lambda: self._accelerator.log(shown, step=step))
 
     def close(self) -> None:
         if self._on:
-            self._guarded(lambda: [tracker.finish() for tracker in self._accelerator.trackers])
+            self._try_call(lambda: [tracker.finish() for tracker in self._accelerator.trackers])
         self._on = False
 
-    def _guarded(self, call: Any) -> None:
+    def _try_call(self, call: Any) -> None:
         try:
             call()
         except Exception:
-            log.warning("a tracker failed; trackers are switched off for this run", exc_info=True)
+            log.warning("a tracker failed; disabling trackers for this run", exc_info=True)
             self._on = False

@@ -1,4 +1,4 @@
-"""Completions as records: what was asked, what the policy wrote, what it earned and why."""
+"""Transcripts: prompts, completions, rewards and reasons as JSON records."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ SCHEMA_VERSION = 1
 
 
 def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """One record a completion, the first ``limit`` of them."""
+    """Yield one record per completion, at most ``limit``."""
     count = 0
     for group in groups:
         for sample, (completion, reward) in enumerate(zip(group.group.completions, group.rewards, strict=True)):
@@ -38,7 +38,7 @@ def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) 
 
 
 def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:
-    """The prompt as JSON: raw text with its assistant prefix, or a list of messages."""
+    """Convert a prompt to JSON: raw text with its assistant prefix, or a list of messages."""
     if isinstance(problem.prompt, str):
         return problem.prompt + problem.assistant_prefix
     messages = [_plain_message(m) for m in problem.prompt]
@@ -48,7 +48,7 @@ def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:
 
 
 def as_turns(prompt: str | list[dict[str, str]]) -> str:
-    """A plain prompt for people: raw text as it is, a conversation as ``role: text``, a blank line between turns."""
+    """Format a plain prompt: raw text verbatim, a conversation as ``role: text`` separated by blank lines."""
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)

@@ -161,5 +161,5 @@ def test_an_added_token_that_the_model_lacks_is_refused_only_where_it_occurs(
     assert (done.exit_code == 0) == (not holds), done.output
     if holds:
         assert done.exit_code == 2
-        assert f"error: {holds} holds token '<tool>' (id 258), but the model has 258 embeddings; " in done.output
+        assert f"error: {holds} contains token '<tool>' (id 258), but the model has 258 embeddings; " in done.output
         assert not (tmp_path / "runs").exists()

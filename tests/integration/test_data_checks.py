@@ -69,7 +69,7 @@ def test_a_check_refuses_an_empty_held_out_split_and_says_why(folder: Path) -> N
     write("nums.jsonl", *GOOD[:2])
     said = run("recipes", "check", recipe(), code=2)
     assert (
-        "task 'countdown' has no problem in its eval split: nums.jsonl: 2 rows read, 2 kept (2 train, 0 eval)" in said
+        "task 'countdown' has no problems in its eval split: nums.jsonl: 2 rows read, 2 kept (2 train, 0 eval)" in said
     )
     assert "a tenth of the problems is held out by their hash; add rows" in said
     other = "evaluation.suites.held_out.task={name: countdown}"
@@ -141,9 +141,9 @@ def test_a_run_reads_its_data_once(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_empty_split_is_named_by_every_command(folder: Path) -> None:
     write("nums.jsonl", *GOOD[:2])
     for command in (["train", recipe()], ["eval", "countdown-base", "--recipe", "mine.yaml"]):
-        assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in run(*command, code=2)
+        assert "'countdown' has no problems in its eval split: nums.jsonl: 2 rows read" in run(*command, code=2)
     said = run("generate", "countdown-base", "--recipe", "mine.yaml", code=2)
-    assert "'countdown' has no problem in its eval split: nums.jsonl: 2 rows read" in said
+    assert "'countdown' has no problems in its eval split: nums.jsonl: 2 rows read" in said
 
 
 def test_a_hub_data_set_and_a_large_file_are_not_read_by_a_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
             "no problem in its eval split: size('eval') is 0",
         ),
         ({}, ["trainer.minibatches=3"], "minibatches"),
-        ({"logging": {"trackers": ["bord"]}}, [], "logging.trackers: no tracker 'bord'; accelerate knows "),
+        ({"logging": {"trackers": ["bord"]}}, [], "logging.trackers: no tracker 'bord'; available: "),
         ({"algorithm": {"name": "sabotage", "pattern": ["unbuildable"]}}, [], "pattern cannot be built"),
     ],
     ids=[

@@ -53,7 +53,7 @@ def test_one_overlong_prompt_of_a_data_set_is_found_before_step_1(tmp_path: Path
     assert refused.exit_code == 2
     assert (
         "error: train: 1 of 3,000 prompts are over sampling.max_prompt_tokens=50; the longest, of problem "
-        "'prompts/train/2999', has 310 tokens: sampling.max_prompt_tokens=310 would fit it; or leave out such prompts "
+        "'prompts/train/2999', has 310 tokens: set sampling.max_prompt_tokens=310; or skip such prompts "
         "with sampling.overlong_prompts=drop" in refused.output
     )
     assert not (tmp_path / "runs").exists()
@@ -66,9 +66,9 @@ def test_a_split_is_checked_whole_against_the_models_context(tmp_path: Path, tin
     refused = cli("train", recipe(tmp_path, tiny_model, task, sampling=sampling))
     assert refused.exit_code == 2
     assert (
-        "1 of 100 prompts are over the 448 that the model's context of 2048 leaves beside max_completion_tokens=1600; "
-        "the longest, of problem 'prompts/train/77', has 508 tokens: max_completion_tokens=1540 would fit it"
-        in refused.output
+        "1 of 100 prompts are over the 448 tokens that the model's context of 2048 leaves besides "
+        "max_completion_tokens=1600; the longest, of problem 'prompts/train/77', has 508 tokens: "
+        "set max_completion_tokens=1540" in refused.output
     )
     none_left = cli("train", recipe(tmp_path, tiny_model, task, sampling={**sampling, "max_completion_tokens": 2048}))
     assert none_left.exit_code == 2
@@ -106,7 +106,7 @@ def test_an_endless_task_draws_another_problem_and_counts_it(tmp_path: Path, tin
     refused = cli("train", path)
     assert refused.exit_code == 2
     assert "the prompt of problem 'prompts/train/5' has 107 tokens, over" in refused.output
-    assert "; sampling.max_prompt_tokens=107 would fit it" in refused.output
+    assert "; set sampling.max_prompt_tokens=107" in refused.output
     done = cli("train", path, "sampling.overlong_prompts=drop")
     assert done.exit_code == 0, done.output
     assert "train: endless, checked as drawn; one over 50 tokens is dropped for another" in done.output
@@ -118,7 +118,7 @@ def test_an_endless_task_draws_another_problem_and_counts_it(tmp_path: Path, tin
 
     stuck = cli("train", recipe(tmp_path, tiny_model, {"long": [-1]}), "sampling.overlong_prompts=drop")
     assert stuck.exit_code == 2
-    assert "task 'prompts': 100 prompts in a row are over sampling.max_prompt_tokens=50" in stuck.output
+    assert "task 'prompts': 100 consecutive prompts are over sampling.max_prompt_tokens=50" in stuck.output
 
 
 @pytest.mark.parametrize(

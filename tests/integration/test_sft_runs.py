@@ -216,7 +216,7 @@ def test_a_prompt_that_fills_the_context_stops_or_is_dropped(tmp_path: Path) -> 
     path = from_file(tmp_path, model, file, sampling=limits, sft={"max_tokens": 8, "tokens_per_batch": 8})
     done = sft(path, tmp_path / "run", code=2)
     assert f"the prompt of problem '{file}:2' has 32 tokens, over the 31 that the model's context of 32" in done.stderr
-    assert "or leave out such examples with sampling.overlong_prompts=drop" in done.stderr
+    assert "or skip such examples with sampling.overlong_prompts=drop" in done.stderr
     assert not (tmp_path / "run").exists()
     done = sft(path, tmp_path / "run", "sampling.overlong_prompts=drop")
     assert "2 rows read, 1 kept, 1 dropped (prompt over 31 tokens)" in " ".join(done.output.split())
@@ -268,7 +268,7 @@ def test_a_task_that_cannot_demonstrate_is_refused(tiny_model: Path, tmp_path: P
     )
     path = sft_recipe(tmp_path, tiny_model, task={"name": "mute"}, rewards={"flaky": {}}, evaluation={"every": 0})
     done = sft(path, tmp_path / "run", "--plugin", plugin, code=2)
-    assert "'mute' has no demonstrations to imitate; give data.path instead" in done.output
+    assert "'mute' has no demonstrations for SFT; set data.path instead" in done.output
     assert not (tmp_path / "run").exists()
 
 

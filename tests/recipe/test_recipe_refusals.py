@@ -121,7 +121,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("half precision", [], ["model.dtype=float16"], "model.dtype must be one of auto, float32, bfloat16"),
     ("suite that is not there", [], ["evaluation.suites.gredy=null"], "no such suite to switch off"),
     ("unknown tracker", [], ["logging.trackers=[wandbb]"], "no tracker 'wandbb'; did you mean 'wandb'?"),
-    ("absent tracker", [], [f"logging.trackers=[{ABSENT}]"], f"'{ABSENT}' is not installed here: pip install"),
+    ("absent tracker", [], [f"logging.trackers=[{ABSENT}]"], f"'{ABSENT}' is not installed: pip install"),
     ("folder that takes no run", [], ["output_dir=/proc/runs"], "cannot create a run folder in /proc/runs"),
     ("model folder without a model", [], ["model.path=model"], "model.path: model is no model folder: it has no"),
     ("run for a model", [], ["model.path=run"], "run is a run folder, expected a model folder; its newest model: run/"),
@@ -132,7 +132,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("data of a suite", [], [f"evaluation.suites.s.task.{option}" for option in OTHER_DATA],
      "evaluation.suites.s.task.dataset: no.csv: no such file"),
     ("data that is a pointer", [], ["task.source=dataset", "task.dataset=lfs.jsonl"],
-     "task.dataset: lfs.jsonl: is a Git LFS pointer"),
+     "task.dataset: lfs.jsonl: a Git LFS pointer"),
     ("empty data", [], ["task.source=dataset", "task.dataset=empty.jsonl"], "task.dataset: empty.jsonl: is empty"),
     ("template that is not there", [], ["model.chat_template=no.jinja"], "model.chat_template: no such file"),
     ("empty template", [], ["model.chat_template=empty.jsonl"], "empty.jsonl is empty, expected a Jinja template"),
@@ -152,7 +152,7 @@ sft: {max_tokens: 100}
 SFT_LINES: list[tuple[str, str, list[str], str]] = [
     ("no demonstrations", "nothing.jsonl", [], "wrong.yaml:3: data.path: nothing.jsonl: no such file"),
     ("empty demonstrations", "empty.jsonl", [], "data.path: empty.jsonl: is empty"),
-    ("demonstrations that are a pointer", "lfs.jsonl", [], "is a Git LFS pointer"),
+    ("demonstrations that are a pointer", "lfs.jsonl", [], "a Git LFS pointer"),
     ("tracker of an sft", "good.jsonl", ["logging.trackers=[wandbb]"], "no tracker 'wandbb'"),
 ]
 BESIDE = {  # files in the folder of every wrong recipe, where the commands start

@@ -108,10 +108,10 @@ def test_a_completion_over_its_limit_or_the_context_loses_its_end_and_its_eos(
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"prompt": 3}, "sampling.max_prompt_tokens=3; sampling.max_prompt_tokens=4 would fit it"),
+        ({"prompt": 3}, "sampling.max_prompt_tokens=3; set sampling.max_prompt_tokens=4"),
         (
             {"context": 4},
-            "the 3 that the model's context of 4 leaves beside a completion; it does not fit into",
+            "the 3 tokens that the model's context of 4 leaves besides a completion; it does not fit",
         ),
     ],
 )
@@ -156,8 +156,8 @@ def test_pairs_are_counted() -> None:
     pairs = [Pair(Problem(id=str(i), prompt=p), c) for i, (p, c) in enumerate(prompts)]
     found = PairExamples.encode(pairs, encoder(prompt=5, completion=5, overlong="drop"))
     assert found.line() == (
-        "5 rows read, 4 kept, 1 dropped (prompt over 5 tokens), 1 repeated, and trained on as often as they are there, "
-        "1 with a completion that is cut, and so without EOS, 1 with an EOS of their own, to which none is added"
+        "5 rows read, 4 kept, 1 dropped (prompt over 5 tokens), 1 duplicates (kept), "
+        "1 truncated, without EOS, 1 already ended in EOS"
     )
     assert PairExamples.encode(pairs[:1], encoder()).line() == "1 rows read, 1 kept"
     with pytest.raises(RecipeError, match=r"^data.path: all 1 prompts are over sampling.max_prompt_tokens=5; raise"):
@@ -165,7 +165,7 @@ def test_pairs_are_counted() -> None:
 
 
 def test_a_task_whose_prompts_are_all_overlong_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"task 'teacher': 1000 problems in a row .* sampling.max_prompt_tokens=1"):
+    with pytest.raises(RecipeError, match=r"task 'teacher': 1000 consecutive problems .* sampling.max_prompt_tokens=1"):
         next(task_examples(Tall(), "teacher", encoder(prompt=1, overlong="drop"), seed=0))
 
 
@@ -190,7 +190,7 @@ def test_a_demonstration_depends_on_seed_and_position_alone() -> None:
 def test_a_task_without_demonstrations_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"'numbers' has no demonstrations.*data.path"):
         next(task_examples(Numbers(), "numbers", encoder(), seed=0))
-    with pytest.raises(PluginContractError, match="'silent' gave no demonstration for 1000 problems"):
+    with pytest.raises(PluginContractError, match="'silent' returned no demonstration for 1000 consecutive problems"):
         next(task_examples(Silent(), "silent", encoder(), seed=0))
 
 

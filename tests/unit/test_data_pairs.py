@@ -52,11 +52,11 @@ def test_earlier_turns_are_the_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "a", "answer": "b"}, "expected columns 'prompt' and 'completion', or 'messages', none of them "
-         "null; the row has question, answer: name others with data.prompt and data.completion"),
-        ({"prompt": "a"}, "expected columns 'prompt' and 'completion'"),
-        ({"prompt": None, "completion": "b"}, "expected columns 'prompt' and 'completion'"),
-        ([1], "expected an object with columns"),
+        ({"question": "a", "answer": "b"}, "expected non-null columns 'prompt' and 'completion', or 'messages'; got "
+         "question, answer; set data.prompt and data.completion to your columns"),
+        ({"prompt": "a"}, "expected non-null columns 'prompt' and 'completion'"),
+        ({"prompt": None, "completion": "b"}, "expected non-null columns 'prompt' and 'completion'"),
+        ([1], "expected an object"),
         ({"prompt": True, "completion": "b"}, "column 'prompt' must be text or a number, got true"),
         ({"prompt": "a", "completion": {"text": "b"}}, "column 'completion' must be text or a number, got {'text'"),
         ({"prompt": "a", "completion": "\udc00"}, "column 'completion' has a lone surrogate"),

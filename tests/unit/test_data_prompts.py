@@ -71,9 +71,9 @@ def test_what_the_advice_says_fits(limit: int, completion: int, context: int, lo
     advice = now.advice(longest)
     assert advice in str(caught.value)
     if longest >= context:
-        assert f"does not fit into the model's context of {context} tokens" in advice
+        assert f"does not fit the model's context of {context} tokens" in advice
         return
-    keys = dict(part.split("=") for part in advice.removesuffix(" would fit it").split(" and "))
+    keys = dict(part.split("=") for part in advice.removeprefix("set ").split(" and "))
     after = PromptLimit(
         max_prompt_tokens=int(keys.get("sampling.max_prompt_tokens", limit)),
         completion_tokens=int(keys.get("max_completion_tokens", completion)),
@@ -94,7 +94,7 @@ def test_the_worst_prompt_is_named_with_the_limit_that_would_fit_it() -> None:
         judge("train", fetch(task), measured, LIMIT)
     assert str(caught.value) == (
         "train: 2 of 50 prompts are over sampling.max_prompt_tokens=10; the longest, of problem 'eval/40', has 30 "
-        "tokens: sampling.max_prompt_tokens=30 would fit it; or leave out such prompts with "
+        "tokens: set sampling.max_prompt_tokens=30; or skip such prompts with "
         "sampling.overlong_prompts=drop"
     )
     check = judge("train", fetch(task), measured, DROP)
@@ -171,6 +171,6 @@ def test_where_an_overlong_prompt_stops_the_run_it_is_named() -> None:
 
 def test_a_task_of_overlong_prompts_alone_is_given_up() -> None:
     task = Sized(lambda i: 11)
-    with pytest.raises(RecipeError, match=rf"task 'sized': {MAX_REDRAWS} prompts in a row are over"):
+    with pytest.raises(RecipeError, match=rf"task 'sized': {MAX_REDRAWS} consecutive prompts are over"):
         source(task).draw(3)
     assert len(task.asked) == MAX_REDRAWS

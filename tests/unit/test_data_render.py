@@ -199,6 +199,6 @@ def test_a_token_without_an_embedding_is_refused_where_it_occurs() -> None:
     tokenizer.add_tokens(["<tool>"])
     one = PromptRenderer(tokenizer, rows=258)
     assert len(one.render(Problem(id="p", prompt="no tool")).ids) == 7
-    with pytest.raises(RecipeError, match=r"prompt of problem 'odd' holds token '<tool>' \(id 258\), but the"):
+    with pytest.raises(RecipeError, match=r"prompt of problem 'odd' contains token '<tool>' \(id 258\), but the"):
         one.render_all([Problem(id="p", prompt="a"), Problem(id="odd", prompt="a <tool>")])
     assert PromptRenderer(tokenizer, rows=300).render(Problem(id="p", prompt="<tool>")).ids == (258,)

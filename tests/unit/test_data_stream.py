@@ -47,7 +47,7 @@ def test_seed_and_split_change_the_order() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_empty_split_is_the_users_error(size: int) -> None:
-    message = rf"^task 'numbers' has no problem in its eval split: size\('eval'\) is {size}; add rows, .* or remove"
+    message = rf"^task 'numbers' has no problems in its eval split: size\('eval'\) is {size}; add rows, .* or remove"
     with pytest.raises(RecipeError, match=message):
         ProblemStream(Numbers(size), "numbers", "eval", seed=0)
 
@@ -62,9 +62,9 @@ def test_an_empty_split_says_what_was_read() -> None:
     with pytest.raises(RecipeError) as caught:
         ProblemStream(Read(0), "read", "eval", seed=0)
     assert str(caught.value) == (
-        "task 'read' has no problem in its eval split: n.csv: 1,007 rows read, 1,005 kept (1,005 train, 0 eval), "
-        "2 dropped (2 repeated); a tenth is held out; task.eval_path names others; add rows, give the suite a task of "
-        "its own (evaluation.suites.NAME.task), or remove the suite"
+        "task 'read' has no problems in its eval split: n.csv: 1,007 rows read, 1,005 kept (1,005 train, 0 eval), "
+        "2 dropped (2 repeated); a tenth is held out; task.eval_path names others; add rows, set another task for "
+        "the suite (evaluation.suites.NAME.task), or remove the suite"
     )
 
 

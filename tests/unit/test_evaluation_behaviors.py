@@ -86,7 +86,7 @@ def test_a_failure_is_logged_once_and_counted(answer: Any, caplog: pytest.LogCap
             figures = meter.measure(task, "numbers", [said("fine", "bad", "bad", "bad")])
             assert figures["n"] == 1.0
             assert figures["failed_frac"] == 0.75
-    assert [r.getMessage() for r in caplog.records] == ["task 'numbers': behaviors failed; the completion is left out"]
+    assert [r.getMessage() for r in caplog.records] == ["task 'numbers': behaviors failed; skipping the completion"]
 
 
 def test_a_task_cannot_change_the_problem_or_the_cores_own_figures() -> None:

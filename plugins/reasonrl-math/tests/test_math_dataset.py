@@ -148,10 +148,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no\.jsonl: no such file"):
         make(path=str(tmp_path / "no.jsonl"))
     (tmp_path / "x.parquet").write_text("no parquet")
-    with pytest.raises(ValueError, match=r"x\.parquet: holds no Parquet data"):
+    with pytest.raises(ValueError, match=r"x\.parquet: not Parquet data"):
         make(path=str(tmp_path / "x.parquet"))
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"x\.json: must hold a list"):
+    with pytest.raises(ValueError, match=r"x\.json: expected a list"):
         make(path=str(tmp_path / "x.json"))
     with pytest.raises(ValueError, match="eval_path must be null"):
         MathConfig(eval_path="x.jsonl", eval_split="test")
