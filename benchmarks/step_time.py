@@ -20,22 +20,19 @@ import torch
 from reasonrl import ScoredGroup
 from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.contracts.data import RewardOutput, RolloutGroup, RolloutRequest
-from reasonrl.contracts.protocols import AlgorithmContext
 from reasonrl.data.collate import collate
 from reasonrl.data.stream import ProblemStream
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.trainer.algorithm import AlgorithmCalls
+from reasonrl.trainer.assemble import build_algorithm, update_settings
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
 from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.rl import update_settings
-from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.update import Updater
 from reasonrl.trainer.workbench import (
-    build_backend,
+    Builder,
     build_optimizer,
-    open_workbench,
+    load_bundle,
     quiet_libraries,
 )
 
@@ -48,17 +45,13 @@ class Bench:
         plugins = load_plugins()
         self.resolved = resolved = load_recipe(recipe_name, [], plugins)
         self.recipe = recipe = resolved.recipe
-        self.bench = bench = open_workbench(recipe.model, resolved.model_path, seed=recipe.seed, critic=recipe.critic)
-        self.sampling = sampling_params(recipe)
-        task = Tasks(plugins, recipe.seed).get(resolved.task)
+        self.bench = bench = load_bundle(resolved)
+        builder = Builder(resolved, plugins)
+        self.sampling = sampling_params(recipe.sampling)
+        task = builder.tasks.get(resolved.task)
         self.stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
-        self.backend = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
-        context = AlgorithmContext(
-            sampling=self.sampling, group_size=recipe.sampling.group_size, total_steps=recipe.trainer.steps
-        )
-        spec = resolved.algorithm.spec
-        algorithm = plugins.build(spec, resolved.algorithm.config, context)
-        self.algorithm = AlgorithmCalls(algorithm, plugins.label(spec))
+        self.backend = builder.build_backend(bench)
+        self.algorithm = build_algorithm(resolved, plugins)
         # A rate of zero: the weights, and with them the work, stay what they are.
         optimizer = build_optimizer(bench.policy, recipe.optimizer, recipe.critic)
         for group in optimizer.param_groups:

@@ -132,6 +132,19 @@ def redacting_logger(name: str) -> logging.Logger:
     return logger
 
 
+class WarnOnce:
+    """Logs the first warning of each key and drops the later ones."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._seen: set[object] = set()
+
+    def __call__(self, key: object, text: str, *args: object, error: BaseException | None = None) -> None:
+        if key not in self._seen:
+            self._seen.add(key)
+            self._log.warning(text, *args, exc_info=error)
+
+
 def hide_values(text: str, shown: Mapping[str, str]) -> str:
     """``text`` with each value (a key of ``shown``) as it was written in the recipe: ``${oc.env:NAME}``."""
     for value in sorted(filter(None, shown), key=len, reverse=True):

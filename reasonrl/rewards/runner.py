@@ -14,13 +14,12 @@ from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, 
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.plugins import Plugins, RewardComponent
-from reasonrl.redact import redacting_logger
+from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
 from reasonrl.rewards.pool import Request, WorkerPool
 
 log = redacting_logger(__name__)
 
-Logged = set[tuple[str, str]]
 MIN_SILENT = 4
 """So many completions at once without any score are more than completions that cannot be judged."""
 
@@ -94,9 +93,9 @@ class _Entry:
 class RewardRunner:
     """All rewards of one recipe, in its order. A context manager: leaving it ends the worker processes, if any."""
 
-    def __init__(self, entries: Sequence[_Entry], logged: Logged) -> None:
+    def __init__(self, entries: Sequence[_Entry], warn_once: WarnOnce) -> None:
         self._entries = tuple(entries)
-        self._logged = logged
+        self._warn_once = warn_once
 
     @classmethod
     def build(
@@ -104,11 +103,11 @@ class RewardRunner:
         rewards: Mapping[str, RewardComponent],
         plugins: Plugins,
         context: RewardContext,
-        logged: Logged | None = None,
+        warn_once: WarnOnce | None = None,
     ) -> "RewardRunner":
         """Build every reward of ``rewards`` (name -> spec, config, weight).
 
-        ``logged`` remembers what was complained of; runners that share it complain once between them.
+        Runners that share ``warn_once`` warn once between them.
 
         Raises:
             RecipeError: if a reward cannot be built, here or in a worker.
@@ -118,7 +117,7 @@ class RewardRunner:
             _Entry(name, slot.spec, slot.weight, _build_judge(name, slot, plugins, context))
             for name, slot in rewards.items()
         ]
-        return cls(entries, set() if logged is None else logged)
+        return cls(entries, warn_once or WarnOnce(log))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,9 +176,7 @@ class RewardRunner:
         self._complain(name, verdict.trouble, text, verdict.error)
 
     def _complain(self, name: str, trouble: str, text: str, error: BaseException | None = None) -> None:
-        if (name, trouble) not in self._logged:
-            self._logged.add((name, trouble))
-            log.warning("reward %r %s", name, text, exc_info=error)
+        self._warn_once((name, trouble), "reward %r %s", name, text, error=error)
 
     def _combine(self, scores: Sequence[Score]) -> RewardOutput:
         named = list(zip(self._entries, scores, strict=True))

@@ -1,7 +1,7 @@
 """``checkpoints/step_000020/``: a Hugging Face model folder and the state of the run, there whole or not at all."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,10 +21,11 @@ def saved_steps(run_dir: Path) -> list[int]:
     return [step for step, _ in find_steps(folder.iterdir())] if folder.is_dir() else []
 
 
-def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, best: int | None = None) -> Path:
-    """Let ``write`` fill a temporary folder, sync and hash it, then move it into place in one step.
+@contextmanager
+def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = None) -> Iterator[Path]:
+    """A temporary folder to write into; when the block ends it is synced, hashed and moved into place in one step.
 
-    Afterward all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
+    Then all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
 
     Raises:
         CheckpointError: when the disk refuses; earlier checkpoints are untouched.
@@ -35,7 +36,7 @@ def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: 
         with _explained(final):
             files.delete(temporary)
             files.make_folder(temporary)
-            write(temporary)
+            yield temporary
             files.follow_umask(temporary)
             write_manifest(temporary)
             _put_in_place(temporary, final)
@@ -45,7 +46,6 @@ def save_step(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: 
         with suppress(OSError):  # moved away if all went well; else the first error is the one to report
             files.delete(temporary)
     _prune(run_dir, step, keep, {best} if best is not None else set())
-    return final
 
 
 @contextmanager

@@ -14,20 +14,13 @@ from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
+from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import preflight, prompt_limit
-from reasonrl.trainer.sources import Tasks
 from reasonrl.trainer.suite_runner import evaluate_suites
 from reasonrl.trainer.targets import Target
-from reasonrl.trainer.workbench import (
-    Workbench,
-    build_backend,
-    build_rewards,
-    build_suites,
-    open_workbench,
-    quiet_libraries,
-)
+from reasonrl.trainer.workbench import Builder, load_bundle, quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +29,20 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     """Every suite of the target's recipe."""
     recipe = target.resolved.recipe
     reporter.waiting("loading tasks")
-    suites = build_suites(
-        target.resolved.suites,
-        tasks=Tasks(plugins, recipe.seed),
-        plugins=plugins,
-        seed=recipe.seed,
-        sampling=recipe.sampling,
-        logged=set(),
-    )
-    bench = _open(target, reporter)
-    bench.watch.tell = reporter.evaluating
+    builder = Builder(target.resolved, plugins)
+    suites = builder.build_suites()
+    bundle = _open(target, reporter)
+    bundle.watch.tell = reporter.evaluating
     reporter.waiting("checking prompts")
-    checked = preflight(bench, recipe.sampling, suites)
+    checked = preflight(bundle, recipe.sampling, suites)
     for check in checked.checks:
-        if check.overlong and bench.ranks.is_main:
+        if check.overlong and bundle.ranks.is_main:
             log.warning("%s", check.line())
-    prepared = build_backend(target.resolved.rollout_backend, plugins, bench, recipe.sampling)
+    prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {target.resolved.rollout_backend.name}")
     with prepared as backend:
-        backend.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
-        return evaluate_suites(checked.suites, backend, bench.renderer, bench.ranks, bench.watch)
+        backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
+        return evaluate_suites(checked.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
 
 
 def generate(
@@ -74,14 +61,15 @@ def generate(
     recipe = resolved.recipe
     assert resolved.task is not None
     reporter.waiting(f"loading task {resolved.task.name}")
-    task = Tasks(plugins, recipe.seed).get(resolved.task)
+    builder = Builder(resolved, plugins)
+    task = builder.tasks.get(resolved.task)
     problem = _problem(task, resolved.task.name, fields)
-    bench = _open(target, reporter)
-    sampling = sampling_params(recipe)
+    bundle = _open(target, reporter)
+    sampling = sampling_params(recipe.sampling)
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
-    prompt = bench.renderer.render(problem)
-    prompt_limit(bench, recipe.sampling, sampling.max_completion_tokens).check(problem, len(prompt.ids))
+    prompt = bundle.renderer.render(problem)
+    prompt_limit(bundle, recipe.sampling, sampling.max_completion_tokens).check(problem, len(prompt.ids))
     request = RolloutRequest(
         problem=problem,
         prompt_ids=prompt.ids,
@@ -90,20 +78,19 @@ def generate(
         sampling=sampling,
         seed=derive_seed(recipe.seed, "generate"),
     )
-    rewards = build_rewards(resolved.rewards, plugins, recipe.seed, sampling.max_completion_tokens)
-    prepared = build_backend(resolved.rollout_backend, plugins, bench, recipe.sampling)
+    rewards = builder.build_rewards(resolved.rewards, sampling.max_completion_tokens)
+    prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     with prepared as backend:
-        backend.sync_weights(iter_hf_weights(bench.policy), policy_version=0)
+        backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
         return rewards.score(backend.generate([request])[0])
 
 
-def _open(target: Target, reporter: Reporter) -> Workbench:
+def _open(target: Target, reporter: Reporter) -> ModelBundle:
     quiet_libraries()
     reporter.waiting(f"loading model {model_title(target.resolved)}")
-    recipe = target.resolved.recipe
-    return open_workbench(recipe.model, target.model_path, seed=recipe.seed, device=recipe.device)
+    return load_bundle(target.resolved)
 
 
 def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:

@@ -15,21 +15,21 @@ from reasonrl.observability.reporter import Lines
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
+from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.outline import model_title
 from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.run_plugins import plugin_record
-from reasonrl.trainer.workbench import Workbench
 from reasonrl.version import __version__
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
 
-def describe_bench(resolved: AnyResolved, bench: Workbench, run_dir: Path | None, checked: Preflight) -> Lines:
+def describe_bundle(resolved: AnyResolved, bundle: ModelBundle, run_dir: Path | None, checked: Preflight) -> Lines:
     """What is known of a run once its model is loaded and its prompts are measured."""
     lines = [
-        ("model", _model_line(resolved, bench)),
-        *_template_lines(resolved, bench),
-        ("device", _device_line(bench)),
+        ("model", _model_line(resolved, bundle)),
+        *_template_lines(resolved, bundle),
+        ("device", _device_line(bundle)),
         *(("data", text) for text in checked.data),
         *checked.lines(),
         *_suite_lines(checked, resolved.recipe.evaluation.every),
@@ -38,10 +38,10 @@ def describe_bench(resolved: AnyResolved, bench: Workbench, run_dir: Path | None
     return [(label, redact_text(text)) for label, text in lines]
 
 
-def _model_line(resolved: AnyResolved, bench: Workbench) -> str:
+def _model_line(resolved: AnyResolved, bundle: ModelBundle) -> str:
     model = resolved.recipe.model
-    policy, critic = bench.policy.parameter_groups()
-    count = sum(p.numel() for p in bench.policy.model.parameters())
+    policy, critic = bundle.policy.parameter_groups()
+    count = sum(p.numel() for p in bundle.policy.model.parameters())
     trained = sum(p.numel() for p in policy)
     text = f"{model_title(resolved)}, {count:,} parameters"
     text += f", {trained:,} of them trained" if trained != count else ""
@@ -49,24 +49,24 @@ def _model_line(resolved: AnyResolved, bench: Workbench) -> str:
     return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
 
 
-def _template_lines(resolved: AnyResolved, bench: Workbench) -> Iterator[tuple[str, str]]:
+def _template_lines(resolved: AnyResolved, bundle: ModelBundle) -> Iterator[tuple[str, str]]:
     """What of the prompts' rendering is not the tokenizer's own."""
     model = resolved.recipe.model
     said = [model.chat_template] if model.chat_template else []
     said += [f"{name} = {json.dumps(value)}" for name, value in model.chat_template_args.items()]
-    if bench.renderer.has_folded:
+    if bundle.renderer.has_folded:
         said.append("takes no system role, so system text stands at the head of the first user turn")
     if said:
         yield "chat template", ", ".join(said)
-    if bench.renderer.has_own_bos:
+    if bundle.renderer.has_own_bos:
         yield (
             "prompts",
-            f"begin with a {bench.tokenizer.bos_token} of their own, so the tokenizer's is left out",
+            f"begin with a {bundle.tokenizer.bos_token} of their own, so the tokenizer's is left out",
         )
-    if bench.renderer.takes_off_eos:
+    if bundle.renderer.takes_off_eos:
         yield (
             "prompts",
-            f"end without the {bench.tokenizer.eos_token} that the tokenizer puts behind raw text",
+            f"end without the {bundle.tokenizer.eos_token} that the tokenizer puts behind raw text",
         )
 
 
@@ -75,13 +75,15 @@ def _suite_lines(checked: Preflight, every: int) -> Iterator[tuple[str, str]]:
     yield from (("evaluation", suite.line() + when) for suite in checked.suites)
 
 
-def _device_line(bench: Workbench) -> str:
-    ranks = f"{bench.ranks.size} process{'es' if bench.ranks.size > 1 else ''}"
-    threads = f" x {torch.get_num_threads()} threads" if bench.accelerator.device.type == "cpu" else ""
-    return f"{bench.accelerator.device}, {bench.precision}, {ranks}{threads}"
+def _device_line(bundle: ModelBundle) -> str:
+    ranks = f"{bundle.ranks.size} process{'es' if bundle.ranks.size > 1 else ''}"
+    threads = f" x {torch.get_num_threads()} threads" if bundle.accelerator.device.type == "cpu" else ""
+    return f"{bundle.accelerator.device}, {bundle.precision}, {ranks}{threads}"
 
 
-def run_manifest(resolved: AnyResolved, plugins: Plugins, bench: Workbench, plain: Mapping[str, Any]) -> dict[str, Any]:
+def run_manifest(
+    resolved: AnyResolved, plugins: Plugins, bundle: ModelBundle, plain: Mapping[str, Any]
+) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
     manifest = {
         "reasonrl": __version__,
@@ -96,9 +98,9 @@ def run_manifest(resolved: AnyResolved, plugins: Plugins, bench: Workbench, plai
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "processes": bench.ranks.size,
-            "device": str(bench.accelerator.device),
-            "precision": bench.precision,
+            "processes": bundle.ranks.size,
+            "device": str(bundle.accelerator.device),
+            "precision": bundle.precision,
         },
         "git": _git_state(),
     }

@@ -2,97 +2,47 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
-from reasonrl.trainer.logbook import Logbook
-from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.saving import Saver
-from reasonrl.trainer.signals import StopRequested, StopSignals
+from reasonrl.trainer.job import Job
+from reasonrl.trainer.optim import set_learning_rate
+from reasonrl.trainer.runs import OpenRun
+from reasonrl.trainer.saving import free_memory, needs_all_ranks
+from reasonrl.trainer.signals import StopRequested
 from reasonrl.trainer.state import TrainState
+from reasonrl.trainer.suite_runner import Evaluator, suite_metrics
 from reasonrl.trainer.timing import Timer
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepOutcome:
-    """A finished step. ``diagnosis``: why no further one makes sense; empty = all is well."""
-
-    record: StepRecord
-    groups: Sequence[ScoredGroup] = ()
-    diagnosis: str = ""
-
-
-class Job(Protocol):
-    """A trainer."""
-
-    def step(self, step: int) -> StepOutcome: ...
-    def evaluate(self, step: int) -> dict[str, float]: ...
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Optimizer steps that this process has begun; only they change the tensors."""
-        ...
-
-    def progress(self) -> dict[str, Any]:
-        """JSON, a copy: with the tensors, all that the next step depends on. Asked between steps; all ranks call it."""
-        ...
-
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Take over what ``progress`` told in another process."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """When what is due. 0 = only at the end; the last step is evaluated and saved anyway."""
-
-    total_steps: int
-    evaluation_every: int
-    checkpoint_every: int
-
-    def is_evaluated(self, step: int) -> bool:
-        return step in (0, self.total_steps) or _due(step, self.evaluation_every)
-
-    def is_saved(self, step: int) -> bool:
-        return step == self.total_steps or (step > 0 and _due(step, self.checkpoint_every))
-
-
 class Driver:
-    """Runs a job from its beginning, or from the state of a checkpoint that was put back before."""
+    """Runs a job from its beginning, or from the checkpoint that the run resumes from."""
 
-    def __init__(
-        self,
-        job: Job,
-        plan: Plan,
-        *,
-        saver: Saver,
-        logbook: Logbook,
-        ranks: Ranks,
-        stop: StopSignals,
-        state: TrainState | None = None,
-    ) -> None:
-        self._job, self._plan = job, plan
-        self._saver, self._logbook, self._ranks, self._stop = saver, logbook, ranks, stop
-        self._state = state or TrainState(is_recorded=False)
-        self._saved_step = state.step if state else -1
+    def __init__(self, job: Job, evaluator: Evaluator, run: OpenRun) -> None:
+        self._job, self._evaluator, self._run = job, evaluator, run
+        self._ranks = run.checkpointer.ranks
+        self._state, self._saved_step = TrainState(is_recorded=False), -1
+        if run.point is not None:
+            run.checkpointer.restore(job, run.point)
+            self._state, self._saved_step = run.point.state, run.point.state.step
         self._save_s = 0.0
         self._is_saving = False
         self._optimizer_steps = 0  # when the last step was finished
 
-    def run(self) -> None:
+    def drive(self) -> None:
         """All steps that are left.
 
         Raises:
             StopRequested: if a signal asked for it.
             Exception: whatever a step or an evaluation raises, after the last finished step was saved.
         """
-        self._stop.defer(self._ranks.max if self._ranks.size > 1 else None)
+        self._run.stop.defer(self._ranks.max if self._ranks.size > 1 else None)
         try:
-            self._run()
+            self._take_steps()
         except StopRequested as err:
             if self._saved_step != self._state.step:
                 self._warn(f"{err}: saving step {self._state.step}; a second signal ends at once")
@@ -102,36 +52,49 @@ class Driver:
             self._rescue(err)
             raise
 
-    def _run(self) -> None:
-        self._state = replace(self._state, progress=self._job.progress())
+    def _take_steps(self) -> None:
+        self._state = replace(self._state, progress=self._progress())
         if not self._state.is_recorded:
             self._close(())
-        while self._state.step < self._plan.total_steps:
-            self._stop.check()
+        while self._state.step < self._run.cadence.total_steps:
+            self._run.stop.check()
             step = self._state.step + 1
+            set_learning_rate(self._job.optimizer, self._run.schedule.factor(step))
             outcome = self._job.step(step)
             record = {"metrics": dict(outcome.record.metrics), "timing_s": dict(outcome.record.timing_s)}
-            self._state = TrainState(step=step, is_recorded=False, record=record, progress=self._job.progress())
+            self._state = TrainState(step=step, is_recorded=False, record=record, progress=self._progress())
             self._optimizer_steps = self._job.optimizer_steps
-            self._logbook.transcribe(step, outcome.groups)
+            self._run.writer.transcribe(step, outcome.groups)
             self._close(outcome.groups, outcome.diagnosis)
+
+    def _progress(self) -> dict[str, Any]:
+        return {**self._job.progress(), "plans": self._run.schedule.to_json()}
 
     def _close(self, groups: Sequence[ScoredGroup], diagnosis: str = "") -> None:
         """What follows a step: evaluate, record, save."""
         step, timer = self._state.step, Timer()
         if self._state.record is not None:
-            self._logbook.show(StepRecord(step=step, **self._state.record), groups)
+            self._run.writer.show(StepRecord(step=step, **self._state.record), groups)
         metrics: Mapping[str, float] = {}
-        if not diagnosis and self._plan.is_evaluated(step):
-            with timer("evaluation_s"), self._stop.interruptible():
-                metrics = self._job.evaluate(step)
+        if not diagnosis and self._run.cadence.is_evaluated(step):
+            with timer("evaluation_s"), self._run.stop.interruptible():
+                metrics = self._evaluate(step)
         if self._state.record is not None:
             self._record(self._state.record, metrics, timer, groups)
         self._state = replace(self._state, is_recorded=True, record=None)
-        if diagnosis or self._plan.is_saved(step):
+        if diagnosis or self._run.cadence.is_saved(step):
             self._save(is_due=not diagnosis)
         if diagnosis:
             raise TrainingError(diagnosis)
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        """Run every suite; returns ``eval/<suite>/...`` metrics."""
+        if not self._evaluator.suites:
+            return {}
+        self._run.reporter.phase("evaluating")
+        results = self._evaluator.evaluate(self._job.policy_version)
+        self._run.writer.evaluated(step, results)
+        return suite_metrics(results)
 
     def _record(
         self,
@@ -149,7 +112,7 @@ class Driver:
             metrics={**record["metrics"], **metrics},
             timing_s={**record["timing_s"], **timing},
         )
-        self._logbook.record(whole, groups)
+        self._run.writer.record(whole, groups)
 
     def _rescue(self, error: BaseException) -> None:
         """Save the last finished step if memory still holds it. Raises nothing: ``error`` is what is to be reported."""
@@ -160,13 +123,13 @@ class Driver:
             return  # the other ranks do not try again, or the disk is full
         is_shared = self._ranks.shares(error)
         try:
-            if not is_shared and self._saver.needs_all_ranks:
+            if not is_shared and needs_all_ranks(self._job):
                 self._warn(
                     f"step {step} is not saved: one process alone has failed, and each holds a part of the weights"
                 )
             elif is_shared or self._ranks.is_main:
                 self._warn(_rescue_text(step, begun))
-                self._saver.release(error)
+                free_memory(self._job, error)
                 self._state = replace(self._state, unfinished=begun)
                 self._save(is_due=False, is_alone=not is_shared)
         except RAISABLE as second:
@@ -180,7 +143,8 @@ class Driver:
         timer = Timer()
         self._is_saving = True
         with timer("checkpoint_s"):
-            self._saver.save(self._state, is_due=is_due, is_alone=is_alone)
+            self._run.reporter.phase("saving")
+            self._run.checkpointer.save(self._job, self._state, is_due=is_due, is_alone=is_alone)
         self._is_saving = False
         self._saved_step = self._state.step
         self._save_s = timer.seconds["checkpoint_s"]
@@ -194,7 +158,3 @@ def _rescue_text(step: int, begun: int) -> str:
         f"{'s' if begun > 1 else ''} of step {step + 1} in it; resume repeats step {step + 1}, so the run will not be "
         "bit by bit what it would have been; the checkpoint before this one is kept"
     )
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

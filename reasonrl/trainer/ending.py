@@ -33,17 +33,17 @@ def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunRes
             work(running)
     except BaseException as err:
         run.stop.defer()  # a signal from here on must not tear the summary
-        told = _told(err, run)
+        final = _final_error(err, run)
         try:
-            run.logbook.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
+            run.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
         except Exception as second:  # noqa: BLE001 - what ended the run is the error to report
             log.error("the end of the run cannot be written: %s", describe(second))
-        if told is err:
+        if final is err:
             raise
-        raise told from err
+        raise final from err
     run.stop.defer()
-    summary = run.logbook.finish("completed")
-    return RunResult(outcome="completed", run_dir=run.path, model_path=run.logbook.model_path, summary=summary)
+    summary = run.finish("completed")
+    return RunResult(outcome="completed", run_dir=run.path, model_path=run.checkpointer.model_path, summary=summary)
 
 
 @contextmanager
@@ -61,28 +61,28 @@ def _entered(backend: Any) -> Iterator[Any]:
     backend.__exit__(None, None, None)
 
 
-def _told(error: BaseException, run: OpenRun) -> BaseException:
-    """``error``, or what stands for one that nobody foresaw, with a note of where its traceback is."""
+def _final_error(error: BaseException, run: OpenRun) -> BaseException:
+    """``error``, or UnexpectedError for one that is not ours, with a note of where its traceback is."""
     if isinstance(error, KeyboardInterrupt):
         return error
     is_foreseen = isinstance(error, ReasonRLError)
-    told = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
+    final = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
     is_of_use = not is_foreseen or isinstance(error, PluginContractError)
-    if is_of_use and (kept := run.logbook.keep_traceback(error)):
-        told.add_note(f"traceback: {kept}")
-    return told
+    if is_of_use and (kept := run.writer.keep_traceback(error)):
+        final.add_note(f"traceback: {kept}")
+    return final
 
 
 def _unexpected_text(error: BaseException, run: OpenRun) -> str:
     parts = [with_notes(describe(error), error)]
     if is_out_of_memory(error):
-        section = "sft" if "sft" in run.identity["recipe"] else "trainer"
+        section = "sft" if "sft" in run.checkpointer.identity["recipe"] else "trainer"
         parts.append(
             f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
             "with a lower rollout_backend.max_batch_rows if while sampling"
         )
     if run.path is not None:
-        saved = run.logbook.model_path
+        saved = run.checkpointer.model_path
         parts.append(f"saved: {saved.name if saved else 'nothing yet'}")
         parts.append(f"to go on: reasonrl resume {run.path}")
     return "; ".join(parts)

@@ -1,21 +1,19 @@
-"""Everything that a run writes or reports, on rank 0; other ranks keep a logbook that writes nothing."""
+"""The records of a run: metrics, transcripts, evaluations, summary. Rank 0 writes; other ranks write nothing."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.errors import describe
 from reasonrl.evaluation.suites import SuiteResult
-from reasonrl.observability.reporter import EvaluationProgress, Phase, Reporter
+from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.rundir import files
-from reasonrl.rundir.checkpoints import save_step
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
 from reasonrl.rundir.layout import (
@@ -25,7 +23,6 @@ from reasonrl.rundir.layout import (
     TRACEBACK,
     eval_dir,
     name_step,
-    step_dir,
     transcript_file,
 )
 from reasonrl.trainer.state import TrainState
@@ -34,8 +31,8 @@ from reasonrl.trainer.suite_runner import suite_metrics
 log = logging.getLogger(__name__)
 
 
-class Logbook:
-    """``metrics.jsonl``, transcripts, evaluations, saved models and ``summary.json`` of one run."""
+class RunWriter:
+    """Writes ``metrics.jsonl``, transcripts, evaluations and ``summary.json``. ``last_evaluation``: its figures."""
 
     def __init__(
         self,
@@ -56,40 +53,23 @@ class Logbook:
         self._transcripts_per_step = transcripts_per_step
         self._trackers = trackers
         self._started = time.monotonic()
-        self._first_evaluation: dict[str, Any] = {}
-        self._last_evaluation: dict[str, Any] = {}
-        self._best: dict[str, Any] | None = None
+        self._first_evaluation: Mapping[str, Any] = {}
+        self.last_evaluation: Mapping[str, Any] = {}
         self._earlier_s = 0.0
         self._steps_done = 0
         self._metrics_bytes = _size(run_dir.path / METRICS) if run_dir is not None else 0
-        self.model_path: Path | None = None
 
-    def phase(self, phase: Phase) -> None:
-        """What begins now, for whoever watches."""
-        if self._run_dir is not None:
-            self._reporter.phase(phase)
-
-    def resume(self, state: TrainState, model_path: Path) -> None:
-        """Go on from where the checkpoint ``model_path`` left off."""
-        kept = state.logbook
-        self._first_evaluation, self._last_evaluation = dict(kept["first"]), dict(kept["last"])
-        best = kept["best"]
-        is_there = best and (self._run_dir is None or step_dir(self._run_dir.path, best["step"]).is_dir())
-        self._best = dict(best) if is_there else None
-        self._earlier_s = kept["wall_s"]
+    def restore(self, state: TrainState) -> None:
+        """Continue the records after the checkpoint of ``state``."""
+        self._first_evaluation, self.last_evaluation = dict(state.records["first"]), dict(state.records["last"])
+        self._earlier_s = state.records["wall_s"]
         self._steps_done = state.step
-        self.model_path = model_path if self._run_dir is not None else None
 
     def transcribe(self, step: int, groups: Sequence[ScoredGroup]) -> None:
         """The first completions of a step, before anything can interrupt the run."""
         if self._run_dir is not None and self._transcripts_per_step and groups:
             path = transcript_file(self._run_dir.path, step)
             write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
-
-    def evaluating(self, progress: EvaluationProgress) -> None:
-        """How far the evaluation is, for whoever watches."""
-        if self._run_dir is not None:
-            self._reporter.evaluating(progress)
 
     def show(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """A step that has been taken, for whoever watches: its evaluation may take minutes."""
@@ -113,8 +93,8 @@ class Logbook:
         if not results:
             return
         # Figures only: the completions of every evaluation would pile up in memory.
-        self._last_evaluation = _headline(step, results)
-        self._first_evaluation = self._first_evaluation or self._last_evaluation
+        self.last_evaluation = _headline(step, results)
+        self._first_evaluation = self._first_evaluation or self.last_evaluation
         if self._run_dir is None:
             return
         for result in results:
@@ -125,51 +105,15 @@ class Logbook:
             self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)
 
-    def save(
-        self,
-        state: TrainState,
-        write: Callable[[Path], None],
-        *,
-        keep: int,
-        keep_best: bool = False,
-        is_due: bool = True,
-    ) -> None:
-        """``checkpoints/step_<n>/``: what ``write`` writes, and the state with the logbook's own.
-
-        One that is not due is no candidate for the best: where a run was stopped must not change what it keeps.
-
-        Raises:
-            CheckpointError: when the disk refuses; earlier checkpoints are untouched.
-        """
-        if self._run_dir is None:
-            return
-        best = self._better(state.step) if keep_best and is_due else self._best
-
-        def write_all(folder: Path) -> None:
-            write(folder)
-            replace(state, logbook=self._state(best)).write(folder)
-
-        self.model_path = save_step(
-            self._run_dir.path, state.step, write_all, keep=keep, best=best["step"] if best else None
-        )
-        self._best = best
-
-    def _better(self, step: int) -> dict[str, Any] | None:
-        """The best saved step by the first suite's accuracy, ``step`` included; the first of equals."""
-        last = self._last_evaluation
-        if last.get("step") != step or (self._best and self._best["accuracy"] >= last["accuracy"]):
-            return self._best
-        return {"step": step, "suite": last["suite"], "accuracy": last["accuracy"]}
-
-    def _state(self, best: Mapping[str, Any] | None) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the records: the evaluations' figures, the bytes of metrics.jsonl, the seconds."""
         assert self._run_dir is not None
         metrics = self._run_dir.path / METRICS
         if metrics.exists():
             files.sync_file(metrics)  # a checkpoint must not be there before the lines it counts
         return {
             "first": self._first_evaluation,
-            "last": self._last_evaluation,
-            "best": best,
+            "last": self.last_evaluation,
             # Not the file's size: a disk that is full may have taken half of a line.
             "metrics_bytes": self._metrics_bytes,
             "wall_s": self._wall_s(),
@@ -190,15 +134,22 @@ class Logbook:
     def _wall_s(self) -> float:
         return round(self._earlier_s + time.monotonic() - self._started, 3)
 
-    def finish(self, outcome: str, error: BaseException | None = None) -> dict[str, Any]:
+    def finish(
+        self,
+        outcome: str,
+        error: BaseException | None = None,
+        *,
+        best: Mapping[str, Any] | None = None,
+        model_path: Path | None = None,
+    ) -> dict[str, Any]:
         """Write ``summary.json``, tell observers and the reporter, release the folder."""
         summary = {
             "outcome": outcome,
             "steps": self._steps_done,
             "wall_s": self._wall_s(),
-            "eval": {"first": self._first_evaluation, "last": self._last_evaluation},
-            "best": self._best,
-            "error": said(error),
+            "eval": {"first": self._first_evaluation, "last": self.last_evaluation},
+            "best": best,
+            "error": format_error(error),
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
         if self._trackers is not None:
@@ -206,7 +157,7 @@ class Logbook:
         if self._run_dir is not None:
             try:
                 self._run_dir.write_json(SUMMARY, summary)
-                self._reporter.finished(outcome, summary, self.model_path)
+                self._reporter.finished(outcome, summary, model_path)
             finally:
                 self._run_dir.close()
         return summary
@@ -216,7 +167,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def said(error: BaseException | None) -> str | None:
+def format_error(error: BaseException | None) -> str | None:
     """An error in one line that may be kept; None without one."""
     if error is None:
         return None

@@ -1,36 +1,29 @@
-"""The training loop: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
+"""The training loop's step: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-from accelerate import Accelerator
 
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
 from reasonrl.contracts.metrics import Metric, mean
-from reasonrl.contracts.specs import Needs
+from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import collate
 from reasonrl.data.prompts import Drawn, PromptSource
-from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import TrainingError
-from reasonrl.evaluation.suites import Suite
 from reasonrl.functional.randomness import derive_seed
-from reasonrl.recipe.schema import AnyRecipe, Recipe
+from reasonrl.observability.reporter import Reporter
+from reasonrl.recipe.schema import Recipe, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.trainer.algorithm import AlgorithmCalls
-from reasonrl.trainer.driver import StepOutcome
-from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.job import StepOutcome
 from reasonrl.trainer.microbatch import local_prompt_indices
 from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.rollout_metrics import rollout_metrics, unscored_by_reward
-from reasonrl.trainer.schedule import Schedule
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
-from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
@@ -39,200 +32,212 @@ MAX_UNSCORED_FRAC = 0.2
 MAX_REFILLS = 20
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainerParts:
-    """What the loop works with, built by ``rl.py``."""
+@dataclass(slots=True)
+class Collected:
+    """This rank's scored groups of one step. ``metrics`` are those of all ranks."""
 
-    recipe: Recipe
-    needs: Needs
-    prompts: PromptSource
-    rewards: RewardRunner
-    algorithm: AlgorithmCalls
-    backend: SyncedBackend
-    policy: Any
-    reference: Any | None
-    tokenizer: Any
-    optimizer: Any
-    schedule: Schedule
-    updater: Updater
-    suites: Sequence[Suite]
-    watch: EvaluationWatch
-    renderer: PromptRenderer
-    ranks: Ranks
-    accelerator: Accelerator
-    logbook: Logbook
-    stop: StopSignals
+    position: int
+    """In the stream of prompts, behind the last one drawn."""
+    sampled: list[ScoredGroup] = field(default_factory=list)
+    kept: list[ScoredGroup] = field(default_factory=list)
+    """Those to train on."""
+    redraws: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Sampled tokens, those of groups that are not kept included."""
+        return sum(len(c.token_ids) for g in self.sampled for c in g.group.completions)
 
 
 class Trainer:
-    """Takes the steps. Its state is the parameters, the optimizer and what ``progress`` tells."""
+    """Takes the steps of a reinforcement-learning run. Its state: the tensors and what ``progress`` returns."""
 
-    def __init__(self, parts: TrainerParts) -> None:
-        self._p = parts
-        self._sampling = sampling_params(parts.recipe)
-        self._gap_watch = GapWatch(is_float32=parts.accelerator.mixed_precision == "no")
+    def __init__(
+        self,
+        recipe: Recipe,
+        bundle: ModelBundle,
+        *,
+        prompts: PromptSource,
+        backend: SyncedBackend,
+        rewards: RewardRunner,
+        updater: Updater,
+        reporter: Reporter,
+        stop: StopSignals,
+    ) -> None:
+        self._recipe, self._bundle, self._ranks = recipe, bundle, bundle.ranks
+        self._prompts, self._backend, self._rewards = prompts, backend, rewards
+        self._updater, self._reporter, self._stop = updater, reporter, stop
+        self._sampling = sampling_params(recipe.sampling)
+        self._gap_watch = GapWatch(is_float32=bundle.accelerator.mixed_precision == "no")
+        self._unscored_since: dict[str, int] = {}
         self.position = 0
         """Prompts taken from the stream."""
-        self._unscored_since: dict[str, int] = {}
 
-    def progress(self) -> dict[str, Any]:
-        """JSON: where the stream, the policy and the algorithm's controllers stand after the last step."""
-        return {
-            "position": self.position,
-            "policy_version": self._p.updater.policy_version,
-            "consecutive_skips": self._p.updater.consecutive_skips,
-            "algorithm": self._p.algorithm.state_dict(),
-            "plans": self._p.schedule.to_json(),
-        }
+    @property
+    def policy(self) -> Any:
+        """As accelerate wrapped it."""
+        return self._updater.policy
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Take over what ``progress`` told in another process."""
-        self.position = progress["position"]
-        self._p.updater.policy_version = progress["policy_version"]
-        self._p.updater.consecutive_skips = progress["consecutive_skips"]
-        self._p.algorithm.load_state_dict(progress["algorithm"])
+    @property
+    def optimizer(self) -> Any:
+        """As accelerate wrapped it."""
+        return self._updater.optimizer
+
+    @property
+    def policy_version(self) -> int:
+        """Optimizer steps taken since the start of the run."""
+        return self._updater.policy_version
 
     @property
     def optimizer_steps(self) -> int:
         """Optimizer steps that this process has begun."""
-        return self._p.updater.optimizer_steps
+        return self._updater.optimizer_steps
+
+    def progress(self) -> dict[str, Any]:
+        """JSON: position in the stream, policy version, state of the algorithm's controllers after the last step."""
+        return {
+            "position": self.position,
+            "policy_version": self._updater.policy_version,
+            "consecutive_skips": self._updater.consecutive_skips,
+            "algorithm": self._updater.algorithm.state_dict(),
+        }
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Load what ``progress`` returned in another process."""
+        self.position = progress["position"]
+        self._updater.policy_version = progress["policy_version"]
+        self._updater.consecutive_skips = progress["consecutive_skips"]
+        self._updater.algorithm.load_state_dict(progress["algorithm"])
 
     def step(self, step: int) -> StepOutcome:
-        """One step: sample, score, update. Until the update begins it can be dropped."""
-        p, timer = self._p, Timer()
-        self._set_learning_rate(step)
+        """One step: collect scored groups, make a batch of them, learn from it. Droppable until the update begins."""
+        timer = Timer()
         with timer("step_s"):
-            with p.stop.interruptible():
-                groups, metrics, tokens, position = self._collect(step, timer)
-            with timer("collate_s"), p.ranks.together():
-                batch = collate(groups, pad_id=p.tokenizer.pad_token_id, device=p.accelerator.device)
+            with self._stop.interruptible():
+                collected = self._collect(step, timer)
+            with timer("collate_s"), self._ranks.together():
+                pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
+                batch = collate(collected.kept, pad_id=pad_id, device=device)
             update = self._learn(step, batch, timer)
-            self.position = position
-        metrics.update(update.metrics)
-        if p.ranks.is_main:
-            self._gap_watch.look(step, update.metrics)
-        metrics["optim/skipped_updates"] = float(update.num_skipped)
-        metrics["optim/learning_rate"] = p.optimizer.param_groups[0]["lr"]
-        metrics["policy/version"] = float(update.policy_version)
-        metrics.update(self._throughput(tokens, metrics, timer))
-        stuck = update.num_consecutive_skips >= MAX_CONSECUTIVE_SKIPS
+            self.position = collected.position
+        skips = update.num_consecutive_skips
         return StepOutcome(
-            record=StepRecord(step=step, metrics=metrics, timing_s=timer.metrics()),
-            groups=groups,
-            diagnosis=skip_diagnosis(update.metrics, update.num_consecutive_skips) if stuck else "",
+            record=StepRecord(
+                step=step, metrics=self._step_metrics(step, collected, update, timer), timing_s=timer.metrics()
+            ),
+            groups=collected.kept,
+            diagnosis=skip_diagnosis(update.metrics, skips) if skips >= MAX_CONSECUTIVE_SKIPS else "",
         )
 
-    def _collect(self, step: int, timer: Timer) -> tuple[list[ScoredGroup], dict[str, float], int, int]:
-        """This rank's groups to train on, metrics of all that was sampled on any rank, this rank's sampled tokens,
-        and the position in the stream behind them.
-
-        An algorithm's ``keep`` may ask for further prompts.
-        """
-        p = self._p
-        p.logbook.phase("sampling")
-        quota = p.recipe.trainer.prompts_per_step // p.ranks.size
-        sampled: list[ScoredGroup] = []
-        kept: list[ScoredGroup] = []
-        enough, position, redraws = False, self.position, 0
+    def _collect(self, step: int, timer: Timer) -> Collected:
+        """Sample and score until the algorithm has kept this rank's share of groups."""
+        self._reporter.phase("sampling")
+        quota = self._recipe.trainer.prompts_per_step // self._ranks.size
+        collected = Collected(position=self.position)
         with timer("sync_s"):
-            backend = p.backend.at(p.updater.policy_version)
+            backend = self._backend.sync(self.policy_version)
         for _ in range(MAX_REFILLS):
-            with timer("rollout_s"), p.accelerator.autocast(), p.ranks.together():
-                drawn = self._draw(position)
-                groups = backend.generate([self._request(*pair) for pair in drawn])
-            redraws += sum(prompt.redraws for _, prompt in drawn)
-            with timer("reward_s"), p.ranks.together():
-                scored = p.rewards.score_all(groups)
-                kept += [group for group in scored if p.algorithm.keep(group)]
-            sampled += scored
-            position += p.recipe.trainer.prompts_per_step
-            enough = p.ranks.max(quota - len(kept)) <= 0
-            if enough:
+            self._sample(backend, collected, timer)
+            is_enough = self._ranks.max(quota - len(collected.kept)) <= 0
+            if is_enough:
                 break
-        metrics = self._sampled_metrics(sampled, quota, redraws)
-        with p.ranks.together():
+        collected.metrics = self._sampled_metrics(collected, quota)
+        with self._ranks.together():
             # First: an algorithm may well keep nothing of what could not be scored.
-            self._check_scored(step, metrics, sampled)
-            if not enough:
+            self._check_scored(step, collected)
+            if not is_enough:
                 raise TrainingError(
-                    f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only {len(kept)} of the "
-                    f"{quota} groups it needs; the task is too easy or too hard for it, or its keep() is too strict"
+                    f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only "
+                    f"{len(collected.kept)} of the {quota} groups it needs; the task is too easy or too hard for it, "
+                    "or its keep() is too strict"
                 )
-        tokens = sum(len(c.token_ids) for g in sampled for c in g.group.completions)
-        return kept[:quota], metrics, tokens, position
+        del collected.kept[quota:]
+        return collected
 
-    def _sampled_metrics(self, sampled: Sequence[ScoredGroup], quota: int, redraws: int) -> dict[str, float]:
-        """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
-        metrics = rollout_metrics(sampled)
-        if self._p.algorithm.filters_groups:
-            metrics["group/discarded_frac"] = mean(max(len(sampled) - quota, 0), len(sampled))
-        if self._p.prompts.redraws:
-            metrics["prompt/overlong_dropped"] = Metric(redraws, reduction="sum")
-        return self._p.ranks.resolve([metrics])
+    def _sample(self, backend: RolloutBackend, collected: Collected, timer: Timer) -> None:
+        """One round: draw prompts, sample completions, score them, and let the algorithm choose."""
+        with timer("rollout_s"), self._bundle.accelerator.autocast(), self._ranks.together():
+            drawn = self._draw(collected.position)
+            groups = backend.generate([self._request(*pair) for pair in drawn])
+        with timer("reward_s"), self._ranks.together():
+            scored = self._rewards.score_all(groups)
+            collected.kept += [group for group in scored if self._updater.algorithm.keep(group)]
+        collected.sampled += scored
+        collected.redraws += sum(prompt.redraws for _, prompt in drawn)
+        collected.position += self._recipe.trainer.prompts_per_step
 
     def _draw(self, position: int) -> list[tuple[int, Drawn]]:
-        """This rank's positions of the round that begins at ``position``, with what the stream gives there."""
-        p, trainer = self._p, self._p.recipe.trainer
-        local = local_prompt_indices(trainer.prompts_per_step, trainer.minibatches, p.ranks.size, p.ranks.rank)
-        return [(position + index, p.prompts.draw(position + index)) for index in local]
+        """This rank's positions of the round that begins at ``position``, with the prompts there."""
+        trainer, ranks = self._recipe.trainer, self._ranks
+        local = local_prompt_indices(trainer.prompts_per_step, trainer.minibatches, ranks.size, ranks.rank)
+        return [(position + index, self._prompts.draw(position + index)) for index in local]
 
     def _request(self, position: int, drawn: Drawn) -> RolloutRequest:
         """The rollout request of the prompt at ``position`` of the stream; its seed makes it repeatable."""
-        recipe = self._p.recipe
         return RolloutRequest(
             problem=drawn.problem,
             prompt_ids=drawn.prompt.ids,
             prompt_text=drawn.prompt.text,
-            group_size=recipe.sampling.group_size,
+            group_size=self._recipe.sampling.group_size,
             sampling=self._sampling,
-            seed=derive_seed(recipe.seed, "train", position),
+            seed=derive_seed(self._recipe.seed, "train", position),
         )
 
     def _learn(self, step: int, batch: TrainBatch, timer: Timer) -> UpdateOutput:
-        p, trainer = self._p, self._p.recipe.trainer
-        p.logbook.phase("updating")
+        """Log-probabilities and values of the batch, then advantages, then the optimizer steps."""
+        self._reporter.phase("updating")
+        trainer, updater = self._recipe.trainer, self._updater
         ctx = StepContext(
             step=step,
             total_steps=trainer.steps,
-            policy_version=p.updater.policy_version,
-            reduce=p.ranks.reduce,
+            policy_version=updater.policy_version,
+            reduce=self._ranks.reduce,
         )
         with timer("policy_eval_s"):
             evals = evaluate_policy(
-                p.policy,
-                p.reference,
+                updater.policy,
+                updater.reference,
                 batch,
-                needs=p.needs,
+                needs=updater.needs,
                 used_once=trainer.minibatches == 1 and trainer.update_epochs == 1,
                 temperature=self._sampling.logprob_temperature,
                 max_tokens=trainer.max_tokens_per_microbatch,
-                ranks=p.ranks,
+                ranks=self._ranks,
             )
         with timer("advantage_s"):
-            advantages = p.algorithm.compute_advantages(batch, evals, ctx)
+            advantages = updater.algorithm.compute_advantages(batch, evals, ctx)
         with timer("update_s"):
-            return p.updater.update(batch, evals, advantages, ctx)
+            return updater.update(batch, evals, advantages, ctx)
 
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Run every suite; returns ``eval/<suite>/...`` metrics."""
-        p = self._p
-        if not p.suites:
-            return {}
-        p.logbook.phase("evaluating")
-        with p.accelerator.autocast():
-            backend = p.backend.at(p.updater.policy_version)
-            results = evaluate_suites(p.suites, backend, p.renderer, p.ranks, p.watch)
-        p.logbook.evaluated(step, results)
-        return suite_metrics(results)
+    def _step_metrics(self, step: int, collected: Collected, update: UpdateOutput, timer: Timer) -> dict[str, float]:
+        if self._ranks.is_main:
+            self._gap_watch.look(step, update.metrics)
+        training_s = timer.seconds["policy_eval_s"] + timer.seconds["update_s"]
+        sampled = self._ranks.sums([collected.tokens])[0]
+        return {
+            **collected.metrics,
+            **update.metrics,
+            "optim/skipped_updates": float(update.num_skipped),
+            "optim/learning_rate": self.optimizer.param_groups[0]["lr"],
+            "policy/version": float(update.policy_version),
+            "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
+            "throughput/train_tokens_per_s": update.metrics["batch/train_tokens"] / max(training_s, 1e-9),
+        }
 
-    def _set_learning_rate(self, step: int) -> None:
-        factor = self._p.schedule.factor(step)
-        for group in self._p.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+    def _sampled_metrics(self, collected: Collected, quota: int) -> dict[str, float]:
+        """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
+        num_sampled = len(collected.sampled)
+        metrics = rollout_metrics(collected.sampled)
+        if self._updater.algorithm.filters_groups:
+            metrics["group/discarded_frac"] = mean(max(num_sampled - quota, 0), num_sampled)
+        if self._prompts.redraws:
+            metrics["prompt/overlong_dropped"] = Metric(collected.redraws, reduction="sum")
+        return self._ranks.resolve([metrics])
 
-    def _check_scored(self, step: int, metrics: dict[str, float], sampled: Sequence[ScoredGroup]) -> None:
-        unscored = metrics.get("train/unscored_frac", 1.0)
-        missing = unscored_by_reward(sampled)
+    def _check_scored(self, step: int, collected: Collected) -> None:
+        unscored = collected.metrics.get("train/unscored_frac", 1.0)
+        missing = unscored_by_reward(collected.sampled)
         self._unscored_since = {name: self._unscored_since.get(name, step) for name in missing}
         if unscored > MAX_UNSCORED_FRAC:
             who = "".join(
@@ -244,19 +249,11 @@ class Trainer:
                 "the log holds the first traceback of each reward"
             )
 
-    def _throughput(self, tokens: int, metrics: dict[str, float], timer: Timer) -> dict[str, float]:
-        sampled = self._p.ranks.sums([tokens])[0]
-        training_s = timer.seconds["policy_eval_s"] + timer.seconds["update_s"]
-        return {
-            "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
-            "throughput/train_tokens_per_s": metrics["batch/train_tokens"] / max(training_s, 1e-9),
-        }
 
-
-def sampling_params(recipe: AnyRecipe) -> SamplingParams:
+def sampling_params(sampling: SamplingConfig) -> SamplingParams:
     """The recipe's sampling section as the backends see it."""
     return SamplingParams(
-        temperature=recipe.sampling.temperature,
-        max_completion_tokens=recipe.sampling.max_completion_tokens,
-        stop=tuple(recipe.sampling.stop),
+        temperature=sampling.temperature,
+        max_completion_tokens=sampling.max_completion_tokens,
+        stop=tuple(sampling.stop),
     )

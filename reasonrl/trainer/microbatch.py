@@ -1,6 +1,51 @@
-"""Which rows go through the model together: sorted by length, under a token budget."""
+"""Micro-batches: which rows go through the model together, and the loop that adds up their gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from reasonrl.model.mode import in_mode
+from reasonrl.trainer.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Microbatch:
+    """The ``position``-th micro-batch of an optimizer step. A dummy's loss must be 0."""
+
+    rows: Sequence[int]
+    position: int
+    is_dummy: bool
+
+
+def accumulate_gradients(
+    policy: Any,
+    plan: Sequence[Sequence[int]],
+    compute_loss: Callable[[Microbatch], Tensor],
+    *,
+    spare_row: int,
+    accelerator: Accelerator,
+    ranks: Ranks,
+) -> float:
+    """Forward and backward for every micro-batch of ``plan``; returns this rank's sum of losses.
+
+    Ranks enter the module equally often: one that runs out of micro-batches repeats ``spare_row`` as a dummy.
+    """
+    num_rounds = ranks.max(max(1, len(plan)))
+    total = 0.0
+    for position in range(num_rounds):
+        is_dummy = position >= len(plan)
+        part = Microbatch([spare_row] if is_dummy else plan[position], position, is_dummy)
+        is_synced = position == num_rounds - 1 or ranks.size == 1
+        with in_mode(policy, training=True), nullcontext() if is_synced else accelerator.no_sync(policy):
+            loss = compute_loss(part)
+            # DDP averages gradients over ranks; the loss is a share of the global sum.
+            accelerator.backward(loss * ranks.size)
+        total += float(loss.detach())
+    return total
 
 
 def plan_microbatches(lengths: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[list[int]]:

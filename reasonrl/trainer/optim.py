@@ -80,6 +80,12 @@ class GuardedOptimizer:
         self.consecutive_skips = 0 if is_taken else self.consecutive_skips + 1
 
 
+def set_learning_rate(optimizer: Any, factor: float) -> None:
+    """Scale every group's base rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
 def _drop_gradients(parameters: list[Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = None

@@ -10,8 +10,8 @@ from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.sources import too_few
-from reasonrl.trainer.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Preflight:
 
 
 def preflight(
-    bench: Workbench,
+    bundle: ModelBundle,
     sampling: SamplingConfig,
     suites: Sequence[Suite],
     stream: ProblemStream | None = None,
@@ -63,11 +63,11 @@ def preflight(
     checks: list[PromptCheck] = []
     source = None
     if stream is not None:
-        source = PromptSource(stream, bench.renderer, prompt_limit(bench, sampling, sampling.max_completion_tokens))
-        checks += _check_training(source, bench)
-    checked = [_check_suite(suite, bench, sampling) for suite in suites]
+        source = PromptSource(stream, bundle.renderer, prompt_limit(bundle, sampling, sampling.max_completion_tokens))
+        checks += _check_training(source, bundle)
+    checked = [_check_suite(suite, bundle, sampling) for suite in suites]
     for suite, _ in checked:
-        if suite.problems < suite.asked and bench.ranks.is_main:
+        if suite.problems < suite.asked and bundle.ranks.is_main:
             log.warning("suite %s", too_few(suite.name, suite.asked, suite.problems))
     return Preflight(
         source=source,
@@ -77,9 +77,9 @@ def preflight(
     )
 
 
-def prompt_limit(bench: Workbench, sampling: SamplingConfig, completion_tokens: int) -> PromptLimit:
+def prompt_limit(bundle: ModelBundle, sampling: SamplingConfig, completion_tokens: int) -> PromptLimit:
     """The limit of prompts beside completions of ``completion_tokens``."""
-    config: Any = cast(Any, bench.policy.model).config.get_text_config()
+    config: Any = cast(Any, bundle.policy.model).config.get_text_config()
     return PromptLimit(
         max_prompt_tokens=sampling.max_prompt_tokens,
         completion_tokens=completion_tokens,
@@ -88,30 +88,30 @@ def prompt_limit(bench: Workbench, sampling: SamplingConfig, completion_tokens: 
     )
 
 
-def _check_training(source: PromptSource, bench: Workbench) -> list[PromptCheck]:
-    stream, ranks, limit = source.stream, bench.ranks, source.limit
+def _check_training(source: PromptSource, bundle: ModelBundle) -> list[PromptCheck]:
+    stream, ranks, limit = source.stream, bundle.ranks, source.limit
     if stream.size is None:
         for position in range(FIRST_PROMPTS):
             source.draw(position)
         return []
     with ranks.together():
-        mine = list(measure(stream.fetch, range(ranks.rank, stream.size, ranks.size), bench.renderer))
+        mine = list(measure(stream.fetch, range(ranks.rank, stream.size, ranks.size), bundle.renderer))
     measured = sorted(ranks.gather(mine))
     check = judge("train", stream.fetch, measured, limit)
     stream.leave_out([index for index, tokens in measured if tokens > limit.tokens])
     return [check]
 
 
-def _check_suite(suite: Suite, bench: Workbench, sampling: SamplingConfig) -> tuple[Suite, PromptCheck]:
-    limit = prompt_limit(bench, sampling, suite.sampling.max_completion_tokens)
+def _check_suite(suite: Suite, bundle: ModelBundle, sampling: SamplingConfig) -> tuple[Suite, PromptCheck]:
+    limit = prompt_limit(bundle, sampling, suite.sampling.max_completion_tokens)
     fetch = partial(fetch_problem, suite.task, suite.task_name, "eval")
     wanted = len(suite.indices)
     if limit.overlong == "stop":
-        measured = list(measure(fetch, suite.indices, bench.renderer))
+        measured = list(measure(fetch, suite.indices, bundle.renderer))
     else:
         size = fetch_size(suite.task, suite.task_name, "eval")
         candidates = range(wanted + MAX_PASSED_OVER if size is None else size)
-        measured = fitting(fetch, candidates, wanted, bench.renderer, limit)
+        measured = fitting(fetch, candidates, wanted, bundle.renderer, limit)
     check = judge(suite.name, fetch, measured, limit)
     kept = [index for index, tokens in measured if tokens <= limit.tokens]
     return replace(suite, indices=kept), check

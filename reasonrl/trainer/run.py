@@ -94,19 +94,13 @@ def _carry_out(
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
     with stop_signals() as stop:
-        told = reporter if reporter is not None and is_first_process() else SilentReporter()
-        told.starting(outline_of(resolved, plugins))
-        told.waiting("loading torch and transformers")
+        heard = reporter if reporter is not None and is_first_process() else SilentReporter()
+        heard.starting(outline_of(resolved, plugins))
+        heard.waiting("loading torch and transformers")
+        from reasonrl.trainer.assemble import execute_run
         from reasonrl.trainer.runs import RunOptions
 
-        whole = RunOptions(reporter=told, stop=stop, **options)
-        if isinstance(resolved, ResolvedSft):
-            from reasonrl.trainer.sft import run_sft
-
-            return run_sft(resolved, plugins, whole, output=output)
-        from reasonrl.trainer.rl import run_rl
-
-        return run_rl(resolved, plugins, whole)
+        return execute_run(resolved, plugins, RunOptions(reporter=heard, stop=stop, **options), output=output)
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:

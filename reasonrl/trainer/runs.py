@@ -1,4 +1,4 @@
-"""What every run needs, whatever it trains: its folder, the checkpoint it goes on from, its logbook and its end."""
+"""Opens a run: its folder, the checkpoint it resumes from, its records, and what it needs to be driven and saved."""
 
 import json
 import logging
@@ -10,8 +10,7 @@ from typing import Any
 
 from reasonrl.contracts.data import RunInfo
 from reasonrl.errors import RecipeError
-from reasonrl.observability.reporter import Past, Reporter, SilentReporter
-from reasonrl.observability.reporter import Plan as Announcement
+from reasonrl.observability.reporter import Past, Plan, Reporter, SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
@@ -20,8 +19,8 @@ from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid, set_aside
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
-from reasonrl.trainer.describe import describe_bench, run_manifest
-from reasonrl.trainer.driver import Driver, Job, Plan
+from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.describe import describe_bundle, run_manifest
 from reasonrl.trainer.identity import (
     SAME,
     allowed_changes,
@@ -30,23 +29,22 @@ from reasonrl.trainer.identity import (
     refuse_changes,
     total_steps,
 )
-from reasonrl.trainer.logbook import METRICS, Logbook, said
+from reasonrl.trainer.logbook import METRICS, RunWriter, format_error
 from reasonrl.trainer.outline import title_of
 from reasonrl.trainer.preflight import Preflight
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.resume import read_manifest
-from reasonrl.trainer.saving import Saver, machine
+from reasonrl.trainer.saving import Checkpointer, ResumePoint, machine
 from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
 from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.state import TrainState, read_state
-from reasonrl.trainer.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """How a run is started, beside its recipe. ``resume``: ``run_dir`` exists and is gone on with."""
+    """How a run is started, beside its recipe. ``resume``: continue the run in ``run_dir``."""
 
     run_dir: str | Path | None = None
     resume: bool = False
@@ -56,32 +54,46 @@ class RunOptions:
     stop: StopSignals = field(default_factory=StopSignals)
 
 
-@dataclass(frozen=True, slots=True)
-class ResumePoint:
-    """A verified checkpoint and the state in it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cadence:
+    """When what is due. 0 = only at the end; the last step is evaluated and saved anyway."""
 
-    folder: Path
-    state: TrainState
+    total_steps: int
+    evaluation_every: int
+    checkpoint_every: int
+
+    def is_evaluated(self, step: int) -> bool:
+        return step in (0, self.total_steps) or _due(step, self.evaluation_every)
+
+    def is_saved(self, step: int) -> bool:
+        return step == self.total_steps or (step > 0 and _due(step, self.checkpoint_every))
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenRun:
-    """``folder`` is None on ranks other than 0; ``point`` is None for a run from its beginning."""
+    """``path``: the run folder, None on ranks other than 0. ``point``: the checkpoint that the run resumes from."""
 
-    folder: RunDir | None
-    logbook: Logbook
-    identity: Mapping[str, Any]
+    path: Path | None
+    writer: RunWriter
+    checkpointer: Checkpointer
     point: ResumePoint | None
+    cadence: Cadence
     schedule: Schedule
+    reporter: Reporter
     stop: StopSignals
 
-    @property
-    def path(self) -> Path | None:
-        return self.folder.path if self.folder else None
+    def finish(self, outcome: str, error: BaseException | None = None) -> dict[str, Any]:
+        """Write the summary and release the folder."""
+        saved = self.checkpointer
+        return self.writer.finish(outcome, error, best=saved.best, model_path=saved.model_path)
 
 
 def open_run(
-    resolved: AnyResolved, plugins: Plugins, bench: Workbench, options: RunOptions, checked: Preflight
+    resolved: AnyResolved, plugins: Plugins, bundle: ModelBundle, options: RunOptions, checked: Preflight
 ) -> OpenRun:
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
@@ -92,26 +104,44 @@ def open_run(
         RunDirInUseError: if another process uses the folder.
         CheckpointError: if no checkpoint can be read.
     """
-    identity = identity_of(resolved, plugins, bench.tokenizer)
-    folder = _open_folder(resolved, bench.ranks, options)
+    identity = identity_of(resolved, plugins, bundle.tokenizer)
+    folder = _open_folder(resolved, bundle.ranks, options)
     point: ResumePoint | None = None
     try:
-        point = _find_point(folder, bench.ranks, options, identity, total_steps(resolved))
-        logbook = _open_logbook(resolved, plugins, bench, folder, options, point, checked)
+        point = _find_point(folder, bundle.ranks, options, identity, total_steps(resolved))
+        writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
     except BaseException as err:
         if folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
                 if not (folder.path / SUMMARY).exists():  # a refused resume has changed nothing
-                    folder.write_json(SUMMARY, nothing_done(outcome, err, point.state.step if point else 0))
+                    folder.write_json(SUMMARY, _empty_summary(outcome, err, point.state.step if point else 0))
             folder.close()
         raise
-    return OpenRun(
-        folder=folder,
-        logbook=logbook,
+    recipe = resolved.recipe
+    checkpointer = Checkpointer(
+        run_dir=folder.path if folder else None,
+        ranks=bundle.ranks,
+        tokenizer=bundle.tokenizer,
+        config=recipe.checkpoint,
         identity=identity,
+        writer=writer,
+    )
+    if point is not None:
+        writer.restore(point.state)
+        checkpointer.start_from(point)
+    return OpenRun(
+        path=checkpointer.run_dir,
+        writer=writer,
+        checkpointer=checkpointer,
         point=point,
-        schedule=_open_schedule(resolved, bench.ranks, point),
+        cadence=Cadence(
+            total_steps=total_steps(resolved),
+            evaluation_every=recipe.evaluation.every,
+            checkpoint_every=recipe.checkpoint.every,
+        ),
+        schedule=_open_schedule(resolved, bundle.ranks, point),
+        reporter=options.reporter if folder is not None else SilentReporter(),
         stop=options.stop,
     )
 
@@ -127,37 +157,7 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
     return schedule
 
 
-def make_driver(job: Job, run: OpenRun, bench: Workbench, resolved: AnyResolved, policy: Any, optimizer: Any) -> Driver:
-    """The driver of ``job``, with the tensors and the job's progress put back if the run is resumed."""
-    recipe = resolved.recipe
-    saver = Saver(
-        policy=policy,
-        optimizer=optimizer,
-        tokenizer=bench.tokenizer,
-        ranks=bench.ranks,
-        logbook=run.logbook,
-        config=recipe.checkpoint,
-        identity=run.identity,
-    )
-    if run.point is not None:
-        saver.restore(run.point.folder, run.point.state)
-        job.restore(run.point.state.progress)
-    return Driver(
-        job,
-        Plan(
-            total_steps=total_steps(resolved),
-            evaluation_every=recipe.evaluation.every,
-            checkpoint_every=recipe.checkpoint.every,
-        ),
-        saver=saver,
-        logbook=run.logbook,
-        ranks=bench.ranks,
-        stop=run.stop,
-        state=run.point.state if run.point else None,
-    )
-
-
-def nothing_done(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:
+def _empty_summary(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:
     """The summary of a run that ended before it took a step of its own."""
     return {
         "outcome": outcome,
@@ -165,7 +165,7 @@ def nothing_done(outcome: str, error: BaseException, steps: int = 0) -> dict[str
         "wall_s": 0.0,
         "eval": {"first": {}, "last": {}},
         "best": None,
-        "error": said(error),
+        "error": format_error(error),
     }
 
 
@@ -200,19 +200,19 @@ def _find_point(
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)
-        folder.rewind(step, point.state.logbook["metrics_bytes"] if point else 0)
+        folder.rewind(step, point.state.records["metrics_bytes"] if point else 0)
     return point
 
 
-def _open_logbook(
+def _open_writer(
     resolved: AnyResolved,
     plugins: Plugins,
-    bench: Workbench,
+    bundle: ModelBundle,
     folder: RunDir | None,
     options: RunOptions,
     point: ResumePoint | None,
     checked: Preflight,
-) -> Logbook:
+) -> RunWriter:
     recipe = resolved.recipe
     plain = render_plain(resolved)
     info = RunInfo(
@@ -223,19 +223,20 @@ def _open_logbook(
         recipe=plain,
     )
     if folder is not None:
-        manifest = run_manifest(resolved, plugins, bench, plain)
+        manifest = run_manifest(resolved, plugins, bundle, plain)
         if options.resume:
             before = read_manifest(folder.path)
-            manifest["resumed"] = _resumed(before, bench.ranks, point, plain)
+            manifest["resumed"] = _resumed(before, bundle.ranks, point, plain)
             if folder.path in Path(resolved.model_path).parents:  # a checkpoint stands in for what is gone
                 manifest["model_path"] = before["model_path"]
         folder.write_text(RECIPE, resolved.source_yaml)
         folder.write_json(RUN, {"resumed": [], **manifest})
-        options.reporter.planned(_announcement(resolved, bench, folder, options, point, checked))
+        options.reporter.planned(_plan(resolved, bundle, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
-    trackers = Trackers(bench.accelerator, recipe.logging.trackers)
+    trackers = Trackers(bundle.accelerator, recipe.logging.trackers)
     trackers.start(recipe.name, folder.path if folder else None, plain)
-    logbook = Logbook(
+    bundle.watch.tell = options.reporter.evaluating if folder is not None else None
+    return RunWriter(
         run_dir=folder,
         info=info,
         reporter=options.reporter,
@@ -244,10 +245,6 @@ def _open_logbook(
         transcripts_per_step=recipe.logging.transcripts_per_step,
         trackers=trackers,
     )
-    bench.watch.tell = logbook.evaluating
-    if point is not None:
-        logbook.resume(point.state, point.folder)
-    return logbook
 
 
 def _resumed(
@@ -259,26 +256,26 @@ def _resumed(
     """
     changed = allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
     if changed:
-        said = ", ".join(f"{key} {change}" for key, change in changed.items())
+        text = ", ".join(f"{key} {change}" for key, change in changed.items())
         meaning = meaning_of(changed)
-        log.log(logging.INFO if meaning == SAME else logging.WARNING, "resumed with %s: %s", said, meaning)
+        log.log(logging.INFO if meaning == SAME else logging.WARNING, "resumed with %s: %s", text, meaning)
     now = {"after_step": point.state.step if point else 0, **machine(ranks), "changed": changed}
     return [*before.get("resumed", []), now]
 
 
-def _announcement(
+def _plan(
     resolved: AnyResolved,
-    bench: Workbench,
+    bundle: ModelBundle,
     folder: RunDir,
     options: RunOptions,
     point: ResumePoint | None,
     checked: Preflight,
-) -> Announcement:
-    lines = list(describe_bench(resolved, bench, folder.path, checked))
+) -> Plan:
+    lines = list(describe_bundle(resolved, bundle, folder.path, checked))
     if options.resume:
         how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
         lines.append(("resumes", how))
-    return Announcement(
+    return Plan(
         title=title_of(resolved),
         total_steps=total_steps(resolved),
         lines=lines,
@@ -292,6 +289,6 @@ def _past(folder: RunDir, state: TrainState) -> Past:
     return Past(
         step=state.step,
         metrics=list(read_jsonl(metrics)) if metrics.exists() else [],
-        first=state.logbook["first"],
-        last=state.logbook["last"],
+        first=state.records["first"],
+        last=state.records["last"],
     )

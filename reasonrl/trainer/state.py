@@ -10,7 +10,7 @@ from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import TRAINER_STATE
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class TrainState:
     """``{"metrics": ..., "timing_s": ...}`` of ``step``, while it is not recorded."""
     unfinished: int = 0
     """Optimizer steps of step + 1 that the tensors have in them already: an error broke its update off."""
-    logbook: Mapping[str, Any] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)
     """Headlines of the first and the last evaluation, the best step, bytes of metrics.jsonl, seconds so far."""
     machine: Mapping[str, Any] = field(default_factory=dict)
     """Number of processes and threads, torch version: bit-exact only where they are the same."""

@@ -1,43 +1,28 @@
 """Evaluation suites on all ranks."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.render import PromptRenderer
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
-from reasonrl.observability.reporter import EvaluationProgress
+from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.synced_backend import SyncedBackend
+from reasonrl.trainer.watch import EvaluationWatch
 
 
-@dataclass
-class EvaluationWatch:
-    """Turns what a backend says while it samples, finished completions, into problems of the evaluation."""
+class Evaluator:
+    """Evaluates the policy of a run on ``suites``. Every rank calls it."""
 
-    tell: Callable[[EvaluationProgress], None] | None = None
-    _suite: Suite | None = None
-    _before: int = 0
-    _total: int = 0
-    _ranks: int = 1
+    def __init__(self, suites: Sequence[Suite], backend: SyncedBackend, bundle: ModelBundle) -> None:
+        self.suites = suites
+        self._backend, self._bundle = backend, bundle
 
-    def finished(self, completions: int) -> None:
-        """What a backend gets as ``RolloutContext.on_finished``. Heard during evaluations only."""
-        if self._suite is None or self.tell is None:
-            return
-        # The share of this rank stands for all.
-        problems = min(self._suite.problems, completions * self._ranks // self._suite.samples)
-        self.tell(EvaluationProgress(suite=self._suite.name, done=self._before + problems, total=self._total))
-
-    @contextmanager
-    def of(self, suite: Suite, *, before: int, total: int, ranks: int) -> Iterator[None]:
-        """Follow ``suite``, after ``before`` problems of other suites."""
-        self._suite, self._before, self._total, self._ranks = suite, before, total, ranks
-        self.finished(0)
-        try:
-            yield
-        finally:
-            self._suite = None
+    def evaluate(self, policy_version: int) -> list[SuiteResult]:
+        """Every suite, sampled from the present weights."""
+        bundle, backend = self._bundle, self._backend.sync(policy_version)
+        with bundle.accelerator.autocast():
+            return evaluate_suites(self.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
 
 
 def evaluate_suites(

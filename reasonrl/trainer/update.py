@@ -7,7 +7,6 @@ processes changes the gradient.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +26,8 @@ from reasonrl.contracts.batch import (
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.functional.precision import widest_float
-from reasonrl.model.mode import in_mode
 from reasonrl.trainer.algorithm import AlgorithmCalls
-from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import BatchCheck, count, nonfinite_tokens
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.ranks import Ranks
@@ -64,7 +62,10 @@ class _Inputs:
 
 
 class Updater:
-    """Owns the optimizer's part of a step. ``policy_version`` counts finished optimizer steps."""
+    """Owns policy, optimizer and algorithm; takes the optimizer steps. ``policy_version`` counts those taken.
+
+    ``reference``: the frozen starting model's forward, if the algorithm needs it.
+    """
 
     def __init__(
         self,
@@ -76,11 +77,13 @@ class Updater:
         settings: UpdateSettings,
         accelerator: Accelerator,
         ranks: Ranks,
+        reference: Any | None = None,
     ) -> None:
-        self._policy = policy
+        self.policy, self.reference = policy, reference
+        self.optimizer = optimizer
         self._guard = GuardedOptimizer(optimizer, settings.max_grad_norm)
-        self._algorithm = algorithm
-        self._needs = needs
+        self.algorithm = algorithm
+        self.needs = needs
         self._settings = settings
         self._accelerator = accelerator
         self._ranks = ranks
@@ -141,49 +144,51 @@ class Updater:
         lengths: list[int] = inputs.batch.attention_mask.sum(dim=1).tolist()
         plan = plan_microbatches(lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch)
         metrics: list[Mapping[str, Metric]] = []
-        # Ranks enter the module equally often; a rank that ran out repeats a row with its mask cleared.
-        dummies = self._ranks.max(max(1, len(plan))) - len(plan)
-        schedule = [(p, False) for p in plan] + [([rows[0]], True)] * dummies
-        local_loss, local_broken = 0.0, 0
-        for position, (chosen, is_dummy) in enumerate(schedule):
-            part = self._part(inputs, chosen, lengths, is_dummy=is_dummy)
-            with in_mode(self._policy, training=True), self._no_sync(last=position == len(schedule) - 1):
-                share, broken, of_part = self._backward(part, normalizer, ctx, first_epoch=first_epoch)
-            local_loss += share
+        local_broken = 0
+
+        def compute_loss(micro: Microbatch) -> Tensor:
+            nonlocal local_broken
+            part = self._part(inputs, micro, lengths)
+            loss, broken, of_part = self._loss(part, normalizer, ctx, first_epoch=first_epoch)
             local_broken += broken
             metrics.append(of_part)
+            return loss
+
+        local_loss = accumulate_gradients(
+            self.policy, plan, compute_loss, spare_row=rows[0], accelerator=self._accelerator, ranks=self._ranks
+        )
         # A clamp may hide a broken log-probability from loss and gradient, so it is counted by itself.
         loss, broken_tokens = self._ranks.sums([local_loss, local_broken])
         outcome = self._apply(ctx, loss, is_finite=math.isfinite(loss) and not broken_tokens)
         # A NaN in a mean would hide the finite minibatches; a skipped step has metrics of its own.
-        told = [] if self.consecutive_skips else metrics
-        return [*told, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
+        kept = [] if self.consecutive_skips else metrics
+        return [*kept, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
 
-    def _part(self, inputs: _Inputs, rows: Sequence[int], lengths: Sequence[int], *, is_dummy: bool) -> _Inputs:
-        index = torch.tensor(list(rows), device=inputs.batch.input_ids.device)
-        part = inputs.select(index, max(lengths[row] for row in rows))
-        if not is_dummy:
+    def _part(self, inputs: _Inputs, micro: Microbatch, lengths: Sequence[int]) -> _Inputs:
+        index = torch.tensor(list(micro.rows), device=inputs.batch.input_ids.device)
+        part = inputs.select(index, max(lengths[row] for row in micro.rows))
+        if not micro.is_dummy:
             return part
         cleared = replace(part.batch, response_mask=torch.zeros_like(part.batch.response_mask))
         return replace(part, batch=cleared)
 
-    def _backward(
+    def _loss(
         self, part: _Inputs, normalizer: LossNormalizer, ctx: StepContext, *, first_epoch: bool
-    ) -> tuple[float, int, Mapping[str, Metric]]:
+    ) -> tuple[Tensor, int, Mapping[str, Metric]]:
         """This micro-batch's loss, how many of its log-probabilities are not finite, and its metrics."""
         batch = part.batch
-        out = self._policy(
+        out = self.policy(
             batch.input_ids,
             batch.attention_mask,
             batch.response_mask,
             temperature=self._settings.temperature,
-            entropy=self._needs.entropy,
-            values=self._needs.critic,
+            entropy=self.needs.entropy,
+            values=self.needs.critic,
         )
         evals = part.evals
         if evals.old_logprobs is None:
             evals = replace(evals, old_logprobs=out.logprobs.detach())
-        loss = self._algorithm.compute_loss(
+        loss = self.algorithm.compute_loss(
             LossInput(
                 logprobs=out.logprobs,
                 entropy=out.entropy,
@@ -195,21 +200,16 @@ class Updater:
             normalizer,
             ctx,
         )
-        # DDP averages gradients over ranks; the loss is a share of the global sum.
-        self._accelerator.backward(loss.loss * self._ranks.size)
         gap = rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
         broken = nonfinite_tokens(out.logprobs, batch.response_mask)
-        return float(loss.loss.detach()), broken, {**loss.metrics, **gap}
-
-    def _no_sync(self, *, last: bool) -> Any:
-        return nullcontext() if last or self._ranks.size == 1 else self._accelerator.no_sync(self._policy)
+        return loss.loss, broken, {**loss.metrics, **gap}
 
     def _count(self, inputs: _Inputs, rows: range) -> LossNormalizer:
         """Counts over the whole optimizer step: every scored row, also those whose gradient is zero."""
         index = torch.arange(rows.start, rows.stop, device=inputs.batch.input_ids.device)
         part = inputs.select(index, inputs.batch.input_ids.shape[1])
         tokens = part.batch.response_mask.sum(dim=1)
-        extra = self._algorithm.counts(part.batch, part.advantages)
+        extra = self.algorithm.counts(part.batch, part.advantages)
         keys = sorted(extra)
         total = self._ranks.sums([float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)])
         return LossNormalizer(

@@ -1,17 +1,16 @@
-"""The workbench that training, SFT, evaluation and generation share: processes, model, backend, suites."""
+"""Builds what training, evaluation and generation share: processes, model, optimizer, suites, rewards, backend."""
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
-from reasonrl.contracts.data import SamplingParams
-from reasonrl.contracts.protocols import RewardContext, RolloutContext, Task
+from reasonrl.contracts.protocols import RewardContext, RolloutContext
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import RecipeError
@@ -19,48 +18,30 @@ from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
 from reasonrl.model.policy import PolicyModule
-from reasonrl.plugins import Component, Plugins, RewardComponent
-from reasonrl.recipe.resolved import ResolvedSuite
-from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, SamplingConfig
+from reasonrl.plugins import Plugins, RewardComponent
+from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
+from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
+from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.sources import Tasks, held_out
-from reasonrl.trainer.suite_runner import EvaluationWatch
+
+log = redacting_logger(__name__)
 
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workbench:
-    """A loaded model on this process's device. ``policy`` is not wrapped yet."""
-
-    accelerator: Accelerator
-    ranks: Ranks
-    policy: PolicyModule
-    tokenizer: Any
-    renderer: PromptRenderer
-    model_path: str
-    precision: str
-    watch: EvaluationWatch = field(default_factory=EvaluationWatch)
-
-
-def open_workbench(
-    model: ModelConfig,
-    model_path: str,
-    *,
-    seed: int,
-    device: Device = "auto",
-    critic: CriticConfig | None = None,
-    trackers: Sequence[str] = (),
-    logging_dir: str | None = None,
-) -> Workbench:
+def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> ModelBundle:
     """Start (or join) the processes and load the model.
 
     Weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that small
     updates are not rounded away.
     """
+    recipe, model = resolved.recipe, resolved.recipe.model
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    on_cpu = choose_cpu(device)
+    on_cpu = choose_cpu(recipe.device)
     dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
     # accelerate keeps the first precision of a process for good; a second run may ask for another one.
     AcceleratorState._reset_state()
@@ -68,18 +49,19 @@ def open_workbench(
         cpu=on_cpu,
         mixed_precision=AUTOCAST[dtype],
         log_with=list(trackers) or None,
-        project_dir=logging_dir,
+        project_dir=str(recipe.output_dir),
     )
     master = replace(model, dtype="float32")
-    loaded = load_model(master, model_path, seed=seed, device=accelerator.device)
+    loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device)
+    critic = recipe.critic if isinstance(recipe, Recipe) else None
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
-    return Workbench(
+    return ModelBundle(
         accelerator=accelerator,
         ranks=Ranks(accelerator),
         policy=PolicyModule(loaded.model, critic_module),
         tokenizer=loaded.tokenizer,
         renderer=_renderer(model, loaded),
-        model_path=find_source(model_path, model.revision).base,
+        model_path=find_source(resolved.model_path, model.revision).base,
         precision=str(dtype).removeprefix("torch."),
     )
 
@@ -111,6 +93,13 @@ def choose_cpu(device: Device) -> bool:
     return on_cpu
 
 
+def prepare(bundle: ModelBundle, config: OptimizerConfig, critic: CriticConfig | None = None) -> tuple[Any, Any]:
+    """The policy and its optimizer, wrapped by accelerate. Train mode is the update's alone."""
+    policy, optimizer = bundle.accelerator.prepare(bundle.policy, build_optimizer(bundle.policy, config, critic))
+    policy.eval()
+    return policy, optimizer
+
+
 def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Any:
     """AdamW with one group for the policy and one for the critic; ``role`` and ``base_lr`` ride along."""
     policy_parameters, critic_parameters = policy.parameter_groups()
@@ -127,80 +116,59 @@ def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: Criti
     )
 
 
-def build_suites(
-    suites: Mapping[str, ResolvedSuite],
-    *,
-    tasks: Tasks,
-    plugins: Plugins,
-    seed: int,
-    sampling: SamplingConfig,
-    logged: set[tuple[str, str]],
-) -> list[Suite]:
-    """Every suite of a recipe, bounded by the size of its task's eval split.
+class Builder:
+    """Builds what a recipe names from its plugins. Its rewards share their warnings, its suites their tasks."""
 
-    Raises:
-        RecipeError: if that is empty.
-    """
-    return [
-        _build_suite(name, suite, tasks.get(suite.task), plugins, seed, sampling, logged)
-        for name, suite in suites.items()
-    ]
+    def __init__(self, resolved: AnyResolved, plugins: Plugins) -> None:
+        self._resolved, self._recipe, self._plugins = resolved, resolved.recipe, plugins
+        self._warn_once = WarnOnce(log)
+        self.tasks = Tasks(plugins, resolved.recipe.seed)
 
+    def build_suites(self) -> list[Suite]:
+        """Every suite of the recipe, bounded by the size of its task's eval split.
 
-def _build_suite(
-    name: str,
-    suite: ResolvedSuite,
-    task: Task,
-    plugins: Plugins,
-    seed: int,
-    sampling: SamplingConfig,
-    logged: set[tuple[str, str]],
-) -> Suite:
-    limit = suite.config.max_completion_tokens or sampling.max_completion_tokens
-    return Suite(
-        name=name,
-        task=task,
-        task_name=suite.task.spec.name,
-        rewards=build_rewards(suite.rewards, plugins, seed, limit, logged),
-        indices=range(held_out(suite, task)),
-        asked=suite.config.problems,
-        samples=suite.config.samples,
-        sampling=SamplingParams(
-            temperature=suite.config.temperature, max_completion_tokens=limit, stop=tuple(sampling.stop)
-        ),
-        seed=seed,
-    )
+        Raises:
+            RecipeError: if that is empty.
+        """
+        return [self._build_suite(name, suite) for name, suite in self._resolved.suites.items()]
 
+    def _build_suite(self, name: str, suite: ResolvedSuite) -> Suite:
+        task, sampling = self.tasks.get(suite.task), self._recipe.sampling
+        limit = suite.config.max_completion_tokens or sampling.max_completion_tokens
+        return Suite(
+            name=name,
+            task=task,
+            task_name=suite.task.spec.name,
+            rewards=self.build_rewards(suite.rewards, limit),
+            indices=range(held_out(suite, task)),
+            asked=suite.config.problems,
+            samples=suite.config.samples,
+            sampling=replace(
+                sampling_params(sampling), temperature=suite.config.temperature, max_completion_tokens=limit
+            ),
+            seed=self._recipe.seed,
+        )
 
-def build_rewards(
-    rewards: Mapping[str, RewardComponent],
-    plugins: Plugins,
-    seed: int,
-    max_completion_tokens: int,
-    logged: set[tuple[str, str]] | None = None,
-) -> RewardRunner:
-    context = RewardContext(seed=seed, max_completion_tokens=max_completion_tokens)
-    return RewardRunner.build(rewards, plugins, context, logged)
+    def build_rewards(self, rewards: Mapping[str, RewardComponent], max_completion_tokens: int) -> RewardRunner:
+        """Rewards of the recipe or of a suite."""
+        context = RewardContext(seed=self._recipe.seed, max_completion_tokens=max_completion_tokens)
+        return RewardRunner.build(rewards, self._plugins, context, self._warn_once)
 
-
-def build_backend(component: Component, plugins: Plugins, bench: Workbench, sampling: SamplingConfig) -> BackendCalls:
-    """The rollout backend, not entered yet. Options that it cannot work with it refuses here."""
-    context = RolloutContext(
-        policy=bench.policy,
-        tokenizer=bench.tokenizer,
-        sampling=SamplingParams(
-            temperature=sampling.temperature,
-            max_completion_tokens=sampling.max_completion_tokens,
-            stop=tuple(sampling.stop),
-        ),
-        device=bench.accelerator.device,
-        model_path=bench.model_path,
-        precision=bench.precision,
-        max_prompt_tokens=sampling.max_prompt_tokens,
-        on_finished=bench.watch.finished,
-    )
-    backend = plugins.build(component.spec, component.config, context)
-    return BackendCalls(backend, plugins.label(component.spec))
+    def build_backend(self, bundle: ModelBundle) -> BackendCalls:
+        """The rollout backend, not entered yet. It refuses options that it cannot work with."""
+        component, sampling = self._resolved.rollout_backend, self._recipe.sampling
+        context = RolloutContext(
+            policy=bundle.policy,
+            tokenizer=bundle.tokenizer,
+            sampling=sampling_params(sampling),
+            device=bundle.accelerator.device,
+            model_path=bundle.model_path,
+            precision=bundle.precision,
+            max_prompt_tokens=sampling.max_prompt_tokens,
+            on_finished=bundle.watch.finished,
+        )
+        backend = self._plugins.build(component.spec, component.config, context)
+        return BackendCalls(backend, self._plugins.label(component.spec))
 
 
 def quiet_libraries() -> None:

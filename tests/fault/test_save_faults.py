@@ -23,7 +23,7 @@ def saved_state(subject: Subject, run_dir: Path, model: Path, scratch: Path) -> 
     folder = newest_valid(run_dir)
     assert folder is not None
     fresh = Subject(model, scratch)
-    fresh.saver.restore(folder, read_state(folder))
+    fresh.load(folder)
     fresh.folder.close()
     step = read_state(folder).step
     assert same(fresh.tensors(), subject.states[step])  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ import reasonrl.trainer.loop as loop
 import reasonrl.trainer.suite_runner as suite_runner
 from reasonrl.cli.app import app
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.logbook import RunWriter
 
 PLUGIN = "support.traps_plugin"
 SECTIONS: dict[str, Any] = {
@@ -104,8 +104,8 @@ def trapped(monkeypatch: pytest.MonkeyPatch) -> None:
     trap(RewardRunner, "score_all", "rewards")
     trap(loop, "collate", "collate")
     trap(suite_runner, "summarize", "summarize")
-    trap(Logbook, "transcribe", "transcribe")
-    trap(Logbook, "show", "show")
+    trap(RunWriter, "transcribe", "transcribe")
+    trap(RunWriter, "show", "show")
     trap(torch.optim.AdamW, "step", "optimizer")
 
 

@@ -10,7 +10,7 @@ from support.small_recipes import summary_of
 
 from reasonrl.errors import CheckpointError, RolloutError
 from reasonrl.trainer import run
-from reasonrl.trainer.saving import Saver
+from reasonrl.trainer.saving import Checkpointer
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_backend.py")]
@@ -55,10 +55,10 @@ def test_the_last_finished_step_is_saved(fails: str, call: int, saved: int, tiny
 def test_a_full_disk_on_top_is_told_too(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(self: Any, state: Any, **options: Any) -> None:
+    def no_room(self: Any, job: Any, state: Any, **options: Any) -> None:
         raise CheckpointError("cannot write the checkpoint: No space left on device")
 
-    monkeypatch.setattr(Saver, "save", no_room)
+    monkeypatch.setattr(Checkpointer, "save", no_room)
     (tmp_path / "broken").touch()
     recipe, run_dir = recipe_of(tmp_path, tiny_model, "generate", 2), tmp_path / "run"
     with pytest.raises(RolloutError, match="has gone"):

@@ -12,6 +12,7 @@ from support.builders import Direct, Slot, completion, group
 from support.misbehaving import FINE, MARKER, Behavior, Misbehaving
 
 from reasonrl import NoConfig, RewardContext, RewardOutput, RewardSpec, RolloutGroup
+from reasonrl.redact import WarnOnce
 from reasonrl.rewards.runner import RewardRunner
 
 
@@ -20,7 +21,7 @@ def isolated(
     *,
     factory: Any = Misbehaving,
     config: Any = None,
-    logged: set[tuple[str, str]] | None = None,
+    warn_once: WarnOnce | None = None,
     **limits: Any,
 ) -> RewardRunner:
     """A runner of one reward, ``r``, in worker processes. ``behavior``: a function of ``misbehaving``."""
@@ -28,7 +29,7 @@ def isolated(
         config = Behavior(behavior.__name__)
     config = NoConfig() if config is None else config
     spec = RewardSpec(name="r", summary="r", factory=factory, config=type(config), isolation="process", **limits)
-    return RewardRunner.build({"r": Slot(spec, config=config)}, Direct(), RewardContext(), logged)
+    return RewardRunner.build({"r": Slot(spec, config=config)}, Direct(), RewardContext(), warn_once)
 
 
 def texts(*given: str, **info: Any) -> RolloutGroup:

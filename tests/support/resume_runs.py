@@ -82,7 +82,7 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
     """``trainer_state.json`` without what depends on the clock."""
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     for key in ("wall_s", "metrics_bytes"):
-        state["logbook"].pop(key)
+        state["records"].pop(key)
     return state
 
 
@@ -122,9 +122,7 @@ def server() -> Any:
     global _server
     if _server is None:
         _server = multiprocessing.get_context("forkserver")
-        _server.set_forkserver_preload(
-            ["torch", "transformers", "accelerate", "reasonrl.trainer.rl", "reasonrl.trainer.sft"]
-        )
+        _server.set_forkserver_preload(["torch", "transformers", "accelerate", "reasonrl.trainer.assemble"])
     return _server
 
 
@@ -153,15 +151,15 @@ def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
 def race(recipe: Path | None, run_dir: Path, barrier: Any, ends: Any) -> None:
     """Start or resume at the same moment as another process; the winner stays until the other one is gone."""
     quiet()
-    import reasonrl.trainer.rl as rl
     from reasonrl.errors import RunDirInUseError
+    from reasonrl.trainer import assemble
     from reasonrl.trainer.ending import carry_out
 
     def stay(*args: Any) -> Any:
         ends.wait(60)
         return carry_out(*args)
 
-    rl.carry_out = stay
+    assemble.carry_out = stay
     code = 1
     try:
         barrier.wait(60)

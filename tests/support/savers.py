@@ -1,4 +1,4 @@
-"""A saver around a tiny policy, and a way to change the policy: checkpoints without runs."""
+"""A checkpointer around a tiny policy, and a way to change the policy: checkpoints without runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from reasonrl.model.policy import PolicyModule
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.recipe.schema import CheckpointConfig, CriticConfig, LoraConfig, OptimizerConfig
 from reasonrl.rundir.folder import RunDir
-from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.logbook import RunWriter
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.saving import Saver
-from reasonrl.trainer.state import TrainState
+from reasonrl.trainer.saving import Checkpointer, ResumePoint
+from reasonrl.trainer.state import TrainState, read_state
 from reasonrl.trainer.workbench import build_optimizer
 
 
@@ -29,7 +29,7 @@ class Unplugged:
 
 
 class Subject:
-    """A policy with optimizer and saver in a run folder of its own."""
+    """A policy with optimizer and checkpointer in a run folder of its own."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Subject:
         critic: Any = "shared",
         lora: LoraConfig | None = None,
         keep: int = 1,
+        keep_best: bool = False,
     ) -> None:
         loaded = load_tiny(model, lora=lora)
         policy = PolicyModule(loaded.model, build_critic(critic, loaded.model) if critic else None)
@@ -50,7 +51,7 @@ class Subject:
             RunDir.reopen(run_dir) if run_dir.exists() else RunDir.create(output_dir=".", name="r", explicit=run_dir)
         )
         info = RunInfo(name="r", run_dir=run_dir, seed=0, total_steps=9, recipe={})
-        logbook = Logbook(
+        writer = RunWriter(
             run_dir=self.folder,
             info=info,
             reporter=SilentReporter(),
@@ -58,15 +59,15 @@ class Subject:
             total_steps=9,
             transcripts_per_step=0,
         )
-        self.saver = Saver(
-            policy=self.policy,
-            optimizer=self.optimizer,
-            tokenizer=loaded.tokenizer,
+        self.checkpointer = Checkpointer(
+            run_dir=self.folder.path,
             ranks=Ranks(accelerator),
-            logbook=logbook,
-            config=CheckpointConfig(keep=keep),
+            tokenizer=loaded.tokenizer,
+            config=CheckpointConfig(keep=keep, keep_best=keep_best),
             identity={},
+            writer=writer,
         )
+        self.restored: Any = None
 
     def learn(self, seed: int, only: str | None = None) -> None:
         """One optimizer step along random gradients; ``only`` one role's."""
@@ -78,8 +79,17 @@ class Subject:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def save(self, step: int) -> None:
-        self.saver.save(TrainState(step=step, progress={"position": step}))
+    def save(self, step: int, **options: Any) -> None:
+        state = TrainState(step=step, progress={"position": step})
+        self.checkpointer.save(self, state, **options)  # type: ignore[arg-type]
+
+    def load(self, folder: Path, state: TrainState | None = None) -> None:
+        point = ResumePoint(folder, state or read_state(folder))
+        self.checkpointer.restore(self, point)  # type: ignore[arg-type]
+
+    def restore(self, progress: Any) -> None:
+        """As a trainer does."""
+        self.restored = progress
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every parameter and every entry of the optimizer's state, by name."""

@@ -8,6 +8,7 @@ import torch
 from support.savers import Subject, same
 
 from reasonrl.errors import CheckpointError
+from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.rundir.checkpoints import newest_valid
 from reasonrl.testing.models import tiny_model_folder
@@ -27,7 +28,7 @@ def test_what_was_saved_comes_back_and_goes_on_alike(
     folder = newest_valid(tmp_path / "one")
     assert folder is not None
     other = Subject(tiny_model, tmp_path / "other", critic=critic, lora=lora)
-    other.saver.restore(folder, read_state(folder))
+    other.load(folder)
     assert same(one.tensors(), other.tensors())
     for subject in (one, other):
         subject.learn(7)
@@ -42,7 +43,7 @@ def test_a_state_before_the_first_step_comes_back_without_changing_anything(tiny
     other = Subject(tiny_model, tmp_path / "other")
     folder = newest_valid(tmp_path / "one")
     assert folder is not None
-    other.saver.restore(folder, read_state(folder))
+    other.load(folder)
     for subject in (one, other):
         subject.learn(1)
     assert same(one.tensors(), other.tensors())
@@ -72,7 +73,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_in_one_line(tiny_model: Path,
         folder = newest_valid(tmp_path / run)
         assert folder is not None
         with pytest.raises(CheckpointError, match=message) as caught:
-            subject.saver.restore(folder, TrainState(machine={}))
+            subject.load(folder, TrainState(machine={}))
         assert "\n" not in str(caught.value)
 
 
@@ -86,3 +87,15 @@ def test_parameters_that_are_not_trained_are_not_written_twice(tiny_model: Path,
     assert set(load_file(folder / "trainable.safetensors")) == {"critic.head.weight", "critic.head.bias"}
     model = load_file(folder / "model.safetensors")
     assert torch.equal(model["model.embed_tokens.weight"], one.tensors()["model.model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_where_a_run_was_stopped_does_not_change_its_best(tiny_model: Path, tmp_path: Path, is_due: bool) -> None:
+    metrics = {"accuracy": 0.5, "format": 1.0, "length_tokens": 3.0}
+    result = SuiteResult(name="held_out", problems=2, samples=1, metrics=metrics, ci95=(0.1, 0.9), groups=())
+    subject = Subject(tiny_model, tmp_path / "run", keep_best=True)
+    subject.checkpointer.writer.evaluated(1, [result])
+    subject.save(1, is_due=is_due)
+    best = {"step": 1, "suite": "held_out", "accuracy": 0.5} if is_due else None
+    assert subject.checkpointer.best == best
+    assert read_state(tmp_path / "run" / "checkpoints" / "step_000001").records["best"] == best

@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
-from reasonrl.rundir.checkpoints import save_step, saved_steps
+from reasonrl.rundir.checkpoints import new_checkpoint, saved_steps
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.folder import RunDir, refuse_taken
 from reasonrl.rundir.layout import step_dir
@@ -177,6 +177,12 @@ def test_json_in_a_run_folder(tmp_path: Path) -> None:
 
 def write_model(folder: Path) -> None:
     (folder / "config.json").write_text("{}")
+
+
+def save_step(run_dir: Path, step: int, write: Any, *, keep: int) -> Path:
+    with new_checkpoint(run_dir, step, keep=keep) as folder:
+        write(folder)
+    return step_dir(run_dir, step)
 
 
 def test_only_the_last_models_are_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The trainer's small pure parts: micro-batches, schedules, metrics of rollouts, the logbook."""
+"""The trainer's small pure parts: micro-batches, schedules, metrics of rollouts, the run's records."""
 
 import json
 import logging
@@ -18,7 +18,6 @@ from reasonrl import FinishReason, RunInfo, ScoredGroup, StepRecord
 from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
-from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.group import group_advantages
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.observability.trackers import Trackers
@@ -28,12 +27,11 @@ from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.recipe.schema import OptimizerConfig
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.trainer.logbook import Logbook
+from reasonrl.trainer.assemble import check_divisible
+from reasonrl.trainer.logbook import RunWriter
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
-from reasonrl.trainer.rl import check_divisible
 from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import open_schedule
-from reasonrl.trainer.state import TrainState
 from reasonrl.trainer.update import rollout_gap
 
 
@@ -174,9 +172,9 @@ class Recorder(SilentReporter):
         self.ends.append(outcome)
 
 
-def logbook(folder: RunDir | None, reporter: Any = None, **options: Any) -> Logbook:
+def open_writer(folder: RunDir | None, reporter: Any = None, **options: Any) -> RunWriter:
     path = folder.path if folder else Path("nowhere")
-    return Logbook(
+    return RunWriter(
         run_dir=folder,
         info=RunInfo(name="r", run_dir=path, seed=0, total_steps=3, recipe={}),
         reporter=reporter or Recorder(),
@@ -195,15 +193,15 @@ def open_folder(tmp_path: Path) -> RunDir:
     return RunDir.create(output_dir=tmp_path, name="r")
 
 
-def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
+def test_the_writer_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     reporter = Recorder()
-    book = logbook(open_folder(tmp_path), reporter)
-    book.transcribe(1, [scored([1.0, 0.0, 0.5])])
-    book.show(record(1), [scored([1.0, 0.0, 0.5])])
-    book.record(record(1), [scored([1.0, 0.0, 0.5])])
-    book.transcribe(2, [])
-    book.show(record(2, float("nan")), [])
-    book.record(record(2, float("nan")), [])
+    writer = open_writer(open_folder(tmp_path), reporter)
+    writer.transcribe(1, [scored([1.0, 0.0, 0.5])])
+    writer.show(record(1), [scored([1.0, 0.0, 0.5])])
+    writer.record(record(1), [scored([1.0, 0.0, 0.5])])
+    writer.transcribe(2, [])
+    writer.show(record(2, float("nan")), [])
+    writer.record(record(2, float("nan")), [])
     folder = tmp_path / "r-1"
     assert list(read_jsonl(folder / "metrics.jsonl")) == [
         {"step": 1, "train/reward": 1.0, "time/step_s": 0.5},
@@ -211,7 +209,7 @@ def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
     ]
     assert len(list(read_jsonl(folder / "transcripts" / "step_000001.jsonl"))) == 2
     assert not (folder / "transcripts" / "step_000002.jsonl").exists()
-    summary = book.finish("completed")
+    summary = writer.finish("completed")
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert (summary["outcome"], summary["steps"]) == ("completed", 2)
     assert summary["eval"] == {"first": {}, "last": {}}
@@ -233,31 +231,18 @@ def test_the_logbook_writes_metrics_and_transcripts(tmp_path: Path) -> None:
 def test_the_summary_says_what_ended_the_run_and_no_secret(
     tmp_path: Path, error: BaseException | None, said: str | None
 ) -> None:
-    book = logbook(open_folder(tmp_path))
-    assert book.finish("failed", error)["error"] == said
+    writer = open_writer(open_folder(tmp_path))
+    assert writer.finish("failed", error)["error"] == said
     assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["error"] == said
-
-
-@pytest.mark.parametrize("is_due", [True, False])
-def test_where_a_run_was_stopped_does_not_change_its_best(tmp_path: Path, is_due: bool) -> None:
-    metrics = {"accuracy": 0.5, "format": 1.0, "length_tokens": 3.0}
-    result = SuiteResult(name="held_out", problems=2, samples=1, metrics=metrics, ci95=(0.1, 0.9), groups=())
-    book = logbook(open_folder(tmp_path))
-    book.evaluated(1, [result])
-    book.save(TrainState(step=1), lambda folder: None, keep=1, keep_best=True, is_due=is_due)
-    best = {"step": 1, "suite": "held_out", "accuracy": 0.5} if is_due else None
-    assert book.finish("interrupted")["best"] == best
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:
     reporter = Recorder()
-    book = logbook(None, reporter)
-    book.show(record(1), [scored([1.0])])
-    book.record(record(1), [scored([1.0])])
-    book.save(TrainState(step=1), lambda folder: None, keep=1)
-    assert book.finish("completed")["steps"] == 1
+    writer = open_writer(None, reporter)
+    writer.show(record(1), [scored([1.0])])
+    writer.record(record(1), [scored([1.0])])
+    assert writer.finish("completed")["steps"] == 1
     assert (reporter.steps, reporter.ends) == ([], [])
-    assert book.model_path is None
 
 
 def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
@@ -278,15 +263,15 @@ def test_a_failing_tracker_is_switched_off_and_the_run_goes_on(
 
     trackers = Trackers(Accelerator(), ["board"])
     trackers.start("run", config={"a": {"b": 1, "c": [1]}})
-    book = logbook(open_folder(tmp_path), trackers=trackers)
+    writer = open_writer(open_folder(tmp_path), trackers=trackers)
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):
-            book.record(record(step), [])
+            writer.record(record(step), [])
     assert [step for _, step in calls] == [1, 2]
     assert calls[0][0] == {"train/reward": 1.0, "time/step_s": 0.5}
     assert caplog.text.count("a tracker failed") == 1
     assert len(list(read_jsonl(tmp_path / "r-1" / "metrics.jsonl"))) == 3
-    book.finish("completed")
+    writer.finish("completed")
 
 
 @pytest.mark.parametrize(("tracker", "key"), [("mlflow", "eval/a/pass_at_8"), ("wandb", "eval/a/pass@8")])
@@ -306,9 +291,9 @@ def test_a_reporter_that_breaks_at_the_end_leaves_summary_and_free_folder(tmp_pa
         def finished(self, *args: Any) -> None:
             raise BrokenPipeError
 
-    book = logbook(open_folder(tmp_path), Broken())
+    writer = open_writer(open_folder(tmp_path), Broken())
     with pytest.raises(BrokenPipeError):
-        book.finish("failed")
+        writer.finish("failed")
     assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["outcome"] == "failed"
     from filelock import FileLock
 

@@ -1,0 +1,239 @@
+"""Assembles a run of either kind from a resolved recipe, drives it, and ends it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
+from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
+from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
+from reasonrl.data.stream import ProblemStream
+from reasonrl.errors import RecipeError
+from reasonrl.model.reference import build_reference
+from reasonrl.observability.reporter import Reporter
+from reasonrl.plugins import Plugins
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
+from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.rundir import manifest
+from reasonrl.rundir.layout import TRAINER_STATE
+from reasonrl.trainer.algorithm import AlgorithmCalls
+from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.driver import Driver
+from reasonrl.trainer.ending import carry_out
+from reasonrl.trainer.job import Job
+from reasonrl.trainer.loop import Trainer, sampling_params
+from reasonrl.trainer.outline import model_title
+from reasonrl.trainer.preflight import Preflight, preflight, prompt_limit
+from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.result import RunResult
+from reasonrl.trainer.runs import OpenRun, RunOptions, open_run
+from reasonrl.trainer.sft import SftTrainer
+from reasonrl.trainer.sources import Tasks, pairs_of
+from reasonrl.trainer.suite_runner import Evaluator
+from reasonrl.trainer.synced_backend import SyncedBackend
+from reasonrl.trainer.update import Updater, UpdateSettings
+from reasonrl.trainer.workbench import Builder, load_bundle, prepare, quiet_libraries
+
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, manifest.NAME)
+
+
+class _Setup(Protocol):
+    """What differs between the kinds of run. Made before a model is loaded, so that mistakes show early."""
+
+    def check(self, bundle: ModelBundle) -> Preflight:
+        """Look at data and prompts."""
+        ...
+
+    def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]: ...
+
+
+def execute_run(
+    resolved: AnyResolved, plugins: Plugins, options: RunOptions, *, output: str | Path | None = None
+) -> RunResult:
+    """Everything that can be refused is refused before the run folder exists.
+
+    Args:
+        output: receives a copy of the final model folder.
+    """
+    quiet_libraries()
+    _refuse_output(output)
+    reporter, builder = options.reporter, Builder(resolved, plugins)
+    setup: _Setup
+    if isinstance(resolved, ResolvedRecipe):
+        setup = _RlSetup(resolved, plugins, builder, reporter)
+    else:
+        setup = _SftSetup(resolved, builder, reporter)
+    reporter.waiting(f"loading model {model_title(resolved)}")
+    bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers)
+    checked = setup.check(bundle)
+    backend = builder.build_backend(bundle)
+    run = open_run(resolved, plugins, bundle, options, checked)
+
+    def drive(entered: RolloutBackend) -> None:
+        job, synced = setup.build_job(run, bundle, entered)
+        Driver(job, Evaluator(checked.suites, synced, bundle), run).drive()
+        _copy_model(run.checkpointer.model_path, output)
+
+    reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
+    return carry_out(run, backend, drive)
+
+
+class _RlSetup:
+    def __init__(self, resolved: ResolvedRecipe, plugins: Plugins, builder: Builder, reporter: Reporter) -> None:
+        self._resolved, self._tasks, self._reporter = resolved, builder.tasks, reporter
+        recipe = resolved.recipe
+        reporter.waiting(f"loading task {resolved.task.name}")
+        task = builder.tasks.get(resolved.task)
+        self._suites = builder.build_suites()
+        self._stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
+        self._rewards = builder.build_rewards(resolved.rewards, recipe.sampling.max_completion_tokens)
+        self._algorithm = build_algorithm(resolved, plugins)
+
+    def check(self, bundle: ModelBundle) -> Preflight:
+        check_divisible(self._resolved, bundle.ranks)
+        self._reporter.waiting("checking prompts")
+        sampling = self._resolved.recipe.sampling
+        checked = preflight(bundle, sampling, self._suites, self._stream, self._tasks.lines())
+        assert checked.source is not None
+        self._prompts = checked.source
+        return checked
+
+    def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]:
+        resolved, recipe = self._resolved, self._resolved.recipe
+        policy, optimizer = prepare(bundle, recipe.optimizer, recipe.critic)
+        reference = build_reference(bundle.policy, policy) if resolved.needs.reference else None
+        synced = SyncedBackend(backend, policy, bundle, run.stop)
+        updater = Updater(
+            policy=policy,
+            optimizer=optimizer,
+            algorithm=self._algorithm,
+            needs=resolved.needs,
+            settings=update_settings(resolved),
+            accelerator=bundle.accelerator,
+            ranks=bundle.ranks,
+            reference=reference.forward if reference else None,
+        )
+        trainer = Trainer(
+            recipe,
+            bundle,
+            prompts=self._prompts,
+            backend=synced,
+            rewards=self._rewards,
+            updater=updater,
+            reporter=run.reporter,
+            stop=run.stop,
+        )
+        return trainer, synced
+
+
+class _SftSetup:
+    def __init__(self, resolved: ResolvedSft, builder: Builder, reporter: Reporter) -> None:
+        self._resolved, self._tasks, self._reporter = resolved, builder.tasks, reporter
+        self._suites = builder.build_suites()
+
+    def check(self, bundle: ModelBundle) -> Preflight:
+        self._reporter.waiting("reading demonstrations")
+        self._examples, lines = open_examples(self._resolved, self._tasks, bundle)
+        self._reporter.waiting("checking prompts")
+        sampling = self._resolved.recipe.sampling
+        return preflight(bundle, sampling, self._suites, data=[*self._tasks.lines(), *lines])
+
+    def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]:
+        recipe = self._resolved.recipe
+        policy, optimizer = prepare(bundle, recipe.optimizer)
+        trainer = SftTrainer(
+            recipe,
+            bundle,
+            policy=policy,
+            optimizer=optimizer,
+            examples=self._examples,
+            reporter=run.reporter,
+        )
+        return trainer, SyncedBackend(backend, policy, bundle, run.stop)
+
+
+def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCalls:
+    recipe, spec = resolved.recipe, resolved.algorithm.spec
+    context = AlgorithmContext(
+        sampling=sampling_params(recipe.sampling),
+        group_size=recipe.sampling.group_size,
+        total_steps=recipe.trainer.steps,
+    )
+    return AlgorithmCalls(plugins.build(spec, resolved.algorithm.config, context), plugins.label(spec))
+
+
+def update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
+    recipe = resolved.recipe
+    return UpdateSettings(
+        minibatches=recipe.trainer.minibatches,
+        update_epochs=recipe.trainer.update_epochs,
+        max_tokens_per_microbatch=recipe.trainer.max_tokens_per_microbatch,
+        max_grad_norm=recipe.optimizer.max_grad_norm,
+        temperature=recipe.sampling.temperature,
+        critic_warmup_steps=recipe.critic.warmup_steps if recipe.critic else 0,
+    )
+
+
+def check_divisible(resolved: ResolvedRecipe, ranks: Ranks) -> None:
+    """Every rank gets the same share of every minibatch."""
+    trainer = resolved.recipe.trainer
+    parts = trainer.minibatches * ranks.size
+    if trainer.prompts_per_step % parts:
+        raise RecipeError(
+            f"trainer.prompts_per_step={trainer.prompts_per_step} must be a multiple of "
+            f"trainer.minibatches x processes = {trainer.minibatches} x {ranks.size} = {parts}"
+        )
+
+
+def open_examples(resolved: ResolvedSft, tasks: Tasks, bundle: ModelBundle) -> tuple[Iterator[Example], list[str]]:
+    """The endless examples of this rank, and what to say of them.
+
+    The first one is drawn at once, so that bad data is refused early.
+    """
+    recipe, ranks = resolved.recipe, bundle.ranks
+    encode = open_encoder(bundle, recipe.sampling)
+    lines: list[str] = []
+    if resolved.task is not None:
+        task = tasks.get(resolved.task)
+        stream = task_examples(task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
+    else:
+        assert recipe.data is not None  # the schema has seen to it
+        pairs = PairExamples.encode(pairs_of(recipe.data), encode)
+        lines.append(f"{recipe.data.path}: {pairs.line()}")
+        stream = pairs.stream(seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
+    first = next(stream)
+    return _chain(first, stream), lines
+
+
+def open_encoder(bundle: ModelBundle, sampling: SamplingConfig) -> Encoder:
+    """What makes examples for this model."""
+    model: Any = bundle.policy.model
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return Encoder(
+        bundle.renderer,
+        prompt_limit(bundle, sampling, completion_tokens=1),
+        max_completion_tokens=sampling.max_completion_tokens,
+        ends=ends if isinstance(ends, list | tuple) else [ends] if ends is not None else [],
+    )
+
+
+def _chain(first: Example, rest: Iterator[Example]) -> Iterator[Example]:
+    yield first
+    yield from rest
+
+
+def _refuse_output(output: str | Path | None) -> None:
+    """Hours of training are a bad time to learn that the copy has no place."""
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
+
+
+def _copy_model(model_path: Path | None, output: str | Path | None) -> None:
+    """The model alone: what only a resumed run needs stays behind."""
+    if output is None or model_path is None:
+        return
+    try:
+        shutil.copytree(model_path, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*STATE_FILES))
+    except OSError as err:
+        raise RecipeError(f"cannot copy the model to --output {output}: {err}; it lies in {model_path}") from err

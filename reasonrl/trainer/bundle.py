@@ -1,0 +1,25 @@
+"""The model of a run on this process's device, with what goes along with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate import Accelerator
+
+from reasonrl.data.render import PromptRenderer
+from reasonrl.model.policy import PolicyModule
+from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.watch import EvaluationWatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelBundle:
+    """A loaded model. ``policy`` is not wrapped by accelerate; trainers get the wrapped one beside it."""
+
+    accelerator: Accelerator
+    ranks: Ranks
+    policy: PolicyModule
+    tokenizer: Any
+    renderer: PromptRenderer
+    model_path: str
+    precision: str
+    watch: EvaluationWatch = field(default_factory=EvaluationWatch)

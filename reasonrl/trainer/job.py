@@ -1,0 +1,45 @@
+"""What a run drives: a trainer that takes steps and can be saved between them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from reasonrl.contracts.data import ScoredGroup, StepRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOutcome:
+    """A finished step. ``diagnosis``: why the run must stop here; empty if it need not."""
+
+    record: StepRecord
+    groups: Sequence[ScoredGroup] = ()
+    diagnosis: str = ""
+
+
+class Job(Protocol):
+    """A trainer. ``policy`` and ``optimizer`` as accelerate prepared them."""
+
+    @property
+    def policy(self) -> Any: ...
+    @property
+    def optimizer(self) -> Any: ...
+
+    @property
+    def policy_version(self) -> int:
+        """Changes with the weights; the rollout backend is synced when it does."""
+        ...
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun; only they change the tensors."""
+        ...
+
+    def step(self, step: int) -> StepOutcome: ...
+
+    def progress(self) -> dict[str, Any]:
+        """JSON, a copy: with the tensors, all that the next step depends on. All ranks call it between steps."""
+        ...
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Load what ``progress`` returned in another process."""
+        ...
