@@ -1,0 +1,50 @@
+# Development tasks. Run inside the environment of `pip install -e ".[dev]"`.
+
+# list the tasks
+default:
+    @just --list
+
+# the default tests, or some: just test tests/unit/test_ppo_plugin.py --pdb
+test *args:
+    pytest {{ args }}
+
+# tests that take minutes
+slow:
+    pytest -m "slow and not long"
+
+# crashes, kills, full disks, damaged files, hostile rewards
+fault:
+    pytest -m "fault and not long"
+
+# the documentation, every recipe and every recipe key on an installed wheel
+stranger:
+    pytest -m stranger tests/stranger
+
+# the backend vllm, in an environment that has it
+vllm:
+    pytest -n 0 -m vllm
+
+# the default tests with coverage; needs pytest-cov
+coverage:
+    pytest --cov --cov-report=term --cov-report=xml
+
+# ruff, mypy and the generated reference
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+    python scripts/gen_docs.py --check
+
+# apply what lint asks for
+fix:
+    ruff check --fix .
+    ruff format .
+    python scripts/gen_docs.py
+
+# build the documentation; just docs serve shows it while you write
+docs command="build --strict --quiet":
+    NO_MKDOCS_2_WARNING=1 mkdocs {{ command }}
+
+# everything, in fresh environments, as before a merge
+all:
+    .ci/run
