@@ -25,8 +25,8 @@ from reasonrl.observability.reporter import SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.trainer.run import sft
-from reasonrl.trainer.targets import Target, find_target
+from reasonrl.runs.start import sft
+from reasonrl.runs.targets import Target, find_target
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
@@ -101,7 +101,7 @@ def measured(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def evaluated(target: Target, plugins: Plugins) -> dict[str, Any]:
-    from reasonrl.trainer.ask import evaluate_model
+    from reasonrl.runs.ask import evaluate_model
 
     return {result.name: result.to_json() for result in evaluate_model(target, plugins, SilentReporter())}
 

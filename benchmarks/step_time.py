@@ -24,17 +24,17 @@ from reasonrl.data.collate import collate
 from reasonrl.data.stream import ProblemStream
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.trainer.assemble import build_algorithm, update_settings
-from reasonrl.trainer.loop import sampling_params
-from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
-from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.update import Updater
-from reasonrl.trainer.workbench import (
+from reasonrl.runs.assemble import build_algorithm, update_settings
+from reasonrl.runs.build import (
     Builder,
     build_optimizer,
     load_bundle,
     quiet_libraries,
 )
+from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.policy_eval import evaluate_policy
+from reasonrl.trainer.update import Updater
 
 
 class Bench:

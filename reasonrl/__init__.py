@@ -55,7 +55,7 @@ from reasonrl.datafiles import DataRow, read_rows
 from reasonrl.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
-    from reasonrl.trainer.result import RunResult
+    from reasonrl.runs.result import RunResult
 
 
 def run(
@@ -80,7 +80,7 @@ def run(
         RecipeError: for wrong input, RunDirInUseError, PluginError, CheckpointError, TrainingError. SIGINT and SIGTERM
             save the state and raise a KeyboardInterrupt; a second one ends the process.
     """
-    from reasonrl.trainer.run import train
+    from reasonrl.runs.start import train
 
     return train(recipe, overrides, run_dir=run_dir, plugin_files=plugins)
 
@@ -106,7 +106,7 @@ def resume(
     Raises:
         RecipeError: if recipe, tokenizer or plugins are not what they were, RunDirInUseError, CheckpointError.
     """
-    from reasonrl.trainer.run import resume as resume_run
+    from reasonrl.runs.start import resume as resume_run
 
     return resume_run(run_dir, overrides, strict=strict, plugin_files=plugins)
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.trainer.run_plugins import load_with
-from reasonrl.trainer.targets import find_target, run_of
+from reasonrl.runs.plugin_files import load_with
+from reasonrl.runs.targets import find_target, run_of
 
 
 def run_eval(
@@ -22,7 +22,7 @@ def run_eval(
     with open_progress(found.resolved, "eval") as progress:
         from accelerate import PartialState
 
-        from reasonrl.trainer.ask import evaluate_model
+        from reasonrl.runs.ask import evaluate_model
 
         results = evaluate_model(found, plugins, progress)
     if not PartialState().is_main_process:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.trainer.run_plugins import load_with
-from reasonrl.trainer.targets import find_target, run_of
+from reasonrl.runs.plugin_files import load_with
+from reasonrl.runs.targets import find_target, run_of
 
 
 def run_generate(
@@ -27,7 +27,7 @@ def run_generate(
     from reasonrl.cli.waiting import open_progress
 
     with open_progress(found.resolved, "generate") as progress:
-        from reasonrl.trainer.ask import generate
+        from reasonrl.runs.ask import generate
 
         scored = generate(found, plugins, fields, progress, num=num, temperature=temperature)
     ConsoleReporter().generated(scored)

@@ -70,9 +70,9 @@ def check(
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
+    from reasonrl.runs.ready import refuse_new_run
+    from reasonrl.runs.sources import data_lines
     from reasonrl.text import sanitize
-    from reasonrl.trainer.ready import refuse_new_run
-    from reasonrl.trainer.sources import data_lines
 
     plugins = load_plugins(files=plugin or [])
     resolved = check_recipe(recipe, overrides or [], plugins)

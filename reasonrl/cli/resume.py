@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import typer
 
 from reasonrl.cli.ranks import start_missing_ranks
-from reasonrl.trainer import run
-from reasonrl.trainer.result import ALREADY_DONE
+from reasonrl.runs import start
+from reasonrl.runs.result import ALREADY_DONE
 
 
 def run_resume(target: str, overrides: Sequence[str], strict: bool, plugin_files: Sequence[str], plain: bool) -> None:
@@ -15,6 +15,6 @@ def run_resume(target: str, overrides: Sequence[str], strict: bool, plugin_files
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        result = run.resume(target, overrides, strict=strict, plugin_files=plugin_files, reporter=reporter)
+        result = start.resume(target, overrides, strict=strict, plugin_files=plugin_files, reporter=reporter)
     if result.outcome == ALREADY_DONE:
         typer.echo(result.note)

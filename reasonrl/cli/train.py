@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reasonrl.cli.ranks import start_missing_ranks
-from reasonrl.trainer import run
+from reasonrl.runs import start
 
 
 def run_train(
@@ -14,7 +14,7 @@ def run_train(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        run.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter)
+        start.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter)
 
 
 def run_sft(
@@ -30,7 +30,7 @@ def run_sft(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        run.sft(
+        start.sft(
             recipe,
             overrides,
             run_dir=run_dir,

@@ -36,7 +36,7 @@ class _Stage(SilentReporter):
 
 def check_trial() -> Iterator[Finding]:
     """Load, sample, score, update and save in a temporary folder, as ``reasonrl train`` does."""
-    from reasonrl.trainer.run import train
+    from reasonrl.runs.start import train
 
     stage, start = _Stage(), time.monotonic()
     try:

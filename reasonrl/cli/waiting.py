@@ -103,8 +103,8 @@ def open_checks() -> Iterator[Callable[[str, str], None]]:
 @contextmanager
 def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
     """Show the request, then the progress. Only the first process prints."""
-    from reasonrl.trainer.outline import question_of
-    from reasonrl.trainer.run import is_first_process
+    from reasonrl.runs.outline import question_of
+    from reasonrl.runs.start import is_first_process
 
     if not is_first_process():
         yield SilentReporter()

@@ -14,9 +14,9 @@ import pytest
 
 if TYPE_CHECKING:
     from reasonrl.plugins import Plugins
+    from reasonrl.runs.result import RunResult
     from reasonrl.testing.policies import TinyPolicy
     from reasonrl.testing.scripted import ScriptedBackend
-    from reasonrl.trainer.result import RunResult
 
 
 @pytest.fixture

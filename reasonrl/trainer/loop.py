@@ -15,6 +15,7 @@ from reasonrl.functional.randomness import derive_seed
 from reasonrl.observability.reporter import Reporter
 from reasonrl.recipe.schema import Recipe, SamplingConfig
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
 from reasonrl.trainer.microbatch import local_prompt_indices
@@ -22,7 +23,6 @@ from reasonrl.trainer.numerics import skip_diagnosis
 from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.rollout_metrics import rollout_metrics, unscored_by_reward
-from reasonrl.trainer.signals import StopSignals
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer

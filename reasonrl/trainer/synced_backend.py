@@ -4,8 +4,8 @@ from typing import Any
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.model.export import iter_hf_weights
+from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.signals import StopSignals
 
 
 class SyncedBackend:

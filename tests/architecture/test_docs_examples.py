@@ -16,10 +16,10 @@ from reasonrl import Problem
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe, load_recipe
 from reasonrl.rundir.jsonl import read_jsonl
+from reasonrl.runs.start import RunResult, train
 from reasonrl.testing.checks import assert_all_hold
 from reasonrl.testing.models import tiny_model_folder
 from reasonrl.testing.tasks import completion_of
-from reasonrl.trainer.run import RunResult, train
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -20,7 +20,7 @@ from support.isolated import FINE, is_alive, isolated, reasons, strays, texts, z
 from support.small_recipes import PLUGIN, recipe, summary_of
 from support.tiny_runs import metrics_of
 
-from reasonrl.trainer.run import train
+from reasonrl.runs.start import train
 
 pytestmark = pytest.mark.fault
 

@@ -12,7 +12,7 @@ from support.savers import Subject, same
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid
-from reasonrl.trainer.state import read_state
+from reasonrl.runs.state import read_state
 
 MOST_CALLS = 200
 

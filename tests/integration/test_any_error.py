@@ -13,11 +13,11 @@ from support.small_recipes import summary_of
 from support.traps_plugin import TRAP
 from typer.testing import CliRunner
 
+import reasonrl.trainer.evaluator as evaluator
 import reasonrl.trainer.loop as loop
-import reasonrl.trainer.suite_runner as suite_runner
 from reasonrl.cli.app import app
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.trainer.logbook import RunWriter
+from reasonrl.runs.record import RunWriter
 
 PLUGIN = "support.traps_plugin"
 SECTIONS: dict[str, Any] = {
@@ -103,7 +103,7 @@ def trapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     trap(RewardRunner, "score_all", "rewards")
     trap(loop, "collate", "collate")
-    trap(suite_runner, "summarize", "summarize")
+    trap(evaluator, "summarize", "summarize")
     trap(RunWriter, "transcribe", "transcribe")
     trap(RunWriter, "show", "show")
     trap(torch.optim.AdamW, "step", "optimizer")

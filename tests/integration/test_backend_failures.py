@@ -9,8 +9,8 @@ from support.resume_runs import assert_same_run, resumable_recipe
 from support.small_recipes import summary_of
 
 from reasonrl.errors import CheckpointError, RolloutError
-from reasonrl.trainer import run
-from reasonrl.trainer.saving import Checkpointer
+from reasonrl.runs import start
+from reasonrl.runs.save import Checkpointer
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PLUGINS = [str(SUPPORT / "scripted_plugin.py"), str(SUPPORT / "fragile_backend.py")]
@@ -40,14 +40,14 @@ def recipe_of(folder: Path, model: Path, fails: str, call: int) -> Path:
 )
 def test_the_last_finished_step_is_saved(fails: str, call: int, saved: int, tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, tiny_model, fails, call)
-    run.train(recipe, run_dir=tmp_path / "whole", plugin_files=PLUGINS)
+    start.train(recipe, run_dir=tmp_path / "whole", plugin_files=PLUGINS)
     (tmp_path / "broken").touch()
     with pytest.raises(RolloutError, match="the backend has gone"):
-        run.train(recipe, run_dir=tmp_path / "run", plugin_files=PLUGINS)
+        start.train(recipe, run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("step_*")] == [f"step_{saved:06d}"]
     assert summary_of(tmp_path / "run")["outcome"] == "failed"
     (tmp_path / "broken").unlink()
-    run.resume(tmp_path / "run", plugin_files=PLUGINS)
+    start.resume(tmp_path / "run", plugin_files=PLUGINS)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step_{saved:06d}")  # the uninterrupted run has none
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -62,7 +62,7 @@ def test_a_full_disk_on_top_is_told_too(
     (tmp_path / "broken").touch()
     recipe, run_dir = recipe_of(tmp_path, tiny_model, "generate", 2), tmp_path / "run"
     with pytest.raises(RolloutError, match="has gone"):
-        run.train(recipe, run_dir=run_dir, plugin_files=PLUGINS)
+        start.train(recipe, run_dir=run_dir, plugin_files=PLUGINS)
     assert "No space left on device" in caplog.text
     assert summary_of(run_dir)["error"].endswith("the backend has gone")
 
@@ -70,12 +70,12 @@ def test_a_full_disk_on_top_is_told_too(
 def test_a_backend_that_refuses_its_options_leaves_no_folder(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     with pytest.raises(RolloutError, match="the backend has gone"):
-        run.train(recipe_of(tmp_path, tiny_model, "build", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
+        start.train(recipe_of(tmp_path, tiny_model, "build", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_backend_that_does_not_start_leaves_a_summary(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     with pytest.raises(RolloutError, match="the backend has gone"):
-        run.train(recipe_of(tmp_path, tiny_model, "enter", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
+        start.train(recipe_of(tmp_path, tiny_model, "enter", 1), run_dir=tmp_path / "run", plugin_files=PLUGINS)
     assert summary_of(tmp_path / "run")["outcome"] == "failed"

@@ -147,7 +147,7 @@ def test_an_empty_split_is_named_by_every_command(folder: Path) -> None:
 
 
 def test_a_hub_data_set_and_a_large_file_are_not_read_by_a_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reasonrl.trainer import sources
+    from reasonrl.runs import sources
 
     assert "rows read" not in run("recipes", "check", recipe(), "task.dataset=Jiayi-Pan/Countdown-Tasks-3to4")
     monkeypatch.setattr(sources, "MAX_CHEAP_BYTES", 100)

@@ -11,8 +11,8 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
 from reasonrl.functional.precision import widest_float
+from reasonrl.runs import build
 from reasonrl.testing.devices import NoFloat64
-from reasonrl.trainer import workbench
 
 CPU = torch.device("cpu")
 SMALL = ("sampling.max_completion_tokens=4", "trainer.prompts_per_step=2", "trainer.minibatches=1")
@@ -41,15 +41,15 @@ def test_what_is_asked_for_is_taken(
     asked: str, there: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen(monkeypatch, there)
-    monkeypatch.setattr(workbench.PartialState, "_shared_state", {})
-    assert workbench.choose_cpu(asked) is on_cpu
+    monkeypatch.setattr(build.PartialState, "_shared_state", {})
+    assert build.choose_cpu(asked) is on_cpu
 
 
 @pytest.mark.parametrize(("asked", "there"), [("cuda", None), ("mps", None), ("mps", "cuda"), ("cuda", "mps")])
 def test_what_is_not_there_is_refused(asked: str, there: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen(monkeypatch, there)
     with pytest.raises(RecipeError, match=f"{asked} was asked for, but torch .* sees {there or 'cpu'} only"):
-        workbench.choose_cpu(asked)
+        build.choose_cpu(asked)
 
 
 @pytest.mark.parametrize(

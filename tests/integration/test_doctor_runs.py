@@ -9,7 +9,7 @@ from support.tiny_runs import RECIPES, tiny
 import reasonrl
 from reasonrl.analysis.doctor import Diagnosis, examine
 from reasonrl.errors import ReasonRLError
-from reasonrl.trainer.run import sft
+from reasonrl.runs.start import sft
 
 
 def look(run_dir: Path | None) -> Diagnosis:

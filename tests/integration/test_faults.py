@@ -20,7 +20,7 @@ from support.tiny_runs import metrics_of
 from reasonrl import Needs
 from reasonrl.model.policy import PolicyModule
 from reasonrl.observability.reporter import SilentReporter
-from reasonrl.trainer.run import train as train_recipe
+from reasonrl.runs.start import train as train_recipe
 
 
 @dataclass(frozen=True)

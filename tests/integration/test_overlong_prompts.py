@@ -12,7 +12,7 @@ from support.tiny_runs import REPOSITORY, metrics_of
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
-from reasonrl.trainer.identity import CHANGEABLE, is_changeable
+from reasonrl.runs.identity import CHANGEABLE, is_changeable
 
 PLUGIN = str(Path(__file__).parents[1] / "support" / "prompts_plugin.py")
 

@@ -17,7 +17,7 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import CheckpointError
 from reasonrl.observability.reporter import SilentReporter
-from reasonrl.trainer.signals import StopRequested, stop_signals
+from reasonrl.signals import StopRequested, stop_signals
 
 TRAINER = {"steps": 3, "prompts_per_step": 4}
 

@@ -17,7 +17,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.load import load_model
 from reasonrl.recipe.schema import ModelConfig
-from reasonrl.trainer.run import sft
+from reasonrl.runs.start import sft
 
 LORA = "model.lora={rank: 4, target_modules: [q_proj, v_proj]}"
 RUNS = {

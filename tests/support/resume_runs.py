@@ -65,12 +65,12 @@ def whole_run(folder: Path, model: Path, **sections: Any) -> Path:
 
 def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> Any:
     """Start a run, or with ``recipe`` None go on with it."""
-    from reasonrl.trainer import run
+    from reasonrl.runs import start
 
     if recipe is None:
-        return run.resume(run_dir, overrides, plugin_files=[SCRIPTED], **options)
-    start = run.sft if "sft:" in recipe.read_text() else run.train
-    return start(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED], **options)
+        return start.resume(run_dir, overrides, plugin_files=[SCRIPTED], **options)
+    begin = start.sft if "sft:" in recipe.read_text() else start.train
+    return begin(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED], **options)
 
 
 def metrics_without_times(run_dir: Path) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def server() -> Any:
     global _server
     if _server is None:
         _server = multiprocessing.get_context("forkserver")
-        _server.set_forkserver_preload(["torch", "transformers", "accelerate", "reasonrl.trainer.assemble"])
+        _server.set_forkserver_preload(["torch", "transformers", "accelerate", "reasonrl.runs.assemble"])
     return _server
 
 
@@ -152,8 +152,8 @@ def race(recipe: Path | None, run_dir: Path, barrier: Any, ends: Any) -> None:
     """Start or resume at the same moment as another process; the winner stays until the other one is gone."""
     quiet()
     from reasonrl.errors import RunDirInUseError
-    from reasonrl.trainer import assemble
-    from reasonrl.trainer.ending import carry_out
+    from reasonrl.runs import assemble
+    from reasonrl.runs.end import carry_out
 
     def stay(*args: Any) -> Any:
         ends.wait(60)

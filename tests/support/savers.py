@@ -15,11 +15,11 @@ from reasonrl.model.policy import PolicyModule
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.recipe.schema import CheckpointConfig, CriticConfig, LoraConfig, OptimizerConfig
 from reasonrl.rundir.folder import RunDir
-from reasonrl.trainer.logbook import RunWriter
+from reasonrl.runs.build import build_optimizer
+from reasonrl.runs.record import RunWriter
+from reasonrl.runs.save import Checkpointer, ResumePoint
+from reasonrl.runs.state import TrainState, read_state
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.saving import Checkpointer, ResumePoint
-from reasonrl.trainer.state import TrainState, read_state
-from reasonrl.trainer.workbench import build_optimizer
 
 
 class Unplugged:

@@ -9,13 +9,13 @@ from support.tiny_policies import load_tiny
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from reasonrl.checkpoint.tensors import gather, scatter
 from reasonrl.model.critic import build_critic
 from reasonrl.model.export import gather_model, write_model
 from reasonrl.model.policy import PolicyModule
 from reasonrl.recipe.schema import CriticConfig, OptimizerConfig
 from reasonrl.rundir.manifest import write_manifest
-from reasonrl.trainer.workbench import build_optimizer
+from reasonrl.runs.build import build_optimizer
+from reasonrl.runs.tensors import gather, scatter
 
 
 def build(model: Path, kind: str) -> tuple[torch.nn.Module, torch.optim.Optimizer, object]:

@@ -11,8 +11,8 @@ from reasonrl.errors import CheckpointError
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.runs.state import TrainState, read_state
 from reasonrl.testing.models import tiny_model_folder
-from reasonrl.trainer.state import TrainState, read_state
 
 
 @pytest.mark.parametrize("only", [None, "critic"], ids=["all", "critic's warm-up"])

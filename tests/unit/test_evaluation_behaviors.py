@@ -12,7 +12,7 @@ from reasonrl.contracts.metric_keys import CORE_METRICS, find_metric
 from reasonrl.evaluation.behaviors import BehaviorMeter
 from reasonrl.evaluation.keywords import KEYWORD_LISTS, keyword_counts
 from reasonrl.evaluation.suites import Suite, summarize
-from reasonrl.trainer.suite_runner import suite_metrics
+from reasonrl.trainer.evaluator import suite_metrics
 
 
 class Described(Numbers):

@@ -13,7 +13,7 @@ from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import PluginContractError
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
 from reasonrl.testing.models import byte_tokenizer
-from reasonrl.trainer.suite_runner import EvaluationWatch, evaluate_suites, suite_metrics
+from reasonrl.trainer.evaluator import EvaluationWatch, evaluate_suites, suite_metrics
 
 TOKENIZER = byte_tokenizer()
 RENDERER = PromptRenderer(TOKENIZER)

@@ -9,7 +9,7 @@ from reasonrl import Problem
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import ResolvedRecipe
-from reasonrl.trainer.sources import Tasks
+from reasonrl.runs.sources import Tasks
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

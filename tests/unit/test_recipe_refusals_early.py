@@ -15,7 +15,7 @@ from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.plugins import Plugins, Provided, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.rundir.folder import refuse_unwritable
-from reasonrl.trainer.ask import _problem
+from reasonrl.runs.ask import _problem
 
 RECIPE = """\
 name: r

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from reasonrl.trainer.signals import StopRequested, StopSignals
+from reasonrl.signals import StopRequested, StopSignals
 
 TWICE = """
-from reasonrl.trainer.signals import StopSignals
+from reasonrl.signals import StopSignals
 stop = StopSignals()
 stop.defer()
 stop.handle(2, None)

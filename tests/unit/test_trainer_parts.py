@@ -27,8 +27,8 @@ from reasonrl.recipe.resolved import ResolvedRecipe
 from reasonrl.recipe.schema import OptimizerConfig
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.trainer.assemble import check_divisible
-from reasonrl.trainer.logbook import RunWriter
+from reasonrl.runs.assemble import check_divisible
+from reasonrl.runs.record import RunWriter
 from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
 from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import open_schedule

@@ -23,10 +23,10 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.runs.sources import Tasks, held_out
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.sources import Tasks, held_out
 
 log = redacting_logger(__name__)
 

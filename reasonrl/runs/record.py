@@ -25,8 +25,8 @@ from reasonrl.rundir.layout import (
     name_step,
     transcript_file,
 )
-from reasonrl.trainer.state import TrainState
-from reasonrl.trainer.suite_runner import suite_metrics
+from reasonrl.runs.state import TrainState
+from reasonrl.trainer.evaluator import suite_metrics
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.rundir.folder import refuse_taken, refuse_unwritable
-from reasonrl.trainer.sources import refuse_missing
+from reasonrl.runs.sources import refuse_missing
 
 
 def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> None:

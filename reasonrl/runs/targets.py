@@ -12,7 +12,7 @@ from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.rundir.checkpoints import saved_steps
 from reasonrl.rundir.layout import RECIPE, is_run, step_dir
-from reasonrl.trainer.run_plugins import tell_edited_rewards
+from reasonrl.runs.plugin_files import tell_edited_rewards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

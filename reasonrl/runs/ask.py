@@ -14,13 +14,13 @@ from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
+from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
+from reasonrl.runs.outline import model_title
+from reasonrl.runs.preflight import preflight, prompt_limit
+from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.evaluator import evaluate_suites
 from reasonrl.trainer.loop import sampling_params
-from reasonrl.trainer.outline import model_title
-from reasonrl.trainer.preflight import preflight, prompt_limit
-from reasonrl.trainer.suite_runner import evaluate_suites
-from reasonrl.trainer.targets import Target
-from reasonrl.trainer.workbench import Builder, load_bundle, quiet_libraries
 
 log = logging.getLogger(__name__)
 

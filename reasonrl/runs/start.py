@@ -12,13 +12,13 @@ from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import saved_steps
 from reasonrl.rundir.layout import step_dir
-from reasonrl.trainer.identity import is_length, total_steps
-from reasonrl.trainer.outline import outline_of
-from reasonrl.trainer.ready import refuse_new_run, refuse_unready
-from reasonrl.trainer.result import ALREADY_DONE, RunResult
-from reasonrl.trainer.resume import finished_summary, finished_text, read_run
-from reasonrl.trainer.run_plugins import load_with
-from reasonrl.trainer.signals import stop_signals
+from reasonrl.runs.identity import is_length, total_steps
+from reasonrl.runs.outline import outline_of
+from reasonrl.runs.plugin_files import load_with
+from reasonrl.runs.ready import refuse_new_run, refuse_unready
+from reasonrl.runs.result import ALREADY_DONE, RunResult
+from reasonrl.runs.resume import finished_summary, finished_text, read_run
+from reasonrl.signals import stop_signals
 
 RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
@@ -97,8 +97,8 @@ def _carry_out(
         heard = reporter if reporter is not None and is_first_process() else SilentReporter()
         heard.starting(outline_of(resolved, plugins))
         heard.waiting("loading torch and transformers")
-        from reasonrl.trainer.assemble import execute_run
-        from reasonrl.trainer.runs import RunOptions
+        from reasonrl.runs.assemble import execute_run
+        from reasonrl.runs.open import RunOptions
 
         return execute_run(resolved, plugins, RunOptions(reporter=heard, stop=stop, **options), output=output)
 

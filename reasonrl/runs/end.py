@@ -14,8 +14,8 @@ from reasonrl.errors import (
     is_out_of_memory,
     with_notes,
 )
-from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.runs import OpenRun
+from reasonrl.runs.open import OpenRun
+from reasonrl.runs.result import RunResult
 
 log = logging.getLogger(__name__)
 

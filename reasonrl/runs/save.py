@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from reasonrl.checkpoint.tensors import TensorState, gather, scatter
 from reasonrl.errors import is_out_of_memory
 from reasonrl.model.export import gather_model, write_adapters, write_model
 from reasonrl.recipe.schema import CheckpointConfig
 from reasonrl.rundir.checkpoints import new_checkpoint
 from reasonrl.rundir.layout import step_dir
+from reasonrl.runs.record import RunWriter
+from reasonrl.runs.state import TrainState
+from reasonrl.runs.tensors import TensorState, gather, scatter
 from reasonrl.trainer.job import Job
-from reasonrl.trainer.logbook import RunWriter
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.state import TrainState
 
 log = logging.getLogger(__name__)
 

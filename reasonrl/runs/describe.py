@@ -15,10 +15,10 @@ from reasonrl.observability.reporter import Lines
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
+from reasonrl.runs.outline import model_title
+from reasonrl.runs.plugin_files import plugin_record
+from reasonrl.runs.preflight import Preflight
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.outline import model_title
-from reasonrl.trainer.preflight import Preflight
-from reasonrl.trainer.run_plugins import plugin_record
 from reasonrl.version import __version__
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")

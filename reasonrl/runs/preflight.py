@@ -10,8 +10,8 @@ from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.runs.sources import too_few
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.sources import too_few
 
 log = logging.getLogger(__name__)
 

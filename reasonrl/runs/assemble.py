@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from reasonrl.checkpoint.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
 from reasonrl.data.stream import ProblemStream
@@ -17,23 +16,24 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.rundir import manifest
 from reasonrl.rundir.layout import TRAINER_STATE
+from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
+from reasonrl.runs.drive import Driver
+from reasonrl.runs.end import carry_out
+from reasonrl.runs.open import OpenRun, RunOptions, open_run
+from reasonrl.runs.outline import model_title
+from reasonrl.runs.preflight import Preflight, preflight, prompt_limit
+from reasonrl.runs.result import RunResult
+from reasonrl.runs.sources import Tasks, pairs_of
+from reasonrl.runs.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.driver import Driver
-from reasonrl.trainer.ending import carry_out
+from reasonrl.trainer.evaluator import Evaluator
 from reasonrl.trainer.job import Job
 from reasonrl.trainer.loop import Trainer, sampling_params
-from reasonrl.trainer.outline import model_title
-from reasonrl.trainer.preflight import Preflight, preflight, prompt_limit
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.result import RunResult
-from reasonrl.trainer.runs import OpenRun, RunOptions, open_run
 from reasonrl.trainer.sft import SftTrainer
-from reasonrl.trainer.sources import Tasks, pairs_of
-from reasonrl.trainer.suite_runner import Evaluator
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
-from reasonrl.trainer.workbench import Builder, load_bundle, prepare, quiet_libraries
 
 STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, manifest.NAME)
 

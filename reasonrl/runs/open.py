@@ -19,9 +19,8 @@ from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid, set_aside
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
-from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.describe import describe_bundle, run_manifest
-from reasonrl.trainer.identity import (
+from reasonrl.runs.describe import describe_bundle, run_manifest
+from reasonrl.runs.identity import (
     SAME,
     allowed_changes,
     identity_of,
@@ -29,15 +28,16 @@ from reasonrl.trainer.identity import (
     refuse_changes,
     total_steps,
 )
-from reasonrl.trainer.logbook import METRICS, RunWriter, format_error
-from reasonrl.trainer.outline import title_of
-from reasonrl.trainer.preflight import Preflight
+from reasonrl.runs.outline import title_of
+from reasonrl.runs.preflight import Preflight
+from reasonrl.runs.record import METRICS, RunWriter, format_error
+from reasonrl.runs.resume import read_manifest
+from reasonrl.runs.save import Checkpointer, ResumePoint, machine
+from reasonrl.runs.state import TrainState, read_state
+from reasonrl.signals import StopSignals
+from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.resume import read_manifest
-from reasonrl.trainer.saving import Checkpointer, ResumePoint, machine
 from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
-from reasonrl.trainer.signals import StopSignals
-from reasonrl.trainer.state import TrainState, read_state
 
 log = logging.getLogger(__name__)
 

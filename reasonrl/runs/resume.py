@@ -16,7 +16,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
-from reasonrl.trainer.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
+from reasonrl.runs.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)
 

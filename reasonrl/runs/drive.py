@@ -7,13 +7,13 @@ from typing import Any
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
+from reasonrl.runs.open import OpenRun
+from reasonrl.runs.save import free_memory, needs_all_ranks
+from reasonrl.runs.state import TrainState
+from reasonrl.signals import StopRequested
+from reasonrl.trainer.evaluator import Evaluator, suite_metrics
 from reasonrl.trainer.job import Job
 from reasonrl.trainer.optim import set_learning_rate
-from reasonrl.trainer.runs import OpenRun
-from reasonrl.trainer.saving import free_memory, needs_all_ranks
-from reasonrl.trainer.signals import StopRequested
-from reasonrl.trainer.state import TrainState
-from reasonrl.trainer.suite_runner import Evaluator, suite_metrics
 from reasonrl.trainer.timing import Timer
 
 log = logging.getLogger(__name__)

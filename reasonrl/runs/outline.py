@@ -8,7 +8,7 @@ from reasonrl.recipe.notes import notes
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.redact import redact_text
 from reasonrl.rewards.from_file import RewardFileConfig
-from reasonrl.trainer.identity import total_steps, used_plugins
+from reasonrl.runs.identity import total_steps, used_plugins
 from reasonrl.version import __version__
 
 
