@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from reasonrl.contracts.options import require, require_choice
+
 SOURCES = ("generated", "dataset")
 PUBLIC_DATA = "Jiayi-Pan/Countdown-Tasks-3to4"
 TEMPLATES = ("base", "chat", "compact")
@@ -57,25 +59,21 @@ class CountdownConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_choice("source", self.source, SOURCES)
-        _check_choice("template", self.template, TEMPLATES)
+        require_choice("source", self.source, SOURCES)
+        require_choice("template", self.template, TEMPLATES)
         _check_range("numbers", self.min_numbers, self.max_numbers, 2, MAX_NUMBERS)
         _check_range("number", self.min_number, self.max_number, 1, MAX_VALUE)
         _check_range("target", self.min_target, self.max_target, 0, MAX_VALUE)
-        if not 1.0 <= self.mean_attempts <= 1000.0:
-            raise ValueError(f"mean_attempts must be in [1, 1000], got {self.mean_attempts}")
-        if not 0.0 <= self.patient_frac <= 1.0:
-            raise ValueError(f"patient_frac must be in [0, 1], got {self.patient_frac}")
-        if not 0.0 <= self.aimed_frac <= 1.0:
-            raise ValueError(f"aimed_frac must be in [0, 1], got {self.aimed_frac}")
-        if not 1 <= self.patient_attempts <= 1000:
-            raise ValueError(f"patient_attempts must be in [1, 1000], got {self.patient_attempts}")
+        require(1.0 <= self.mean_attempts <= 1000.0, "mean_attempts", "in [1, 1000]", self.mean_attempts)
+        require(0.0 <= self.patient_frac <= 1.0, "patient_frac", "in [0, 1]", self.patient_frac)
+        require(0.0 <= self.aimed_frac <= 1.0, "aimed_frac", "in [0, 1]", self.aimed_frac)
+        require(1 <= self.patient_attempts <= 1000, "patient_attempts", "in [1, 1000]", self.patient_attempts)
         _check_weights(self.numbers_weights, self.max_numbers - self.min_numbers + 1)
         if self.source != "dataset" and self.dataset != PUBLIC_DATA:
             raise ValueError(f"dataset must come with source: dataset, got {self.dataset!r} with {self.source}")
         for name in ("dataset", "nums_column", "target_column"):
-            if self.source == "dataset" and not getattr(self, name):
-                raise ValueError(f"{name} must be a name when source is dataset, got ''")
+            is_given = self.source != "dataset" or bool(getattr(self, name))
+            require(is_given, name, "a name when source is dataset", getattr(self, name))
 
 
 def _check_weights(weights: list[float], count: int) -> None:
@@ -87,13 +85,6 @@ def _check_weights(weights: list[float], count: int) -> None:
         )
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
 def _check_range(name: str, low: int, high: int, lowest: int, highest: int) -> None:
-    if not lowest <= low <= highest:
-        raise ValueError(f"min_{name} must be in [{lowest}, {highest}], got {low}")
-    if not low <= high <= highest:
-        raise ValueError(f"max_{name} must be in [min_{name}, {highest}] = [{low}, {highest}], got {high}")
+    require(lowest <= low <= highest, f"min_{name}", f"in [{lowest}, {highest}]", low)
+    require(low <= high <= highest, f"max_{name}", f"in [min_{name}, {highest}] = [{low}, {highest}]", high)

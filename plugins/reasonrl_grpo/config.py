@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reasonrl import Needs
+from reasonrl.contracts.options import require, require_choice
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,19 @@ class GRPOConfig:
     entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
 
     def __post_init__(self) -> None:
-        _check("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)
+        require(0 < self.clip_eps < 1, "clip_eps", "in (0, 1)", self.clip_eps)
         if self.clip_eps_high is not None:
-            _check("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high > 0)
-        _check("kl_coef", self.kl_coef, ">= 0", self.kl_coef >= 0)
-        _check("entropy_coef", self.entropy_coef, ">= 0", self.entropy_coef >= 0)
-        _check_choice("normalization", self.normalization, ("token", "sequence"))
-        _check_choice("scale", self.scale, ("std", "none"))
-        _check_choice("kl_estimator", self.kl_estimator, ("k2", "k3"))
+            require(self.clip_eps_high > 0, "clip_eps_high", "> 0", self.clip_eps_high)
+        require(self.kl_coef >= 0, "kl_coef", ">= 0", self.kl_coef)
+        require(self.entropy_coef >= 0, "entropy_coef", ">= 0", self.entropy_coef)
+        require_choice("normalization", self.normalization, ("token", "sequence"))
+        require_choice("scale", self.scale, ("std", "none"))
+        require_choice("kl_estimator", self.kl_estimator, ("k2", "k3"))
 
     @property
     def eps_high(self) -> float:
         """The upper clip distance in force."""
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
-
-
-def _check(name: str, value: object, expected: str, is_ok: bool) -> None:
-    if not is_ok:
-        raise ValueError(f"{name} must be {expected}, got {value}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _check(name, repr(value), " or ".join(choices), value in choices)
 
 
 def needs(config: GRPOConfig) -> Needs:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reasonrl import Needs
+from reasonrl.contracts.options import require, require_choice
 
 _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 
@@ -25,16 +26,11 @@ class KLConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.coef >= 0:
-            raise ValueError(f"kl.coef must be >= 0, got {self.coef}")
-        if self.placement not in _ESTIMATORS:
-            raise ValueError(f"kl.placement must be reward or loss, got {self.placement!r}")
+        require(self.coef >= 0, "kl.coef", ">= 0", self.coef)
+        require_choice("kl.placement", self.placement, _ESTIMATORS)
         allowed = _ESTIMATORS[self.placement]
-        if self.estimator not in allowed:
-            raise ValueError(
-                f"kl.estimator must be {' or '.join(allowed)} when kl.placement is {self.placement}, "
-                f"got {self.estimator!r}"
-            )
+        expected = f"{' or '.join(allowed)} when kl.placement is {self.placement}"
+        require(self.estimator in allowed, "kl.estimator", expected, self.estimator)
 
 
 @dataclass(frozen=True)
@@ -58,25 +54,20 @@ class PPOConfig:
     kl: KLConfig = field(default_factory=KLConfig, metadata={"help": "Penalty toward the reference model."})
 
     def __post_init__(self) -> None:
-        _check_range("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)
+        require(0 < self.clip_eps < 1, "clip_eps", "in (0, 1)", self.clip_eps)
         if self.clip_eps_high is not None:
-            _check_range("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high > 0)
+            require(self.clip_eps_high > 0, "clip_eps_high", "> 0", self.clip_eps_high)
         if self.value_clip is not None:
-            _check_range("value_clip", self.value_clip, "> 0, or null", self.value_clip > 0)
-        _check_range("value_coef", self.value_coef, "> 0", self.value_coef > 0)
-        _check_range("gamma", self.gamma, "in [0, 1]", 0 <= self.gamma <= 1)
-        _check_range("lam", self.lam, "in [0, 1]", 0 <= self.lam <= 1)
-        _check_range("entropy_coef", self.entropy_coef, ">= 0", self.entropy_coef >= 0)
+            require(self.value_clip > 0, "value_clip", "> 0, or null", self.value_clip)
+        require(self.value_coef > 0, "value_coef", "> 0", self.value_coef)
+        require(0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
+        require(0 <= self.lam <= 1, "lam", "in [0, 1]", self.lam)
+        require(self.entropy_coef >= 0, "entropy_coef", ">= 0", self.entropy_coef)
 
     @property
     def eps_high(self) -> float:
         """The upper clip distance in force."""
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
-
-
-def _check_range(name: str, value: float, expected: str, is_ok: bool) -> None:
-    if not is_ok:
-        raise ValueError(f"{name} must be {expected}, got {value}")
 
 
 def needs(config: PPOConfig) -> Needs:

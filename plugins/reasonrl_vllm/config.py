@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from reasonrl.contracts.options import require
+
 Mode = Literal["colocate", "server"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 WeightTransfer = Literal["auto", "nccl", "folder"]
@@ -92,16 +94,14 @@ class VLLMConfig:
 
     def _check_ranges(self) -> None:
         for name in ("timeout_s", "retry_s"):
-            if not 0.0 < getattr(self, name) < 1e6:
-                raise ValueError(f"{name} must be a number of seconds > 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            require(0.0 < value < 1e6, name, "a number of seconds > 0", value)
         for name in ("max_model_len", "max_num_seqs", "tensor_parallel_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not 0.0 < self.gpu_memory_utilization < 1.0:
-            raise ValueError(f"gpu_memory_utilization must be in (0, 1), got {self.gpu_memory_utilization}")
-        if self.kv_cache_gib is not None and not 0.0 < self.kv_cache_gib < 1e6:
-            raise ValueError(f"kv_cache_gib must be a number of GiB > 0, got {self.kv_cache_gib}")
+            require(value is None or value >= 1, name, ">= 1", value)
+        share, size = self.gpu_memory_utilization, self.kv_cache_gib
+        require(0.0 < share < 1.0, "gpu_memory_utilization", "in (0, 1)", share)
+        require(size is None or 0.0 < size < 1e6, "kv_cache_gib", "a number of GiB > 0", size)
 
 
 def check_url(url: str, *, allow_remote: bool) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reasonrl.cli.table import wrap
+from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.text import sanitize
 
@@ -33,7 +34,7 @@ COLUMNS = (  # metric, heading, format
 )
 
 
-class ConsoleReporter:
+class ConsoleReporter(Reporter):
     """Writes plain lines to stdout, for a terminal or a log file."""
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,6 +19,7 @@ from reasonrl.cli.trial import check_trial
 from reasonrl.errors import RAISABLE, describe
 from reasonrl.plugins import PluginRecord, load_plugins
 from reasonrl.recipe.schema import Recipe
+from reasonrl.version import find_version
 
 SHOWN_PACKAGES = ("torch", "transformers", "accelerate", "pluggy", "omegaconf")
 LITTLE_SPACE_BYTES = 2**30
@@ -40,17 +41,10 @@ def examine_installation() -> Diagnosis:
     findings = [finding for check in SELF_CHECKS for finding in check.find()]
     worst = worst_first(findings)
     return Diagnosis(
-        subject=f"reasonrl {_version('reasonrl') or '(not installed)'}",
+        subject=f"reasonrl {find_version('reasonrl') or '(not installed)'}",
         state="not usable" if worst[0].severity == "error" else "usable",
         findings=worst,
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def check_python() -> Iterator[Finding]:
@@ -103,13 +97,13 @@ def _json_object(text: str | None) -> Mapping[str, object]:
 
 def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Finding]:
     """Check installed versions against the declared ranges, without extras."""
-    declared = metadata.requires("reasonrl") if requirements is None and _version("reasonrl") else requirements
+    declared = metadata.requires("reasonrl") if requirements is None and find_version("reasonrl") else requirements
     environment = cast(dict[str, str], {**default_environment(), "extra": ""})
     wrong = []
     for requirement in map(Requirement, declared or ()):
         if requirement.marker is not None and not requirement.marker.evaluate(environment):
             continue
-        installed = _version(requirement.name)
+        installed = find_version(requirement.name)
         if installed is None or not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement.name} {installed or 'is missing'} (needs {requirement.specifier})")
     if wrong:
@@ -120,7 +114,7 @@ def check_packages(requirements: Iterable[str] | None = None) -> Iterator[Findin
             remedy="reinstall reasonrl in a fresh environment; another package changed these versions",
         )
     else:
-        yield _ok("packages", ", ".join(f"{name} {_version(name)}" for name in SHOWN_PACKAGES))
+        yield _ok("packages", ", ".join(f"{name} {find_version(name)}" for name in SHOWN_PACKAGES))
 
 
 def check_plugins(records: Iterable[PluginRecord] | None = None) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.live_pace import Pace
 from reasonrl.cli.live_view import LiveView, suite_figures
 from reasonrl.cli.waiting import Waiting
+from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.transcripts import transcript_records
 
 if TYPE_CHECKING:  # do not load numpy before the recipe is checked
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # do not load numpy before the recipe is checked
 
     from reasonrl.contracts.data import ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
-    from reasonrl.observability.reporter import EvaluationProgress, Outline, Phase, Plan, Reporter
+    from reasonrl.observability.reporter import EvaluationProgress, Outline, Phase, Plan
 
 log = logging.getLogger(__name__)
 SMALLEST = (50, 12)  # columns, rows
@@ -55,7 +56,7 @@ def can_show(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
     return console.width >= SMALLEST[0] and console.height >= SMALLEST[1]
 
 
-class LiveReporter:
+class LiveReporter(Reporter):
     """Draws a ``LiveView`` below other output, and falls back to plain lines if drawing fails.
 
     Lock order: ours, then rich's; log records may arrive at any time.

@@ -15,6 +15,11 @@ GAP_FLOAT32 = 1e-3
 GAP_ROUNDED = 0.05
 """In lower precision 0.005 to 0.02 nats are usual, and several times that with stale weights."""
 
+MAX_CONSECUTIVE_SKIPS = 3
+"""Skipped updates in a row that stop a run."""
+MAX_UNSCORED_FRAC = 0.2
+"""A larger share of completions without a reward stops a run."""
+
 POLICY_METRICS: tuple[MetricDef, ...] = (
     MetricDef(
         key="loss/policy",

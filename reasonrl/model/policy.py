@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reasonrl.errors import RecipeError, ShapeError
-from reasonrl.functional.logprobs import logprobs_and_entropy
+from reasonrl.functional.logprobs import EntropyMode, logprobs_and_entropy
 from reasonrl.model.critic import Critic
 from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import base_model
-
-EntropyMode = Literal["none", "metric", "grad"]
 
 MAX_LOGITS_PER_CHUNK = 1 << 26
 """Logits alive at once (2^26 float32 = 256 MiB); beyond it the head is recomputed chunk by chunk in the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # the first line of a run is shown before anything heavy is loaded
     from pathlib import Path
@@ -58,8 +58,8 @@ class EvaluationProgress:
     total: int
 
 
-class Reporter(Protocol):
-    """Receives the events of a run, on rank 0 only."""
+class Reporter:
+    """Receives the events of a run, on rank 0 only. The base class reports nothing."""
 
     def starting(self, outline: Outline) -> None: ...
     def waiting(self, what: str) -> None:
@@ -75,29 +75,5 @@ class Reporter(Protocol):
     def finished(self, outcome: str, summary: Mapping[str, object], model_path: Path | None) -> None: ...
 
 
-class SilentReporter:
+class SilentReporter(Reporter):
     """Reports nothing; the default of ``reasonrl.run()``."""
-
-    def starting(self, outline: Outline) -> None:
-        return None
-
-    def waiting(self, what: str) -> None:
-        return None
-
-    def planned(self, plan: Plan) -> None:
-        return None
-
-    def phase(self, phase: Phase) -> None:
-        return None
-
-    def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None:
-        return None
-
-    def evaluating(self, progress: EvaluationProgress) -> None:
-        return None
-
-    def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
-        return None
-
-    def finished(self, outcome: str, summary: Mapping[str, object], model_path: Path | None) -> None:
-        return None

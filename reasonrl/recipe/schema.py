@@ -10,6 +10,8 @@ import re
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
+from reasonrl.contracts.options import require
+
 NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 
 SET_BY_RENDERING = ("messages", "add_generation_prompt")
@@ -29,12 +31,6 @@ def option(text: str, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
     if factory is not MISSING:
         return field(default_factory=factory, metadata={"help": text})
     return field(default=default, metadata={"help": text})
-
-
-def require(holds: bool, name: str, expected: str, got: Any) -> None:
-    """Raise ``ValueError("name must be expected, got ...")`` unless ``holds``, which NaN should not."""
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {got!r}")
 
 
 def _expand_user(config: Any, name: str) -> None:

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from reasonrl.runs.outline import model_title
 from reasonrl.runs.plugin_files import plugin_record
 from reasonrl.runs.preflight import Preflight
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.version import __version__
+from reasonrl.version import __version__, find_version
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
 
@@ -92,7 +91,7 @@ def run_manifest(
         "recipe": plain,
         "model_path": _model_path(resolved),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in VERSIONED},
+        "versions": {name: find_version(name) for name in VERSIONED},
         "plugins": [plugin_record(record) for record in plugins.records],
         "machine": {
             "platform": platform.platform(),
@@ -113,13 +112,6 @@ def _model_path(resolved: AnyResolved) -> str:
         return FROM_ENVIRONMENT
     path = resolved.model_path
     return os.path.abspath(path) if Path(path).is_dir() else path
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git_state() -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
+from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS, MAX_UNSCORED_FRAC
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.data.collate import collate
@@ -20,7 +21,6 @@ from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
 from reasonrl.trainer.microbatch import local_prompt_indices
 from reasonrl.trainer.numerics import skip_diagnosis
-from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.rollout_metrics import rollout_metrics, unscored_by_reward
 from reasonrl.trainer.staleness import GapWatch
@@ -28,7 +28,6 @@ from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
 
-MAX_UNSCORED_FRAC = 0.2
 MAX_REFILLS = 20
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-MAX_CONSECUTIVE_SKIPS = 3
+from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS
 
 
 @dataclass(frozen=True, slots=True)

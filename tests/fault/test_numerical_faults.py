@@ -13,12 +13,11 @@ from accelerate import Accelerator
 from support.scripted import CASES, PAD, Case, scripted_groups, tiny_policy
 
 from reasonrl.contracts.batch import AdvantageOutput, PolicyEval, StepContext, TrainBatch, UpdateOutput
-from reasonrl.contracts.metric_keys import CORE_METRICS
+from reasonrl.contracts.metric_keys import CORE_METRICS, MAX_CONSECUTIVE_SKIPS
 from reasonrl.data.collate import collate
 from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.numerics import CAUSES, skip_diagnosis
-from reasonrl.trainer.optim import MAX_CONSECUTIVE_SKIPS
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.update import Updater, UpdateSettings

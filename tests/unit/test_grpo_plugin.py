@@ -43,9 +43,9 @@ def hand_rows() -> dict:
         ({"clip_eps_high": -0.1}, "clip_eps_high must be > 0, got -0.1"),
         ({"kl_coef": -1.0}, "kl_coef must be >= 0, got -1.0"),
         ({"entropy_coef": -1.0}, "entropy_coef must be >= 0, got -1.0"),
-        ({"normalization": "row"}, "normalization must be token or sequence, got 'row'"),
-        ({"scale": "batch"}, "scale must be std or none, got 'batch'"),
-        ({"kl_estimator": "k1"}, "kl_estimator must be k2 or k3, got 'k1'"),
+        ({"normalization": "row"}, "normalization must be one of token, sequence, got 'row'"),
+        ({"scale": "batch"}, "scale must be one of std, none, got 'batch'"),
+        ({"kl_estimator": "k1"}, "kl_estimator must be one of k2, k3, got 'k1'"),
     ],
 )
 def test_grpo_config_refuses(options: dict, message: str) -> None:

@@ -61,7 +61,7 @@ def test_ppo_config_refuses(options: dict, message: str) -> None:
         ({"coef": -0.1}, "kl.coef must be >= 0, got -0.1"),
         ({"placement": "loss"}, "kl.estimator must be k2 or k3 when kl.placement is loss, got 'k1'"),
         ({"estimator": "k3"}, "kl.estimator must be k1 when kl.placement is reward, got 'k3'"),
-        ({"placement": "both"}, "kl.placement must be reward or loss, got 'both'"),
+        ({"placement": "both"}, "kl.placement must be one of reward, loss, got 'both'"),
     ],
 )
 def test_ppo_kl_config_refuses(options: dict, message: str) -> None:

@@ -6,10 +6,8 @@ from reasonrl.analysis.doctor.curve import WINDOW
 from reasonrl.analysis.doctor.findings import Finding
 from reasonrl.analysis.doctor.learning_signal import is_solved
 from reasonrl.analysis.doctor.records import RunRecords
-from reasonrl.contracts.metric_keys import GAP_FLOAT32, GAP_ROUNDED
+from reasonrl.contracts.metric_keys import GAP_FLOAT32, GAP_ROUNDED, MAX_CONSECUTIVE_SKIPS
 
-SKIPS_IN_A_ROW = 3
-"""The trainer stops after this many consecutive non-finite updates."""
 ENTROPY_LEFT = 0.25
 """Healthy runs keep 0.9 to 1.2 of their initial entropy; a collapsed run kept 0.08."""
 ENTROPY_LOW = 0.15
@@ -45,8 +43,8 @@ def check_updates(run: RunRecords) -> Iterator[Finding]:
     if not bad and not causes:
         return
     total = sum(count for _, count in bad)
-    in_the_end = sum(curve.values[-SKIPS_IN_A_ROW:])
-    gave_up = run.state == "failed" and in_the_end >= SKIPS_IN_A_ROW
+    in_the_end = sum(curve.values[-MAX_CONSECUTIVE_SKIPS:])
+    gave_up = run.state == "failed" and in_the_end >= MAX_CONSECUTIVE_SKIPS
     what = ", ".join(causes) or "loss or gradient"
     yield Finding(
         severity="error" if gave_up else "warning",

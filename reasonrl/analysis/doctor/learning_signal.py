@@ -6,6 +6,7 @@ from typing import Any
 from reasonrl.analysis.doctor.curve import WINDOW, Curve
 from reasonrl.analysis.doctor.findings import Finding, Severity
 from reasonrl.analysis.doctor.records import RunRecords, number
+from reasonrl.contracts.metric_keys import MAX_UNSCORED_FRAC
 
 FLAT_FRAC = 0.8
 """Healthy runs of the packaged recipes reach 0.6; at 0.8, four of five prompts have no learning signal."""
@@ -38,7 +39,7 @@ def check_unscored(run: RunRecords) -> Iterator[Finding]:
             severity="warning",
             check="unscored",
             message=f"in {len(bad)} of {len(curve)} steps at least {UNSCORED_FRAC:.0%} of the completions were "
-            f"unscored, at worst {worst:.0%}; the trainer stops at 20%",
+            f"unscored, at worst {worst:.0%}; the trainer stops at {MAX_UNSCORED_FRAC:.0%}",
             remedy="check `reasons` in the transcripts and the first traceback of each of the `rewards` in the log",
             step=bad[0][0],
         )

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from reasonrl.contracts.options import require, require_choice
+
 TEMPLATES = ("base", "chat")
 MAX_FACTOR = 999_999
 
@@ -42,11 +44,10 @@ class MathConfig:
     template: str = field(default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"})
 
     def __post_init__(self) -> None:
-        _check_choice("template", self.template, TEMPLATES)
-        _check_choice("unreadable", self.unreadable, ("drop", "error"))
+        require_choice("template", self.template, TEMPLATES)
+        require_choice("unreadable", self.unreadable, ("drop", "error"))
         for name in ("question", "answer", "train_split"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} must be a name, got ''")
+            require(bool(getattr(self, name)), name, "a name", getattr(self, name))
         if self.eval_path is not None and self.eval_split is not None:
             raise ValueError("eval_path must be null when eval_split is given")
 
@@ -63,12 +64,11 @@ class MultiplicationConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_choice("template", self.template, (*TEMPLATES, "compact"))
-        if not 0 <= self.min_factor <= MAX_FACTOR:
-            raise ValueError(f"min_factor must be in [0, {MAX_FACTOR}], got {self.min_factor}")
-        if not self.min_factor + 4 <= self.max_factor <= MAX_FACTOR:
-            low = self.min_factor + 4
-            raise ValueError(f"max_factor must be in [min_factor + 4, {MAX_FACTOR}], from {low}, got {self.max_factor}")
+        require_choice("template", self.template, (*TEMPLATES, "compact"))
+        require(0 <= self.min_factor <= MAX_FACTOR, "min_factor", f"in [0, {MAX_FACTOR}]", self.min_factor)
+        low = self.min_factor + 4
+        expected = f"in [min_factor + 4, {MAX_FACTOR}], from {low}"
+        require(low <= self.max_factor <= MAX_FACTOR, "max_factor", expected, self.max_factor)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,4 @@ class MultiplicationRewardConfig:
     format_value: float = field(default=0.1, metadata={"help": "for a number that is not the product"})
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.format_value < 1.0:
-            raise ValueError(f"format_value must be in [0, 1), got {self.format_value}")
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        require(0.0 <= self.format_value < 1.0, "format_value", "in [0, 1)", self.format_value)

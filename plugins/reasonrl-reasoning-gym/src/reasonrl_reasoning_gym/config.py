@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reasonrl.contracts.options import require_choice
+
 TEMPLATES = ("chat", "base", "bare")
 DEFAULT_DATASET = "chain_sum"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
@@ -49,8 +51,7 @@ class ReasoningGymConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.template not in TEMPLATES:
-            raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {self.template!r}")
+        require_choice("template", self.template, TEMPLATES)
         if self.answer_tag and not _TAG.match(self.answer_tag):
             raise ValueError(f"answer_tag must be a word such as answer, or '', got {self.answer_tag!r}")
         if self.datasets and (self.dataset is not None or self.config):
