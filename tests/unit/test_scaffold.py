@@ -197,7 +197,7 @@ def test_a_project_is_checked_before_it_is_installed(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("pyproject", "init", "expected"),
     [
-        ("[project]\nname = 'x'\n", "", "must have one entry point of reasonrl, has 0"),
+        ("[project]\nname = 'x'\n", "", "must have one entry point in group reasonrl, got 0"),
         ("not toml", "", "pyproject.toml: cannot be read"),
         (
             "[project]\nname = 'x'\n[project.entry-points.reasonrl]\nx = 'plugin_of_a_wrong_project'\n",
