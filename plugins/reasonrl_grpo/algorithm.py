@@ -33,7 +33,7 @@ class GRPO:
         self.config = config
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
-        """Group-normalized rewards, one per completion. Rewards of single tokens are added to it first."""
+        """Compute group-normalized advantages, one per completion; token rewards are added to its reward first."""
         mask = batch.response_mask
         rewards = batch.rewards
         if batch.token_rewards is not None:
@@ -47,7 +47,7 @@ class GRPO:
         )
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
-        """This micro-batch's share of the policy, KL and entropy terms."""
+        """Compute this micro-batch's share of the policy, KL and entropy terms."""
         config, mask = self.config, inputs.batch.response_mask
         surrogate = clipped_surrogate(
             inputs.logprobs,

@@ -17,7 +17,7 @@ class GRPOConfig:
     )
     normalization: Literal["token", "sequence"] = field(
         default="token",
-        metadata={"help": "Every token weighs the same, or every completion (the paper's)."},
+        metadata={"help": "Weigh every token equally, or every completion (as in the paper)."},
     )
     scale: Literal["std", "none"] = field(
         default="std",
@@ -27,7 +27,7 @@ class GRPOConfig:
         default=0.0, metadata={"help": "Weight of the KL penalty in the loss; 0 runs no reference model."}
     )
     kl_estimator: Literal["k2", "k3"] = field(
-        default="k3", metadata={"help": "k3 is the paper's (forward KL gradient), k2 has the reverse KL's."}
+        default="k3", metadata={"help": "k3: as in the paper (forward KL gradient); k2: reverse KL gradient."}
     )
     entropy_coef: float = field(default=0.0, metadata={"help": "Weight of the entropy bonus."})
 
@@ -43,12 +43,12 @@ class GRPOConfig:
 
     @property
     def eps_high(self) -> float:
-        """The upper clip distance in force."""
+        """The effective upper clip distance."""
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
 
 
 def needs(config: GRPOConfig) -> Needs:
-    """What GRPO asks of the core under ``config``."""
+    """Return what GRPO needs from the core under ``config``."""
     return Needs(
         reference=config.kl_coef > 0,
         entropy="grad" if config.entropy_coef > 0 else "metric",

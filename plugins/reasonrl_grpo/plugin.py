@@ -9,7 +9,7 @@ from reasonrl_grpo.config import GRPOConfig, needs
 
 @hookimpl
 def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
-    """Offer ``grpo``."""
+    """Register ``grpo``."""
     return [
         AlgorithmSpec(
             name="grpo",

@@ -47,12 +47,12 @@ class PPO:
         return AdvantageOutput(
             advantages=advantages,
             returns=returns,
-            contributes=mask.any(dim=1),  # whatever its advantage, a row with tokens trains the critic
+            contributes=mask.any(dim=1),  # any row with tokens trains the critic, whatever its advantage
             metrics=metrics,
         )
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
-        """This micro-batch's share of the policy, value, entropy and KL terms."""
+        """Compute this micro-batch's share of the policy, value, entropy and KL terms."""
         config, mask = self.config, inputs.batch.response_mask
         surrogate = clipped_surrogate(
             inputs.logprobs,
@@ -107,13 +107,13 @@ class PPO:
 
     def _kl_loss(self, inputs: LossInput) -> Tensor:
         estimator = self.config.kl.estimator
-        assert estimator != "k1"  # the config refuses it
+        assert estimator != "k1"  # rejected by the config
         ref = required(inputs.evals.ref_logprobs, "ref_logprobs")
         return kl_loss(inputs.logprobs, ref, inputs.batch.response_mask, estimator)
 
 
 def _critic_metrics(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce) -> dict[str, Metric]:
-    """The explained variance is that of the global batch already: every rank reports the same number."""
+    """Build the metrics; explained variance is already that of the global batch, equal on every rank."""
     count = mask.sum()
     _, _, spread = masked_moments(returns, mask, reduce)
     _, _, residual = masked_moments(zero_outside(returns, mask) - zero_outside(values, mask), mask, reduce)
@@ -121,6 +121,6 @@ def _critic_metrics(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduc
     explained = 1.0 - residual / torch.where(is_defined, spread, torch.ones_like(spread))
     return {
         "critic/explained_variance": mean(explained * is_defined, is_defined.to(explained.dtype)),
-        "critic/values/mean": mean(masked_sum(values, mask), count),
-        "critic/returns/mean": mean(masked_sum(returns, mask), count),
+        "critic/values": mean(masked_sum(values, mask), count),
+        "critic/returns": mean(masked_sum(returns, mask), count),
     }

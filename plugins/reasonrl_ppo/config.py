@@ -11,7 +11,7 @@ _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 
 @dataclass(frozen=True)
 class KLConfig:
-    """How the policy is held near the reference.
+    """The KL penalty toward the reference.
 
     In the reward, only k1 gives an unbiased gradient of KL(policy || reference); in the loss, k1 gives none
     at all.
@@ -66,12 +66,12 @@ class PPOConfig:
 
     @property
     def eps_high(self) -> float:
-        """The upper clip distance in force."""
+        """The effective upper clip distance."""
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
 
 
 def needs(config: PPOConfig) -> Needs:
-    """What PPO asks of the core under ``config``."""
+    """Return what PPO needs from the core under ``config``."""
     has_kl = config.kl.coef > 0
     return Needs(
         reference=has_kl,

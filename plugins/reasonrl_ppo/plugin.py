@@ -23,16 +23,16 @@ METRICS = (
         key="critic/explained_variance",
         unit="1",
         meaning="1 - Var(returns - values) / Var(returns) before the update: 1 is perfect, 0 no better "
-        "than a constant; left out when all returns are equal.",
+        "than a constant; missing if all returns are equal.",
     ),
-    MetricDef(key="critic/values/mean", unit="reward", meaning="Value at a token before the update."),
-    MetricDef(key="critic/returns/mean", unit="reward", meaning="What the critic is trained toward."),
+    MetricDef(key="critic/values", unit="reward", meaning="Mean value of a token before the update."),
+    MetricDef(key="critic/returns", unit="reward", meaning="Mean return, the critic's target."),
 )
 
 
 @hookimpl
 def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
-    """Offer ``ppo``."""
+    """Register ``ppo``."""
     return [
         AlgorithmSpec(
             name="ppo",

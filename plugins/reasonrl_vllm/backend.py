@@ -15,12 +15,12 @@ from reasonrl_vllm.engine import LocalEngine, check_version
 from reasonrl_vllm.parallel import Team, process_count
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
 from reasonrl_vllm.server import ServerEngine
-from reasonrl_vllm.server_checks import look_at_server
+from reasonrl_vllm.server_checks import inspect_server
 from reasonrl_vllm.sync import base_model
 
 
 class Engine(Protocol):
-    """vLLM, wherever it runs. ``max_model_len``: the longest prompt and completion that it holds, in tokens."""
+    """A vLLM engine, in process or remote. ``max_model_len``: maximum prompt and completion length in tokens."""
 
     max_model_len: int
 
@@ -32,7 +32,7 @@ class Engine(Protocol):
 
 
 class VLLMBackend:
-    """Samples with vLLM. A group is one request, so its prompt is computed once.
+    """Samples with vLLM. A group is one request, so its prompt is prefilled once.
 
     The engine has its own copy of the weights, renewed after each update.
 
@@ -42,7 +42,7 @@ class VLLMBackend:
 
     def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
         check_version()
-        self._server = look_at_server(config, context) if config.mode == "server" else None
+        self._server = inspect_server(config, context) if config.mode == "server" else None
         if self._server is None:
             check_options(config, context, process_count())
         self._config = config
@@ -81,25 +81,25 @@ class VLLMBackend:
             team.close()
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
-        """Copy ``weights`` into the engine and forget what it has cached of the old ones.
+        """Load ``weights`` into the engine and reset its prefix cache.
 
         Raises:
             RolloutError: if the engine's model does not take them.
         """
         engine, _ = self._running()
-        self._policy_version = None  # a failure leaves who knows what in the engine
+        self._policy_version = None  # after a failure the engine's weights are undefined
         engine.load_weights(weights, policy_version)
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """Sample every request's group: groups in order of the requests, completions of their samples.
+        """Sample every request's group, in order.
 
         Raises:
             RolloutError: if there are no weights yet, a request does not fit the engine, or the engine fails.
         """
         engine, team = self._running()
         if self._policy_version is None:
-            raise RolloutError("vllm: no weights yet; sync_weights comes before the first generate")
+            raise RolloutError("vllm: no weights yet; call sync_weights before generate")
         limits = self._limits(engine)
         with team.together():
             for request in requests:
@@ -117,7 +117,7 @@ class VLLMBackend:
         if request.sampling.is_greedy:
             completions *= request.group_size
         if len(completions) != request.group_size:
-            raise RolloutError(f"vllm: {request.group_size} completions were asked, {len(completions)} came")
+            raise RolloutError(f"vllm: expected {request.group_size} completions, got {len(completions)}")
         return RolloutGroup(request=request, completions=completions)
 
     def _limits(self, engine: Engine) -> Limits:
@@ -128,5 +128,5 @@ class VLLMBackend:
 
     def _running(self) -> tuple[Engine, Team]:
         if self._engine is None or self._team is None:
-            raise RolloutError("vllm: the engine does not run; use the backend in a with statement")
+            raise RolloutError("vllm: the engine is not running; use the backend in a with statement")
         return self._engine, self._team

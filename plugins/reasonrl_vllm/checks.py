@@ -1,4 +1,4 @@
-"""What can be refused without starting an engine."""
+"""Checks that need no running engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALLEST_HEAD_ON_CPU = 32
 
 
 def check_options(config: VLLMConfig, context: RolloutContext, processes: int) -> None:
-    """``processes``: how many this run has.
+    """Check options; ``processes``: the number of processes of the run.
 
     Raises:
         RolloutError: one line with the fix.
@@ -26,13 +26,13 @@ def check_options(config: VLLMConfig, context: RolloutContext, processes: int) -
     size = head_size(text)
     if size is not None and size < SMALLEST_HEAD_ON_CPU and torch.device(context.device).type == "cpu":
         raise RolloutError(
-            f"vllm: the model's attention heads have {size} dimensions, its CPU build knows "
-            f"{SMALLEST_HEAD_ON_CPU} and more; {OTHER_BACKEND}"
+            f"vllm: the model's head size is {size}, vLLM's CPU build needs at least "
+            f"{SMALLEST_HEAD_ON_CPU}; {OTHER_BACKEND}"
         )
 
 
 def check_architecture(name: str) -> None:
-    """Whether vLLM has a model of its own of this architecture. Imports vLLM.
+    """Check that vLLM implements this architecture. Imports vLLM.
 
     For some it runs the classes of transformers, and rebuilds them for that: the trainer's model would be another one.
 
@@ -43,16 +43,16 @@ def check_architecture(name: str) -> None:
 
     known = ModelRegistry.models.get(name)
     if known is None:
-        raise RolloutError(f"vllm: it has no model of the architecture {name}; {OTHER_BACKEND}")
+        raise RolloutError(f"vllm: the architecture {name} is not supported; {OTHER_BACKEND}")
     if getattr(known, "class_name", "").startswith("Transformers"):
         raise RolloutError(
-            f"vllm: it samples {name} with the trainer's own classes, which it changes; {OTHER_BACKEND}, or "
+            f"vllm: it runs {name} through transformers and patches its classes; {OTHER_BACKEND}, or "
             "rollout_backend.mode to server"
         )
 
 
 def check_modules(model: torch.nn.Module, *, on_gpu: bool) -> None:
-    """What only vLLM's ``model`` shows.
+    """Check vLLM's loaded ``model``.
 
     Raises:
         RolloutError: for experts on a CPU: they take no new weights.
@@ -60,7 +60,7 @@ def check_modules(model: torch.nn.Module, *, on_gpu: bool) -> None:
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
     if not on_gpu and any(isinstance(module, RoutedExperts) for module in model.modules()):
-        raise RolloutError(f"vllm: its CPU build packs experts once and for all; {OTHER_BACKEND}")
+        raise RolloutError(f"vllm: its CPU build cannot update the weights of experts; {OTHER_BACKEND}")
 
 
 def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
@@ -68,7 +68,7 @@ def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
     limit, holds = config.max_model_len, model_context(context)
     if limit is not None and holds is not None and limit > holds:
         raise RolloutError(
-            f"vllm: rollout_backend.max_model_len is {limit}, the model's context is {holds}; lower it or leave it out"
+            f"vllm: rollout_backend.max_model_len is {limit}, the model's context is {holds}; lower or remove it"
         )
     if limit is not None and wanted > limit:
         raise RolloutError(
@@ -79,7 +79,7 @@ def _check_length(config: VLLMConfig, context: RolloutContext) -> None:
 
 
 def _check_processes(spread: int, processes: int) -> None:
-    """Neighboring processes share a copy of the model, so all of them must be in such a group."""
+    """Neighboring processes share a copy of the model, so the group size must divide their number."""
     if processes % spread:
         plural = "process" if processes == 1 else "processes"
         more = -(-processes // spread) * spread
@@ -90,7 +90,7 @@ def _check_processes(spread: int, processes: int) -> None:
 
 
 def _check_split(spread: int, text: object) -> None:
-    """Every process of a group has its share of the heads; fewer key-value heads than processes are repeated."""
+    """Check that the heads divide evenly; key-value heads fewer than processes are replicated."""
     heads = getattr(text, "num_attention_heads", None) or 0
     shared = getattr(text, "num_key_value_heads", None) or heads
     for number, kind in ((heads, "attention heads"), (shared, "key-value heads")):
@@ -103,13 +103,13 @@ def _check_split(spread: int, text: object) -> None:
 
 
 def head_size(text: object) -> int | None:
-    """Dimensions of one attention head, if the model's config says so."""
+    """Return the attention head size, if the config has it."""
     heads, width = getattr(text, "num_attention_heads", None), getattr(text, "hidden_size", None)
     size: int | None = getattr(text, "head_dim", None)
     return size or (width // heads if heads and width else None)
 
 
 def model_context(context: RolloutContext) -> int | None:
-    """The longest sequence that the model was made for, in tokens; None if it does not say."""
+    """Return the model's context length in tokens; None if unknown."""
     text = base_model(context.policy.model).config.get_text_config()
     return getattr(text, "max_position_embeddings", None)

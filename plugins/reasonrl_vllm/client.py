@@ -1,4 +1,4 @@
-"""Requests to a `vllm serve`: many at a time, with time limits and repeats, and one line for what went wrong."""
+"""HTTP client for `vllm serve`: concurrent requests, timeouts, retries and one-line errors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ CONNECT_S = 5.0
 CONNECTIONS = 256
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WATCH_S = 5.0
-"""How often a server is asked how it is while it owes answers."""
+"""Interval of the health checks while requests are pending."""
 AWAY = (502, 503, 504)
-"""What a proxy, or a server whose engine is dead, says while nobody is there."""
+"""Statuses of a proxy, or of a server whose engine is dead."""
 ENGINE_DEAD = "EngineCore encountered"
 KEY = "VLLM_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the server said. ``body`` is its JSON; None if it sent none."""
+    """A response. ``body`` is its JSON; None if it sent none."""
 
     status: int
     body: Any
@@ -44,7 +44,7 @@ class Reply:
 
     @property
     def message(self) -> str:
-        """Why it refused, in one line."""
+        """Return the reason of a refusal, in one line."""
         body = self.body if isinstance(self.body, dict) else {}
         error = body.get("error", body.get("detail", ""))
         text = error.get("message", "") if isinstance(error, dict) else error
@@ -72,8 +72,8 @@ class Client:
             headers={"Authorization": f"Bearer {key}"} if key else None,
             timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_S, pool=None),
             limits=httpx.Limits(max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS),
-            verify=self.url.startswith("https:"),  # reading certificates takes longer than most requests
-            trust_env=False,  # control and key go to the server alone, through no proxy
+            verify=self.url.startswith("https:"),  # loading certificates takes longer than most requests
+            trust_env=False,  # never send control requests and the key through a proxy
         )
         self._stack.callback(self._wait, self._http.aclose)
         return self
@@ -82,7 +82,7 @@ class Client:
         self._stack.close()
 
     def ask(self, method: str, path: str, body: Any = None, *, again: bool = True) -> Reply:
-        """One request. ``again``: it may be repeated.
+        """Send one request. ``again``: it may be retried.
 
         Raises:
             RolloutError: if the server is away, or takes too long.
@@ -90,7 +90,7 @@ class Client:
         return self._wait(lambda: self._ask(method, path, body, again))
 
     def get(self, path: str) -> Any:
-        """The JSON at ``path``.
+        """Get the JSON at ``path``.
 
         Raises:
             RolloutError: if the server is away or refuses.
@@ -98,7 +98,7 @@ class Client:
         return self._good(path, self.ask("GET", path))
 
     def post(self, path: str, body: Any = None, *, again: bool = True) -> Any:
-        """The JSON that answers.
+        """Post and return the JSON response.
 
         Raises:
             RolloutError: if the server is away or refuses.
@@ -106,11 +106,11 @@ class Client:
         return self._good(path, self.ask("POST", path, body, again=again))
 
     def post_all(self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS) -> list[Any]:
-        """The answers to all bodies, in their order, ``at_once`` asked together; the first error ends all."""
+        """Post all bodies, ``at_once`` concurrently, and return the replies in order; an error cancels the rest."""
         return self._wait(lambda: self._post_all(path, bodies, at_once))
 
     def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Carry ``work`` out in the thread. Whatever interrupts the waiting cancels the work."""
+        """Run ``work`` in the thread. Interrupting the wait cancels it."""
         future = self._portal.start_task_soon(work)
         try:
             return future.result()
@@ -121,7 +121,7 @@ class Client:
 
     async def _post_all(self, path: str, bodies: Sequence[Any], at_once: int) -> list[Any]:
         answers: list[Any] = [None] * len(bodies)
-        limiter = anyio.CapacityLimiter(min(at_once, CONNECTIONS))  # one more is left for the watch
+        limiter = anyio.CapacityLimiter(min(at_once, CONNECTIONS))  # keep one connection for the health check
 
         async def fill(index: int) -> None:
             async with limiter:
@@ -136,13 +136,13 @@ class Client:
         return answers
 
     async def _watch(self) -> None:
-        """Raise RolloutError once nobody is there any more: a server whose engine died may keep connections open."""
+        """Raise RolloutError once the server is gone; one with a dead engine may keep connections open."""
         while True:
             await anyio.sleep(WATCH_S)
             await self._ask("GET", "/health", None, True)
 
     async def _ask(self, method: str, path: str, body: Any, again: bool) -> Reply:
-        """The reply, repeated for ``retry_s`` since the first failure, with growing pauses."""
+        """Request with retries for ``retry_s`` since the first failure, with growing pauses."""
         began, pause = 0.0, FIRST_PAUSE_S
         while isinstance(found := await self._once(method, path, body), str):
             began = began or time.monotonic()
@@ -151,28 +151,28 @@ class Client:
                 raise RolloutError(self._gone(found))
             if not self._is_away:
                 self._is_away = True
-                log.warning("vllm: %s is away (%s); trying for %g s", self.url, found, self._retry_s)
+                log.warning("vllm: %s is unreachable (%s); retrying for %g s", self.url, found, self._retry_s)
             await anyio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
         self._is_away = False
         return found
 
     async def _once(self, method: str, path: str, body: Any) -> Reply | str:
-        """The reply, or why there is none, which may pass."""
+        """Return the reply, or why there is none if that may be temporary."""
         try:
             response = await self._http.request(method, path, json=body)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             raise RolloutError(
-                f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; look at the server's log, "
+                f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; check the server's log, "
                 "or raise rollout_backend.timeout_s"
             ) from error
         except httpx.TransportError as error:
-            return _told(error)
+            return _format_error(error)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RolloutError(f"vllm: {self.url}{path}: {_told(error)}") from error
+            raise RolloutError(f"vllm: {self.url}{path}: {_format_error(error)}") from error
         reply = Reply(status=response.status_code, body=_json(response))
         is_dead = reply.status == 500 and ENGINE_DEAD in reply.message
-        return f"it said {reply.message}" if reply.status in AWAY or is_dead else reply
+        return f"status {reply.message}" if reply.status in AWAY or is_dead else reply
 
     def _gone(self, why: str) -> str:
         tried = f" for {self._retry_s:g} s" if self._retry_s and self._is_away else ""
@@ -185,14 +185,14 @@ class Client:
 
 
 def _key() -> str:
-    """The key to send; empty if none is set.
+    """Return the key to send; empty if none is set.
 
     Raises:
         RolloutError: for one that would be told in an error.
     """
     key = os.environ.get(KEY, "")
     if not (key.isascii() and key.isprintable()):
-        raise RolloutError(f"vllm: {KEY} holds a line break or another character that no key has; set it anew")
+        raise RolloutError(f"vllm: {KEY} contains a line break or another invalid character; set it again")
     return key
 
 
@@ -203,13 +203,13 @@ def _json(response: httpx.Response) -> Any:
         return None
 
 
-def _told(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the others."""
+    """Return the error that canceled the others."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -12,68 +12,62 @@ DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 WeightTransfer = Literal["auto", "nccl", "folder"]
 
 OF_THE_SERVER = ("url", "allow_remote", "timeout_s", "retry_s", "weight_transfer", "sync_dir")
-"""Options of ``mode: server`` alone. All others but ``mode`` are an engine's of our own."""
+"""Options of ``mode: server`` only. All others except ``mode`` are for colocate."""
 
 
 @dataclass(frozen=True)
 class VLLMConfig:
-    """What is sampled is the recipe's ``sampling`` section; these options say what the engine may use."""
+    """Resources of the vLLM engine; the recipe's ``sampling`` section says what to sample."""
 
     mode: Mode = field(
         default="colocate",
-        metadata={"help": "colocate: in the trainer's process; server: a `vllm serve` that runs at url"},
+        metadata={"help": "colocate: in the trainer's process; server: an external `vllm serve` at url"},
     )
-    url: str | None = field(
-        default=None, metadata={"help": "mode server: where it listens, such as http://127.0.0.1:8000"}
-    )
+    url: str | None = field(default=None, metadata={"help": "mode server: its address, such as http://127.0.0.1:8000"})
     allow_remote: bool = field(
         default=False,
-        metadata={
-            "help": "mode server: accept a url that is not on this machine; read first what guards it (docs/vllm.md)"
-        },
+        metadata={"help": "mode server: allow a url on another machine; read the security notes in docs/vllm.md first"},
     )
-    timeout_s: float = field(default=600.0, metadata={"help": "mode server: longest wait for one answer, in seconds"})
+    timeout_s: float = field(default=600.0, metadata={"help": "mode server: request timeout in seconds"})
     retry_s: float = field(
         default=30.0,
-        metadata={"help": "mode server: how long requests to a server that went away are repeated, in seconds"},
+        metadata={"help": "mode server: how long to retry requests to an unreachable server, in seconds"},
     )
     weight_transfer: WeightTransfer = field(
         default="auto",
         metadata={
-            "help": "mode server: nccl: from GPU to GPU; folder: by way of files that both see; "
-            "auto: nccl if both have a GPU"
+            "help": "mode server: nccl: from GPU to GPU; folder: through shared files; "
+            "auto: nccl if both sides have a GPU"
         },
     )
     sync_dir: str | None = field(
         default=None,
-        metadata={"help": "weight_transfer folder: where the files go; null: a temporary folder of this machine"},
+        metadata={"help": "weight_transfer folder: the shared folder; null: a temporary folder on this machine"},
     )
     dtype: DTypeName = field(
         default="auto",
-        metadata={"help": "precision of the engine; auto: that of the trainer's forward passes"},
+        metadata={"help": "precision of the engine; auto: same as the trainer's forward passes"},
     )
     max_model_len: int | None = field(
         default=None,
-        metadata={"help": "longest prompt + completion in tokens; less needs less memory; null: the model's"},
+        metadata={"help": "maximum prompt + completion tokens; less saves memory; null: the model's context"},
     )
     max_num_seqs: int = field(
-        default=256, metadata={"help": "completions decoded together; more is faster and needs more memory"}
+        default=256, metadata={"help": "completions to decode in parallel; more is faster and needs more memory"}
     )
     gpu_memory_utilization: float = field(
-        default=0.4, metadata={"help": "share of a GPU's memory for the engine; the trainer has the rest"}
+        default=0.4, metadata={"help": "share of GPU memory for the engine; the rest is for the trainer"}
     )
     kv_cache_gib: float | None = field(
         default=None,
-        metadata={"help": "size of the key-value cache in GiB; null: 1 on a CPU, what is left on a GPU"},
+        metadata={"help": "size of the KV cache in GiB; null: 1 on a CPU, the remaining memory on a GPU"},
     )
-    tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs over which one copy of the model is spread"})
+    tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs to shard one copy of the model over"})
     enforce_eager: bool | None = field(
         default=None,
-        metadata={"help": "no compilation, no CUDA graphs: starts faster, runs slower; null: on a CPU only"},
+        metadata={"help": "disable compilation and CUDA graphs: starts faster, runs slower; null: only on a CPU"},
     )
-    sleep: bool = field(
-        default=True, metadata={"help": "on a GPU: the engine's memory is the trainer's during the update"}
-    )
+    sleep: bool = field(default=True, metadata={"help": "on a GPU: free the engine's memory during the update"})
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -82,15 +76,15 @@ class VLLMConfig:
             check_url(self.url, allow_remote=self.allow_remote)
 
     def _check_mode(self) -> None:
-        """An option of the other mode would have no effect."""
+        """Reject options of the other mode, which would have no effect."""
         if self.mode == "server" and self.url is None:
             raise ValueError("mode server needs url, such as http://127.0.0.1:8000")
         for option in fields(self):
             belongs = "server" if option.name in OF_THE_SERVER else "colocate"
             if option.name == "mode" or belongs == self.mode or getattr(self, option.name) == option.default:
                 continue
-            advice = "set mode: server" if belongs == "server" else "give it to `vllm serve`"
-            raise ValueError(f"{option.name} has no effect with mode {self.mode}; leave it out, or {advice}")
+            advice = "set mode: server" if belongs == "server" else "pass it to `vllm serve`"
+            raise ValueError(f"{option.name} has no effect with mode {self.mode}; remove it, or {advice}")
 
     def _check_ranges(self) -> None:
         for name in ("timeout_s", "retry_s"):
@@ -105,23 +99,23 @@ class VLLMConfig:
 
 
 def check_url(url: str, *, allow_remote: bool) -> None:
-    """Raise ValueError if this is not the address of a server that may be used."""
+    """Raise ValueError if ``url`` is malformed, or remote without ``allow_remote``."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not _has_good_port(parts) or not parts.hostname:
         raise ValueError(f"url must be like http://127.0.0.1:8000, got {url!r}")
     if parts.username or parts.password:
-        raise ValueError("url must hold no name and password; a key belongs into the variable VLLM_API_KEY")
+        raise ValueError("url must not contain a user name or password; set the key in VLLM_API_KEY")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"url must end after the port, without /v1 or the like, got {url!r}")
     if not allow_remote and not is_loopback(parts.hostname):
         raise ValueError(
-            f"url {url!r} is not on this machine; whoever reaches vLLM's control endpoints owns the server, key or "
-            "not. In a private network set allow_remote: true (docs/vllm.md)"
+            f"url {url!r} is not on this machine; anyone who can reach vLLM's control endpoints controls the server; "
+            "--api-key does not protect them. In a private network set allow_remote: true (docs/vllm.md)"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant. Names are not looked up."""
+    """Whether ``host`` can only be this machine. Does no DNS lookup."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""vLLM in this process: start, ask, new weights, sleep, end."""
+"""vLLM in the trainer's process: start, sample, update weights, sleep, stop."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.failures import Failures
-from reasonrl_vllm.parallel import Team, groups_kept, launched, memory_named, process_count
-from reasonrl_vllm.process import DEFAULTS, IN_THIS_PROCESS, process_kept, random_state_kept
+from reasonrl_vllm.parallel import (
+    Team,
+    isolate_shared_memory,
+    launch_environment,
+    preserve_process_groups,
+    process_count,
+)
+from reasonrl_vllm.process import DEFAULTS, IN_THIS_PROCESS, preserve_process_state, preserve_rng_state
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.sync import (
     Delivery,
@@ -30,7 +36,7 @@ from reasonrl_vllm.sync import (
     base_model,
     check_delivered,
     deliver,
-    only_known,
+    filter_known,
     tied_names,
 )
 
@@ -40,7 +46,7 @@ GIB = 1 << 30
 
 
 def check_version() -> str:
-    """The installed version of vLLM.
+    """Check and return the installed version of vLLM.
 
     Raises:
         RolloutError: if this plugin does not know it.
@@ -52,10 +58,10 @@ def check_version() -> str:
             continue
         if not SUPPORTED.contains(found, prereleases=True):
             raise RolloutError(
-                f"vllm: {name} {found} is installed, this plugin knows {SUPPORTED}; pip install '{name}{SUPPORTED}'"
+                f"vllm: {name} {found} is installed, this plugin supports {SUPPORTED}; pip install '{name}{SUPPORTED}'"
             )
         return found
-    raise RolloutError(f"vllm: there is a module vllm but no distribution of it; {install_extra('vllm')}")
+    raise RolloutError(f"vllm: the module vllm exists but is not an installed package; {install_extra('vllm')}")
 
 
 class LocalEngine:
@@ -80,8 +86,8 @@ class LocalEngine:
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
         (model,) = self._llm.collective_rpc("get_model")
-        # On a CPU vLLM repacks matrices, a tied head too, and reloading would leave that one as it was packed first.
-        self._tied = {} if self._on_gpu else only_known(tied_names(context.policy.model), model)
+        # On a CPU vLLM repacks matrices, a tied head too, and reloading would not update the packed head.
+        self._tied = {} if self._on_gpu else filter_known(tied_names(context.policy.model), model)
         try:
             check_modules(model, on_gpu=self._on_gpu)
             self._check_cache(context)
@@ -92,32 +98,32 @@ class LocalEngine:
     def _start(self, context: RolloutContext) -> Any:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
-        told = {**IN_THIS_PROCESS, **launched(torch.device(context.device))}
+        told = {**IN_THIS_PROCESS, **launch_environment(torch.device(context.device))}
         with (
             tempfile.TemporaryDirectory(prefix="reasonrl-vllm-") as folder,
-            process_kept(told),
+            preserve_process_state(told),
             self._stance(),
         ):
             _write_description(context, Path(folder), untie=not self._on_gpu)
-            with self._told("did not start"):
+            with self._explain_errors("did not start"):
                 import vllm
 
                 check_architecture(architecture(context.policy.model))
-                with memory_named(self._team.name):
+                with isolate_shared_memory(self._team.name):
                     return vllm.LLM(model=folder, **self._arguments(context))
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Whatever vLLM raises in here becomes one line: the engine ``what``, and why."""
+    def _explain_errors(self, what: str) -> Iterator[None]:
+        """Turn any error of vLLM into one line: the engine ``what``, and why."""
         try:
             yield
         except RolloutError:
             raise
-        except RAISABLE as error:  # vLLM raises anything, also what names no cause of ours
+        except RAISABLE as error:  # vLLM may raise anything
             raise RolloutError(f"vllm: the engine {what}: {self._failures.explain(error)}") from error
 
     def _check_cache(self, context: RolloutContext) -> None:
-        """Without an own limit vLLM shortens the model's context to what its cache holds, and does not say so."""
+        """Check the cache: without a limit vLLM silently shortens the context to what fits."""
         needs = context.max_prompt_tokens + context.sampling.max_completion_tokens
         if self.max_model_len < min(needs, model_context(context) or needs):
             raise RolloutError(f"vllm: {self._failures.cache_too_small(self.max_model_len, needs)}")
@@ -136,21 +142,21 @@ class LocalEngine:
             "enable_sleep_mode": self._sleeps,
             "distributed_executor_backend": "uni" if process_count() == 1 else "external_launcher",
             "runner": "generate",
-            "model_impl": "vllm",  # the other one changes the classes of transformers, which the trainer uses
+            "model_impl": "vllm",  # the transformers backend patches classes that the trainer uses
             "load_format": "dummy",
             "logprobs_mode": "processed_logprobs",
-            "generation_config": "vllm",  # no sampling defaults of the model's
+            "generation_config": "vllm",  # ignore the model's sampling defaults
             "enable_prefix_caching": True,
             "disable_log_stats": True,
             "seed": 0,
         }
 
     def _stance(self) -> Any:
-        """Eager means eager: vLLM compiles single functions all the same, which takes half a minute and a compiler."""
+        """Force eager mode: vLLM compiles single functions regardless, which takes half a minute and a compiler."""
         return torch.compiler.set_stance("force_eager" if self._is_eager else "default")
 
     def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
-        """The samples of every prompt. ``options`` are keyword arguments of vLLM's ``SamplingParams``."""
+        """Sample every prompt. ``options``: keyword arguments of vLLM's ``SamplingParams``."""
         outputs = self._generate(prompts, options)
         self._sleep()
         return [[_answer(sample) for sample in sorted(o.outputs, key=_index)] for o in outputs]
@@ -160,13 +166,13 @@ class LocalEngine:
 
         self._wake("weights", "kv_cache")
         params = [SamplingParams(**given) for given in options]
-        with random_state_kept(), self._stance(), self._told("failed"):
+        with preserve_rng_state(), self._stance(), self._explain_errors("failed"):
             return self._llm.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False
             )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Copy the weights into the engine's own, one at a time as they come, and forget cached prefixes.
+        """Load the weights one at a time and reset the prefix cache.
 
         With FSDP each comes gathered: whole are one tensor at a time and the layer that it belongs to. ``weights`` are
         read to their end whatever happens, since gathering needs all processes.
@@ -179,39 +185,38 @@ class LocalEngine:
             for _ in pairs:
                 pass
         if not self._llm.reset_prefix_cache():
-            raise RolloutError("vllm: the engine did not forget its cached prefixes; they are of old weights")
+            raise RolloutError("vllm: the engine did not reset its prefix cache, which is from old weights")
 
     def _deliver(self, delivery: Delivery) -> list[str]:
-        """What got no weights."""
+        """Load the weights; return the parameters that got none."""
         try:
-            with random_state_kept():
+            with preserve_rng_state():
                 (missing,) = self._llm.collective_rpc(deliver, args=(delivery,))
-        except RAISABLE as error:  # a name that vLLM's model does not have, a shape that does not fit
+        except RAISABLE as error:  # an unknown name or a wrong shape
             raise RolloutError(
-                f"vllm: the engine did not take the weights, {delivery.name!r} came last: "
-                f"{self._failures.explain(error)}"
+                f"vllm: weight sync failed at {delivery.name!r}: {self._failures.explain(error)}"
             ) from error
         return missing
 
     def _sleep(self) -> None:
-        """Give the device's memory to the trainer; the weights wait in the host's. Nothing on a CPU."""
+        """Free the device memory for the trainer and keep the weights on the host. No-op on a CPU."""
         if self._sleeps and not self._asleep:
-            with self._told("did not give its memory back"):
+            with self._explain_errors("did not free its memory"):
                 self._llm.sleep(level=1)
             self._asleep = {"weights", "kv_cache"}
 
     def _wake(self, *parts: str) -> None:
         if due := [part for part in parts if part in self._asleep]:
-            with self._told("did not get its memory back"):
+            with self._explain_errors("could not reallocate its memory"):
                 self._llm.wake_up(tags=due)
             self._asleep -= set(due)
 
     def close(self) -> None:
-        """End the engine and give its memory back. A second time does nothing."""
+        """Stop the engine and free its memory. Idempotent."""
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        with groups_kept(not self._owns_process_group):
+        with preserve_process_groups(not self._owns_process_group):
             llm.llm_engine.engine_core.shutdown()
 
 
@@ -231,10 +236,10 @@ def _answer(sample: Any) -> Answer:
 
 
 def _write_description(context: RolloutContext, folder: Path, *, untie: bool) -> None:
-    """Config and tokenizer of the policy, as vLLM reads them; no weights."""
+    """Write the policy's config and tokenizer for vLLM, without weights."""
     model = base_model(context.policy.model)
     config = copy.deepcopy(model.config)
-    config.architectures = [architecture(model)]  # a model that was not read from a folder does not say it
+    config.architectures = [architecture(model)]  # missing if the model was not loaded from a folder
     if untie:
         config.tie_word_embeddings = False
     config.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Several trainer processes: each has an engine, or neighbors share one copy of the model."""
+"""Multiple trainer processes: one engine each, or tensor parallelism over neighbors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def process_count() -> int:
-    """Processes of this run."""
+    """Return the number of processes of the run."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -34,15 +34,15 @@ class Team:
         self.size = size
         self._group: Any = None
         if size > 1:
-            # By way of the host: these are small Python objects, wherever the model is.
+            # Through the host: these are small Python objects.
             self._group, _ = distributed.new_subgroups(size, backend="gloo")
         self._place = distributed.get_rank() % size if size > 1 else 0
         self.name: str = self._gather(f"reasonrl-{secrets.token_hex(4)}")[0]
-        """No other team on this machine has it."""
+        """Unique on this machine."""
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What can fail in one process alone: its team fails with it instead of waiting for it for ever.
+        """Run code that may fail in one process: the whole team fails with it instead of hanging.
 
         Raises:
             RolloutError: in processes that have no error of their own.
@@ -56,12 +56,12 @@ class Team:
         if error is not None:
             raise error
         if any(failed):
-            raise RolloutError("vllm: another process of this engine cannot sample; its message says why")
+            raise RolloutError("vllm: another process of this engine failed; see its error message")
 
     def ask(
         self, generate: Callable[[Prompts, Options], list[list[Answer]]], prompts: Prompts, options: Options
     ) -> list[list[Answer]]:
-        """The answers to this process's prompts. A team asks for everybody's; without any, nobody asks."""
+        """Sample this process's prompts. A team samples all prompts together, and skips the call if there are none."""
         shares = self._gather((prompts, options))
         everybody = [p for share in shares for p in share[0]], [o for share in shares for o in share[1]]
         answers = generate(*everybody) if everybody[0] else []
@@ -69,7 +69,7 @@ class Team:
         return answers[start : start + len(prompts)]
 
     def close(self) -> None:
-        """Forget the team. A second time does nothing."""
+        """Leave the team. Idempotent."""
         group, self._group = self._group, None
         if group is not None and distributed.is_initialized():
             distributed.destroy_process_group(group)
@@ -82,8 +82,8 @@ class Team:
         return items
 
 
-def launched(device: torch.device) -> dict[str, str]:
-    """What vLLM reads from the environment when it starts: which process this is, and which GPU is its."""
+def launch_environment(device: torch.device) -> dict[str, str]:
+    """Return the environment variables that tell vLLM its rank and GPU."""
     if process_count() == 1:
         return {}
     rank = distributed.get_rank()
@@ -96,8 +96,8 @@ def launched(device: torch.device) -> dict[str, str]:
 
 
 @contextmanager
-def memory_named(name: str) -> Iterator[None]:
-    """On a CPU vLLM calls the memory that a team shares the same in every run: two runs would write into each other's.
+def isolate_shared_memory(name: str) -> Iterator[None]:
+    """Give the team's shared memory a unique name; on a CPU vLLM uses the same one in every run.
 
     It takes the name from the end of an address, which it has no use for where processes are connected already.
     """
@@ -117,8 +117,8 @@ def memory_named(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def groups_kept(is_trainers: bool) -> Iterator[None]:
-    """Around the end of an engine: vLLM's process groups end with it, and the default group, if it is vLLM's.
+def preserve_process_groups(is_trainers: bool) -> Iterator[None]:
+    """Wrap the shutdown of an engine: it ends vLLM's process groups, and the default group only if that is vLLM's.
 
     By itself vLLM ends the default group too, whoever made it.
     """

@@ -1,4 +1,4 @@
-"""What vLLM changes in the process that it is started in, put back."""
+"""Undo what vLLM changes in the process it starts in."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 IN_THIS_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-"""Whatever the user says: weights are handed over in memory."""
-# Without them vLLM sends statistics home, writes a page of log, and pins threads.
+"""Always set: weights are passed in memory."""
+# By default vLLM reports usage statistics, logs a lot and pins threads.
 DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 _INHERITED = ("LD_PRELOAD", "PYTHONHASHSEED", "NUMEXPR_MAX_THREADS")
-"""Set by vLLM for its own children; ours, the workers of rewards, must not inherit them."""
+"""Set by vLLM for its children; reward workers must not inherit them."""
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """vLLM seeds every global generator when it starts, and draws from torch's when it samples."""
+def preserve_rng_state() -> Iterator[None]:
+    """Restore the global generators: vLLM seeds them when it starts and draws from torch's when it samples."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
@@ -36,19 +36,19 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
-def process_kept(told: Mapping[str, str]) -> Iterator[None]:
-    """Around the start: generators, number of threads and environment are the trainer's again afterward.
+def preserve_process_state(env: Mapping[str, str]) -> Iterator[None]:
+    """Wrap the start of vLLM and restore generators, thread count and environment afterward.
 
-    ``told``: variables that are set for vLLM to read.
+    ``env``: Variables to set for vLLM.
     """
     threads, set_num_threads = torch.get_num_threads(), torch.set_num_threads
-    inherited = {name: os.environ.get(name) for name in (*_INHERITED, *told)}
-    os.environ.update(told)
-    with random_state_kept():
+    inherited = {name: os.environ.get(name) for name in (*_INHERITED, *env)}
+    os.environ.update(env)
+    with preserve_rng_state():
         try:
             yield
         finally:
-            # On a CPU vLLM replaces it by a function that does nothing.
+            # On a CPU vLLM replaces it with a no-op.
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
             for name, value in inherited.items():

@@ -1,4 +1,4 @@
-"""From a request to what vLLM is asked, and from its answer to completions."""
+"""Convert requests to vLLM's sampling parameters, and its answers to completions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from reasonrl.errors import RolloutError
 from reasonrl.functional.randomness import derive_seed
 
 LOWEST_TEMPERATURE = 0.01
-"""Below it vLLM would silently sample at this temperature."""
+"""vLLM silently raises lower temperatures to this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the engine holds: ``context`` tokens of prompt and completion; ``option`` is the key that sets it."""
+    """Limits of the engine: ``context`` tokens of prompt and completion; ``option`` is the key that sets it."""
 
     context: int
     option: str
@@ -23,7 +23,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One completion as an engine gives it. ``stopped_by``: the token or string that ended it, if vLLM says so."""
+    """A completion from an engine. ``stopped_by``: the token or string that ended it, if reported."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -32,11 +32,11 @@ class Answer:
 
 
 def check_request(request: RolloutRequest, limits: Limits) -> None:
-    """Raise RolloutError for a request that the engine would refuse, cut short or answer otherwise."""
+    """Raise RolloutError for a request that the engine would reject, truncate or alter."""
     where = f"vllm: problem {request.problem.id!r}"
     prompt, limit = len(request.prompt_ids), request.sampling.max_completion_tokens
     if prompt == 0:
-        raise RolloutError(f"{where}: the prompt has no tokens; a model needs at least one")
+        raise RolloutError(f"{where}: the prompt is empty; expected at least one token")
     if prompt + limit > limits.context:
         raise RolloutError(
             f"{where}: {prompt} prompt tokens and {limit} completion tokens exceed {limits.option} of "
@@ -44,13 +44,13 @@ def check_request(request: RolloutRequest, limits: Limits) -> None:
         )
     if 0.0 < request.sampling.temperature < LOWEST_TEMPERATURE:
         raise RolloutError(
-            f"{where}: temperature {request.sampling.temperature:g} is under vLLM's lowest, "
-            f"{LOWEST_TEMPERATURE}; use 0 for greedy completions"
+            f"{where}: temperature {request.sampling.temperature:g} is below vLLM's minimum of "
+            f"{LOWEST_TEMPERATURE}; use 0 for greedy sampling"
         )
 
 
 def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[str, Any]:
-    """Keyword arguments of vLLM's ``SamplingParams`` for a group as one request.
+    """Build vLLM's ``SamplingParams`` arguments for a group as one request.
 
     Full vocabulary. A greedy completion is asked for once: all of its group are the same. EOS tokens are given as
     stop tokens, so that the engine's own idea of them does not matter. vLLM adds the sample's number to the seed;
@@ -70,18 +70,18 @@ def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[
         "stop": list(sampling.stop) or None,
         "detokenize": bool(sampling.stop),
         "skip_special_tokens": False,
-        "logprobs": 0,  # those of the sampled tokens, and no others
+        "logprobs": 0,  # only those of the sampled tokens
     }
 
 
 class Reader:
-    """Reads an engine's answers. ``tokenizer`` is the trainer's: texts are those of the token ids."""
+    """Converts an engine's answers, decoding texts with the trainer's tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
     def completion(self, answer: Answer, policy_version: int) -> Completion:
-        """The completion.
+        """Convert one answer.
 
         Raises:
             RolloutError: for log-probabilities that are not finite.
@@ -101,14 +101,14 @@ class Reader:
 
 
 def finish_reason(finished: str | None, stopped_by: int | str | None) -> FinishReason:
-    """vLLM says ``stop`` of an end token (``stopped_by`` is its id) and of a stop string alike."""
+    """Map vLLM's finish reason; ``stop`` covers EOS tokens (``stopped_by`` is the id) and stop strings."""
     if finished == "stop":
         return FinishReason.STOP_STRING if isinstance(stopped_by, str) else FinishReason.EOS
     return {"length": FinishReason.LENGTH, "abort": FinishReason.ABORT}.get(finished or "", FinishReason.ERROR)
 
 
 def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's EOS and those of the model's generation config (chat models end turns with another one)."""
+    """Return the EOS ids of the tokenizer and the generation config (chat models end turns with another one)."""
     extra = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(extra if isinstance(extra, list | tuple) else [extra])}
     return tuple(sorted(i for i in ids if i is not None))
@@ -116,6 +116,6 @@ def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def _check_logprobs(answer: Answer) -> None:
     if len(answer.logprobs) != len(answer.token_ids):
-        raise RolloutError(f"vllm: {len(answer.logprobs)} log-probabilities came for {len(answer.token_ids)} tokens")
+        raise RolloutError(f"vllm: got {len(answer.logprobs)} log-probabilities for {len(answer.token_ids)} tokens")
     if not all(value <= 0.0 and value != -float("inf") for value in answer.logprobs):
-        raise RolloutError("vllm: the model gives non-finite log-probabilities; its weights have diverged")
+        raise RolloutError("vllm: non-finite log-probabilities; the weights have diverged")

@@ -1,4 +1,4 @@
-"""What is looked at before a run samples from a `vllm serve`: cheap questions, one line for what does not fit."""
+"""Check that a `vllm serve` fits the run before sampling from it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ COMPARED = (
     "rms_norm_eps",
 )
 ON_CPU = ("VLLM_CPU_KVCACHE_SPACE=1", "VLLM_CPU_OMP_THREADS_BIND=nobind", "TORCHDYNAMO_DISABLE=1")
-"""1 GiB and not all memory, no threads pinned where the trainer's run, nothing compiled by the way."""
+"""1 GiB of cache instead of all memory, no threads pinned onto the trainer's cores, no compilation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerFacts:
-    """What the server says of itself. ``max_model_len`` in tokens; ``device`` is cpu or cuda.
+    """What the server reports. ``max_model_len`` in tokens; ``device`` is cpu or cuda.
 
     ``max_num_seqs``: completions that it makes at once, and the most of one request. ``is_untied``: it was told to have
     an output head apart from the embedding.
@@ -51,8 +51,8 @@ class ServerFacts:
     transfer: Literal["nccl", "folder"]
 
 
-def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
-    """Ask the server what it is.
+def inspect_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
+    """Query and check the server.
 
     Raises:
         RolloutError: one line with the fix, if the run cannot sample from it.
@@ -61,7 +61,7 @@ def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
     client = Client(config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}")
     with client:
         _check_kind(client, command)
-        found = _described(client)
+        found = _describe(client)
     facts = _facts(found, config, context)
     _check_options(found, context, facts, command)
     _check_model(found["model_config"], context)
@@ -69,31 +69,33 @@ def look_at_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
 
 
 def _check_kind(client: Client, command: str) -> None:
-    told = client.ask("GET", "/version")
-    found = told.body.get("version") if isinstance(told.body, dict) else None
+    reply = client.ask("GET", "/version")
+    found = reply.body.get("version") if isinstance(reply.body, dict) else None
     if not isinstance(found, str):
-        raise RolloutError(f"vllm: what listens at {client.url} is no vLLM server; start one: {command}")
+        raise RolloutError(f"vllm: {client.url} is not a vLLM server; start one: {command}")
     if not SUPPORTED.contains(found, prereleases=True):
         raise RolloutError(
-            f"vllm: the server at {client.url} is vLLM {found}, this plugin knows {SUPPORTED}; install that one there"
+            f"vllm: the server at {client.url} runs vLLM {found}, expected {SUPPORTED}; install a supported version"
         )
     if client.ask("GET", "/v1/models").status == 401:
         raise RolloutError(
-            f"vllm: the server at {client.url} wants another key; set {KEY} to the one it was started with"
+            f"vllm: the server at {client.url} rejected the key; set {KEY} to the key it was started with"
         )
 
 
-def _described(client: Client) -> dict[str, Any]:
-    told = client.ask("GET", "/server_info?config_format=json")
-    if told.status == 404:
+def _describe(client: Client) -> dict[str, Any]:
+    reply = client.ask("GET", "/server_info?config_format=json")
+    if reply.status == 404:
         raise RolloutError(
-            f"vllm: the server at {client.url} lets nobody change its weights; start it with VLLM_SERVER_DEV_MODE=1"
+            f"vllm: the server {client.url} forbids weight updates; start it with VLLM_SERVER_DEV_MODE=1"
         )
-    # Without any field it is refused either way; how tells whether the door is open.
+    # An empty request always fails; the status tells whether the endpoint is enabled.
     if client.ask("POST", "/inference/v1/generate", {}).status in (403, 404):
-        raise RolloutError(f"vllm: the server at {client.url} takes no token ids; start it with --enable-scale-out")
+        raise RolloutError(
+            f"vllm: the server at {client.url} does not accept token ids; start it with --enable-scale-out"
+        )
     try:
-        return dict(told.body["vllm_config"])
+        return dict(reply.body["vllm_config"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unknown(client.url, error) from error
 
@@ -115,9 +117,7 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
 
 
 def _unknown(url: str | None, error: Exception) -> RolloutError:
-    return RolloutError(
-        f"vllm: the server at {url} describes itself in a way that this plugin does not know: {error!r}"
-    )
+    return RolloutError(f"vllm: unexpected server info from {url}: {error!r}")
 
 
 def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Literal["nccl", "folder"]:
@@ -125,19 +125,18 @@ def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Li
     if config.weight_transfer == "nccl" or (config.weight_transfer == "auto" and on_gpus):
         if not on_gpus:
             raise RolloutError(
-                "vllm: rollout_backend.weight_transfer nccl goes from GPU to GPU, and trainer and server have "
-                "not both one; set it to folder"
+                "vllm: rollout_backend.weight_transfer nccl needs a GPU on both trainer and server; set it to folder"
             )
         if backend != "nccl":
             raise RolloutError(
-                f"vllm: the server at {config.url} was not started to receive weights by NCCL; start it with "
+                f"vllm: the server at {config.url} was not started with NCCL weight transfer; start it with "
                 """--weight-transfer-config '{"backend": "nccl"}', or set rollout_backend.weight_transfer to folder"""
             )
         return "nccl"
     if config.sync_dir is None and not is_loopback(urlsplit(config.url or "").hostname or ""):
         raise RolloutError(
-            "vllm: the server on another machine does not see this one's temporary folder; set "
-            "rollout_backend.sync_dir to a folder that both see"
+            "vllm: a server on another machine cannot read the local temporary folder; set "
+            "rollout_backend.sync_dir to a shared folder"
         )
     return "folder"
 
@@ -152,30 +151,30 @@ def _check_options(found: dict[str, Any], context: RolloutContext, facts: Server
     if wanted > facts.max_model_len:
         raise RolloutError(
             f"vllm: sampling.max_prompt_tokens {context.max_prompt_tokens} and max_completion_tokens "
-            f"{context.sampling.max_completion_tokens} need {wanted} tokens, the server holds {facts.max_model_len}; "
+            f"{context.sampling.max_completion_tokens} need {wanted} tokens, the server allows {facts.max_model_len}; "
             f"start it with --max-model-len {wanted}, or lower them"
         )
     if facts.device == "cpu" and tied_names(context.policy.model) and not facts.is_untied:
         raise RolloutError(
-            "vllm: a server on a CPU does not renew an output head that is the embedding; start it so that they are "
-            f"two: {command}"
+            "vllm: a server on a CPU does not update an output head that is tied to the embedding; start it with "
+            f"an untied head: {command}"
         )
     if facts.dtype is not getattr(torch, context.precision):
         log.warning(
-            "vllm: the server computes in %s, the trainer in %s; rollout/logprob_gap will say how far apart they are",
+            "vllm: the server computes in %s, the trainer in %s; rollout/logprob_gap measures the difference",
             str(facts.dtype).removeprefix("torch."),
             context.precision,
         )
 
 
 def _check_model(model: dict[str, Any], context: RolloutContext) -> None:
-    """Compare the models' descriptions, if the server's can be read here."""
+    """Compare the model configs, if the server's is readable here."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(model["model"], local_files_only=True)
     except (OSError, ValueError):
-        log.warning("vllm: the server's model, %s, is not on this machine: not compared", model["model"])
+        log.warning("vllm: the server's model, %s, is not on this machine; skipping the comparison", model["model"])
         return
     theirs, ours = config.get_text_config(), base_model(context.policy.model).config.get_text_config()
     for name in COMPARED:
@@ -188,7 +187,7 @@ def _check_model(model: dict[str, Any], context: RolloutContext) -> None:
 
 
 def start_command(config: VLLMConfig, context: RolloutContext) -> str:
-    """What starts a server that fits this run."""
+    """Return the command that starts a server for this run."""
     parts = urlsplit(config.url or "")
     on_gpu = torch.device(context.device).type == "cuda"
     settings = ["VLLM_SERVER_DEV_MODE=1", *([] if on_gpu else ON_CPU)]
@@ -205,7 +204,7 @@ def start_command(config: VLLMConfig, context: RolloutContext) -> str:
 
 
 def serve(model_path: str) -> list[str]:
-    """The first words of the command. vLLM's build for CPUs does not find its own version under ``vllm serve``."""
+    """Return the start of the command. vLLM's CPU build does not find its own version under ``vllm serve``."""
     try:
         version("vllm")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""New weights for vLLM's model, all of them or an error."""
+"""Load new weights into vLLM's model, completely or with an error."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def deliver(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
     def load_and_look(given: Iterable[tuple[str, Tensor]]) -> Any:
         try:
             loaded = load(given)
-        except RAISABLE:  # half a layer must not wait for the next sync, which would take it for its own
-            _let_go(worker, model)
+        except RAISABLE:  # a partial layer must not leak into the next sync
+            _finalize(worker, model)
             raise
         missing.extend(undelivered(model, expected, loaded))
         return loaded
@@ -41,7 +41,7 @@ def deliver(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def undelivered(model: Any, expected: Sequence[str], loaded: set[str] | None) -> list[str]:
-    """Names of ``expected`` without weights, between loading and vLLM's last copies.
+    """Return the names of ``expected`` that got no weights.
 
     ``loaded`` is what the model says that it took. Matrices that vLLM fuses, such as q, k and v, count as taken with
     one of them: there the number of values is looked at. A model that says nothing is looked at layer by layer.
@@ -52,22 +52,22 @@ def undelivered(model: Any, expected: Sequence[str], loaded: set[str] | None) ->
     for path, layer in model.named_modules():
         info = get_layerwise_info(layer)
         if not info.can_load():
-            continue  # complete, and copied already
+            continue  # complete and already copied
         names = [name for name in _own_parameters(path, layer) if name in expected and name not in missing]
         if info.load_numel == 0 and loaded is None:
             missing += names
         elif 0 < info.load_numel < (info.load_numel_total or 0):
-            missing += [f"{name} (a part of it)" for name in names if _is_partial(name, layer, info)]
+            missing += [f"{name} (partially)" for name in names if _is_partial(name, layer, info)]
     return missing
 
 
 def check_delivered(missing: Sequence[str]) -> None:
-    """Raise RolloutError that names what got no weights: it would sample with values that mean nothing."""
+    """Raise RolloutError if parameters got no weights; vLLM would sample from uninitialized values."""
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise RolloutError(
             f"vllm: {', '.join(missing[:SHOWN])}{more} got no weights from the trainer; vLLM's model of this "
-            "architecture differs from the trainer's, set rollout_backend.name to hf"
+            "architecture differs from the trainer's; set rollout_backend.name to hf"
         )
 
 
@@ -76,7 +76,7 @@ def _own_parameters(path: str, layer: Any) -> Iterator[str]:
 
 
 def _is_partial(name: str, layer: Any, info: Any) -> bool:
-    """Whether a linear layer or experts have fewer values than they need. Embeddings may: vLLM pads vocabularies."""
+    """Whether a linear layer or expert got too few values. Embeddings may, because vLLM pads vocabularies."""
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
     from vllm.model_executor.layers.linear import LinearBase
     from vllm.model_executor.model_loader.reload.layerwise import _get_original_loader
@@ -91,28 +91,28 @@ def _is_partial(name: str, layer: Any, info: Any) -> bool:
     return sum(get_numel_loaded(loader, args)[0] for args in given) < get_tensor_load_numel(parameter)
 
 
-def _let_go(worker: Any, model: Any) -> None:
+def _finalize(worker: Any, model: Any) -> None:
     from vllm.model_executor.model_loader.reload.layerwise import finalize_layerwise_reload
 
     finalize_layerwise_reload(model, worker.model_runner.vllm_config.model_config)
 
 
 def tied_names(model: Any) -> dict[str, str]:
-    """Second name -> name of weights that the trainer's ``model`` has twice, such as head and embedding."""
+    """Map the second name of each tied weight of the trainer's ``model`` to its first, such as head to embedding."""
     base = base_model(model)
     parameters = dict(base.named_parameters(remove_duplicate=False))
     tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
     return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
 
 
-def only_known(tied: dict[str, str], of_engine: Any) -> dict[str, str]:
-    """Those of ``tied`` that the engine's model knows: some have no head of their own."""
+def filter_known(tied: dict[str, str], of_engine: Any) -> dict[str, str]:
+    """Keep the ``tied`` names that exist in the engine's model; some have no separate head."""
     known = [name for name, _ in of_engine.named_parameters()]
     return {a: b for a, b in tied.items() if any(f".{name}".endswith(f".{a}") for name in known)}
 
 
 class Delivery:
-    """The weights on their way, tied ones under both of their names. ``name`` is the one that was handed over last."""
+    """Iterates over weights, tied ones under both names. ``name`` is the last one yielded."""
 
     def __init__(self, weights: Iterable[tuple[str, Tensor]], tied: dict[str, str]) -> None:
         self._weights, self._tied = weights, tied
@@ -127,10 +127,10 @@ class Delivery:
 
 
 def base_model(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, if there is one."""
+    """Unwrap peft's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def architecture(model: Any) -> str:
-    """The name of the model's class; FSDP puts its own before it."""
+    """Return the name of the model's class, without FSDP's prefix."""
     return type(base_model(model)).__name__.removeprefix("FSDP")

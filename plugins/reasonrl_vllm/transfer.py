@@ -1,4 +1,4 @@
-"""Weights from the trainer to a `vllm serve`: through files that both see, or from GPU to GPU."""
+"""Weight transfer from the trainer to a `vllm serve`: through shared files, or from GPU to GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARD_BYTES = 1 << 30
 
 
 class Transfer(Protocol):
-    """A way for weights into the server. ``send`` raises RolloutError; the server's weights are then unknown.
+    """A weight transfer. If ``send`` raises RolloutError, the server's weights are undefined.
 
     ``survives_restart``: the next ``send`` reaches a server that was started anew meanwhile.
     """
@@ -34,7 +34,7 @@ class Transfer(Protocol):
 
 
 class FolderTransfer:
-    """Writes safetensors into a folder of its own, has the server read them, and takes the folder away."""
+    """Writes safetensors into a temporary folder, lets the server load them, and removes the folder."""
 
     survives_restart = True
 
@@ -55,13 +55,13 @@ class FolderTransfer:
             ) from error
 
     def _read(self, folder: str) -> None:
-        # A server that was started with weights that mean nothing would look for no files.
+        # A server started with dummy weights would not read files.
         overrides = {"load_config": {"load_format": "safetensors"}}
         call(self._client, "update_config", {"overrides": overrides})
         call(self._client, "reload_weights", {"weights_path": folder})
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
 
 def call(client: Client, method: str, arguments: dict[str, Any]) -> None:
@@ -73,19 +73,19 @@ def call(client: Client, method: str, arguments: dict[str, Any]) -> None:
     reply = client.ask("POST", "/collective_rpc", {"method": method, "kwargs": arguments})
     if not reply.is_good:
         raise RolloutError(
-            f"vllm: {client.url} did not take the weights: {reply.message}; its log says more. Does it see the "
-            "trainer's files (same machine and user, or rollout_backend.sync_dir), and has it the recipe's model?"
+            f"vllm: weight sync to {client.url} failed: {reply.message}; check its log, that it can read the trainer's "
+            "files (same machine and user, or rollout_backend.sync_dir), and that it serves the recipe's model"
         )
 
 
 def write_shards(weights: Iterable[tuple[str, Tensor]], folder: Path, dtype: torch.dtype) -> None:
-    """Weights as ``[...]`` tensors of ``dtype`` in files of about a GiB: all of them need not fit into memory."""
+    """Write weights as ``dtype`` in shards of about a GiB, so that they need not all fit into memory."""
     from safetensors.torch import save_file
 
     shard: dict[str, Tensor] = {}
     size = count = 0
     for name, tensor in weights:
-        # A copy, since files may hold no tensor under two names.
+        # Copy: a file may not hold one tensor under two names.
         shard[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
         size += shard[name].nbytes
         if size >= SHARD_BYTES:
@@ -96,7 +96,7 @@ def write_shards(weights: Iterable[tuple[str, Tensor]], folder: Path, dtype: tor
 
 
 class NCCLTransfer:
-    """vLLM's own trainer side: the server's workers receive what this GPU broadcasts. Not tried: it needs two GPUs.
+    """vLLM's NCCL transfer: broadcasts from this GPU to the server's workers. Untested: it needs two GPUs.
 
     What is sent must be told before it is sent. The first time the weights wait in the host's memory, which has room
     for all of a sharded model; later they pass.
@@ -118,14 +118,14 @@ class NCCLTransfer:
             if self._engine is None:
                 self._engine = self._connect()
             self._engine.source = source(weights, self._meta, self._device)
-            if self._device.type == "cuda":  # what it reads on streams of its own, the optimizer must have written
+            if self._device.type == "cuda":  # wait for the optimizer: NCCL reads on its own stream
                 torch.cuda.current_stream(self._device).synchronize()
             self._engine.send_weights()
         except RolloutError as error:
             raise RolloutError(f"{error}; restart the server") from error
-        except RAISABLE as error:  # NCCL and vLLM raise whatever they like
+        except RAISABLE as error:  # NCCL and vLLM may raise anything
             raise RolloutError(
-                f"vllm: {self._client.url} did not take the weights: {first_cause(error)}; restart the server"
+                f"vllm: weight sync to {self._client.url} failed: {first_cause(error)}; restart the server"
             ) from error
 
     def _connect(self) -> Any:
@@ -144,13 +144,13 @@ class NCCLTransfer:
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
-            with suppress(RolloutError):  # a server that is gone has nothing to let go of
+            with suppress(RolloutError):  # a server that is gone needs no shutdown
                 self._control.shutdown_weight_transfer_engine()
             engine.shutdown()
 
 
 class ControlClient:
-    """What vLLM's trainer side wants to tell the server, over our connections. Nothing here may come twice."""
+    """Control requests of vLLM's trainer side, over our connections. None may be retried."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -177,7 +177,7 @@ def source(
     meta: list[tuple[str, torch.dtype, tuple[int, ...]]],
     device: torch.device,
 ) -> Any:
-    """One round's weights as vLLM's ``WeightSource``: what comes, and before that its names, dtypes and shapes."""
+    """Wrap one round of weights as vLLM's ``WeightSource``, with names, dtypes and shapes."""
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
     class Source(WeightSource):
@@ -192,7 +192,7 @@ def source(
 
 
 def own_address(url: str) -> str:
-    """The address of this machine that the server at ``url`` reaches."""
+    """Return the address of this machine as seen from the server at ``url``."""
     parts = urlsplit(url)
     family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -201,7 +201,7 @@ def own_address(url: str) -> str:
 
 
 def free_port(address: str) -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

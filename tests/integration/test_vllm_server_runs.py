@@ -178,7 +178,7 @@ def test_weights_of_another_run_never_answer(served: Served) -> None:
         for engine in (one, other):
             engine.sync_weights(iter_hf_weights(context.policy), policy_version=0)
         assert len(other.generate(asked)) == 1
-        with pytest.raises(RolloutError, match="it was restarted, or another run uses it too"):
+        with pytest.raises(RolloutError, match="it was restarted or is used by another run"):
             one.generate(asked)
 
 
@@ -189,7 +189,7 @@ def test_a_server_at_work_is_left_to_whom_it_works_for(served: Served, tmp_path:
         until(lambda: served.running() > 64)
         other = cli("train", "countdown_grpo", *overrides(served.url), "--run-dir", str(tmp_path / "other"))
         assert (other.exit_code, process.poll()) == (1, None), other.output
-        assert "is at work for somebody else; give the run a server of its own" in other.output
+        assert "is in use by another run; use a dedicated server per run" in other.output
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143, log.read_text()
 
@@ -205,7 +205,7 @@ def test_a_server_that_dies_in_a_step_costs_that_step_alone(
         served.kill()
         assert process.wait(60) == 1
     text = log.read_text()
-    assert re.search(r"error: vllm: no answer from \S+ for 2 s \(.*\); start it again and resume the run: VLLM", text)
+    assert re.search(r"error: vllm: no answer from \S+ for 2 s \(.*\); restart it and resume the run: VLLM", text)
     assert "Traceback" not in text
     done = lines_of(run_dir)
     assert 2 <= done < 5

@@ -43,7 +43,7 @@ def test_without_prompts_nobody_asks(reports: list[list[str]]) -> None:
 
 
 def test_one_that_fails_takes_its_team_along_and_no_other(reports: list[list[str]]) -> None:
-    assert reports[0][2] == "vllm: another process of this engine cannot sample; its message says why"
+    assert reports[0][2] == "vllm: another process of this engine failed; see its error message"
     assert reports[1][2] == "the prompt has no tokens"
     assert all(len(report) == 3 for report in reports[2:])
 

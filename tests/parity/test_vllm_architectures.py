@@ -88,7 +88,7 @@ def test_log_probabilities_are_the_trainers(name: str) -> None:
         if name == "qwen2":
             weights = dict(iter_hf_weights(policy))
             del weights["model.layers.0.self_attn.v_proj.bias"]
-            with pytest.raises(RolloutError, match=r"qkv_proj\.bias \(a part of it\) got no weights"):
+            with pytest.raises(RolloutError, match=r"qkv_proj\.bias \(partially\) got no weights"):
                 backend.sync_weights(iter(weights.items()), policy_version=9)
 
 
@@ -101,8 +101,8 @@ def test_log_probabilities_are_the_trainers(name: str) -> None:
             "vllm: it samples GPTNeoXForCausalLM with the trainer's own classes, which it changes; set",
         ),
         ("mixtral", {}, "vllm: its CPU build packs experts once and for all; set rollout_backend.name to hf"),
-        ("qwen2", {"kv_cache_gib": 1e5}, "did not start: a key-value cache of 100000.0 GiB does not fit, "),
-        ("qwen2", {"kv_cache_gib": 1e-4}, "; raise rollout_backend.kv_cache_gib, which is 0.0001"),
+        ("qwen2", {"kv_cache_gib": 1e5}, "did not start: a KV cache of 100000.0 GiB does not fit into "),
+        ("qwen2", {"kv_cache_gib": 1e-4}, "; raise rollout_backend.kv_cache_gib (now 0.0001)"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(name: str, options: dict[str, float], message: str) -> None:

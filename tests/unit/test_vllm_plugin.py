@@ -60,7 +60,7 @@ def test_a_version_out_of_range_is_named(found: str, is_known: bool, monkeypatch
 @pytest.mark.parametrize(
     ("prompt", "sampling", "message"),
     [
-        ((), SamplingParams(), "the prompt has no tokens"),
+        ((), SamplingParams(), "the prompt is empty"),
         (
             tuple(range(60)),
             SamplingParams(max_completion_tokens=5),
@@ -69,7 +69,7 @@ def test_a_version_out_of_range_is_named(found: str, is_known: bool, monkeypatch
         (
             (1,),
             SamplingParams(temperature=0.001, max_completion_tokens=5),
-            "temperature 0.001 is under vLLM's lowest",
+            "temperature 0.001 is below vLLM's minimum",
         ),
     ],
 )
@@ -103,7 +103,7 @@ def context_of(**config: int) -> Any:
             {"max_model_len": 100},
             {},
             1,
-            "rollout_backend.max_model_len is 100, the model's context is 64; lower it",
+            "rollout_backend.max_model_len is 100, the model's context is 64; lower or remove it",
         ),
         (
             {"tensor_parallel_size": 4},
@@ -135,7 +135,7 @@ def context_of(**config: int) -> Any:
             {},
             {"num_attention_heads": 12},
             1,
-            "heads have 16 dimensions, its CPU build knows 32 and more; set rollout",
+            "head size is 16, vLLM's CPU build needs at least 32; set rollout",
         ),
     ],
 )
@@ -188,5 +188,5 @@ def test_every_end_has_its_reason(finished: Any, stopped_by: Any, expected: Fini
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.5])
 def test_log_probabilities_that_are_none_are_refused(value: float) -> None:
     answer = Answer(token_ids=(4,), logprobs=(value,), finished="length", stopped_by=None)
-    with pytest.raises(RolloutError, match="its weights have diverged"):
+    with pytest.raises(RolloutError, match="the weights have diverged"):
         Reader(tokenizer=None).completion(answer, 0)

@@ -18,7 +18,7 @@ from reasonrl import RolloutContext, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.testing import tiny_model_folder, tiny_policy
 from reasonrl_vllm.config import VLLMConfig, is_loopback
-from reasonrl_vllm.server_checks import look_at_server
+from reasonrl_vllm.server_checks import inspect_server
 
 NCCL = {"backend": "nccl"}
 
@@ -45,7 +45,7 @@ def script(context: RolloutContext) -> Iterator[Script]:
 
 
 def look(url: str, context: RolloutContext, **options: Any) -> Any:
-    return look_at_server(VLLMConfig(mode="server", url=url, **options), context)
+    return inspect_server(VLLMConfig(mode="server", url=url, **options), context)
 
 
 def refusal(url: str, context: RolloutContext, **options: Any) -> str:
@@ -95,14 +95,14 @@ def test_on_gpus_the_command_opens_the_way_from_gpu_to_gpu(context: RolloutConte
 @pytest.mark.parametrize(
     ("path", "reply", "message"),
     [
-        ("/version", (404, {"detail": "Not Found"}), "is no vLLM server; start one: VLLM_SERVER_DEV_MODE=1"),
-        ("/version", (200, b"<html>hello</html>"), "is no vLLM server"),
-        ("/version", (302, b""), "is no vLLM server"),
-        ("/version", (200, {"version": "0.33.1"}), "is vLLM 0.33.1, this plugin knows <0.33,>=0.32"),
-        ("/v1/models", (401, {"error": "Unauthorized"}), "wants another key; set VLLM_API_KEY"),
+        ("/version", (404, {"detail": "Not Found"}), "is not a vLLM server; start one: VLLM_SERVER_DEV_MODE=1"),
+        ("/version", (200, b"<html>hello</html>"), "is not a vLLM server"),
+        ("/version", (302, b""), "is not a vLLM server"),
+        ("/version", (200, {"version": "0.33.1"}), "runs vLLM 0.33.1, expected <0.33,>=0.32"),
+        ("/v1/models", (401, {"error": "Unauthorized"}), "rejected the key; set VLLM_API_KEY"),
         ("/server_info", (404, {"detail": "Not Found"}), "start it with VLLM_SERVER_DEV_MODE=1"),
-        ("/server_info", (200, {"vllm_config": None}), "describes itself in a way that"),
-        ("/server_info", (200, {"vllm_config": {"model_config": {}}}), "describes itself in a way that"),
+        ("/server_info", (200, {"vllm_config": None}), "unexpected server info"),
+        ("/server_info", (200, {"vllm_config": {"model_config": {}}}), "unexpected server info"),
         ("/inference/v1/generate", (403, {"error": {"message": "off"}}), "start it with --enable-scale-out"),
         ("/inference/v1/generate", (404, {"detail": "Not Found"}), "start it with --enable-scale-out"),
     ],
@@ -119,14 +119,14 @@ def test_a_server_that_cannot_be_used_is_refused(
     [
         (
             {"max_model_len": 149},
-            "max_completion_tokens 100 need 150 tokens, the server holds 149; start it with",
+            "max_completion_tokens 100 need 150 tokens, the server allows 149; start it with",
         ),
         ({"logprobs_mode": "raw_logprobs"}, "start it with --logprobs-mode processed_logprobs"),
         (
             {"generation_config": "auto"},
             "runs with --generation-config auto; start it with --generation-config vllm",
         ),
-        ({"hf_overrides": {}}, "a server on a CPU does not renew an output head"),
+        ({"hf_overrides": {}}, "a server on a CPU does not update an output head"),
     ],
 )
 def test_a_server_with_other_options_is_refused(
@@ -149,7 +149,7 @@ def test_a_model_that_only_the_server_sees_is_not_compared(
     script.config = server_config("/of/another/machine")
     with caplog.at_level(logging.WARNING):
         look(script.url, context)
-    assert "/of/another/machine, is not on this machine: not compared" in caplog.text
+    assert "/of/another/machine, is not on this machine; skipping the comparison" in caplog.text
 
 
 def test_another_precision_is_a_warning(
@@ -223,11 +223,11 @@ def test_only_this_machine_is_trusted_unasked(host: str, is_here: bool) -> None:
         ({"mode": "server", "url": "http://127.0.0.1:8000/v1"}, "url must end after the port"),
         (
             {"mode": "server", "url": "http://me:secret@127.0.0.1:8000"},
-            "belongs into the variable VLLM_API_KEY",
+            "set the key in VLLM_API_KEY",
         ),
         (
             {"url": "http://127.0.0.1:8000"},
-            "url has no effect with mode colocate; leave it out, or set mode: server",
+            "url has no effect with mode colocate; remove it, or set mode: server",
         ),
         (
             {"mode": "server", "url": "http://127.0.0.1:1", "max_num_seqs": 4},

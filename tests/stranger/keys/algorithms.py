@@ -64,8 +64,8 @@ def value_coef(lab: Lab, kind: str) -> None:
 @effect("gamma", "lam", of=PPO)
 def gamma_and_lam(lab: Lab, kind: str) -> None:
     """With values of 0, as at first, either discounts the reward of the last token."""
-    whole = lab.run("ppo").values("critic/returns/mean")[0]
-    discounted = [lab.run("ppo", f"algorithm.{key}=0.5").values("critic/returns/mean")[0] for key in ("gamma", "lam")]
+    whole = lab.run("ppo").values("critic/returns")[0]
+    discounted = [lab.run("ppo", f"algorithm.{key}=0.5").values("critic/returns")[0] for key in ("gamma", "lam")]
     assert whole > 0.0
     assert np.isclose(discounted[0], discounted[1], rtol=1e-5)
     assert discounted[0] < 0.5 * whole
@@ -76,7 +76,7 @@ def whiten(lab: Lab, kind: str) -> None:
     """Advantages of mean 0; without it the first ones are the returns."""
     white, raw = lab.run("ppo"), lab.run("ppo", "algorithm.whiten=false")
     assert abs(white.values("loss/policy")[0]) < 1e-4
-    assert np.isclose(-raw.values("loss/policy")[0], raw.values("critic/returns/mean")[0], rtol=1e-4)
+    assert np.isclose(-raw.values("loss/policy")[0], raw.values("critic/returns")[0], rtol=1e-4)
 
 
 @effect("kl.coef", of=PPO)
