@@ -87,11 +87,10 @@ class ShapeError(ReasonRLError, ValueError):
 
 
 @contextmanager
-def plugin_call(what: str, *, invalid: str = "") -> Iterator[None]:
-    """A plugin's code runs inside, which may raise anything; the user learns whose it was, and which call.
+def plugin_call(what: str, *, invalid: str = "") -> Iterator[str]:
+    """Run a plugin's code inside, which may raise anything; the error names its owner and the call. Gives ``what``.
 
-    Errors raised on purpose pass, and so does Ctrl-C. Lack of memory passes, too, with a note of ``what``: it breaks
-    no contract.
+    Errors raised on purpose and Ctrl-C pass. So does lack of memory, with a note of ``what``: it breaks no contract.
 
     Args:
         what: owner and call, such as ``task 'countdown': size('train')``.
@@ -102,8 +101,10 @@ def plugin_call(what: str, *, invalid: str = "") -> Iterator[None]:
         PluginContractError: for anything else, ``sys.exit()`` included.
     """
     try:
-        yield
-    except RAISABLE as err:
+        yield what
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as err:  # also asyncio's CancelledError, which is not an Exception
         if isinstance(err, ReasonRLError) and not isinstance(err, ShapeError):
             raise
         if is_out_of_memory(err):
@@ -112,6 +113,12 @@ def plugin_call(what: str, *, invalid: str = "") -> Iterator[None]:
         if invalid and isinstance(err, ValueError) and not isinstance(err, ShapeError):
             raise RecipeError(f"{invalid}: {one_line(err)}") from err
         raise PluginContractError(f"{what} raised {describe(err)}") from err
+
+
+def check_returned(holds: bool, call: str, got: object, expected: str) -> None:
+    """Raise PluginContractError unless what the ``call`` of a plugin returned ``holds``."""
+    if not holds:
+        raise PluginContractError(f"{call} returned {type(got).__name__}, expected {expected}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

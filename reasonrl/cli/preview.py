@@ -127,16 +127,14 @@ def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]"
 
 
 def _reference(task: Any, name: str, problem: "Problem") -> str | None:
-    from reasonrl.errors import PluginContractError, plugin_call
+    from reasonrl.errors import check_returned, plugin_call
 
     reference = getattr(task, "reference", None)
     if reference is None:
         return None
-    call = f"task {name!r}: reference of problem {problem.id!r}"
-    with plugin_call(call):
-        text = reference(problem)
-    if text is not None and not isinstance(text, str):
-        raise PluginContractError(f"{call} returned {type(text).__name__}, expected text or None")
+    with plugin_call(f"task {name!r}: reference of problem {problem.id!r}") as call:
+        text: str | None = reference(problem)
+    check_returned(text is None or isinstance(text, str), call, text, "text or None")
     return text
 
 

@@ -11,7 +11,7 @@ from reasonrl.data.pairs import Pair
 from reasonrl.data.prompts import CHUNK, DROP, PromptLimit
 from reasonrl.data.render import PromptRenderer, check_encodable
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import PluginContractError, RecipeError, plugin_call
+from reasonrl.errors import PluginContractError, RecipeError, check_returned, plugin_call
 
 MAX_EMPTY_DEMONSTRATIONS = 1000
 
@@ -137,11 +137,9 @@ def task_examples(
 
 
 def _demonstration(demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random) -> str | None:
-    where = f"task {task_name!r}: demonstration of problem {problem.id!r}"
-    with plugin_call(where):
-        text = demonstrate(problem, rng)
-    if text is not None and not isinstance(text, str):
-        raise PluginContractError(f"{where} returned {type(text).__name__}, expected text or None")
+    with plugin_call(f"task {task_name!r}: demonstration of problem {problem.id!r}") as call:
+        text: str | None = demonstrate(problem, rng)
+    check_returned(text is None or isinstance(text, str), call, text, "text or None")
     return text
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,11 +51,8 @@ class BackendCalls:
             raise PluginContractError(f"{call} returned {problem}; see RolloutBackend in reasonrl.contracts")
         return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
 
-    @contextmanager
-    def _call(self, method: str) -> Iterator[str]:
-        call = f"{self._label}: {method}"
-        with plugin_call(call):
-            yield call
+    def _call(self, method: str) -> AbstractContextManager[str]:
+        return plugin_call(f"{self._label}: {method}")
 
 
 def _find_problem(requests: Sequence[RolloutRequest], groups: Sequence[RolloutGroup]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.summary import empty_split
-from reasonrl.errors import PluginContractError, plugin_call
+from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 REDRAW_STRIDE = 2**32
 """Distance between the indices that one position of an endless task may draw."""
@@ -58,21 +58,18 @@ class ProblemStream:
 
 def fetch_size(task: Task, task_name: str, split: Split) -> int | None:
     """Call ``task.size(split)`` and validate the result."""
-    call = f"task {task_name!r}: size({split!r})"
-    with plugin_call(call):
+    with plugin_call(f"task {task_name!r}: size({split!r})") as call:
         size = task.size(split)
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
-        raise PluginContractError(f"{call} returned {type(size).__name__}, expected an int or None")
+    is_number = isinstance(size, int) and not isinstance(size, bool)
+    check_returned(size is None or is_number, call, size, "an int or None")
     return size
 
 
 def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Problem:
     """Call ``task.problem(split, index)`` and validate the result."""
-    call = f"task {task_name!r}: problem({split!r}, {index})"
-    with plugin_call(call):
+    with plugin_call(f"task {task_name!r}: problem({split!r}, {index})") as call:
         problem = task.problem(split, index)
-    if not isinstance(problem, Problem):
-        raise PluginContractError(f"{call} returned {type(problem).__name__}, expected a Problem")
+    check_returned(isinstance(problem, Problem), call, problem, "a Problem")
     try:
         json.dumps(dict(problem.info))
     except (TypeError, ValueError) as err:

@@ -12,13 +12,11 @@ def fetch_summaries(task: Task, task_name: str) -> list[DataSummary]:
     ask = getattr(task, "data_summary", None)
     if ask is None:
         return []
-    with plugin_call(f"task {task_name!r}: data_summary()"):
+    with plugin_call(f"task {task_name!r}: data_summary()") as call:
         found = ask()
     good = isinstance(found, Sequence) and all(isinstance(summary, DataSummary) for summary in found)
     if not good:
-        raise PluginContractError(
-            f"task {task_name!r}: data_summary() returned {found!r:.80}, expected DataSummary objects"
-        )
+        raise PluginContractError(f"{call} returned {found!r:.80}, expected DataSummary objects")
     return list(found)
 
 

@@ -249,8 +249,7 @@ class _Resolver:
 
     def _needs(self, algorithm: Component) -> Needs:
         spec: Any = algorithm.spec
-        call = f"{self.plugins.label(spec)}: needs"
-        with plugin_call(call):
+        with plugin_call(f"{self.plugins.label(spec)}: needs") as call:
             needs = spec.needs(algorithm.config)
         if not isinstance(needs, Needs):
             raise PluginContractError(f"{call} returned {show(needs)}, expected Needs")

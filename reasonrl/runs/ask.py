@@ -7,7 +7,7 @@ from dataclasses import replace
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.stream import ProblemStream
-from reasonrl.errors import PluginContractError, RecipeError, plugin_call
+from reasonrl.errors import RecipeError, check_returned, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
@@ -99,10 +99,7 @@ def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
     make = getattr(task, "problem_from_fields", None)
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")
-    with plugin_call(f"task {name!r}: problem_from_fields", invalid=f"task {name!r}"):
-        problem = make(fields)
-    if not isinstance(problem, Problem):
-        raise PluginContractError(
-            f"task {name!r}: problem_from_fields returned {type(problem).__name__}, expected a Problem"
-        )
+    with plugin_call(f"task {name!r}: problem_from_fields", invalid=f"task {name!r}") as call:
+        problem: Problem = make(fields)
+    check_returned(isinstance(problem, Problem), call, problem, "a Problem")
     return problem

@@ -161,10 +161,8 @@ def _reads(task: Component) -> Mapping[str, str]:
     assert isinstance(task.spec, TaskSpec)
     if task.spec.reads is None:
         return {}
-    with plugin_call(f"task {task.name!r}: reads(config)"):
+    with plugin_call(f"task {task.name!r}: reads(config)") as call:
         found: Any = task.spec.reads(task.config)
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for pair in found.items() for text in pair):
-        raise PluginContractError(
-            f"task {task.name!r}: reads(config) returned {found!r:.80}, expected option -> file or hub name"
-        )
+        raise PluginContractError(f"{call} returned {found!r:.80}, expected option -> file or hub name")
     return found

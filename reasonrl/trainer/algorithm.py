@@ -1,8 +1,8 @@
 """The algorithm of a run behind checks: what a call of it raises, or returns wrongly, is told with its name."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from reasonrl.contracts.batch import (
     TrainBatch,
 )
 from reasonrl.contracts.data import ScoredGroup
-from reasonrl.errors import PluginContractError, plugin_call
+from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 
 class AlgorithmCalls:
@@ -44,7 +44,7 @@ class AlgorithmCalls:
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         with self._call("compute_advantages") as call:
             out = self._algorithm.compute_advantages(batch, evals, ctx)
-        _expect(call, out, AdvantageOutput)
+        check_returned(isinstance(out, AdvantageOutput), call, out, "AdvantageOutput")
         shape = batch.input_ids.shape
         for name, tensor in (("advantages", out.advantages), ("returns", out.returns)):
             if tensor is not None and tensor.shape != shape:
@@ -61,7 +61,7 @@ class AlgorithmCalls:
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         with self._call("compute_loss") as call:
             out = self._algorithm.compute_loss(inputs, normalizer, ctx)
-        _expect(call, out, LossOutput)
+        check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
         loss: Any = out.loss
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise PluginContractError(f"{call} returned a loss that is no scalar tensor with a gradient")
@@ -79,13 +79,5 @@ class AlgorithmCalls:
             with self._call("load_state_dict"):
                 self._algorithm.load_state_dict(state)
 
-    @contextmanager
-    def _call(self, method: str) -> Iterator[str]:
-        call = f"{self._label}: {method}"
-        with plugin_call(call):
-            yield call
-
-
-def _expect(call: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise PluginContractError(f"{call} returned {type(value).__name__}, expected {kind.__name__}")
+    def _call(self, method: str) -> AbstractContextManager[str]:
+        return plugin_call(f"{self._label}: {method}")

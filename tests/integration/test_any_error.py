@@ -68,6 +68,7 @@ ERRORS = [
     "torch",
     "disk",
     "recipe",
+    "canceled",
     "interrupt",
 ]
 # A step whose update is under way has changed the tensors.

@@ -1,5 +1,6 @@
 """A plugin that fails at a chosen call of a chosen part, in a chosen way, as long as a file exists."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ ERRORS: Mapping[str, Callable[[], BaseException]] = {
     "torch": lambda: RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"),
     "disk": lambda: OSError(28, "No space left on device"),
     "recipe": lambda: RecipeError("the prompt of problem 'p' has 300 tokens"),
+    "canceled": asyncio.CancelledError,
     "interrupt": KeyboardInterrupt,
 }
 
