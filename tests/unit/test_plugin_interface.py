@@ -120,4 +120,4 @@ def test_show_names_hooks_papers_ranges_and_limits(tmp_path: Path) -> None:
         "    yield RewardSpec(name='far', summary='Far.', factory='a:b', isolation='process', timeout_s=2.5)\n"
     )
     text = shown("isolated_reward", "--plugin", str(file))
-    assert "runs in a process of its own, at most 2.5 s a completion" in text
+    assert "runs in a separate process, with a timeout of 2.5 s per completion" in text
