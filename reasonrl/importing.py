@@ -1,6 +1,7 @@
 """Importing what a user or a plugin names: ``pkg.mod:attribute``, or a file of Python."""
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,3 +45,12 @@ def import_file(file: Path) -> ModuleType:
     known = find_imported(file)
     assert known is not None
     return known
+
+
+def is_installed(module: str) -> bool:
+    """Whether there is a module of that name; imports nothing."""
+    try:
+        # find_spec("a.b") would import a.
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,4 +1,4 @@
-"""Escape untrusted text, and find the nearest name to a mistyped one."""
+"""Escape untrusted text, and suggest the name that a mistyped one means."""
 
 import difflib
 import re
@@ -31,10 +31,10 @@ def sanitize(text: str, *, ascii_only: bool = False) -> str:
     return "".join(shown)
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """Return the most similar name, or None if none is similar."""
+def suggest(name: str, names: Sequence[str]) -> str:
+    """Return ``; did you mean 'nearest'?`` for the end of a message; empty if no name is similar."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return close[0] if close else None
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _escape_char(char: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reasonrl.cli.usage import name_of
 from reasonrl.errors import one_line
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 MAX_KEYS = 3
 
@@ -58,9 +58,8 @@ def _no_such_option(name: str, command: Any, words: Sequence[str]) -> str:
         if written:
             return f"{text}; write overrides as {' or '.join(written)}"
     options = [opt for parameter in command.params for opt in parameter.opts if opt.startswith("--")]
-    close = nearest(name, options)
-    if close:
-        return f"{text}; did you mean {close}?"
+    if hint := suggest(name, options):
+        return text + hint
     if any(parameter.name == "overrides" for parameter in command.params):
         return f"{text}; write overrides as section.key=value"
     return text
@@ -121,5 +120,4 @@ def _no_such_command(ctx: Any, words: Sequence[str]) -> str:
     given = [word for word in words if not word.startswith("-")][depth : depth + 1]
     if not given:
         return "missing command"
-    close = nearest(given[0], known)
-    return f"no command {given[0]!r}" + (f"; did you mean {close!r}?" if close else "")
+    return f"no command {given[0]!r}{suggest(given[0], known)}"

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasonrl.importing import is_installed
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir.layout import TRACKERS
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 log = redacting_logger(__name__)
 
@@ -36,11 +37,9 @@ def tracker_problem(names: Sequence[str]) -> str:
     known = _known() if names else []
     for name in names:
         if name not in known:
-            close = nearest(name, known)
-            hint = f"did you mean '{close}'? " if close else ""
-            return f"no tracker '{name}'; {hint}available: {', '.join(known)}"
+            return f"no tracker '{name}'{suggest(name, known)}; available: {', '.join(known)}"
         modules, package = PACKAGES.get(name, ((), ""))
-        if modules and not any(_is_installed(module) for module in modules):
+        if modules and not any(is_installed(module) for module in modules):
             return f"'{name}' is not installed: pip install {package}, or remove it"
     return ""
 
@@ -68,13 +67,6 @@ def _assigns(node: ast.stmt, name: str) -> bool:
 def _string_keys(node: ast.expr) -> list[str]:
     keys = node.keys if isinstance(node, ast.Dict) else []
     return [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def flatten(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:

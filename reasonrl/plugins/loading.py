@@ -29,7 +29,7 @@ from reasonrl.plugins.registry import (
 )
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.redact import redacting_logger
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 from reasonrl.version import API_VERSION, __version__
 
 log = redacting_logger(__name__)
@@ -205,8 +205,7 @@ def _sources(dist: importlib.metadata.Distribution, name: str) -> list[_Source]:
 def _warn_unknown(allow: set[str] | None, sources: Sequence[_Source]) -> None:
     known = {s.name for s in sources} | {s.distribution for s in sources}
     for name in sorted((allow or set()) - known):
-        close = nearest(name, sorted(known))
-        hint = f"; did you mean '{close}'?" if close else ""
+        hint = suggest(name, sorted(known))
         log.warning("REASONRL_PLUGINS names '%s', which is not installed%s", name, hint)
 
 

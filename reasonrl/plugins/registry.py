@@ -1,6 +1,5 @@
 """The loaded plugins of a process, by what they provide."""
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,10 +11,10 @@ from reasonrl.errors import (
     PluginNotFoundError,
     plugin_call,
 )
-from reasonrl.importing import resolve
+from reasonrl.importing import is_installed, resolve
 from reasonrl.plugins.directory import origin
 from reasonrl.redact import redacting_logger
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 log = redacting_logger(__name__)
 
@@ -189,9 +188,7 @@ class Plugins:
 
     def _not_found_text(self, kind: Kind, name: str) -> str:
         names = sorted({n for k, n in self.provided if k == kind})
-        parts = [f"no {kind} '{name}'"]
-        if close := nearest(name, names):
-            parts.append(f"did you mean '{close}'?")
+        parts = [f"no {kind} '{name}'{suggest(name, names)}"]
         if others := [k for k in KINDS if k != kind and (k, name) in self.provided]:
             parts.append(f"'{name}' is {_with_article(others[0])}, not {_with_article(kind)}")
         if home := origin(kind, name):
@@ -215,24 +212,14 @@ def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
     if found:
         return found
     names = sorted({r.name for r in plugins.records})
-    close = nearest(name, names)
-    hint = f"did you mean '{close}'? " if close else ""
-    raise PluginNotFoundError(f"no plugin '{name}'; {hint}installed: {', '.join(names) or 'none'}")
+    raise PluginNotFoundError(f"no plugin '{name}'{suggest(name, names)}; installed: {', '.join(names) or 'none'}")
 
 
 def missing_modules(spec: AnySpec) -> list[str]:
     """The modules that a component needs and this environment lacks. Imports nothing."""
     if not isinstance(spec, ComponentSpec):
         return []
-    return [module for module in spec.modules if not _is_installed(module)]
-
-
-def _is_installed(module: str) -> bool:
-    # Only the top-level package: find_spec("a.b") would import a.
-    try:
-        return importlib.util.find_spec(module.partition(".")[0]) is not None
-    except (ImportError, ValueError):
-        return False
+    return [module for module in spec.modules if not is_installed(module)]
 
 
 def _unavailable_text(spec: AnySpec, missing: Sequence[str]) -> str:

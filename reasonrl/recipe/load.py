@@ -9,7 +9,7 @@ from reasonrl.plugins.directory import origin
 from reasonrl.recipe.resolve import resolve
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.recipe.source import read_source
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 
 def load_recipe(
@@ -60,10 +60,9 @@ def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
             raise RecipeError(f"recipe '{name}': its file is missing: {packaged}; reinstall the plugin")
         # Messages name the file; inside the repository a relative path is the one that the user knows.
         return packaged.relative_to(Path.cwd()) if packaged.is_relative_to(Path.cwd()) else packaged
-    close = nearest(path.stem, names)
     home = origin("recipe", path.stem)
-    hint = f"{home}; " if home else f"did you mean '{close}'? " if close else ""
+    hint = f"; {home}" if home else suggest(path.stem, names)
     left_out = ", ".join(record.name for record in plugins.records if record.status == "disabled")
     disabled = f"; plugins disabled by REASONRL_PLUGINS: {left_out}" if left_out else ""
     known = ", ".join(names) or "none"
-    raise RecipeError(f"{name}: no such recipe file; {hint}packaged recipes: {known}{disabled}")
+    raise RecipeError(f"{name}: no such recipe file{hint}; packaged recipes: {known}{disabled}")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reasonrl.rundir.layout import CHECKPOINTS, RUN, is_run
+from reasonrl.rundir.layout import CHECKPOINTS, RUN, find_steps, is_run
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 
@@ -20,7 +20,7 @@ def holds_runs(folder: Path) -> bool:
 
 def no_model(folder: Path, shown: str) -> str:
     """Why a folder without ``config.json`` is no model, and what to name instead."""
-    saved = sorted(folder.glob(f"{CHECKPOINTS}/step_*/config.json"))
+    saved = [path for _, path in find_steps((folder / CHECKPOINTS).glob("*")) if (path / "config.json").is_file()]
     if is_run(folder) and saved:
-        return f"{shown} is a run folder, expected a model folder; its newest model: {saved[-1].parent}"
+        return f"{shown} is a run folder, expected a model folder; its newest model: {saved[-1]}"
     return f"{shown} is no model folder: it has no config.json"

@@ -16,7 +16,7 @@ from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
 from reasonrl.recipe.typed import build, show
 from reasonrl.redact import hide_values
 from reasonrl.rewards.from_file import RewardFileConfig, file_reward, placed
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 
 def resolve(
@@ -103,9 +103,8 @@ class _Resolver:
             return suites if suites is not None else {}
         for name in [name for name, suite in suites.items() if suite is None]:
             others = [other for other, suite in suites.items() if suite is not None]
-            close = nearest(name, others)
-            hint = f"did you mean '{close}'? " if close else ""
-            message = f": there is no such suite to switch off; {hint}suites: {', '.join(others) or 'none'}"
+            known = f"{suggest(name, others)}; suites: {', '.join(others) or 'none'}"
+            message = f": there is no such suite to switch off{known}"
             raise self.source.error((*SUITES, name), message)
         return suites
 

@@ -19,7 +19,7 @@ from reasonrl.errors import RecipeError, one_line
 from reasonrl.recipe.scalars import as_yaml
 from reasonrl.recipe.source import Keys, Source, in_secret
 from reasonrl.redact import REDACTED, hide_values
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 T = TypeVar("T")
 
@@ -187,8 +187,8 @@ def unknown_key(source: Source, keys: Keys, known: Sequence[str], of: str) -> Re
     places = [place for place in source.hints.get(keys[-1], []) if place != section]
     if places:
         message += f"; '{keys[-1]}' belongs in {' or '.join(places)}"
-    elif close := nearest(keys[-1], known):
-        message += f"; did you mean '{close}'?"
+    elif hint := suggest(keys[-1], known):
+        message += hint
     elif len(known) <= 16:
         message += f"; known: {', '.join(known) or 'none'}"
     return source.error(keys, message)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from reasonrl.text import nearest
+from reasonrl.text import suggest
 
 CALL = "(problem, completion)"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -71,8 +71,7 @@ def _check_function(file: Path, tree: ast.Module, function: str) -> None:
     bound = dict(_bindings(tree.body))
     if function not in bound:
         if not bound.keys() & {"*", "__getattr__"}:
-            close = nearest(function, [n for n, node in bound.items() if isinstance(node, _FUNCTIONS)])
-            hint = f"; did you mean '{close}'?" if close else ""
+            hint = suggest(function, [n for n, node in bound.items() if isinstance(node, _FUNCTIONS)])
             raise ValueError(f"path must name a function: {file} has no '{function}'{hint}")
         return
     node = bound[function]

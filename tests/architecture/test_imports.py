@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from reasonrl.rundir import layout
+
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "reasonrl"
 PLUGINS = ROOT / "plugins"
@@ -127,6 +129,18 @@ def test_no_file_imports_itself_through_others() -> None:
     assert " -> ".join(find_circle(graph)) == ""
     graph["reasonrl.redact"] |= {"reasonrl.runs.start"}  # and one would be found
     assert {"reasonrl.redact", "reasonrl.runs.start"} <= set(find_circle(graph))
+
+
+def texts(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_layout_of_a_run_folder_is_known_in_one_file() -> None:
+    names = {layout.RUN, layout.METRICS, layout.SUMMARY, layout.TRACEBACK, layout.LOCK, layout.TRAINER_STATE, "step_"}
+    others = [path for path in modules(CORE) if path != Path(layout.__file__)]
+    assert not [(path, text) for path in others for text in texts(path) if text in names]
 
 
 def test_core_imports_no_plugin() -> None:

@@ -51,7 +51,7 @@ ALL = list(commands(get_command(app)))
             "write overrides as critic.learning_rate=1e-3 or optimizer.learning_rate=1e-3;",
         ),
         (["train", "x", "--bogus"], "no option --bogus; write overrides as section.key=value;"),
-        (["train", "x", "--plian"], "no option --plian; did you mean --plain?;"),
+        (["train", "x", "--plian"], "no option --plian; did you mean '--plain'?;"),
         (["eval", "x", "--steps", "3"], "no option --steps; see `reasonrl eval --help`"),
         (["--bogus"], "no option --bogus; see `reasonrl --help`"),
         (["nonsense"], "no command 'nonsense'; see `reasonrl --help`"),

@@ -37,16 +37,16 @@ def test_what_is_installed_is_what_accelerate_finds(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_a_missing_package_is_told_with_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "_is_installed", lambda module: False)
+    monkeypatch.setattr(trackers, "is_installed", lambda module: False)
     problem = tracker_problem([name])
     assert problem == f"'{name}' is not installed: pip install {name.replace('_', '-')}, or remove it"
-    monkeypatch.setattr(trackers, "_is_installed", lambda module: module == PACKAGES[name][0][-1])
+    monkeypatch.setattr(trackers, "is_installed", lambda module: module == PACKAGES[name][0][-1])
     assert tracker_problem([name]) == ""
 
 
 def test_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracker_problem([]) == ""
-    assert tracker_problem(["wanb"]).startswith("no tracker 'wanb'; did you mean 'wandb'? available: aim, ")
+    assert tracker_problem(["wanb"]).startswith("no tracker 'wanb'; did you mean 'wandb'?; available: aim, ")
     assert tracker_problem(["all"]).startswith("no tracker 'all'; available: aim, ")
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "mine", Any)
     assert tracker_problem(["mine"]) == ""

@@ -163,7 +163,7 @@ def _read_object(file: Path, problems: list[str]) -> Mapping[str, Any] | None:
     """Read a JSON object; None if the file is missing or unreadable."""
     if not os.path.lexists(file):
         return None
-    where = f"{file.parent.name}/{file.name}" if file.parent.name.startswith("step_") else file.name
+    where = f"{file.parent.name}/{file.name}" if find_steps([file.parent]) else file.name
     if not file.is_file():
         problems.append(f"{where} is not a file")
         return None
