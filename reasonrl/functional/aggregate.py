@@ -1,7 +1,7 @@
-"""From per-token losses to this micro-batch's share of the optimizer step's loss.
+"""Aggregate per-token losses into a micro-batch's share of the loss of an optimizer step.
 
-Shares divide by counts over the whole optimizer step, never by counts of the micro-batch: so they add up to
-the same loss however the rows are split over micro-batches and ranks.
+Shares divide by counts over the whole optimizer step, not the micro-batch, so they add up to the same loss for every
+split over micro-batches and ranks.
 """
 
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Metrics of an update that every policy-gradient algorithm reports alike."""
+"""Update metrics shared by all policy-gradient algorithms."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from reasonrl.functional.surrogate import Surrogate
 
 @torch.no_grad()
 def policy_metrics(inputs: LossInput, surrogate: Surrogate) -> dict[str, Metric]:
-    """The ``policy/*`` keys of ``contracts.metric_keys.POLICY_METRICS``, weighted by response tokens."""
+    """Compute the ``policy/*`` keys of ``contracts.metric_keys.POLICY_METRICS``, weighted by response tokens."""
     mask = inputs.batch.response_mask
     tokens = mask.sum()
     old = required(inputs.evals.old_logprobs, "old_logprobs")
@@ -30,7 +30,7 @@ def policy_metrics(inputs: LossInput, surrogate: Surrogate) -> dict[str, Metric]
 
 
 def required(tensor: Tensor | None, name: str) -> Tensor:
-    """``tensor``, or a ValueError that says which declared need was not met."""
+    """Return ``tensor``, or raise ValueError naming the missing declaration."""
     if tensor is None:
         raise ValueError(f"the algorithm needs {name}, got None; does AlgorithmSpec.needs declare it?")
     return tensor

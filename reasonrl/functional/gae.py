@@ -9,14 +9,14 @@ from reasonrl.functional.masked import check_same_shape, zero_outside
 def gae(
     token_rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and returns.
+    """Compute advantages and returns.
 
     delta_t = r_t + gamma * V_{t+1} - V_t; A_t = delta_t + gamma * lam * A_{t+1}; V after the last token is 0.
-    Source: arXiv:1506.02438 eq. 16. Differs: positions outside ``response_mask`` are no steps; the token
-    before a gap is followed by the token after it. Truncation is terminal with its real reward.
+    Source: arXiv:1506.02438 eq. 16. Differs: positions outside ``response_mask`` are skipped, so the token
+    after a gap follows the token before it. Truncation is terminal with its real reward.
 
     Args:
-        token_rewards: ``[B, T]``, earned by token t; the completion's reward stands on its last token.
+        token_rewards: ``[B, T]``, earned by token t; the completion's reward is on its last token.
         values: ``[B, T]``, value of the state before token t.
         response_mask: ``[B, T]`` bool.
         gamma, lam: discount and mixing per token, each in [0, 1].
@@ -48,6 +48,6 @@ def gae(
 
 
 def last_token_mask(response_mask: Tensor) -> Tensor:
-    """``[B, T]`` bool: the last response token of each row; no True in a row without any."""
+    """Return ``[B, T]`` bool: True at the last response token of each row."""
     later = response_mask.flip(1).cumsum(1).flip(1)
     return response_mask & (later == 1)

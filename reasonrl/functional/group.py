@@ -20,7 +20,7 @@ def is_flat(lowest: Any, highest: Any) -> Any:
 
 
 def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scale: Scale) -> Tensor:
-    """A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
+    """Compute A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
 
     Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of
     the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a
@@ -36,12 +36,12 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
         ShapeError: if the shapes differ.
     """
     check_same_shape("group_advantages", rewards=rewards, group_ids=group_ids, scored=scored)
-    # B numbers: numpy's float64 on the host costs nothing, no atomics reorder its sums, and every device has it.
+    # float64 numpy on the host: cheap for B numbers, deterministic sums, available for every device.
     host = rewards.detach().cpu().numpy()
     rows = scored.detach().cpu().numpy().nonzero()[0]
     _, group = np.unique(group_ids.detach().cpu().numpy()[rows], return_inverse=True)
     out = np.zeros(host.shape[0])
-    # A reward that is not finite gives NaN, which the update counts and skips.
+    # A non-finite reward gives NaN, which the update counts and skips.
     with np.errstate(all="ignore"):
         out[rows] = _normalize(host[rows].astype(np.float64), group, scale)
     return torch.from_numpy(out.astype(host.dtype)).to(rewards.device)

@@ -1,4 +1,4 @@
-"""Per-token estimates of KL(p || q) from tokens sampled from p, and which of them make a loss.
+"""Per-token estimators of KL(p || q) from tokens sampled from p, and KL losses.
 
 With x = ln p - ln q at the sampled token: k1 = x, k2 = x^2 / 2, k3 = exp(-x) - 1 + x.
 Source: J. Schulman, "Approximating KL Divergence", http://joschu.net/blog/kl-approx.html.
@@ -20,12 +20,12 @@ LOG_RATIO_LIMIT = 20.0
 
 
 def safe_exp(log_ratio: Tensor) -> Tensor:
-    """exp of a log-ratio clamped to +-``LOG_RATIO_LIMIT``. NaN stays NaN."""
+    """Exponentiate a log-ratio clamped to +-``LOG_RATIO_LIMIT``. NaN stays NaN."""
     return torch.exp(log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 
 
 def kl_estimate(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor, estimator: Estimator) -> Tensor:
-    """Per-token estimate of KL(p || q); the tokens must have been sampled from p.
+    """Estimate KL(p || q) per token; the tokens must have been sampled from p.
 
     Args:
         logprobs: ``[B, T]``, ln p of the tokens.
@@ -49,17 +49,17 @@ def kl_estimate(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor, estimato
 
 
 def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Literal["k2", "k3"]) -> Tensor:
-    """The per-token KL(policy || reference) estimate, meant to be differentiated.
+    """Compute the per-token KL(policy || reference) estimate as a differentiable loss.
 
     On tokens sampled from the current policy, with x = logprobs - ref_logprobs:
     ``k2``: gradient x * grad ln p, in expectation that of KL(policy || reference), the reverse KL.
     ``k3``: gradient (1 - exp(-x)) * grad ln p, in expectation that of KL(reference || policy), the *forward*
     KL; this is the term of arXiv:2402.03300 eq. 4.
-    ``k1`` is refused: its expected gradient is 0, it would only add noise. It belongs in the reward.
+    ``k1`` is rejected: its expected gradient is 0, so it would only add noise. Use it in the reward.
 
     Raises:
         ValueError: for any other estimator.
     """
     if estimator not in ("k2", "k3"):
-        raise ValueError(f"KL in the loss needs k2 or k3, got {estimator!r}; k1 belongs in the reward")
+        raise ValueError(f"KL in the loss needs k2 or k3, got {estimator!r}; use k1 in the reward")
     return kl_estimate(logprobs, ref_logprobs, mask, estimator)

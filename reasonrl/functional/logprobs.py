@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of chosen tokens without a second copy of the logits."""
+"""Log-probabilities and entropies of given tokens without a second copy of the logits."""
 
 from typing import Any, Literal
 
@@ -10,9 +10,9 @@ from reasonrl.errors import ShapeError
 EntropyMode = Literal["none", "metric", "grad"]
 
 CPU_CHUNK_ELEMENTS = 1 << 18
-"""Logits worked on at once: 1 MiB of float32 stays in a core's cache, which beats one pass over all by 4x."""
+"""Logits per chunk: 1 MiB of float32 fits a core's cache, 4x faster than one pass over all."""
 DEVICE_CHUNK_ELEMENTS = 1 << 25
-"""An accelerator wants large kernels: 128 MiB of float32."""
+"""Logits per chunk on an accelerator, which prefers large kernels: 128 MiB of float32."""
 
 
 def logprobs_and_entropy(
@@ -23,19 +23,18 @@ def logprobs_and_entropy(
     entropy: EntropyMode = "none",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of one token per row and the entropy of the row's distribution.
+    """Compute the log-probability of one token per row and the entropy of the row's distribution.
 
     z = logits / temperature ;  ln p(k) = z_k - logsumexp(z) ;  H = -sum_k p(k) ln p(k), in nats.
-    Rows are worked on in chunks and the backward pass computes the probabilities again, so besides ``logits``
-    and its gradient no ``[N, V]`` tensor ever exists. A logit of -inf is a token of probability 0: it adds
-    nothing to H.
+    Rows are processed in chunks and the backward pass recomputes the probabilities, so no ``[N, V]`` tensor
+    exists besides ``logits`` and its gradient. A logit of -inf (probability 0) adds nothing to H.
 
     Args:
-        logits: ``[N, V]``, any floating dtype; the maths is float32, or float64 for float64 logits.
+        logits: ``[N, V]``, any floating dtype; computed in float32, or float64 for float64 logits.
         token_ids: ``[N]`` int64, each in [0, V).
         temperature: > 0; the one the tokens were sampled at.
         entropy: ``none`` returns None, ``metric`` one without gradient, ``grad`` one that differentiates.
-        chunk_size: rows at once; None picks what suits the device.
+        chunk_size: rows per chunk; None picks one for the device.
 
     Returns:
         Log-probabilities ``[N]`` and entropies ``[N]`` or None.
@@ -58,7 +57,7 @@ def _check(logits: Tensor, token_ids: Tensor, temperature: float, chunk_size: in
             f"got {list(logits.shape)} and {list(token_ids.shape)}"
         )
     if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}; greedy sampling states it at 1.0")
+        raise ValueError(f"temperature must be > 0, got {temperature}; for greedy sampling use 1.0")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
 
@@ -69,7 +68,7 @@ def _scaled(chunk: Tensor, temperature: float) -> Tensor:
 
 
 def _finite(surprisal: Tensor) -> Tensor:
-    """Bounds -ln p, so that p = 0 times infinity is 0. NaN passes through and stays visible."""
+    """Clamp -ln p so that p = 0 times infinity is 0. NaN passes through."""
     return surprisal.clamp(max=torch.finfo(surprisal.dtype).max)
 
 

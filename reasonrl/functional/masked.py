@@ -1,4 +1,4 @@
-"""Reductions over the True positions of a mask. What stands elsewhere, NaN included, never matters."""
+"""Reductions over the True positions of a mask. Other values, NaN included, have no effect."""
 
 import torch
 from torch import Tensor
@@ -7,43 +7,42 @@ from reasonrl.contracts.batch import Reduce
 from reasonrl.errors import ShapeError
 
 SPREAD_TOLERANCE = 1e-6
-"""A spread below this, relative to the numbers' size (at least 1), is rounding noise and counts as none."""
+"""A spread below this, relative to the magnitude (at least 1), counts as rounding noise."""
 
 
 def check_same_shape(where: str, **tensors: Tensor | None) -> None:
-    """Raise ShapeError that names every tensor, unless all that are given have one shape."""
+    """Raise ShapeError naming every tensor unless all given ones have the same shape."""
     shapes = {name: list(t.shape) for name, t in tensors.items() if t is not None}
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ShapeError(f"{where}: expected tensors of one shape, got {got}")
+        raise ShapeError(f"{where}: expected tensors of equal shape, got {got}")
 
 
 def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
-    """``x`` where ``mask``, 0 elsewhere.
+    """Return ``x`` where ``mask``, 0 elsewhere.
 
-    Used *before* any arithmetic: a 0 gradient that meets exp(inf) further up would become NaN, so the value
-    itself has to be replaced, not only its result.
+    Apply it *before* any arithmetic: a 0 gradient times exp(inf) upstream is NaN, so masking the result is not enough.
     """
     return torch.where(mask, x, torch.zeros_like(x))
 
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Sum of ``x`` over ``mask`` (both ``[...]``), over everything or along ``dim``. An empty sum is 0."""
+    """Sum ``x`` over ``mask`` (both ``[...]``), over everything or along ``dim``. An empty sum is 0."""
     check_same_shape("masked_sum", x=x, mask=mask)
     kept = zero_outside(x, mask)
     return kept.sum() if dim is None else kept.sum(dim)
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of ``x`` over ``mask``, over everything or along ``dim``. An empty mean is 0."""
+    """Average ``x`` over ``mask``, over everything or along ``dim``. An empty mean is 0."""
     count = mask.sum() if dim is None else mask.sum(dim)
     return masked_sum(x, mask, dim) / count.clamp(min=1)
 
 
 def masked_moments(x: Tensor, mask: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and population variance of ``x`` over ``mask``, over the batches of all ranks.
+    """Compute count, mean and population variance of ``x`` over ``mask``, across all ranks.
 
-    Two passes: E[x^2] - E[x]^2 loses every digit when the mean is large against the spread.
+    Two passes: E[x^2] - E[x]^2 cancels if the mean is large compared with the spread.
     """
     count = reduce.sum(mask.sum().to(x.dtype))
     mean = reduce.sum(masked_sum(x, mask)) / count.clamp(min=1)
@@ -52,10 +51,10 @@ def masked_moments(x: Tensor, mask: Tensor, reduce: Reduce) -> tuple[Tensor, Ten
 
 
 def masked_whiten(x: Tensor, mask: Tensor, reduce: Reduce) -> Tensor:
-    """``(x - mean) / std`` over the masked positions of the batches of all ranks; 0 outside the mask.
+    """Compute ``(x - mean) / std`` over the masked positions of all ranks; 0 outside the mask.
 
-    The standard deviation is the population's (ddof 0). Where there is no spread to speak of
-    (``SPREAD_TOLERANCE``), dividing would turn rounding noise into advantages: the result is then exactly 0.
+    std is the population standard deviation (ddof 0). If the spread is below ``SPREAD_TOLERANCE``, the result is 0
+    instead of amplified rounding noise.
 
     Args:
         x, mask: ``[B, T]``; mask bool.

@@ -1,10 +1,10 @@
-"""What precision a device has."""
+"""The floating-point precision of devices."""
 
 import torch
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """float64 where ``device`` computes in it, else float32: Apple's GPUs refuse to make a float64 tensor."""
+    """Return float64 if ``device`` supports it, else float32 (Apple's GPUs do not)."""
     try:
         torch.empty((), dtype=torch.float64, device=device)
     except (TypeError, RuntimeError):

@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for, never on what was drawn before. Numpy only, no torch.
+"""Counter-based random numbers that depend on their purpose, not on earlier draws. Numpy only, no torch.
 
-A counter-based generator keyed by (seed, sample) gives each completion its own stream: batch composition,
-worker count and the global generators cannot change it, and resuming needs no generator state.
+A generator keyed by (seed, sample) gives each completion its own stream, independent of batch composition, worker count
+and global generators; resuming needs no generator state.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ _MASK_64 = (1 << 64) - 1
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 64-bit seed from any sequence of integers and strings; stable over processes, machines and versions.
+    """Derive a 64-bit seed from integers and strings, stable across processes, machines and versions.
 
-    Types and borders count: ``derive_seed(1, 2)``, ``derive_seed(12)`` and ``derive_seed("1", 2)`` all
+    Types and boundaries matter: ``derive_seed(1, 2)``, ``derive_seed(12)`` and ``derive_seed("1", 2)`` all
     differ.
     """
     digest = hashlib.blake2b(digest_size=8)
@@ -26,7 +26,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def row_uniforms(seed: int, sample: int, count: int) -> np.ndarray:
-    """``count`` uniforms in [0, 1), float64 ``[count]``, of sample number ``sample`` under ``seed`` (64 bit).
+    """Draw ``count`` uniforms in [0, 1), float64 ``[count]``, for sample ``sample`` under a 64-bit ``seed``.
 
     The first n numbers do not depend on ``count``. Source: Salmon et al. 2011 (Philox).
     """

@@ -14,7 +14,7 @@ class Surrogate:
     """Per-token results, each ``[B, T]``. Outside the mask: loss 0, ratio 1, clipped False."""
 
     loss: Tensor
-    """To be minimized; carries the gradient."""
+    """The loss to minimize, with gradient."""
     ratio: Tensor
     """p / p_old, detached."""
     clipped: Tensor
@@ -30,7 +30,7 @@ def clipped_surrogate(
     eps_low: float,
     eps_high: float,
 ) -> Surrogate:
-    """loss_t = -min(r_t A_t, clip(r_t, 1 - eps_low, 1 + eps_high) A_t) with r_t = p(token) / p_old(token).
+    """Compute loss_t = -min(r_t A_t, clip(r_t, 1 - eps_low, 1 + eps_high) A_t) with r_t = p(token) / p_old(token).
 
     Source: arXiv:1707.06347 eq. 7; separate bounds: arXiv:2503.14476 eq. 8.
 

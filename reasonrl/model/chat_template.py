@@ -1,4 +1,4 @@
-"""The chat template that a recipe asks for, kept where every tool looks for it: in the tokenizer."""
+"""Apply the recipe's chat template to the tokenizer, where every tool looks for it."""
 
 from __future__ import annotations
 
@@ -15,38 +15,37 @@ if TYPE_CHECKING:
 
 
 def set_chat_template(tokenizer: Any, model: ModelConfig) -> None:
-    """Give ``tokenizer`` the recipe's template, with ``chat_template_args`` as the defaults of its variables.
+    """Set the recipe's chat template on ``tokenizer``, with ``chat_template_args`` as defaults of its variables.
 
-    What is saved with the tokenizer then renders as the run did, without the recipe; arguments that a caller gives
-    still win.
+    A saved tokenizer then renders as in the run, without the recipe; arguments of a caller still take precedence.
 
     Raises:
-        RecipeError: if the file cannot be read, there is no template, or it reads no such variable.
+        RecipeError: If the file is unreadable, there is no template, or it does not use a given variable.
     """
     args = model.chat_template_args
     if model.chat_template is None and not args:
         return
     text = _read(model.chat_template) if model.chat_template else _own(tokenizer)
-    _refuse_unread(text, args)
+    _check_variables(text, args)
     defaults = "".join(_default(name, value) for name, value in sorted(args.items()))
     tokenizer.chat_template = text if text.startswith(defaults) else defaults + text
 
 
 def check_chat_template(model: ModelConfig) -> None:
-    """What can be refused without the model: a template file that cannot be read, or that has no such variable.
+    """Check the template file without the model: it must be readable and use the given variables.
 
     Raises:
-        RecipeError: if the recipe or an argument is wrong.
+        RecipeError: If it is unreadable or does not use a variable.
     """
     if model.chat_template is not None:
-        _refuse_unread(_read(model.chat_template), model.chat_template_args)
+        _check_variables(_read(model.chat_template), model.chat_template_args)
 
 
-def _refuse_unread(text: str, args: Mapping[str, Any]) -> None:
+def _check_variables(text: str, args: Mapping[str, Any]) -> None:
     unread = [name for name in args if not re.search(rf"\b{re.escape(name)}\b", text)]
     if unread:
         raise RecipeError(
-            f"model.chat_template_args: the chat template reads no {unread[0]!r}; correct the name or remove it"
+            f"model.chat_template_args: the chat template does not use {unread[0]!r}; correct the name or remove it"
         )
 
 
@@ -63,19 +62,19 @@ def _read(path: str) -> str:
 def _own(tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         raise RecipeError(
-            "model.chat_template_args: the model's tokenizer has no chat template; give one with model.chat_template"
+            "model.chat_template_args: the tokenizer has no chat template; set one with model.chat_template"
         )
     return tokenizer.get_chat_template()
 
 
 def _default(name: str, value: Any) -> str:
-    """A line of Jinja; transformers and vLLM drop the line end after a block."""
+    """Write a line of Jinja; transformers and vLLM drop the newline after a block."""
     unset = f"{name} is not defined or {name} is none"
     return f"{{%- if {unset} %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}\n"
 
 
 def _literal(value: Any) -> str:
-    """A JSON value as Jinja writes it."""
+    """Write a JSON value as a Jinja literal."""
     if value is None:
         return "none"
     if isinstance(value, Mapping):

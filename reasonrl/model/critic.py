@@ -1,4 +1,4 @@
-"""The critic: a scalar head on the policy's trunk, or on a trunk of its own."""
+"""The critic: a scalar head on the policy's trunk or on a separate one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from reasonrl.model.lora import base_model, is_lora
 
 
 class Critic(nn.Module):
-    """Values from hidden states ``[N, D]``; ``decoder`` is None when the policy's trunk is shared."""
+    """Predicts values from hidden states ``[N, D]``; ``decoder`` is None if the policy's trunk is shared."""
 
     def __init__(self, hidden_size: int, decoder: nn.Module | None = None) -> None:
         super().__init__()
         self.decoder = decoder
         self.head = nn.Linear(hidden_size, 1)
-        # Zero: the first values are 0, so that the first advantages are the returns and not noise.
+        # Zero: initial values are 0, so the first advantages equal the returns.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Values ``[N]`` float32. The head stays in float32 also under autocast: returns need more than 8
-        bits."""
+        """Compute values ``[N]`` in float32, also under autocast: returns need more than 8 bits of mantissa."""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
 
 
 def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
-    """A critic for the causal LM ``model``, on its device.
+    """Build a critic for the causal LM ``model``, on its device.
 
     ``shared`` reads the policy's last hidden state and sends gradients into it; ``separate`` starts as a
     copy of the policy's trunk, as in TinyZero, without adapters and trained in full. The copy recomputes
@@ -43,9 +42,8 @@ def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
 
 
 def enable_gradient_checkpointing(model: Any) -> None:
-    """Recompute activations in the backward pass; the non-reentrant form, which works under DDP and with
-    frozen inputs."""
-    # The name of newer releases of transformers; the older one warns there.
+    """Enable non-reentrant gradient checkpointing, which works under DDP and with frozen inputs."""
+    # The new name in transformers; the old one warns there.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 

@@ -1,5 +1,4 @@
-"""Weights out of a trained policy: the only place that unwraps, gathers, merges adapters and handles tied
-weights."""
+"""Export a trained policy: unwrap, gather, merge adapters, handle tied weights."""
 
 from __future__ import annotations
 
@@ -18,10 +17,10 @@ ADAPTER_FOLDER = "adapter"
 
 
 def unwrap(policy: nn.Module) -> PolicyModule:
-    """The ``PolicyModule`` inside what accelerate or torch wrapped around it.
+    """Return the ``PolicyModule`` inside the wrappers of accelerate or torch.
 
     Raises:
-        CheckpointError: for a wrapper whose weights cannot be read this way.
+        CheckpointError: If the wrapper is unsupported.
     """
     from accelerate.utils import extract_model_from_parallel
 
@@ -36,40 +35,38 @@ def unwrap(policy: nn.Module) -> PolicyModule:
 
 
 def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The policy's weights under the names that its model folder on disk has, without the critic.
+    """Iterate over the policy's weights by their names in a model folder, without the critic.
 
-    Adapters are merged into copies; the live weights are not changed. A tied weight comes once, under the
-    name that transformers saves. Tensors are detached, on their own device, and whole (sharded ones are
-    gathered, which every rank must join). They may alias the live weights: read them before the next
-    update.
+    Adapters are merged into copies; the live weights do not change. A tied weight comes once, under the name that
+    transformers saves. Tensors are detached, on their own device and unsharded (every rank must join the gathering).
+    They may alias the live weights: read them before the next update.
 
     Raises:
-        CheckpointError: if the policy is wrapped in something unknown.
+        CheckpointError: If the policy is in an unsupported wrapper.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
     model = unwrap(policy).model
     base = base_model(model)
     if _is_converted(base):
-        # This architecture is laid out otherwise in memory (stacked experts): all weights are needed to
-        # convert back.
-        yield from revert_weight_conversion(base, dict(_plain_weights(model))).items()
+        # The layout in memory differs (stacked experts); converting back needs all weights.
+        yield from revert_weight_conversion(base, dict(_iter_weights(model))).items()
     else:
-        yield from _plain_weights(model)
+        yield from _iter_weights(model)
 
 
 def gather_model(policy: nn.Module) -> dict[str, Tensor]:
-    """All of ``iter_hf_weights``; every rank joins. One process copies nothing: use it before the next update."""
+    """Collect ``iter_hf_weights``; every rank joins. May alias live weights: use before the next update."""
     return dict(iter_hf_weights(policy))
 
 
 def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
+    """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load.
 
-    Not atomic: checkpoints are.
+    Not atomic; checkpoints are.
 
     Raises:
-        CheckpointError: if the folder cannot be written.
+        CheckpointError: If the folder cannot be written.
     """
     base = base_model(unwrap(policy).model)
     try:
@@ -81,9 +78,9 @@ def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mappin
 
 
 def write_adapters(policy: nn.Module, folder: Path, trained: Mapping[str, Tensor]) -> None:
-    """Beside a merged model, its adapters as a PEFT folder of their own; nothing for a policy without.
+    """Write the adapters as a separate PEFT folder; nothing for a policy without adapters.
 
-    Not in the model's folder itself: transformers would merge them into it once more.
+    Not into the model's folder: transformers would merge them a second time.
     """
     model = unwrap(policy).model
     if is_lora(model):
@@ -91,9 +88,9 @@ def write_adapters(policy: nn.Module, folder: Path, trained: Mapping[str, Tensor
 
 
 def model_names(policy: nn.Module) -> list[str]:
-    """Names under which a model folder gives the policy's own weights back, bit by bit.
+    """Return the weight names that a model folder restores bit-exactly.
 
-    None with adapters, which the folder has merged, or where the architecture is laid out otherwise on disk.
+    Empty with adapters, which the folder has merged, or if the layout on disk differs.
     """
     model = unwrap(policy).model
     if is_lora(model) or _is_converted(model):
@@ -108,20 +105,20 @@ def _is_converted(base: Any) -> bool:
     return bool(getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False))
 
 
-def _plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _iter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     base = base_model(model)
     aliases = _tied_names(base)
     for name, tensor in iter_merged_weights(model):
         if name not in aliases:
-            yield name, _whole(tensor.detach())
+            yield name, _gather(tensor.detach())
 
 
 def _tied_names(base: Any) -> set[str]:
-    """Names that are a second name of another saved weight."""
+    """Return the names that alias another saved weight."""
     parameters = dict(base.named_parameters(remove_duplicate=False))
     tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
     return {name for name, source in tied.items() if parameters.get(name) is parameters.get(source, base)}
 
 
-def _whole(tensor: Any) -> Tensor:
+def _gather(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -1,9 +1,9 @@
-"""How completion-only logits are made for any causal LM.
+"""Compute completion-only logits for any causal LM.
 
-Most architectures end in ``lm_head(hidden)``: then the head runs on the wanted positions alone. Some scale
-or cap what the head gives (Gemma 2, Cohere, Granite) or what it gets; for those the model's own forward
-pass makes the logits of the wanted columns. Which one a model is, is measured once: the head's output is
-replaced by a known pattern, and the model must hand that pattern through untouched.
+Most architectures end in ``lm_head(hidden)``: the head then runs on the needed positions only. Some scale or cap the
+head's output (Gemma 2, Cohere, Granite) or its input; for those the model's own forward pass computes the logits of the
+needed columns. A probe decides once: it replaces the head's output by a known pattern and checks that the model returns
+that pattern unchanged.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ Project = Callable[[Tensor, slice], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogitsPath:
-    """``plain_head``: logits are the head of the trunk's last hidden state. ``keeps_logits``: forward takes
-    columns."""
+    """``plain_head``: logits are ``head(last_hidden_state)``. ``keeps_logits``: forward takes ``logits_to_keep``."""
 
     plain_head: bool
     keeps_logits: bool
 
     @property
     def chunkable(self) -> bool:
-        """Whether logits can be made a chunk at a time."""
+        """Whether logits can be computed in chunks."""
         return self.plain_head
 
     def states(self, model: Any, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
-        """Hidden states ``[N, D]`` at ``(rows, states)`` and a function that makes logits ``[n, V]`` of a
-        slice of them."""
+        """Return hidden states ``[N, D]`` at ``(rows, states)`` and a function from a slice of them to logits."""
         if self.plain_head:
             output = model.base_model(input_ids=input_ids, use_cache=False)
             head = model.get_output_embeddings()
@@ -47,7 +45,7 @@ class LogitsPath:
         options: dict[str, Any] = {}
         columns = states
         if self.keeps_logits:
-            # At least one column, so that a batch without completions still reaches every parameter.
+            # At least one column, so that every parameter is in the graph even without completions.
             wanted = torch.unique(states) if states.numel() else states.new_zeros(1)
             options["logits_to_keep"] = wanted
             columns = torch.searchsorted(wanted, states)
@@ -58,23 +56,22 @@ class LogitsPath:
 
 @torch.no_grad()
 def probe_logits_path(model: Any) -> LogitsPath:
-    """Measure which path ``model`` (a transformers causal LM) needs; leaves its mode and weights as they
-    were."""
+    """Probe which path ``model`` (a transformers causal LM) needs, without changing its mode or weights."""
     keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return LogitsPath(plain_head=False, keeps_logits=keeps_logits)
     with in_mode(model, training=False):
-        plain = _hands_through(model, head)
+        plain = _returns_head_output(model, head)
     return LogitsPath(plain_head=plain, keeps_logits=keeps_logits)
 
 
-def _hands_through(model: Any, head: Any) -> bool:
+def _returns_head_output(model: Any, head: Any) -> bool:
     seen: list[Tensor] = []
 
     def replace(_module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen.append(args[0])
-        # Large and of both signs: a cap or a scale cannot leave it as it is.
+        # Large values of both signs, which a cap or a scale would change.
         return torch.linspace(-300.0, 300.0, output.numel()).to(output).view_as(output)
 
     ids = torch.arange(3, device=model.get_input_embeddings().weight.device)[None]

@@ -29,23 +29,21 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """``model`` is a transformers causal LM (inside a peft wrapper with LoRA), ``tokenizer`` has EOS and
-    pad tokens."""
+    """A transformers causal LM (in a peft wrapper with LoRA) and a tokenizer with EOS and pad tokens."""
 
     model: Any
     tokenizer: Any
 
 
 def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.device) -> LoadedModel:
-    """Load what the recipe's ``model`` section describes, on ``device``, in eval mode, with dropout off.
+    """Load the model of the recipe's ``model`` section on ``device``, in eval mode, without dropout.
 
-    An adapter folder is its base model with the adapter merged in; ``model.lora`` trains new adapters on top.
-    ``init: random`` draws fresh weights for the folder's config from ``seed``; the global generators are
-    left as they were. Weights are stored in ``model.dtype``; master copies in float32 are the optimizer's
-    matter.
+    An adapter folder loads its base model with the adapter merged in; ``model.lora`` adds new adapters on top.
+    ``init: random`` initializes weights for the folder's config from ``seed``, without touching the global generators.
+    Weights are stored in ``model.dtype``; the optimizer keeps float32 master copies.
 
     Raises:
-        RecipeError: if there is no such model, no tokenizer, no EOS token, or an option does not fit.
+        RecipeError: If the model, its tokenizer or an EOS token is missing, or an option does not fit.
     """
     source = find_source(model_path, model.revision)
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
@@ -63,8 +61,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
         enable_gradient_checkpointing(network)
     if model.lora is not None:
         if model.gradient_checkpointing:
-            # The frozen embedding's output needs a gradient, or checkpointed blocks would send none to the
-            # adapters.
+            # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
             network.enable_input_require_grads()
         with seeded(seed):
             network = apply_lora(network, model.lora, base=model_path, revision=model.revision)
@@ -72,12 +69,12 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
 
 
 def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of ``model_path``; without a pad token it pads with EOS (padding is masked everywhere).
+    """Load the tokenizer of ``model_path``; a missing pad token is set to EOS (padding is always masked).
 
-    An adapter folder without one has that of its base model.
+    An adapter folder without a tokenizer uses that of its base model.
 
     Raises:
-        RecipeError: if there is none, or it knows no EOS token.
+        RecipeError: If there is no tokenizer, or it has no EOS token.
     """
     from transformers import AutoTokenizer
 
@@ -93,11 +90,11 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
             raise RecipeError(_load_message("tokenizer", model_path, error)) from error
     probe = tokenizer.encode("1 + 2", add_special_tokens=False)
     if not set(probe) - set(tokenizer.all_special_ids):
-        # transformers makes an empty tokenizer of the model's type where it finds no files.
+        # Without files transformers builds an empty tokenizer of the model's type.
         raise RecipeError(f"model {model_path!r}: found no tokenizer files; add tokenizer.json and its config")
     if tokenizer.eos_token_id is None:
         raise RecipeError(
-            f"model {model_path!r}: its tokenizer has no EOS token, so completions could never end; set one"
+            f"model {model_path!r}: its tokenizer has no EOS token, so completions would never end; set one"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -105,11 +102,10 @@ def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto``: bfloat16 on a GPU that computes in it, else float32.
+    """Resolve ``model.dtype``; ``auto`` is bfloat16 on a GPU that supports it, else float32.
 
-    A CPU gets float32 even where it has bf16 instructions: a recipe's result must not depend on the CPU it
-    ran on. Asking for a 16-bit type on a CPU without them works and is warned about (matmul is 50-500 times
-    slower there).
+    A CPU gets float32 even if it has bf16 instructions, so that results do not depend on the CPU. Explicit bfloat16 on
+    a CPU without them logs a warning (matmul is 50-500 times slower there).
     """
     if name == "auto":
         on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -117,7 +113,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise RecipeError(f"model.dtype must be auto, {', '.join(_DTYPES)}, got {name!r}")
     if name != "float32" and device.type == "cpu" and not cpu_computes_bfloat16():
-        log.warning("model.dtype %s on this CPU is slower than float32 by orders of magnitude", name)
+        log.warning("model.dtype %s is orders of magnitude slower than float32 on this CPU", name)
     return _DTYPES[name]
 
 
@@ -128,10 +124,10 @@ def cpu_computes_bfloat16() -> bool:
 
 
 def find_source(model_path: str, revision: str | None) -> ModelSource:
-    """What a model is made of.
+    """Find the base model and the adapters of a model.
 
     Raises:
-        RecipeError: if the base of an adapter cannot be found.
+        RecipeError: If the base of an adapter cannot be found.
     """
     try:
         return source_of(model_path, revision)
@@ -181,24 +177,24 @@ def _build(
     except _load_errors() as error:
         raise RecipeError(_load_message("weights", model_path, error)) from error
     if report["missing_keys"]:
-        # transformers would fill these with random numbers and go on.
+        # transformers would silently initialize these at random.
         missing = sorted(report["missing_keys"])
         raise RecipeError(
-            f"model {model_path!r}: its files lack {len(missing)} weights that its config asks for, "
-            f"such as {missing[0]}; get the whole model again"
+            f"model {model_path!r}: {len(missing)} weights of its config are missing from its files, "
+            f"such as {missing[0]}; download the model again"
         )
     return network
 
 
 def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
-    """Tokens that every run needs have a row in both ends of the model; those of prompts are checked as they come."""
+    """Check that the tokens every run needs have embeddings; those of prompts are checked later."""
     rows = network.get_input_embeddings().weight.shape[0]
     head = network.get_output_embeddings()
     outputs = rows if head is None else head.weight.shape[0]
     if outputs > rows:
         raise RecipeError(
-            f"model {model_path!r}: its output layer has {outputs} tokens, its input {rows} embeddings; a sampled "
-            "token could not be read back; get the whole model again"
+            f"model {model_path!r}: its output layer has {outputs} tokens but its input only {rows} embeddings, "
+            "so sampled tokens could not be fed back; download the model again"
         )
     generation = getattr(network, "generation_config", None)
     stops = getattr(generation, "eos_token_id", None)
@@ -206,21 +202,21 @@ def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
         ("the tokenizer's EOS token", tokenizer.eos_token_id),
         ("its pad token", tokenizer.pad_token_id),
     ]
-    needed += [("an EOS token of generation_config.json", stop) for stop in _listed(stops)]
+    needed += [("an EOS token of generation_config.json", stop) for stop in _as_list(stops)]
     for name, token in needed:
         if token is not None and token >= min(rows, outputs):
             raise RecipeError(
-                f"model {model_path!r}: {name} is {token}, but the model has {min(rows, outputs)} embeddings; take the "
-                "tokenizer and configuration that it was saved with"
+                f"model {model_path!r}: {name} is {token}, but the model has {min(rows, outputs)} embeddings; use the "
+                "tokenizer and config it was saved with"
             )
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
-    """What transformers raises for files that are missing, torn, unknown or contradict themselves."""
+    """Return what transformers raises for missing, truncated, unknown or inconsistent files."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -244,7 +240,7 @@ def _load_message(what: str, model_path: str, error: BaseException) -> str:
 
 
 def _disable_config_dropout(config: Any) -> None:
-    # Dropout would make the policy that is trained another one than the policy that sampled (ratio != 1).
+    # With dropout the trained policy would differ from the sampling policy (ratio != 1).
     for key, value in list(vars(config).items()):
         if "drop" in key and isinstance(value, float):
             setattr(config, key, 0.0)
@@ -258,7 +254,7 @@ def _disable_module_dropout(network: nn.Module) -> None:
 
 @torch.no_grad()
 def _check_train_mode(model_path: str, network: Any) -> None:
-    """Updates run in train mode, sampling in eval mode: router noise or batch norm would make two policies of it."""
+    """Check that train and eval mode agree: router noise or batch norm would make sampling off-policy."""
     ids = torch.arange(3)[None] % network.get_input_embeddings().weight.shape[0]
     logits = []
     for training in (False, True):
@@ -266,6 +262,6 @@ def _check_train_mode(model_path: str, network: Any) -> None:
             logits.append(network(input_ids=ids, use_cache=False).logits)
     if not torch.equal(*logits):
         raise RecipeError(
-            f"model {model_path!r}: {type(network).__name__} predicts something else in train mode than in eval mode, "
+            f"model {model_path!r}: {type(network).__name__} gives different outputs in train and eval mode, "
             "so sampler and trainer would disagree; choose another architecture"
         )

@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft, an optional dependency: the extra ``lora``."""
+"""LoRA through peft, an optional dependency (extra ``lora``)."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ def apply_lora(
             adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise RecipeError(f"model.lora.target_modules: {targets} does not fit this model: {reason}") from error
+        raise RecipeError(f"model.lora.target_modules: {targets} do not match this model: {reason}") from error
     if base is not None:
-        # A folder is found from anywhere.
+        # Absolute, so that the folder is found from anywhere.
         found = str(Path(base).resolve()) if Path(base).is_dir() else base
         settings.base_model_name_or_path, settings.revision = found, revision
     return adapted
 
 
 def merge_adapter(model: nn.Module, folder: Path) -> Any:
-    """``model`` with the PEFT adapter of ``folder`` merged into its weights; all of them can be trained.
+    """Merge the PEFT adapter of ``folder`` into ``model`` and make all weights trainable.
 
     Raises:
-        RecipeError: if peft is missing, or what peft raises for files that do not fit.
+        RecipeError: If peft is missing. Errors of peft pass through.
     """
     peft = _peft(f"adapter {folder}")
     merged = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return merged.requires_grad_(True)  # peft has frozen what lies under an adapter
+    return merged.requires_grad_(True)  # peft froze the adapted weights
 
 
 def write_adapter(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Write the adapters of ``model`` so that ``peft.PeftModel.from_pretrained`` loads them onto its base.
 
     Args:
-        tensors: trained parameters of ``model``, gathered, by name.
+        tensors: Gathered trained parameters of ``model``, by name.
     """
     peft = _peft("model.lora")
     (name,) = model.peft_config
@@ -102,14 +102,14 @@ def is_lora(model: nn.Module) -> bool:
 
 
 def base_model(model: Any) -> Any:
-    """The transformers model inside the adapter wrapper, or ``model`` itself."""
+    """Return the transformers model inside the adapter wrapper, or ``model`` itself."""
     return model.get_base_model() if is_lora(model) else model
 
 
 def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What ``base_model(model).state_dict()`` would hold with the adapters merged, one tensor at a time.
+    """Iterate over ``base_model(model).state_dict()`` with the adapters merged, one tensor at a time.
 
-    The live weights stay as they are; a tensor that no adapter touches is the live one, detached.
+    The live weights do not change; a tensor without an adapter is the live one.
     """
     base = base_model(model)
     adapted = dict(_adapted_layers(base))
@@ -118,12 +118,12 @@ def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         plain = name.replace(".base_layer.", ".")
         layer = adapted.get(plain)
-        yield plain, tensor if layer is None else _merged(layer, tensor)
+        yield plain, tensor if layer is None else _merge(layer, tensor)
 
 
 @torch.no_grad()
-def _merged(layer: Any, weight: Tensor) -> Tensor:
-    # Added in float32: a bf16 sum of a large weight and a small step would lose the step.
+def _merge(layer: Any, weight: Tensor) -> Tensor:
+    # Add in float32: in bf16 a small delta would be lost against a large weight.
     total = weight.float()
     for adapter in layer.active_adapters:
         total = total + layer.get_delta_weight(adapter).float()

@@ -1,4 +1,4 @@
-"""The state that a forward pass finds: train or eval mode, and torch's own random generators."""
+"""Context managers for train/eval mode and torch's random generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def in_mode(module: Any, *, training: bool) -> Iterator[None]:
-    """Put ``module`` into train or eval mode, and back afterward.
+    """Put ``module`` into train or eval mode and restore it afterward.
 
-    transformers recomputes activations in train mode only, and adapter dropout is active there. Everything that
-    needs gradients therefore runs in train mode; sampling, evaluation and reference passes run in eval mode.
+    transformers checkpoints activations only in train mode, and adapter dropout is active there. So everything that
+    needs gradients runs in train mode; sampling, evaluation and reference passes run in eval mode.
     """
     before = module.training
     module.train(training)
@@ -26,7 +26,7 @@ def in_mode(module: Any, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed the generators of the CPU and of ``device``; on CPU and CUDA they are put back afterward."""
+    """Seed the generators of the CPU and of ``device``; on CPU and CUDA, restore them afterward."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed % (1 << 63))
         if device.type != "cpu":

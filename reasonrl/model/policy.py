@@ -1,7 +1,7 @@
-"""``PolicyModule``: the one module that is trained and the one forward pass that training goes through.
+"""``PolicyModule``: the trained module and the only forward pass of training.
 
-DDP and FSDP enter a module through ``forward`` only; therefore everything that needs gradients happens
-here, and logits never leave: they are made for completion tokens alone, and in chunks when there are many.
+DDP and FSDP hook into ``forward`` only, so everything that needs gradients happens here. Logits never leave it: they
+are computed for completion tokens only, in chunks if there are many.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import base_model
 
 MAX_LOGITS_PER_CHUNK = 1 << 26
-"""Logits alive at once (2^26 float32 = 256 MiB); beyond it the head is recomputed chunk by chunk in the
-backward pass."""
+"""Logits alive at once (2^26 float32 = 256 MiB); beyond, the backward pass recomputes the head in chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardOutput:
-    """Aligned to ``input_ids`` (see contracts/batch.py), float32 or wider, exactly 0.0 outside
-    ``response_mask``."""
+    """Outputs aligned to ``input_ids`` (see contracts/batch.py), float32 or wider, 0.0 outside ``response_mask``."""
 
     logprobs: Tensor
-    """``[B, T]``: ln pi of each response token at the asked temperature."""
+    """``[B, T]``: ln pi of each response token at the given temperature."""
     entropy: Tensor | None
-    """``[B, T]`` in nats, of the distribution that each response token was drawn from."""
+    """``[B, T]`` in nats, of the distribution of each response token."""
     values: Tensor | None
     """``[B, T]``: the critic's value of the state before each response token."""
 
@@ -41,8 +39,7 @@ class PolicyModule(nn.Module):
     """A causal LM and an optional critic behind one forward pass.
 
     ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; a backend in the
-    same process may share it. Architectures that post-process logits (soft caps, scales) are recognized
-    once, here.
+    same process may share it. Architectures that post-process logits (soft caps, scales) are detected here.
     """
 
     def __init__(self, model: nn.Module, critic: Critic | None = None) -> None:
@@ -62,26 +59,24 @@ class PolicyModule(nn.Module):
         entropy: EntropyMode = "none",
         values: bool = False,
     ) -> ForwardOutput:
-        """Log-probabilities (and entropy, values) of the tokens in ``response_mask``.
+        """Compute log-probabilities (and entropy, values) of the tokens in ``response_mask``.
 
         Args:
             input_ids: ``[B, T]`` int64, right-padded.
-            attention_mask: ``[B, T]`` bool. Checked for its shape and otherwise unused: behind right
-            padding nothing
-                real can see a padded column of a causal model, and without a mask attention takes its fast
-                path.
+            attention_mask: ``[B, T]`` bool. Only its shape is checked: with right padding no real token of a causal
+                model attends to padding, and without a mask attention takes its fast path.
             response_mask: ``[B, T]`` bool; column 0 is ignored. A row without any token is allowed.
             temperature: logits are divided by it; > 0.
             entropy: ``metric`` without and ``grad`` with gradient.
-            values: also ask the critic.
+            values: Also run the critic.
 
         Raises:
-            ShapeError: if shapes differ.
-            RecipeError: if there is no critic to ask.
+            ShapeError: If shapes differ.
+            RecipeError: If values are requested without a critic.
         """
         _check_shapes(input_ids, attention_mask, response_mask)
         if values and self.critic is None:
-            raise RecipeError("values were asked of a policy without a critic; set critic.kind in the recipe")
+            raise RecipeError("values requested from a policy without a critic; set critic.kind in the recipe")
         # The state before token t is the hidden state at t - 1.
         rows, states = response_mask[:, 1:].nonzero(as_tuple=True)
         token_ids = input_ids[rows, states + 1]
@@ -99,7 +94,7 @@ class PolicyModule(nn.Module):
         )
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trainable parameters of (the policy, the critic)."""
+        """Return the trainable parameters of (the policy, the critic)."""
         policy = [p for p in self.model.parameters() if p.requires_grad]
         critic = [] if self.critic is None else [p for p in self.critic.parameters() if p.requires_grad]
         return policy, critic
@@ -136,7 +131,7 @@ class PolicyModule(nn.Module):
                 token_ids[start : start + size],
                 slice(start, start + size),
                 use_reentrant=False,
-                # Nothing random happens inside, and the global generators are not ours to touch.
+                # Nothing random happens inside; leave the global generators alone.
                 preserve_rng_state=False,
             )
             for start in range(0, total, size)

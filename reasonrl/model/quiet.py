@@ -1,4 +1,4 @@
-"""Keep transformers from talking on our terminal."""
+"""Silence transformers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars, no advice and no telemetry while loading or saving; errors still come as
-    exceptions."""
+    """Disable progress bars, warnings and telemetry while loading or saving; errors still raise."""
     from huggingface_hub import constants
     from transformers.utils import logging as hf_logging
 

@@ -1,4 +1,4 @@
-"""The frozen starting model, which KL terms compare with."""
+"""The reference model of KL terms: the initial policy, frozen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reasonrl.model.policy import ForwardOutput, PolicyModule
 
 
 class FrozenReference:
-    """A copy of the policy as it was."""
+    """A frozen copy of the initial policy."""
 
     def __init__(self, policy: PolicyModule) -> None:
         frozen = PolicyModule(copy.deepcopy(policy.model))
@@ -24,13 +24,12 @@ class FrozenReference:
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
     ) -> ForwardOutput:
-        """As ``PolicyModule.forward``, log-probabilities only."""
+        """Run ``PolicyModule.forward`` for log-probabilities only."""
         return self._policy(input_ids, attention_mask, response_mask, temperature=temperature)
 
 
 class AdapterOffReference:
-    """The policy itself with its adapters off: no second copy of the weights. ``entry`` is what the trainer
-    calls."""
+    """The policy with its adapters disabled, without a second copy. ``entry``: the module the trainer calls."""
 
     def __init__(self, policy: PolicyModule, entry: nn.Module | None = None) -> None:
         self._policy = policy
@@ -40,7 +39,7 @@ class AdapterOffReference:
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
     ) -> ForwardOutput:
-        """As ``PolicyModule.forward``, log-probabilities only."""
+        """Run ``PolicyModule.forward`` for log-probabilities only."""
         model = cast(Any, self._policy.model)
         with in_mode(self._policy, training=False), model.disable_adapter():
             return self._entry(input_ids, attention_mask, response_mask, temperature=temperature)
@@ -50,9 +49,9 @@ Reference = FrozenReference | AdapterOffReference
 
 
 def build_reference(policy: PolicyModule, entry: nn.Module | None = None) -> Reference:
-    """The reference of ``policy``; call it before the first update.
+    """Build the reference of ``policy``; call this before the first update.
 
-    With LoRA it is the same weights with the adapters off; ``entry`` is then the wrapped module (DDP, FSDP)
-    to go through, by default the policy itself. Otherwise it is a frozen copy on the same device.
+    With LoRA it is the policy with the adapters disabled, called through ``entry`` (the DDP or FSDP wrapper; default:
+    the policy itself). Otherwise it is a frozen copy on the same device.
     """
     return AdapterOffReference(policy, entry) if is_lora(policy.model) else FrozenReference(policy)

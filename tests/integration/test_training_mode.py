@@ -132,5 +132,5 @@ def test_a_model_with_noise_in_train_mode_is_refused(tiny_model: Path, monkeypat
         return output
 
     monkeypatch.setattr(Qwen2ForCausalLM, "forward", noisy)
-    with pytest.raises(RecipeError, match="Qwen2ForCausalLM predicts something else in train mode"):
+    with pytest.raises(RecipeError, match="Qwen2ForCausalLM gives different outputs in train and eval mode"):
         load_model(ModelConfig(path=str(tiny_model)), str(tiny_model), seed=0, device=torch.device("cpu"))

@@ -133,11 +133,11 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
      "evaluation.suites.s.task.dataset: no.csv: no such file"),
     ("data that is a pointer", [], ["task.source=dataset", "task.dataset=lfs.jsonl"],
      "task.dataset: lfs.jsonl: a Git LFS pointer"),
-    ("empty data", [], ["task.source=dataset", "task.dataset=empty.jsonl"], "task.dataset: empty.jsonl: is empty"),
+    ("empty data", [], ["task.source=dataset", "task.dataset=empty.jsonl"], "task.dataset: empty.jsonl: empty file"),
     ("template that is not there", [], ["model.chat_template=no.jinja"], "model.chat_template: no such file"),
     ("empty template", [], ["model.chat_template=empty.jsonl"], "empty.jsonl is empty, expected a Jinja template"),
     ("variable that no template reads", [], ["model.chat_template=r.py", "model.chat_template_args.deep=true"],
-     "model.chat_template_args: the chat template reads no 'deep'"),
+     "model.chat_template_args: the chat template does not use 'deep'"),
     ("reward file that is not there", ["rewards: {mine: {path: no.py}}"], [], "wrong.yaml:7: rewards.mine.path "),
     ("reward file that is no Python", ["rewards: {mine: {path: torn.py}}"], [], "torn.py:1: "),
     ("reward of another name", ["rewards: {mine: {path: r.py:scor}}"], [], "has no 'scor'; did you mean 'score'?"),
@@ -151,7 +151,7 @@ sft: {max_tokens: 100}
 """
 SFT_LINES: list[tuple[str, str, list[str], str]] = [
     ("no demonstrations", "nothing.jsonl", [], "wrong.yaml:3: data.path: nothing.jsonl: no such file"),
-    ("empty demonstrations", "empty.jsonl", [], "data.path: empty.jsonl: is empty"),
+    ("empty demonstrations", "empty.jsonl", [], "data.path: empty.jsonl: empty file"),
     ("demonstrations that are a pointer", "lfs.jsonl", [], "a Git LFS pointer"),
     ("tracker of an sft", "good.jsonl", ["logging.trackers=[wandbb]"], "no tracker 'wandbb'"),
 ]

@@ -51,7 +51,7 @@ def test_gae_has_no_gradient() -> None:
 
 def test_gae_names_the_shapes_that_differ() -> None:
     with pytest.raises(
-        ShapeError, match=r"gae: expected tensors of one shape, got token_rewards \[1, 2\], values \[1, 3\]"
+        ShapeError, match=r"gae: expected tensors of equal shape, got token_rewards \[1, 2\], values \[1, 3\]"
     ):
         gae(torch.ones(1, 2), torch.ones(1, 3), torch.ones(1, 2, dtype=torch.bool), gamma=1.0, lam=1.0)
 
@@ -167,7 +167,7 @@ def test_k3_keeps_its_digits_near_0() -> None:
 
 def test_k1_is_refused_in_the_loss() -> None:
     x = torch.zeros(1, 1)
-    with pytest.raises(ValueError, match="KL in the loss needs k2 or k3, got 'k1'; k1 belongs in the reward"):
+    with pytest.raises(ValueError, match="KL in the loss needs k2 or k3, got 'k1'; use k1 in the reward"):
         kl_loss(x, x, x.bool(), "k1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="KL estimator must be k1, k2 or k3, got 'k4'"):
         kl_estimate(x, x, x.bool(), "k4")  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ def test_logprobs_keep_no_second_copy_of_the_logits() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be > 0, got 0.0; greedy sampling states it at 1.0"),
+        ({"temperature": 0.0}, "temperature must be > 0, got 0.0; for greedy sampling use 1.0"),
         ({"chunk_size": 0}, "chunk_size must be >= 1, got 0"),
     ],
 )

@@ -92,8 +92,8 @@ def test_several_named_templates_give_the_default_one() -> None:
 @pytest.mark.parametrize(
     ("template", "options", "message"),
     [
-        (QWEN3, {"chat_template_args": {"enable_thinkin": False}}, "reads no 'enable_thinkin'"),
-        (QWEN3, {"chat_template_args": {"thinking": False}}, "reads no 'thinking'"),
+        (QWEN3, {"chat_template_args": {"enable_thinkin": False}}, "does not use 'enable_thinkin'"),
+        (QWEN3, {"chat_template_args": {"thinking": False}}, "does not use 'thinking'"),
         (None, {"chat_template_args": {"enable_thinking": False}}, "tokenizer has no chat template"),
         (QWEN3, {"chat_template": "none.jinja"}, "model.chat_template: cannot read none.jinja"),
         (QWEN3, {"chat_template": "empty.jinja"}, "empty.jinja is empty"),
