@@ -62,13 +62,18 @@ def _entered(backend: Any) -> Iterator[Any]:
 
 
 def _final_error(error: BaseException, run: OpenRun) -> BaseException:
-    """``error``, or UnexpectedError for one that is not ours, with a note of where its traceback is."""
+    """``error``, or UnexpectedError for one that is not ours; its notes name the saved step and the traceback."""
     if isinstance(error, KeyboardInterrupt):
         return error
     is_foreseen = isinstance(error, ReasonRLError)
     final = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
-    is_of_use = not is_foreseen or isinstance(error, PluginContractError)
-    if is_of_use and (kept := run.writer.keep_traceback(error)):
+    if is_foreseen and not isinstance(error, PluginContractError):
+        return final
+    if run.path is not None:
+        saved = run.checkpointer.model_path
+        final.add_note(f"saved: {saved.name if saved else 'nothing yet'}")
+        final.add_note(f"to go on: reasonrl resume {run.path}")
+    if kept := run.writer.keep_traceback(error):
         final.add_note(f"traceback: {kept}")
     return final
 
@@ -81,8 +86,4 @@ def _unexpected_text(error: BaseException, run: OpenRun) -> str:
             f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
             "with a lower rollout_backend.max_batch_rows if while sampling"
         )
-    if run.path is not None:
-        saved = run.checkpointer.model_path
-        parts.append(f"saved: {saved.name if saved else 'nothing yet'}")
-        parts.append(f"to go on: reasonrl resume {run.path}")
     return "; ".join(parts)
