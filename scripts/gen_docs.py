@@ -100,8 +100,8 @@ def cli() -> Iterator[str]:
         "`reasonrl COMMAND --help`, or `-h`, shows the same in the terminal.",
         "",
     )
-    yield "`python -m reasonrl` is the same command; the launchers of several processes need it."
-    yield "`reasonrl`, `reasonrl plugins`, `reasonrl recipes` and `reasonrl tasks` alone show their commands."
+    yield "`python -m reasonrl` is equivalent; multi-process launchers need this form."
+    yield "Without arguments, `reasonrl`, `reasonrl plugins`, `reasonrl recipes` and `reasonrl tasks` list their commands."
     yield from (
         "",
         "Exit status: 0 done, 1 the run failed, 2 wrong input, 3 the run folder is in use, 130 interrupted.",
@@ -133,7 +133,7 @@ def _command(usage: Usage, path: str) -> Iterator[str]:
 
 def config(plugins: Plugins) -> Iterator[str]:
     """Every key of a recipe: the core's sections, then the options of each component."""
-    yield from ("# Recipe keys", "", "What a recipe is: [Recipes](../concepts/recipes.md).", "")
+    yield from ("# Recipe keys", "", "See [Recipes](../concepts/recipes.md) for an introduction.", "")
     yield from _sections(Recipe, "A training recipe")
     yield from _sections(SftRecipe, "An SFT recipe", known=set(_nested(Recipe)))
     for kind in COMPONENT_KINDS:
@@ -226,7 +226,7 @@ def metrics(plugins: Plugins) -> Iterator[str]:
         "",
         "The keys of `metrics.jsonl`. A word in angle brackets stands for a name from the recipe.",
     )
-    yield from ("A key without a value in a step is left out of that step's line.", "", "## Every run", "")
+    yield from ("Keys that do not apply to a step are omitted from its line.", "", "## Every run", "")
     yield from _metric_table(CORE_METRICS)
     for kind in COMPONENT_KINDS:
         for spec in plugins.specs(kind):
@@ -247,14 +247,14 @@ def directory(plugins: Plugins) -> Iterator[str]:
     yield from ("# Plugin directory", "", "Bundled with reasonrl:", "")
     bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
     offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
-    yield from table(("plugin", "offers"), offers)
-    yield from ("Distributions of their own:", "")
+    yield from table(("plugin", "provides"), offers)
+    yield from ("Separate packages:", "")
     rows = [
         (code(e["distribution"]), text(_offers(e["offers"])), text(e["summary"]), text(e["where"]))
         for e in read_directory()
     ]
-    yield from table(("distribution", "offers", "summary", "where"), rows)
-    yield "To add one, see [Publish a plugin](../publish.md): an entry in `reasonrl/plugins/directory.yaml`."
+    yield from table(("package", "provides", "summary", "where"), rows)
+    yield "To list yours, add an entry to `reasonrl/plugins/directory.yaml`; see [Publish a plugin](../publish.md)."
 
 
 def _offers(names: Mapping[str, Sequence[str]]) -> str:
