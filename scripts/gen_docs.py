@@ -101,7 +101,7 @@ def cli() -> Iterator[str]:
         "",
     )
     yield "`python -m reasonrl` is equivalent; multi-process launchers need this form."
-    yield "Without arguments, `reasonrl`, `reasonrl plugins`, `reasonrl recipes` and `reasonrl tasks` list their commands."
+    yield "`reasonrl`, `reasonrl plugins`, `reasonrl recipes` and `reasonrl tasks` without arguments list commands."
     yield from (
         "",
         "Exit status: 0 done, 1 the run failed, 2 wrong input, 3 the run folder is in use, 130 interrupted.",
