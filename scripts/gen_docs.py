@@ -224,7 +224,7 @@ def metrics(plugins: Plugins) -> Iterator[str]:
     yield from (
         "# Metrics",
         "",
-        "The keys of `metrics.jsonl`. A word in angle brackets stands for a name from the recipe.",
+        "The keys of `metrics.jsonl`. Words in angle brackets are placeholders for names in the recipe.",
     )
     yield from ("Keys that do not apply to a step are omitted from its line.", "", "## Every run", "")
     yield from _metric_table(CORE_METRICS)

@@ -12,7 +12,7 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
     """Sampling with vLLM."""
     yield RolloutBackendSpec(
         name="vllm",
-        summary="Samples with vLLM, in the trainer's process or on a server; fast, with weights of its own.",
+        summary="Samples with vLLM, in the trainer's process or on a server; fast, with a second copy of the weights.",
         factory="reasonrl_vllm.backend:VLLMBackend",
         config=VLLMConfig,
         modules=("vllm",),

@@ -68,3 +68,29 @@ def test_every_reason_code_of_countdown_is_explained() -> None:
     page = (DOCS / "concepts" / "countdown.md").read_text(encoding="utf-8")
     for reason in (*REASONS, "no_answer", "several_answers"):
         assert f"`{reason}`" in page, reason
+
+
+def test_what_readers_search_for_is_there() -> None:
+    text = " ".join(" ".join(page.read_text(encoding="utf-8").lower().split()) for page in DOCS.rglob("*.md"))
+    terms = (
+        "resume a run",
+        "training loop",
+        "corrupted checkpoint",
+        "out of memory",
+        "entropy collapse",
+        "stale weights",
+    )
+    terms += ("reward hacking", "off-policy", "supervised fine-tuning", "tensor parallel", "weight sync", "bit-exact")
+    assert not [term for term in terms if term not in text]
+
+
+STILTED = re.compile(
+    r"\b(goes on|anew|nobody|by way of|of (?:its|their) own|(?<!long )as it is|bit by bit|stands (?:there|in|for))\b",
+    re.IGNORECASE,
+)
+
+
+def test_no_page_reads_like_a_translation() -> None:
+    written = [page for page in PAGES if page.parent.name != "reference"]
+    lines = [(page.name, line) for page in written for line in page.read_text(encoding="utf-8").splitlines()]
+    assert not [(name, line) for name, line in lines if STILTED.search(line)]
