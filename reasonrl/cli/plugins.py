@@ -42,10 +42,10 @@ def show(
     plugin: PluginFiles = None,
 ) -> None:
     """Show a plugin: its hooks, its components and their options, and errors."""
-    from reasonrl.plugins import load_plugins, named_records
+    from reasonrl.plugins import find_records, load_plugins
 
     plugins = load_plugins(files=plugin or [])
-    for record in named_records(plugins, name):
+    for record in find_records(plugins, name):
         for line in _describe(plugins, record):
             typer.echo(line)
 

@@ -15,8 +15,8 @@ from reasonrl.plugins.registry import (
     Provided,
     RewardComponent,
     RunPlugin,
+    find_records,
     missing_modules,
-    named_records,
     unavailable_reason,
 )
 
@@ -30,8 +30,8 @@ __all__ = [
     "Provided",
     "RewardComponent",
     "RunPlugin",
+    "find_records",
     "load_plugins",
     "missing_modules",
-    "named_records",
     "unavailable_reason",
 ]

@@ -202,7 +202,7 @@ class Plugins:
         return "; ".join(parts)
 
 
-def named_records(plugins: Plugins, name: str) -> list[PluginRecord]:
+def find_records(plugins: Plugins, name: str) -> list[PluginRecord]:
     """The plugins of that name or distribution.
 
     Raises:

@@ -67,7 +67,7 @@ def judge_one(
     """What ``reward`` says of one completion. An error in ``catch`` becomes a verdict, any other passes."""
     if completion.finish_reason in UNSCORABLE:
         return Verdict(Score(value=None, reason=completion.finish_reason.value))
-    return _guarded(lambda: as_score(reward.score(problem, completion)), catch)
+    return _call_guarded(lambda: as_score(reward.score(problem, completion)), catch)
 
 
 def judge_group(reward: Any, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE) -> list[Verdict]:
@@ -76,28 +76,28 @@ def judge_group(reward: Any, group: RolloutGroup, catch: tuple[type[BaseExceptio
     try:
         raw = list(reward.score_group(group))
     except catch as err:
-        return [_raised(err)] * size
+        return [_from_error(err)] * size
     if len(raw) != size:
         return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
-    return [_judged(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)]
+    return [_judge_raw(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)]
 
 
-def _judged(raw: Any, completion: Completion, catch: tuple[type[BaseException], ...]) -> Verdict:
+def _judge_raw(raw: Any, completion: Completion, catch: tuple[type[BaseException], ...]) -> Verdict:
     if completion.finish_reason in UNSCORABLE:
         return Verdict(Score(value=None, reason=completion.finish_reason.value))
-    return _guarded(lambda: as_score(raw), catch)
+    return _call_guarded(lambda: as_score(raw), catch)
 
 
-def _guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
+def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
     try:
         return Verdict(call())
     except BadScoreError as err:
         return failure("refused", str(err))
     except catch as err:  # a reward, or a lazy value that it returned, may raise anything
-        return _raised(err)
+        return _from_error(err)
 
 
-def _raised(err: BaseException) -> Verdict:
+def _from_error(err: BaseException) -> Verdict:
     return failure("raised", f"raised {type(err).__name__}", error=err)
 
 

@@ -133,8 +133,8 @@ class WorkerPool:
         self._numbers = 0
         self._failed_starts, self._why_not = 0, ""
         self._owner = os.getpid()
-        self.spent: list[str] = []
-        """Why workers that had answered were replaced; the runner tells and empties it."""
+        self.retired: list[str] = []
+        """Why workers that had answered were replaced; the runner logs and clears it."""
         self._finalizer = weakref.finalize(self, _end_all, self._workers, self._owner)
 
     def open(self) -> Literal["each", "group"]:
@@ -144,17 +144,17 @@ class WorkerPool:
             RecipeError: if the reward's factory refuses its config.
             PluginContractError: if it fails otherwise.
         """
-        worker = self._hire()
+        worker = self._spawn()
         try:
             while not worker.kind:
                 self._wait(worker.deadline)
-                if not self._welcome(worker) and time.monotonic() > worker.deadline:
+                if not self._shake_hands(worker) and time.monotonic() > worker.deadline:
                     raise _LostError(f"was not built within {STARTUP_S:g} s")
         except _LostError as err:
-            self._dismiss(worker)
+            self._kill(worker)
             raise PluginContractError(f"reward {self._name!r} in its own process: {err}") from None
         except BaseException:
-            self._dismiss(worker)
+            self._kill(worker)
             raise
         return worker.kind
 
@@ -177,15 +177,15 @@ class WorkerPool:
                 answers.update(self._round(requests, waiting))
         finally:  # interrupted: nobody wants the answers any more
             for worker in [w for w in self._workers if w.task is not None]:
-                self._dismiss(worker)
+                self._kill(worker)
         return [answers[task] for task in range(len(requests))]
 
     def _round(self, requests: Sequence[Request], waiting: deque[int]) -> Iterator[tuple[int, list[Verdict]]]:
         """Hand out what waits, wait for something to happen, and give what was answered or lost."""
         for worker in [w for w in self._workers if w.is_idle and w.process.has_ended()]:
-            self._dismiss(worker)
-        while waiting and self._failed_starts < MAX_FAILED_STARTS and self._can_hire(len(waiting)):
-            self._hire()
+            self._kill(worker)
+        while waiting and self._failed_starts < MAX_FAILED_STARTS and self._can_spawn(len(waiting)):
+            self._spawn()
         for worker in [w for w in self._workers if w.is_idle]:
             if waiting:
                 yield from self._hand_out(worker, waiting.popleft(), requests)
@@ -199,11 +199,11 @@ class WorkerPool:
         for worker in busy:
             yield from self._advance(worker, requests)
 
-    def _can_hire(self, waiting: int) -> bool:
+    def _can_spawn(self, waiting: int) -> bool:
         available = sum(w.task is None for w in self._workers)
         return len(self._workers) < self._size and available < waiting
 
-    def _hire(self) -> _Worker:
+    def _spawn(self) -> _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             process = ChildProcess(theirs.fileno(), json.dumps(sys.path))
@@ -247,39 +247,39 @@ class WorkerPool:
                 worker.flush()
             payload = worker.pull(MAX_REPLY_BYTES * size)
             if payload is not None:
-                yield self._answered(worker, decode_reply(payload, worker.number, size))
+                yield self._take_answer(worker, decode_reply(payload, worker.number, size))
             elif time.monotonic() > worker.deadline:
                 where = clip_text(worker.process.where_it_is(), MAX_TRACEBACK)
                 raise _LostError(f"timed out after {self._timeout_s * size:g} s", where)
         except (_LostError, ValueError) as err:
             yield self._lose(worker, requests, err)
 
-    def _answered(self, worker: _Worker, reply: Reply) -> tuple[int, list[Verdict]]:
+    def _take_answer(self, worker: _Worker, reply: Reply) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
         task, worker.task = worker.task, None
-        if reply.spent:
-            self.spent.append(clip_text(reply.spent, 100))
-            self._dismiss(worker)
+        if reply.retired:
+            self.retired.append(clip_text(reply.retired, 100))
+            self._kill(worker)
         return task, list(reply.verdicts)
 
     def _lose(self, worker: _Worker, requests: Sequence[Request], err: Exception) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
         task = worker.task
-        self._dismiss(worker)
+        self._kill(worker)
         return task, [failure("lost", str(err), details=getattr(err, "details", ""))] * requests[task].size
 
     def _start(self, worker: _Worker) -> None:
         """Let a worker that is not ready yet come up; one that fails is counted and gone."""
         try:
-            if self._welcome(worker):
+            if self._shake_hands(worker):
                 self._failed_starts = 0
             elif time.monotonic() > worker.deadline:
                 raise _LostError(f"was not built within {STARTUP_S:g} s")
         except (_LostError, PluginContractError, RecipeError) as err:
             self._failed_starts, self._why_not = self._failed_starts + 1, str(err)
-            self._dismiss(worker)
+            self._kill(worker)
 
-    def _welcome(self, worker: _Worker) -> bool:
+    def _shake_hands(self, worker: _Worker) -> bool:
         """Whether a worker that is starting has become ready."""
         if worker.outbox:
             worker.flush()
@@ -291,13 +291,13 @@ class WorkerPool:
         except ValueError as err:
             raise _LostError(str(err)) from None
         if "failed" in told:
-            raise self._not_built(told)
+            raise self._explain_refusal(told)
         if told.get("ready") not in ("each", "group"):
             raise _LostError(GARBLED)
         worker.kind = told["ready"]
         return True
 
-    def _not_built(self, told: dict[str, Any]) -> Exception:
+    def _explain_refusal(self, told: dict[str, Any]) -> Exception:
         text = " ".join(clip_text(told.get("text"), MAX_TRACEBACK).split())
         if told.get("failed") == "PluginContractError":
             return PluginContractError(text)
@@ -309,7 +309,7 @@ class WorkerPool:
             "must be importable, not defined in a script"
         )
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _kill(self, worker: _Worker) -> None:
         worker.task = None
         self._workers.remove(worker)
         worker.end()

@@ -28,7 +28,7 @@ class _Judge(Protocol):
     """Asks one reward about the completions of many groups."""
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]: ...
-    def spent(self) -> list[str]: ...
+    def pop_retired(self) -> list[str]: ...
     def close(self) -> None: ...
 
 
@@ -44,11 +44,11 @@ class _InlineJudge:
     def _judge(self, group: RolloutGroup) -> list[Verdict]:
         problem = group.request.problem
         if self._kind == "group":
-            own = replace(group, request=replace(group.request, problem=_own_copy(problem)))
+            own = replace(group, request=replace(group.request, problem=_copy_problem(problem)))
             return judge_group(self._reward, own)
-        return [judge_one(self._reward, _own_copy(problem), completion) for completion in group.completions]
+        return [judge_one(self._reward, _copy_problem(problem), completion) for completion in group.completions]
 
-    def spent(self) -> list[str]:
+    def pop_retired(self) -> list[str]:
         return []
 
     def close(self) -> None:
@@ -73,10 +73,10 @@ class _ProcessJudge:
         answers = iter(self._pool.ask(requests))
         return [[_aborted(c) or next(answers)[0] for c in group.completions] for group in groups]
 
-    def spent(self) -> list[str]:
-        told = list(self._pool.spent)
-        self._pool.spent.clear()
-        return told
+    def pop_retired(self) -> list[str]:
+        reasons = list(self._pool.retired)
+        self._pool.retired.clear()
+        return reasons
 
     def close(self) -> None:
         self._pool.close()
@@ -156,15 +156,13 @@ class RewardRunner:
             fit_all(verdicts, entry.spec.range, group.completions)
             for verdicts, group in zip(entry.judge.judge(groups), groups, strict=True)
         ]
-        for reason in entry.judge.spent():
-            self._complain(entry.name, "spent", f"{reason}; its worker was replaced, its score kept")
+        for reason in entry.judge.pop_retired():
+            self._warn(entry.name, "retired", f"{reason}; its worker was replaced, its score kept")
         flat = [verdict for verdicts in judged for verdict in verdicts]
         for verdict in (v for v in flat if v.trouble):
             self._report(entry.name, verdict)
         if len(flat) >= MIN_SILENT and all(v.score.reason == NO_SCORE and v.score.value is None for v in flat):
-            self._complain(
-                entry.name, "silent", f"returned None for all of {len(flat)} completions; they stay unscored"
-            )
+            self._warn(entry.name, "silent", f"returned None for all of {len(flat)} completions; they stay unscored")
         return [[verdict.score for verdict in verdicts] for verdicts in judged]
 
     def _report(self, name: str, verdict: Verdict) -> None:
@@ -173,9 +171,9 @@ class RewardRunner:
         text = f"{said}; the completion stays unscored"
         if verdict.details:
             text += f"\n{verdict.details.rstrip()}"
-        self._complain(name, verdict.trouble, text, verdict.error)
+        self._warn(name, verdict.trouble, text, verdict.error)
 
-    def _complain(self, name: str, trouble: str, text: str, error: BaseException | None = None) -> None:
+    def _warn(self, name: str, trouble: str, text: str, error: BaseException | None = None) -> None:
         self._warn_once((name, trouble), "reward %r %s", name, text, error=error)
 
     def _combine(self, scores: Sequence[Score]) -> RewardOutput:
@@ -209,7 +207,7 @@ def _aborted(completion: Any) -> Verdict | None:
     return Verdict(Score(value=None, reason=completion.finish_reason.value))
 
 
-def _own_copy(problem: Problem) -> Problem:
+def _copy_problem(problem: Problem) -> Problem:
     """``info`` holds lists that a reward could sort or empty, for itself and for every later epoch."""
     return replace(problem, info=deepcopy(dict(problem.info)))
 

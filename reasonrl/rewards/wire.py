@@ -70,11 +70,11 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``number`` is that of the request; ``spent``, if not empty, says why the worker must be replaced."""
+    """``number`` is that of the request; ``retired``, if not empty, says why the worker must be replaced."""
 
     number: int
     verdicts: tuple[Verdict, ...]
-    spent: str = ""
+    retired: str = ""
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -84,12 +84,12 @@ def encode_reply(reply: Reply) -> bytes:
     if size <= limit:
         return payload
     refusal = failure("refused", f"returned scores of {size} bytes, over the limit of {limit}")
-    return _dump(Reply(reply.number, (refusal,) * len(reply.verdicts), reply.spent))
+    return _dump(Reply(reply.number, (refusal,) * len(reply.verdicts), reply.retired))
 
 
 def _dump(reply: Reply) -> bytes:
     entries = [_plain(verdict) for verdict in reply.verdicts]
-    return json.dumps({"number": reply.number, "verdicts": entries, "spent": reply.spent}).encode()
+    return json.dumps({"number": reply.number, "verdicts": entries, "retired": reply.retired}).encode()
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
@@ -106,12 +106,12 @@ def decode_reply(payload: bytes, number: int, size: int) -> Reply:
         ValueError: if it is no reply to that request.
     """
     data = parse(payload)
-    entries, spent = data.get("verdicts"), data.get("spent")
+    entries, retired = data.get("verdicts"), data.get("retired")
     if data.get("number") != number or not isinstance(entries, list) or len(entries) != size:
         raise ValueError(GARBLED)
-    if not isinstance(spent, str):
+    if not isinstance(retired, str):
         raise ValueError(GARBLED)
-    return Reply(number, tuple(_verdict(entry) for entry in entries), spent)
+    return Reply(number, tuple(_verdict(entry) for entry in entries), retired)
 
 
 def parse(payload: bytes) -> dict[str, Any]:

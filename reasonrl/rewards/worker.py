@@ -97,7 +97,7 @@ def _refusal(err: BaseException) -> bytes:
         "user": isinstance(err, ValueError),
         "text": str(err)[:MAX_TRACEBACK],
     }
-    return json.dumps({**told, "details": _formatted(err)}).encode()
+    return json.dumps({**told, "details": _format_error(err)}).encode()
 
 
 def _serve(channel: socket.socket, reward: Any, judge: Callable[..., Any]) -> None:
@@ -106,7 +106,7 @@ def _serve(channel: socket.socket, reward: Any, judge: Callable[..., Any]) -> No
         number, verdicts = _answer(payload, reward, judge)
         if os.getpid() != born:  # the reward forked, and this is the copy that came back
             os._exit(0)
-        channel.sendall(frame(encode_reply(Reply(number, verdicts, _spent(verdicts, helpers)))))
+        channel.sendall(frame(encode_reply(Reply(number, verdicts, _find_retire_reason(verdicts, helpers)))))
 
 
 def _answer(payload: bytes, reward: Any, judge: Callable[..., Any]) -> tuple[int, tuple[Verdict, ...]]:
@@ -116,15 +116,15 @@ def _answer(payload: bytes, reward: Any, judge: Callable[..., Any]) -> tuple[int
     except BaseException as err:  # noqa: BLE001 - what the judge itself does not catch, such as memory running out
         verdicts = [failure("raised", f"raised {type(err).__name__}", error=err)] * size
     told = verdicts if isinstance(verdicts, list) else [verdicts]
-    return number, tuple(replace(v, details=_formatted(v.error)) if v.error else v for v in told)
+    return number, tuple(replace(v, details=_format_error(v.error)) if v.error else v for v in told)
 
 
-def _formatted(err: BaseException) -> str:
+def _format_error(err: BaseException) -> str:
     traceback.clear_frames(err.__traceback__)  # what filled the memory must go before there is room for a text
     return "".join(traceback.format_exception(err, limit=-20))[-MAX_TRACEBACK:]
 
 
-def _spent(verdicts: tuple[Verdict, ...], helpers: set[int]) -> str:
+def _find_retire_reason(verdicts: tuple[Verdict, ...], helpers: set[int]) -> str:
     """Why this process should not judge again; empty if it may."""
     if any(isinstance(verdict.error, MemoryError) for verdict in verdicts):
         return "ran out of memory"

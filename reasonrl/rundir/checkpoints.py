@@ -15,7 +15,7 @@ from reasonrl.rundir.manifest import check_manifest, write_manifest
 log = logging.getLogger(__name__)
 
 
-def saved_steps(run_dir: Path) -> list[int]:
+def list_saved_steps(run_dir: Path) -> list[int]:
     """Steps that have a saved model, oldest first."""
     folder = run_dir / CHECKPOINTS
     return [step for step, _ in find_steps(folder.iterdir())] if folder.is_dir() else []
@@ -33,7 +33,7 @@ def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = No
     final = step_dir(run_dir, step)
     temporary = final.with_name(f".tmp-{final.name}")
     try:
-        with _explained(final):
+        with _explain_failure(final):
             files.delete(temporary)
             files.make_folder(temporary)
             yield temporary
@@ -49,7 +49,7 @@ def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = No
 
 
 @contextmanager
-def _explained(final: Path) -> Iterator[None]:
+def _explain_failure(final: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as err:  # a full disk reaches us as any of them
@@ -81,7 +81,7 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None:
     """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run."""
     try:
-        done = [saved for saved in saved_steps(run_dir) if saved <= step]
+        done = [saved for saved in list_saved_steps(run_dir) if saved <= step]
         for old in done[:-keep]:
             if old not in spared:
                 folder = step_dir(run_dir, old)
@@ -103,7 +103,7 @@ def clear_leftovers(run_dir: Path) -> None:
             files.delete(entry)
 
 
-def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
+def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     """The newest checkpoint that is what was written; None if the run has none at all.
 
     A damaged one is passed over with a warning that names the file.
@@ -111,7 +111,7 @@ def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     Raises:
         CheckpointError: if every one is damaged, or with ``strict`` the newest one.
     """
-    steps = saved_steps(run_dir)
+    steps = list_saved_steps(run_dir)
     for step in reversed(steps):
         folder = step_dir(run_dir, step)
         problem = check_manifest(folder)
@@ -130,7 +130,7 @@ def newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
 
 def set_aside_later(run_dir: Path, step: int) -> None:
     """Rename checkpoints of later steps: damaged ones, which are in the way of those to come."""
-    for later in [saved for saved in saved_steps(run_dir) if saved > step]:
+    for later in [saved for saved in list_saved_steps(run_dir) if saved > step]:
         folder = step_dir(run_dir, later)
         number = 1
         while (aside := folder.with_name(f"damaged-{folder.name}-{number}")).exists():

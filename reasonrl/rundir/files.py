@@ -23,13 +23,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace ``path`` with ``text`` in one step; synced."""
-    temporary = temporary_of(path)
+    temporary = temporary_path(path)
     write_text(temporary, text)
     sync_file(temporary)
     temporary.replace(path)
 
 
-def temporary_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where ``write_atomic`` writes first."""
     return path.with_name(f".{path.name}.tmp")
 

@@ -86,7 +86,7 @@ class RunDir:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         for stale in (self.path / SUMMARY, self.path / TRACEBACK):
             stale.unlink(missing_ok=True)
-            files.temporary_of(stale).unlink(missing_ok=True)
+            files.temporary_path(stale).unlink(missing_ok=True)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file so that it is there whole or not at all."""

@@ -42,7 +42,7 @@ def check_manifest(folder: Path, *, deep: bool = True) -> str | None:
     return None
 
 
-def listed_files(folder: Path) -> list[str]:
+def list_manifest_files(folder: Path) -> list[str]:
     """Names in the manifest. Raises CheckpointError if there is none that can be read."""
     try:
         return sorted(_read(folder))

@@ -15,7 +15,7 @@ from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
-from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid, set_aside_later
+from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid, set_aside_later
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
@@ -189,7 +189,7 @@ def _find_point(
     found: str | None = None
     if folder is not None:
         clear_leftovers(folder.path)
-        newest = newest_valid(folder.path, strict=options.strict)
+        newest = find_newest_valid(folder.path, strict=options.strict)
         found = str(newest) if newest else None
     found = ranks.broadcast(found)
     point = ResumePoint(Path(found), read_state(Path(found))) if found else None

@@ -13,7 +13,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import find_model, is_at_hand
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
 from reasonrl.runs.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
@@ -64,7 +64,7 @@ def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, reco
         if is_at_hand(path, model.revision):
             return path
     needs = _needs_its_start(resolved)
-    folder = None if needs else newest_valid(run_dir)
+    folder = None if needs else find_newest_valid(run_dir)
     if folder is not None:
         log.warning("%s is not here; model, tokenizer and configuration come from %s", _shown(resolved), folder)
         return str(folder)

@@ -10,7 +10,7 @@ from reasonrl.observability.reporter import Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.rundir.checkpoints import saved_steps
+from reasonrl.rundir.checkpoints import list_saved_steps
 from reasonrl.rundir.layout import step_dir
 from reasonrl.runs.identity import is_length, total_steps
 from reasonrl.runs.outline import outline_of
@@ -75,7 +75,7 @@ def resume(
     resolved = read_run(path, overrides, plugins)
     summary = finished_summary(path, total_steps(resolved))
     if summary is not None:
-        newest = max(saved_steps(path), default=None)
+        newest = max(list_saved_steps(path), default=None)
         is_asked = any(is_length(override) for override in overrides)
         if newest == summary["steps"] or not is_asked:  # else its end is trained again
             model = step_dir(path, newest) if newest is not None else None

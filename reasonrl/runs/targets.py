@@ -10,7 +10,7 @@ from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import ADAPTER_CONFIG, is_adapter
 from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
-from reasonrl.rundir.checkpoints import saved_steps
+from reasonrl.rundir.checkpoints import list_saved_steps
 from reasonrl.rundir.layout import RECIPE, is_run, step_dir
 from reasonrl.runs.plugin_files import tell_edited_rewards
 
@@ -94,7 +94,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _newest_model(run: Path) -> Path:
-    steps = saved_steps(run)
+    steps = list_saved_steps(run)
     if not steps:
         raise RecipeError(f"run {run} has saved no model yet")
     return step_dir(run, steps[-1])

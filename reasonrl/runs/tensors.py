@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from reasonrl.errors import CheckpointError
 from reasonrl.model.export import model_names
 from reasonrl.rundir import files
-from reasonrl.rundir.manifest import listed_files
+from reasonrl.rundir.manifest import list_manifest_files
 
 TRAINABLE_FILE = "trainable.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -95,7 +95,7 @@ def _trainable_names(policy: nn.Module) -> set[str]:
 
 
 def _read_parameters(policy: nn.Module, folder: Path) -> dict[str, Any]:
-    listed = listed_files(folder)
+    listed = list_manifest_files(folder)
     tensors: dict[str, Tensor] = {}
     known = set(model_names(policy))
     for name in listed:

@@ -15,7 +15,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from reasonrl.contracts.specs import AnySpec, ModelSpec, RecipeSpec
-from reasonrl.plugins import PluginRecord, Plugins, missing_modules, named_records
+from reasonrl.plugins import PluginRecord, Plugins, find_records, missing_modules
 from reasonrl.recipe.load import check_recipe
 from reasonrl.testing.checks import CheckResult, Checks, NotApplicableError, require
 
@@ -149,7 +149,7 @@ def check_plugin(
     if task is not None:
         plugins.get("task", task)
     results = []
-    for record in named_records(plugins, name):
+    for record in find_records(plugins, name):
         subject = PluginSubject(record=record, plugins=plugins, requires=requires)
         results += checks.run(subject, f"plugin {record.name}")
         for spec in subject.specs():

@@ -8,7 +8,7 @@ import pytest
 from support.savers import Subject
 
 from reasonrl.errors import CheckpointError
-from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.manifest import check_manifest
 
 DAMAGES = 100
@@ -75,12 +75,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_name_or_refused(
         subject.learn(step)
         subject.save(step)
     (run_dir / "checkpoints" / "step_000002" / "model.safetensors").write_bytes(b"")
-    found = newest_valid(run_dir)
+    found = find_newest_valid(run_dir)
     assert found is not None
     assert found.name == "step_000001"
     assert "step_000002 is damaged and passed over: model.safetensors: has 0 bytes" in caplog.text
     with pytest.raises(CheckpointError, match=r"step_000002: model.safetensors: has 0 bytes.*without --strict"):
-        newest_valid(run_dir, strict=True)
+        find_newest_valid(run_dir, strict=True)
     (run_dir / "checkpoints" / "step_000001" / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be trusted"):
-        newest_valid(run_dir)
+        find_newest_valid(run_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.resume_runs import assert_same_run, child, go, resumable_recipe, run_in_child, run_on_full_disk
 
-from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.checkpoints import find_newest_valid
 
 
 def recipe_of(folder: Path, model: Path) -> Path:
@@ -39,7 +39,7 @@ def test_files_that_cannot_grow_end_the_run_and_it_resumes_exactly(tiny_model: P
         process.join(120)
         assert process.exitcode == 1
         assert "earlier checkpoints are kept" in error_of(run)
-        assert newest_valid(run) is None
+        assert find_newest_valid(run) is None
     go(None, run)
     assert_same_run(tmp_path / "whole", run)
 
@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_run_and_it_resumes_exactly(tiny_model: Path, tmp_p
             process.join(120)
             assert process.exitcode == 1
             assert "No space left on device" in error_of(run) or "earlier checkpoints are kept" in error_of(run)
-            found = newest_valid(run)
+            found = find_newest_valid(run)
             assert found is not None
             assert json.loads((found / "trainer_state.json").read_text())["step"] == 6
             subprocess.run(["mount", "-o", f"remount,size={10 * one}", str(tmp_path / "disk")], check=True)

@@ -11,7 +11,7 @@ from support.fault_points import POINTS, fail_at
 from support.savers import Subject, same
 
 from reasonrl.errors import CheckpointError
-from reasonrl.rundir.checkpoints import clear_leftovers, newest_valid
+from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid
 from reasonrl.runs.state import read_state
 
 MOST_CALLS = 200
@@ -20,7 +20,7 @@ MOST_CALLS = 200
 def saved_state(subject: Subject, run_dir: Path, model: Path, scratch: Path) -> int:
     """The step of the newest checkpoint, after it was put into a fresh policy."""
     clear_leftovers(run_dir)
-    folder = newest_valid(run_dir)
+    folder = find_newest_valid(run_dir)
     assert folder is not None
     fresh = Subject(model, scratch)
     fresh.load(folder)

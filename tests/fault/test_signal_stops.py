@@ -19,7 +19,7 @@ from support.resume_runs import (
     wait_until,
 )
 
-from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.checkpoints import find_newest_valid
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LIMIT_S = 10.0
@@ -72,7 +72,7 @@ def signal_often(folder: Path, model: Path, signals: int, seed: int) -> Counter[
                 break
             assert process.exitcode == CODES[chosen], error_of(run_dir)
             assert time.monotonic() - sent < LIMIT_S
-            assert newest_valid(run_dir) is not None
+            assert find_newest_valid(run_dir) is not None
             again = None
             done["signals"] += 1
             done[chosen.name] += 1

@@ -39,8 +39,8 @@ JSON = st.recursive(
 
 @given(st.lists(SCORES, max_size=4), st.integers(min_value=0), st.text(max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_scores_arrive_as_they_were(scores: list[Score], number: int, spent: str) -> None:
-    reply = Reply(number, tuple(Verdict(score) for score in scores), spent)
+def test_scores_arrive_as_they_were(scores: list[Score], number: int, retired: str) -> None:
+    reply = Reply(number, tuple(Verdict(score) for score in scores), retired)
     assert decode_reply(encode_reply(reply), number, len(scores)) == reply
 
 
@@ -69,7 +69,7 @@ def test_bytes_are_refused(payload: bytes) -> None:
 @example({"trouble": "lost", "reason": "a worker cannot say so"})
 def test_an_entry_of_any_shape_is_a_finite_score_or_none(entry: object) -> None:
     for data in (entry, {**_plain_score(), **entry} if isinstance(entry, dict) else entry):
-        reply = decoded(json.dumps({"number": 1, "verdicts": [data], "spent": ""}).encode())
+        reply = decoded(json.dumps({"number": 1, "verdicts": [data], "retired": ""}).encode())
         assert reply is not None
         (verdict,) = reply.verdicts
         assert verdict.score.value is None or math.isfinite(verdict.score.value)

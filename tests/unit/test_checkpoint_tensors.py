@@ -10,7 +10,7 @@ from support.savers import Subject, same
 from reasonrl.errors import CheckpointError
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.recipe.schema import LoraConfig
-from reasonrl.rundir.checkpoints import newest_valid
+from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.runs.state import TrainState, read_state
 from reasonrl.testing.models import tiny_model_folder
 
@@ -25,7 +25,7 @@ def test_what_was_saved_comes_back_and_goes_on_alike(
     for seed in range(3):
         one.learn(seed, only if critic else None)
     one.save(3)
-    folder = newest_valid(tmp_path / "one")
+    folder = find_newest_valid(tmp_path / "one")
     assert folder is not None
     other = Subject(tiny_model, tmp_path / "other", critic=critic, lora=lora)
     other.load(folder)
@@ -41,7 +41,7 @@ def test_a_state_before_the_first_step_comes_back_without_changing_anything(tiny
     one.save(0)
     assert same(one.tensors(), before)
     other = Subject(tiny_model, tmp_path / "other")
-    folder = newest_valid(tmp_path / "one")
+    folder = find_newest_valid(tmp_path / "one")
     assert folder is not None
     other.load(folder)
     for subject in (one, other):
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_in_one_line(tiny_model: Path,
         ("plain", "lacks 2 trained parameters, such as critic.head"),
         ("wide", "does not fit"),
     ):
-        folder = newest_valid(tmp_path / run)
+        folder = find_newest_valid(tmp_path / run)
         assert folder is not None
         with pytest.raises(CheckpointError, match=message) as caught:
             subject.load(folder, TrainState(machine={}))

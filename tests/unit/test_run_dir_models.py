@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
-from reasonrl.rundir.checkpoints import new_checkpoint, saved_steps
+from reasonrl.rundir.checkpoints import list_saved_steps, new_checkpoint
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.folder import RunDir, refuse_taken
 from reasonrl.rundir.layout import step_dir
@@ -189,7 +189,7 @@ def test_only_the_last_models_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10, 1000000):
         final = save_step(tmp_path, step, write_model, keep=2)
         assert (final / "config.json").is_file()
-    assert saved_steps(tmp_path) == [10, 1000000]
+    assert list_saved_steps(tmp_path) == [10, 1000000]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_000010", "step_1000000"]
 
 
@@ -200,10 +200,10 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 
 
 def test_there_is_nothing_in_a_folder_without_checkpoints(tmp_path: Path) -> None:
-    assert saved_steps(tmp_path) == []
+    assert list_saved_steps(tmp_path) == []
     for odd in (".tmp-step_000003", "step_3", "step_000004.old"):
         (tmp_path / "checkpoints" / odd).mkdir(parents=True)
-    assert saved_steps(tmp_path) == []
+    assert list_saved_steps(tmp_path) == []
 
 
 @pytest.mark.parametrize(
