@@ -40,12 +40,12 @@ def run_check(target: str, options: Sequence[str], task: str | None, as_json: bo
         RecipeError: If an argument is wrong.
     """
     from reasonrl.cli.waiting import open_checks
-    from reasonrl.testing.checks import telling
+    from reasonrl.testing.checks import observe_checks
     from reasonrl.testing.plugin import check_plugin
 
     found = _find(target, files)
     parsed = _parse(options)
-    with open_checks() as tell, telling(tell):
+    with open_checks() as tell, observe_checks(tell):
         results = check_plugin(found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires)
     if as_json:
         rows = [{"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results]

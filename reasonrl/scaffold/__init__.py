@@ -1,1 +1,1 @@
-"""Writes plugin projects from the templates beside it. Torch-free, no network."""
+"""Create plugin projects from templates. Torch-free, no network."""

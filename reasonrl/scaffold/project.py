@@ -1,4 +1,4 @@
-"""A plugin project from templates: package, recipe, tests, read-me, CI workflow."""
+"""Create a plugin project from templates: package, recipe, tests, README, CI workflow."""
 
 import re
 import shutil
@@ -18,8 +18,8 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 SUFFIX = ".tmpl"
 MAX_NAME = 40
 MODEL = "countdown-base"
-"""What a plugin that ships a model starts with a copy of."""
-# Where a template goes; the names of templates are flat, and no tool takes them for what they are templates of.
+"""The model that a new model plugin starts from."""
+# Destination of each template; flat names with a suffix keep tools from picking templates up.
 PLACES: Mapping[str, str] = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -37,7 +37,7 @@ PLACES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a kind of plugin is about. ``takes``: the kinds of component that get its name."""
+    """The texts of a plugin kind. ``takes``: the component kinds that get its name."""
 
     about: str
     parts: str
@@ -48,13 +48,13 @@ class Offer:
 OFFERS: Mapping[str, Offer] = {
     "task": Offer(
         about="The task $name for reasonrl.",
-        parts="- `src/$package/__init__.py` is all of it: problems, their right answers, and what a completion earns.",
+        parts="- `src/$package/__init__.py` is the whole plugin: problems, reference answers and the reward.",
         takes=("task", "reward"),
         commands=("reasonrl tasks preview $name",),
     ),
     "reward": Offer(
         about="The reward $name for reasonrl.",
-        parts="- `src/$package/__init__.py` is all of it: what a completion earns.",
+        parts="- `src/$package/__init__.py` is the whole plugin: the reward of a completion.",
         takes=("reward",),
     ),
     "algorithm": Offer(
@@ -70,11 +70,11 @@ OFFERS: Mapping[str, Offer] = {
     ),
     "observer": Offer(
         about="The observer $name for reasonrl.",
-        parts="- `src/$package/__init__.py` is all of it: what happens when a step is done.",
+        parts="- `src/$package/__init__.py` is the whole plugin: what happens after a step.",
     ),
     "model": Offer(
         about="The model $name for reasonrl.",
-        parts=f"- `src/$package/models/$name` is the model, a copy of {MODEL}: put a folder of your own in its place.",
+        parts=f"- `src/$package/models/$name` is the model, a copy of {MODEL}: replace it with your own folder.",
         takes=("model",),
         commands=("reasonrl generate $name",),
     ),
@@ -88,7 +88,7 @@ KINDS_OFFERED = tuple(OFFERS)
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What was written: the folder, its files relative to it, and commands to try next."""
+    """The created project: folder, relative file paths, and commands to try next."""
 
     folder: Path
     files: tuple[str, ...]
@@ -97,41 +97,41 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Path in the project -> its text, or the file that it is a copy of."""
+    """Maps paths in the project to their text or to the file to copy."""
 
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
 
 
 def create(name: str, kind: str, parent: Path, plugins: Plugins) -> Project:
-    """Write the project ``reasonrl-<name>`` into the folder ``parent``. All of it or nothing.
+    """Create the project ``reasonrl-<name>`` in the folder ``parent``, atomically.
 
     Args:
-        name: of the component; a leading ``reasonrl-`` is left out.
-        kind: one of ``KINDS_OFFERED``.
-        plugins: what is installed; its names are taken.
+        name: Name of the component; a leading ``reasonrl-`` is dropped.
+        kind: One of ``KINDS_OFFERED``.
+        plugins: The installed plugins, whose names are taken.
 
     Raises:
-        RecipeError: for a bad name or a folder that cannot be written.
-        PluginConflictError: for a taken name.
+        RecipeError: If the name is invalid or the folder cannot be written.
+        PluginConflictError: If the name is taken.
     """
     if kind not in KINDS_OFFERED:
         raise RecipeError(f"kind must be one of {', '.join(KINDS_OFFERED)}, got {kind!r}")
-    values = _values(_checked(name), kind)
+    values = _values(_validate_name(name), kind)
     _refuse_taken(values, kind, plugins)
     folder = parent.expanduser() / values["distribution"]
     if folder.exists():
-        raise RecipeError(f"{folder}: exists already; give another name or --dir")
+        raise RecipeError(f"{folder} already exists; use another name or --dir")
     contents = Contents(texts=_texts(kind, values), copies=_copies(kind, values, plugins))
     try:
         _write(folder, contents)
     except OSError as err:
-        raise RecipeError(f"{folder}: cannot be written: {err.strerror or err}") from err
+        raise RecipeError(f"cannot write {folder}: {err.strerror or err}") from err
     files = sorted([*contents.texts, *contents.copies])
     return Project(folder=folder, files=tuple(files), commands=_commands(kind, values))
 
 
-def _checked(name: str) -> str:
+def _validate_name(name: str) -> str:
     bare = name.removeprefix("reasonrl-").removeprefix("reasonrl_")
     if not NAME_PATTERN.match(bare) or len(bare) > MAX_NAME or bare.endswith(("-", "_")):
         raise RecipeError(
@@ -155,12 +155,12 @@ def _values(name: str, kind: str) -> dict[str, str]:
         "year": str(date.today().year),
     }
     offer = OFFERS[kind]
-    told = {key: Template(text).substitute(values) for key, text in (("about", offer.about), ("parts", offer.parts))}
-    return {**values, **told, "commands": "\n".join(_commands(kind, values))}
+    texts = {key: Template(text).substitute(values) for key, text in (("about", offer.about), ("parts", offer.parts))}
+    return {**values, **texts, "commands": "\n".join(_commands(kind, values))}
 
 
 def _bounds(version: str) -> str:
-    """What a plugin written today requires: this version, below the next that may change the interface."""
+    """Return the version range for a new plugin: from this version to the next that may break the interface."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return f">={major}.{minor},<{major + 1}" if major else f">=0.{minor},<0.{minor + 1}"
 
@@ -171,14 +171,14 @@ def _refuse_taken(values: Mapping[str, str], kind: str, plugins: Plugins) -> Non
     for key in (*names, ("recipe", f"{values['module']}_smoke")):
         if key in plugins.provided:
             owner = plugins.provided[key][0].record.label
-            raise PluginConflictError(f"{key[0]} '{key[1]}' is provided by {owner}; give another name")
+            raise PluginConflictError(f"{key[0]} '{key[1]}' is provided by {owner}; use another name")
     for record in plugins.records:
         if record.name == name or record.distribution == values["distribution"]:
-            raise PluginConflictError(f"plugin {record.label} is installed; give another name")
+            raise PluginConflictError(f"plugin {record.label} is installed; use another name")
 
 
 def _texts(kind: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Path in the project -> text."""
+    """Render the templates, by path in the project."""
     texts = {f"src/{values['package']}/py.typed": ""}
     for folder in (TEMPLATES / "common", TEMPLATES / kind):
         for template in sorted(folder.glob(f"*{SUFFIX}")):

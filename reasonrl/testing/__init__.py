@@ -1,4 +1,4 @@
-"""For plugin authors: conformance suites, fixtures, fakes. Nothing is imported before it is used.
+"""Conformance suites, fixtures and fakes for plugin authors. Everything is imported lazily.
 
     from reasonrl.testing import TaskConformance
 
@@ -6,8 +6,8 @@
         spec = "add"
         config = {"count": 4}
 
-``check_task("add")`` and its like run the same checks without pytest, and ``reasonrl plugins check`` those of every
-component of a plugin.
+``check_task("add")`` and the other ``check_*`` functions run the same checks without pytest; ``reasonrl plugins check``
+runs them for every component of a plugin.
 """
 
 import importlib

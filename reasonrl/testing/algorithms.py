@@ -1,4 +1,4 @@
-"""Conformance of algorithms: masks, padding, order and micro-batches do not matter, and it learns something."""
+"""Conformance of algorithms: invariance to masks, padding, order and micro-batches; and learning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplica
 from reasonrl.testing.subjects import Subject, add_common, find
 
 LEARNED = 0.8
-"""Probability of the best of three arms that counts as learned; it starts at a third."""
+"""Probability of the best of three arms that counts as learned; it starts at 1/3."""
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,7 @@ add_common(checks)
 
 @checks("defaults_are_valid")
 def needs_are_stated(subject: AlgorithmSubject) -> None:
-    """``needs(config)`` returns a Needs."""
+    """``needs(config)`` returns Needs."""
     needs = subject.needs
     require(isinstance(needs, Needs), f"needs(config) returned {type(needs).__name__}, expected Needs")
     require(needs.min_group_size >= 1, f"min_group_size is {needs.min_group_size}")
@@ -71,7 +71,7 @@ def needs_are_stated(subject: AlgorithmSubject) -> None:
 
 @checks("needs_are_stated")
 def is_built(subject: AlgorithmSubject) -> None:
-    """``factory(config, context)`` gives an object with ``compute_advantages`` and ``compute_loss``."""
+    """``factory(config, context)`` returns an object with ``compute_advantages`` and ``compute_loss``."""
     algorithm = subject.new()
     name = type(algorithm).__name__
     require(isinstance(algorithm, Algorithm), f"{name} lacks compute_advantages or compute_loss")
@@ -79,7 +79,7 @@ def is_built(subject: AlgorithmSubject) -> None:
 
 @checks("is_built")
 def asks_only_for_what_it_declared(subject: AlgorithmSubject) -> None:
-    """With the evaluations that ``needs`` names, and no others, it computes advantages and a loss."""
+    """It computes advantages and a loss from the evaluations declared in ``needs`` alone."""
     case = subject.case()
     algorithm = subject.new()
     advantages = advantages_of(algorithm, case, subject.needs)
@@ -91,7 +91,7 @@ def asks_only_for_what_it_declared(subject: AlgorithmSubject) -> None:
 
 @checks("asks_only_for_what_it_declared")
 def advantages_are_well_formed(subject: AlgorithmSubject) -> None:
-    """``[B, T]``, finite, without gradient, and 0 outside ``response_mask``; so are returns."""
+    """Advantages and returns are ``[B, T]``, finite, detached, and 0 outside ``response_mask``."""
     case = subject.case()
     output = advantages_of(subject.new(), case, subject.needs)
     mask = case.batch.response_mask
@@ -101,35 +101,35 @@ def advantages_are_well_formed(subject: AlgorithmSubject) -> None:
         shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         require(shape == list(mask.shape), f"{name}: got {shape}, expected a tensor {list(mask.shape)}")
         assert tensor is not None
-        require(not tensor.requires_grad, f"{name} carry a gradient; detach them")
+        require(not tensor.requires_grad, f"{name} have a gradient; detach them")
         require(bool(tensor.isfinite().all()), f"{name} are not all finite")
         require(not tensor[~mask].any(), f"{name} are not 0 outside response_mask")
 
 
 @checks("advantages_are_well_formed")
 def the_loss_is_a_finite_scalar(subject: AlgorithmSubject) -> None:
-    """One number that has a gradient."""
+    """The loss is a finite scalar with a gradient."""
     loss = subject.run(subject.case()).loss
     require(loss.ndim == 0, f"the loss has shape {list(loss.shape)}, expected a scalar")
     require(bool(loss.isfinite()), f"the loss is {loss.item()}")
-    require(loss.requires_grad, "the loss has no gradient; was something detached?")
+    require(loss.requires_grad, "the loss has no gradient; check for detached tensors")
 
 
 @checks("the_loss_is_a_finite_scalar")
 def gradients_are_finite(subject: AlgorithmSubject) -> None:
-    """By the log-probabilities and the values; and by one of them not zero everywhere."""
+    """Gradients with respect to log-probabilities and values are finite, and one is nonzero."""
     outcome = subject.run(subject.case())
     parts = [g for g in (outcome.by_logprobs, outcome.by_values) if g is not None]
     require(all(bool(g.isfinite().all()) for g in parts), "a gradient is not finite")
     require(
         bool(outcome.by_logprobs.any()),
-        "the gradient by every log-probability is 0: nothing would be learned",
+        "the gradient of every log-probability is 0, so nothing is learned",
     )
 
 
 @checks("gradients_are_finite")
 def what_is_masked_does_not_matter(subject: AlgorithmSubject) -> None:
-    """Whatever stands outside ``response_mask``, NaN too, changes neither loss nor gradient."""
+    """Values outside ``response_mask``, NaN included, change neither loss nor gradient."""
     case = subject.case()
     _require_equal(subject.run(case), subject.run(case.fill_outside(math.nan)), "with NaN outside the mask")
     _require_equal(subject.run(case), subject.run(case.fill_outside(1e4)), "with 10000 outside the mask")
@@ -151,19 +151,19 @@ def padding_does_not_matter(subject: AlgorithmSubject) -> None:
 
 @checks("gradients_are_finite")
 def row_order_does_not_matter(subject: AlgorithmSubject) -> None:
-    """Other places for the rows give the same loss and each row its own gradient."""
+    """Permuting rows keeps the loss and permutes the gradients."""
     case = subject.case()
     rows = torch.randperm(case.batch.num_rows, generator=torch.Generator().manual_seed(5))
     moved = subject.run(case.select(rows))
     back = torch.argsort(rows)
     values = None if moved.by_values is None else moved.by_values[back]
     again = replace(moved, by_logprobs=moved.by_logprobs[back], by_values=values)
-    _require_equal(subject.run(case), again, "with the rows in another order")
+    _require_equal(subject.run(case), again, "after permuting the rows")
 
 
 @checks("gradients_are_finite")
 def microbatches_add_up(subject: AlgorithmSubject) -> None:
-    """The losses of the parts of an optimizer step sum to the loss of the whole."""
+    """The losses of the micro-batches sum to the loss of the optimizer step."""
     case = subject.case()
     whole, algorithm = subject.run(case), subject.new()
     normalizer = normalizer_of(algorithm, case.batch, whole.advantages)
@@ -172,7 +172,7 @@ def microbatches_add_up(subject: AlgorithmSubject) -> None:
         advantages = whole.advantages.select(rows, case.batch.input_ids.shape[1])
         part = run(algorithm, case.select(rows), subject.needs, advantages=advantages, normalizer=normalizer)
         total = total + part.loss.detach()
-    message = f"parts sum to {total.item():.6g}, the whole is {whole.loss.item():.6g}; divide by the normalizer"
+    message = f"micro-batches sum to {total.item():.6g}, the step's loss is {whole.loss.item():.6g}; use the normalizer"
     require(torch.allclose(total, whole.loss.detach(), atol=1e-5, rtol=1e-4), message)
 
 
@@ -187,25 +187,25 @@ def unscored_rows_take_no_part(subject: AlgorithmSubject) -> None:
 
 @checks("gradients_are_finite")
 def rows_left_out_have_no_gradient(subject: AlgorithmSubject) -> None:
-    """A row for which ``contributes`` is False has a gradient of exactly 0: the trainer leaves it out."""
+    """A row with ``contributes`` False has zero gradient, because the trainer skips it."""
     case = subject.case()
     same = torch.where(case.batch.group_ids == 0, torch.tensor(0.5), case.batch.rewards)
     outcome = subject.run(replace(case, batch=replace(case.batch, rewards=same)))
     contributes = outcome.advantages.contributes
     if contributes is None:
-        raise NotApplicableError("contributes is None: every row takes part")
+        raise NotApplicableError("contributes is None: every row contributes")
     shape = list(contributes.shape)
     require(
         contributes.dtype == torch.bool and shape == [case.batch.num_rows],
-        f"contributes {shape}: not bool [B]",
+        f"contributes: got {shape}, expected bool [B]",
     )
     for gradient in (outcome.by_logprobs, outcome.by_values):
-        require(gradient is None or not gradient[~contributes].any(), "a row that is left out has a gradient")
+        require(gradient is None or not gradient[~contributes].any(), "a skipped row has a gradient")
 
 
 @checks("gradients_are_finite")
 def zero_advantages_teach_nothing(subject: AlgorithmSubject) -> None:
-    """Without advantages the log-probabilities have no gradient, unless a KL term or the entropy gives one."""
+    """With zero advantages, log-probabilities get a gradient from KL and entropy terms only."""
     if subject.needs.reference or subject.needs.entropy == "grad":
         raise NotApplicableError("the loss has a term without advantages")
     case = subject.case()
@@ -217,7 +217,7 @@ def zero_advantages_teach_nothing(subject: AlgorithmSubject) -> None:
 
 @checks("gradients_are_finite")
 def inputs_are_left_alone(subject: AlgorithmSubject) -> None:
-    """No tensor of the batch or the evaluations is changed in place."""
+    """It changes no input tensor in place."""
     case = subject.case()
     subject.run(case)
     fresh = subject.case()
@@ -229,12 +229,12 @@ def inputs_are_left_alone(subject: AlgorithmSubject) -> None:
 
 @checks("gradients_are_finite")
 def global_randomness_is_left_alone(subject: AlgorithmSubject) -> None:
-    """Torch's global generator is not used."""
+    """It does not use torch's global generator."""
     state = torch.get_rng_state()
     subject.run(subject.case())
     untouched = torch.equal(torch.get_rng_state(), state)
     torch.set_rng_state(state)
-    require(untouched, "the global generator was used; seed an own one")
+    require(untouched, "it used the global generator; create and seed a separate one")
 
 
 @checks("gradients_are_finite")
@@ -248,11 +248,11 @@ def metrics_are_declared(subject: AlgorithmSubject) -> None:
 
 @checks("gradients_are_finite")
 def learns_a_bandit(subject: AlgorithmSubject) -> None:
-    """On three arms of which one pays, it finds that one in sixty steps."""
+    """It learns the best arm of a three-armed bandit in sixty steps."""
     probability = probability_of_the_best(subject.new(), subject.needs, group_size=max(8, subject.group_size))
     require(
         probability >= LEARNED,
-        f"the paying arm has probability {probability:.2f}, expected {LEARNED} or more",
+        f"the best arm has probability {probability:.2f}, expected {LEARNED} or more",
     )
 
 
@@ -260,9 +260,11 @@ def _require_equal(one: Outcome, two: Outcome, when: str) -> None:
     def same(a: Tensor | None, b: Tensor | None) -> bool:
         return a is None or b is None or torch.allclose(a, b, atol=1e-5, rtol=1e-4)
 
-    require(same(one.loss.detach(), two.loss.detach()), f"the loss is {one.loss:.6g}, and {two.loss:.6g} {when}")
+    require(
+        same(one.loss.detach(), two.loss.detach()), f"the loss changes from {one.loss:.6g} to {two.loss:.6g} {when}"
+    )
     gradients = same(one.by_logprobs, two.by_logprobs) and same(one.by_values, two.by_values)
-    require(gradients, f"the gradient is another one {when}")
+    require(gradients, f"the gradient changes {when}")
 
 
 def check_algorithm(
@@ -272,7 +274,7 @@ def check_algorithm(
     plugins: Plugins | None = None,
     files: Sequence[str] = (),
 ) -> list[CheckResult]:
-    """Run every check of an algorithm: its name or spec, and its options as in a recipe.
+    """Run every check of an algorithm, given by name or spec, with options as in a recipe.
 
     Raises:
         PluginNotFoundError: if there is no such algorithm.

@@ -1,4 +1,4 @@
-"""What the checks of rollout backends look at: a tiny policy, a backend over it, and what the backend must say."""
+"""Subjects of rollout backend checks: a tiny policy, a backend for it, and the expected outputs."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LETTERS = tuple(range(65, 91))
 """Symbols of the byte tokenizer whose text is a letter; ``BackendSubject.letters`` has their ids."""
 MAX_PROMPT_TOKENS = 64
 SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
-"""Of the tiny model: as small as backends take it. Some know no attention heads under 32 dimensions."""
+"""Shape of the tiny model: some backends need a head size of at least 32."""
 
 
 @dataclass(kw_only=True)
 class BackendSubject(Subject):
-    """A rollout backend on a tiny policy. One backend serves all checks: starting some takes minutes."""
+    """A rollout backend on a tiny policy. One backend serves all checks, because some take minutes to start."""
 
     device: str = "cpu"
     tolerance: float = 1e-3
-    """Allowed distance of a log-probability from the forward pass, in nats."""
+    """Tolerance of log-probabilities against the forward pass, in nats."""
     shape: Mapping[str, Any] = field(default_factory=dict)
     entered: list[Any] = field(default_factory=list)
     version: int = 0
@@ -55,7 +55,7 @@ class BackendSubject(Subject):
 
     @cached_property
     def original(self) -> dict[str, Tensor]:
-        """The weights as they were made."""
+        """Return the initial weights."""
         return {name: p.detach().clone() for name, p in self.tiny.policy.named_parameters()}
 
     def new(self) -> Any:
@@ -76,14 +76,14 @@ class BackendSubject(Subject):
         return made.__enter__()
 
     def close(self) -> None:
-        """End the backend, if one was started, and take the model away."""
+        """Stop the backend, if started, and delete the model."""
         for backend in self.entered:
             backend.__exit__(None, None, None)
         self.entered.clear()
         self.folder.cleanup()
 
     def sync(self) -> None:
-        """Tell the backend of the policy's present weights."""
+        """Sync the policy's current weights to the backend."""
         self.version += 1
         self.backend.sync_weights(iter_hf_weights(self.tiny.policy), policy_version=self.version)
 
@@ -95,7 +95,7 @@ class BackendSubject(Subject):
         return self.tiny.tokenizer.eos_token_id
 
     def say(self, logits: Mapping[int, float], *, flat: bool = False) -> None:
-        """Weights that prefer some tokens, in policy and backend."""
+        """Set weights that prefer some tokens, in policy and backend."""
         with torch.no_grad():
             for name, parameter in self.tiny.policy.named_parameters():
                 parameter.copy_(self.original[name])
@@ -103,15 +103,15 @@ class BackendSubject(Subject):
         self.sync()
 
     def say_letters(self, eos: float = -30.0) -> None:
-        """Weights that say letters, which ones depends on what came before; EOS with this logit."""
+        """Set weights that generate letters depending on the context; EOS has this logit."""
         self.say({**{self.token(chr(code)): 0.0 for code in LETTERS}, self.eos: eos})
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """What the backend gives, in the agreed form and number."""
+        """Sample, and check type and number of the groups."""
         groups = self.backend.generate(requests)
         kinds = isinstance(groups, list) and all(isinstance(group, RolloutGroup) for group in groups)
         require(kinds, f"generate returned {type(groups).__name__}, expected a list of RolloutGroup")
-        require(len(groups) == len(requests), f"{len(requests)} requests, {len(groups)} groups")
+        require(len(groups) == len(requests), f"got {len(groups)} groups for {len(requests)} requests")
         return groups
 
     def complete(self, request: RolloutRequest) -> list[Completion]:
@@ -129,12 +129,12 @@ class BackendSubject(Subject):
         )
 
     def expected(self, request: RolloutRequest, completion: Completion) -> Tensor:
-        """``[L, V]``: ln p of every token before each of the completion's, at the request's temperature."""
+        """Compute ``[L, V]``: ln p of the vocabulary before each completion token, at the request's temperature."""
         logits = forward_logprobs(self.tiny, request.prompt_ids, completion.token_ids)
         return torch.log_softmax(logits / request.sampling.logprob_temperature, dim=-1)
 
     def visible(self, completion: Completion) -> tuple[int, ...]:
-        """The tokens without the EOS that ended them."""
+        """Return the tokens without the final EOS."""
         ended = completion.finish_reason is FinishReason.EOS
         return completion.token_ids[:-1] if ended else completion.token_ids
 

@@ -1,4 +1,4 @@
-"""The smallest thing to learn: three arms, one pays. The whole policy is three numbers."""
+"""A three-armed bandit, the smallest learning problem; the policy is three logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS, GROUPS = 60, 8
 
 
 def probability_of_the_best(algorithm: Any, needs: Needs, *, group_size: int) -> float:
-    """Train for sixty steps with Adam, and say how likely the paying arm has become. It starts at 1/3."""
+    """Train for sixty steps with Adam and return the probability of the best arm, initially 1/3."""
     generator = torch.Generator().manual_seed(11)
     logits = torch.zeros(ARMS, requires_grad=True)
     value = torch.zeros((), requires_grad=True)
@@ -30,7 +30,7 @@ def probability_of_the_best(algorithm: Any, needs: Needs, *, group_size: int) ->
 
 
 def _pull(logits: Tensor, needs: Needs, group_size: int, generator: torch.Generator) -> TrainBatch:
-    """A prompt of one token and a completion of one: the arm."""
+    """Sample a batch: a prompt of one token and a completion of one token, the arm."""
     rows = GROUPS * group_size
     shares = torch.softmax(logits.detach(), -1)
     arms = torch.multinomial(shares, rows, replacement=True, generator=generator)

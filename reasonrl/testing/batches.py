@@ -1,4 +1,4 @@
-"""Random batches for algorithms, and what an algorithm makes of them."""
+"""Random batches for algorithms, and the outcome on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS, WIDTH = 3, 9
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A batch, the evaluations that the algorithm has declared to need, and the current model's outputs."""
+    """A batch, the evaluations declared by the algorithm, and the current model's outputs."""
 
     batch: TrainBatch
     evals: PolicyEval
@@ -33,7 +33,7 @@ class Case:
     values: Tensor | None
 
     def select(self, rows: Tensor) -> Case:
-        """Some of the rows."""
+        """Select rows."""
         width = self.batch.input_ids.shape[1]
         return Case(
             batch=self.batch.select(rows, width),
@@ -44,7 +44,7 @@ class Case:
         )
 
     def fill_outside(self, junk: float) -> Case:
-        """The same case with other contents where no mask is."""
+        """Replace the values outside the mask."""
         mask = self.batch.response_mask
         evals = {f: _fill(getattr(self.evals, f), mask, junk) for f in ("old_logprobs", "ref_logprobs", "values")}
         rollout = _fill(self.batch.rollout_logprobs, mask, junk)
@@ -63,7 +63,7 @@ def _fill(tensor: Tensor | None, mask: Tensor, junk: float) -> Tensor | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the algorithm made of a case. Gradients are those of the loss by the model's outputs, ``[B, T]``."""
+    """The outcome of a case. Gradients are of the loss with respect to the model's outputs, ``[B, T]``."""
 
     advantages: AdvantageOutput
     loss: Tensor
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 0) -> Case:
-    """Three groups of ragged completions with different rewards, a truncated one and an unscored one."""
+    """Build three groups of ragged completions with different rewards, one truncated and one unscored."""
     generator = torch.Generator().manual_seed(seed)
     rows = GROUPS * group_size
     lengths = torch.randint(1, WIDTH - 2, (rows,), generator=generator)
@@ -117,7 +117,7 @@ def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 
 
 
 def _pad(case: Case, columns: int) -> Case:
-    """Columns of padding on the right."""
+    """Pad columns on the right."""
 
     def wider(tensor: Tensor | None) -> Any:
         return None if tensor is None else torch.nn.functional.pad(tensor, (0, columns))
@@ -144,13 +144,13 @@ def _pad(case: Case, columns: int) -> Case:
 
 
 def advantages_of(algorithm: Any, case: Case, needs: Needs) -> AdvantageOutput:
-    """``compute_advantages`` as the trainer calls it: of the evaluations only what was declared is there."""
+    """Call ``compute_advantages`` as the trainer does, with only the declared evaluations."""
     old = case.evals.old_logprobs if needs.old_for_advantages else None
     return algorithm.compute_advantages(case.batch, replace(case.evals, old_logprobs=old), CONTEXT)
 
 
 def normalizer_of(algorithm: Any, batch: TrainBatch, advantages: AdvantageOutput) -> LossNormalizer:
-    """The counts of one optimizer step that takes the whole batch."""
+    """Return the counts of one optimizer step over the whole batch."""
     counts = getattr(algorithm, "counts", None)
     return LossNormalizer(
         num_response_tokens=float(batch.response_mask.sum()),
@@ -167,7 +167,7 @@ def run(
     advantages: AdvantageOutput | None = None,
     normalizer: LossNormalizer | None = None,
 ) -> Outcome:
-    """Advantages, loss and gradients of one case; a given ``normalizer`` makes it a micro-batch of a larger step."""
+    """Compute advantages, loss and gradients of a case; ``normalizer`` makes it a micro-batch of a larger step."""
     given = advantages if advantages is not None else advantages_of(algorithm, case, needs)
     logprobs = case.logprobs.clone().requires_grad_()
     entropy = case.entropy.clone().requires_grad_(needs.entropy == "grad")

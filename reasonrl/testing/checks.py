@@ -1,8 +1,7 @@
-"""What a conformance check is, how a list of them runs, and how pytest sees it.
+"""Conformance checks: their definition, their runner and their pytest classes.
 
-A check is a function of a subject (a component and what is needed to try it) that raises ``CheckError`` when the
-contract is broken. It is written once and used three ways: by ``check_task`` and its like, by the pytest classes, and
-by ``reasonrl plugins check``.
+A check is a function of a subject (a component and its environment) that raises ``CheckError`` if the contract is
+broken. The ``check_*`` functions, the pytest classes and ``reasonrl plugins check`` all run the same checks.
 """
 
 from __future__ import annotations
@@ -20,33 +19,33 @@ S = TypeVar("S")
 Status = Literal["ok", "failed", "not applicable", "not run"]
 
 
-Teller = Callable[[str, str], None]
-"""Told of a component and a check that begins."""
+OnCheck = Callable[[str, str], None]
+"""Called with a component and a check before the check runs."""
 
 
-def _silent(subject: str, check: str) -> None:
-    """Nobody watches."""
+def _ignore(subject: str, check: str) -> None:
+    """Do nothing."""
 
 
-_tell: ContextVar[Teller] = ContextVar("tell", default=_silent)
+_on_check: ContextVar[OnCheck] = ContextVar("on_check", default=_ignore)
 
 
 @contextmanager
-def telling(tell: Teller) -> Iterator[None]:
-    """Within, ``tell`` hears of every check before it runs: some take a minute."""
-    token = _tell.set(tell)
+def observe_checks(on_check: OnCheck) -> Iterator[None]:
+    """Call ``on_check`` before every check in the block; some take a minute."""
+    token = _on_check.set(on_check)
     try:
         yield
     finally:
-        _tell.reset(token)
+        _on_check.reset(token)
 
 
 class CheckError(AssertionError):
-    """The component breaks its contract; the message says how."""
+    """The component violates its contract."""
 
 
 class NotApplicableError(Exception):
-    """The check has nothing to look at; the message says why."""
+    """The check does not apply to the component."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -57,10 +56,9 @@ def require(holds: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckResult:
-    """What one check said of one component.
+    """The result of one check on one component.
 
-    ``not applicable``: nothing to check (the reason says what is absent). ``not run``: a check that it builds on
-    did not hold. ``error`` is what was raised.
+    ``not applicable``: nothing to check. ``not run``: a check it depends on did not pass. ``error``: the exception.
     """
 
     subject: str
@@ -76,7 +74,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[S]):
-    """A named check. It runs only if all checks in ``after`` held."""
+    """A named check. It runs only if all checks in ``after`` passed."""
 
     name: str
     meaning: str
@@ -86,7 +84,7 @@ class Check(Generic[S]):
 
 @dataclass
 class Checks(Generic[S]):
-    """The checks of one kind of component, in order. Calling it with names makes a decorator that adds one."""
+    """The ordered checks of one kind of component. Call it with dependencies to get a decorator that adds a check."""
 
     all: list[Check[S]] = field(default_factory=list)
 
@@ -104,10 +102,10 @@ class Checks(Generic[S]):
         return [check.name for check in self.all]
 
     def run(self, subject: S, label: str) -> list[CheckResult]:
-        """Every check's result, in order. Nothing that a component raises passes, except Ctrl-C."""
+        """Run every check in order. Exceptions of the component become failures, except Ctrl-C."""
         results: dict[str, CheckResult] = {}
         for check in self.all:
-            _tell.get()(label, check.name)
+            _on_check.get()(label, check.name)
             if missing := [name for name in check.after if results[name].status != "ok"]:
                 reason = f"needs {', '.join(missing)}"
                 results[check.name] = CheckResult(subject=label, check=check.name, status="not run", reason=reason)
@@ -126,13 +124,13 @@ def _run(check: Check[S], subject: S, label: str) -> CheckResult:
         status, reason = "not applicable", one_line(err)
     except CheckError as err:
         reason, error = one_line(err), err
-    except RAISABLE as err:  # a component may raise anything; it is the result of the check
+    except RAISABLE as err:  # a component may raise anything; the error is the result
         reason, error = f"raised {describe(err)}", err
     return CheckResult(subject=label, check=check.name, status=status, reason=reason[:500], error=error)
 
 
 def assert_all_hold(results: Sequence[CheckResult]) -> None:
-    """Raise one AssertionError that names every failed check, if there is one."""
+    """Raise one AssertionError that lists every failed check."""
     failed = [f"{r.subject}: {r.check}: {r.reason}" for r in results if r.has_failed]
     assert not failed, "; ".join(failed)
 
@@ -140,8 +138,8 @@ def assert_all_hold(results: Sequence[CheckResult]) -> None:
 class Conformance:
     """Base of the pytest classes. A subclass names a component; each check is one test method.
 
-    ``spec``: name of an installed component, or a spec. ``config``: its options, as in a recipe. ``plugins``: files
-    or modules to load beside what is installed, as ``--plugin`` does.
+    ``spec``: Name of an installed component, or a spec. ``config``: Its options, as in a recipe. ``plugins``: Files
+    or modules to load as well, as with ``--plugin``.
     """
 
     spec: ClassVar[Any] = None
@@ -151,15 +149,15 @@ class Conformance:
 
     @classmethod
     def run_checks(cls) -> list[CheckResult]:
-        """All results; what a kind's own class says."""
+        """Run all checks; implemented by the class of each kind."""
         raise NotImplementedError
 
     @classmethod
     def result_of(cls, check: str) -> CheckResult:
-        """One result. The checks run once a class: some of them build on others."""
+        """Return one result. The checks run once per class, because some depend on others."""
         if cls.__dict__.get("_results") is None:
             if cls.spec is None:
-                raise CheckError(f"{cls.__name__}.spec must name a component, or be a spec")
+                raise CheckError(f"{cls.__name__}.spec must be the name of a component or a spec")
             cls._results = {result.check: result for result in cls.run_checks()}
         assert cls._results is not None
         return cls._results[check]

@@ -1,4 +1,4 @@
-"""A CPU that refuses float64, as Apple's GPUs do: what needs float64 on the device fails here and not on a Mac."""
+"""A CPU without float64, like Apple's GPUs, to find code that needs float64 on the device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ MESSAGE = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doe
 
 
 class NoFloat64(TorchDispatchMode):
-    """``with NoFloat64():`` every operation that would make a float64 tensor raises TypeError.
+    """Make every operation that creates a float64 tensor raise TypeError: ``with NoFloat64():``.
 
     The mode cannot tell the host from the device, so float64 tensors on the host fail too; numpy arrays and Python
     numbers are free.

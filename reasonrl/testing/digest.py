@@ -1,4 +1,4 @@
-"""Fingerprints of problems, for comparing them with another process. Run there by ``tasks.py``."""
+"""Fingerprints of problems, to compare them with another process; run there by ``tasks.py``."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from reasonrl.importing import resolve
 
 
 def digest(problem: Problem) -> str:
-    """Of everything that a problem holds."""
+    """Compute the fingerprint of a problem."""
     prompt = problem.prompt
     shown = prompt if isinstance(prompt, str) else [[m.role, m.content] for m in prompt]
     whole = [problem.id, shown, problem.assistant_prefix, dict(problem.info)]

@@ -1,4 +1,4 @@
-"""Completions that a model may write one day. Rewards and behaviors must survive all of them."""
+"""Adversarial completions that rewards and behaviors must survive."""
 
 _DEEP = 20_000
 

@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_tokenizer(architecture: Architecture = "qwen2") -> Any:
-    """A byte-level tokenizer: 256 single bytes, then EOS (256) and pad (257). Any text encodes and decodes
+    """Build a byte-level tokenizer: 256 single bytes, then EOS (256) and pad (257). Any text encodes and decodes
     exactly (in Unicode's NFC form).
 
     ``AutoTokenizer`` rebuilds a tokenizer by the *model's* type: for a Qwen2 folder it ignores the saved
@@ -53,8 +53,7 @@ def tiny_config(
     max_positions: int = 2048,
     tie: bool = True,
 ) -> Any:
-    """The config of a small model of that architecture; Qwen2, Llama and Gemma 2 have grouped-query
-    attention."""
+    """Build the config of a small model; Qwen2, Llama and Gemma 2 have grouped-query attention."""
     from transformers import AutoConfig
 
     shape: dict[str, Any] = {

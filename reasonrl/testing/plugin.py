@@ -1,4 +1,4 @@
-"""Checks of a whole plugin: how it is packaged, and every component that it offers."""
+"""Checks of a whole plugin: its packaging and every component."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ PROBE = (
 
 @dataclass(kw_only=True)
 class PluginSubject:
-    """A plugin, and the modules and metadata behind it."""
+    """A plugin, with its module and metadata."""
 
     record: PluginRecord
     plugins: Plugins
     requires: tuple[str, ...] | None = None
-    """Of the project it was loaded from; None = ask the installed distribution."""
+    """Dependencies of its project; None = those of the installed distribution."""
 
     @property
     def module(self) -> str:
-        """The module that is imported when plugins are listed."""
+        """Return the module that listing plugins imports."""
         value = self.record.value
         return Path(value).stem if value.endswith(".py") else value.partition(":")[0].strip()
 
@@ -51,7 +51,7 @@ checks: Checks[PluginSubject] = Checks()
 
 @checks()
 def loads(subject: PluginSubject) -> None:
-    """It is listed as active, or lacks only a module."""
+    """It loads: active, or only missing an optional module."""
     status, error = subject.record.status, subject.record.error or ""
     require(status in ("active", "unavailable"), f"is {status}: {error}")
     require(not error.startswith("conflict"), error)
@@ -59,59 +59,62 @@ def loads(subject: PluginSubject) -> None:
 
 @checks("loads")
 def offers_something(subject: PluginSubject) -> None:
-    """It provides a component, a model or a recipe, or observes runs."""
+    """It provides a component, model or recipe, or observes runs."""
     observes = any(o.plugin == subject.record.label for found in subject.plugins.observers.values() for o in found)
     require(observes or bool(subject.specs()), "its hooks return nothing")
 
 
 @checks("loads")
 def imports_nothing_heavy(subject: PluginSubject) -> None:
-    """Listing plugins imports it, so importing it must not import torch and its like."""
+    """Importing it does not import torch or other heavy packages."""
     paths = json.dumps([p or "." for p in sys.path])
     command = [sys.executable, "-P", "-c", PROBE, paths, subject.module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    said = done.stderr.strip().splitlines()
-    require(done.returncode == 0, f"cannot be imported by itself: {said[-1] if said else 'no output'}")
+    lines = done.stderr.strip().splitlines()
+    require(done.returncode == 0, f"importing it alone failed: {lines[-1] if lines else 'no output'}")
     heavy = sorted(set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY))
-    require(not heavy, f"importing {subject.module} imports {', '.join(heavy)}; give factories as 'pkg.mod:Class'")
+    require(
+        not heavy,
+        f"importing {subject.module} imports {', '.join(heavy)}; use factories as 'pkg.mod:Class'",
+    )
 
 
 @checks("loads")
 def bounds_reasonrl(subject: PluginSubject) -> None:
-    """Its distribution requires reasonrl below a version: a later one may have another interface."""
+    """Its distribution has an upper bound on reasonrl, because the interface may change."""
     requires = subject.requires if subject.requires is not None else _requirements(subject.record)
     declared = [Requirement(text) for text in requires]
     own = [requirement for requirement in declared if requirement.name.lower() == "reasonrl"]
-    require(bool(own), "its dependencies lack reasonrl, such as 'reasonrl>=0.1,<0.2'")
+    require(bool(own), "its dependencies lack reasonrl; add one such as 'reasonrl>=0.1,<0.2'")
     bounded = any(s.operator in ("<", "<=", "==", "~=") for r in own for s in r.specifier)
-    require(bounded, f"{own[0]} has no upper bound, such as <0.2")
+    require(bounded, f"{own[0]} has no upper bound; add one such as <0.2")
 
 
 def _requirements(record: PluginRecord) -> Sequence[str]:
     if record.distribution in (FILE, "reasonrl"):
-        raise NotApplicableError("it belongs to no distribution of its own")
+        raise NotApplicableError("not part of a separate distribution")
     return importlib.metadata.distribution(record.distribution).requires or ()
 
 
 @checks("loads")
 def is_typed(subject: PluginSubject) -> None:
-    """Its package has ``py.typed``: type checkers then read its annotations."""
+    """Its package has ``py.typed``, so that type checkers read its annotations."""
     if subject.record.distribution == "reasonrl":
         raise NotApplicableError("bundled")
     package = subject.module.partition(".")[0]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise NotApplicableError("it is a single file")
+        raise NotApplicableError("a single file")
     folders = [Path(folder) for folder in spec.submodule_search_locations]
-    require(any((folder / "py.typed").is_file() for folder in folders), f"{package} has no file py.typed")
+    require(any((folder / "py.typed").is_file() for folder in folders), f"{package} has no py.typed")
 
 
 @checks("loads")
 def models_are_there(subject: PluginSubject) -> None:
-    """Every model that it ships is a folder with a config and a tokenizer."""
+    """Every model it provides is a folder with a config and a tokenizer."""
     models = [spec for spec in subject.specs() if isinstance(spec, ModelSpec)]
     if not models:
-        raise NotApplicableError("it ships no model")
+        raise NotApplicableError("no models")
     for model in models:
         for name in ("config.json", "tokenizer_config.json"):
             require((model.path / name).is_file(), f"model {model.name!r}: {model.path} has no {name}")
@@ -119,10 +122,10 @@ def models_are_there(subject: PluginSubject) -> None:
 
 @checks("loads")
 def recipes_are_accepted(subject: PluginSubject) -> None:
-    """Every recipe that it ships passes ``recipes check``."""
+    """Every recipe it provides passes ``recipes check``."""
     recipes = [spec for spec in subject.specs() if isinstance(spec, RecipeSpec)]
     if not recipes:
-        raise NotApplicableError("it ships no recipe")
+        raise NotApplicableError("no recipes")
     for recipe in recipes:
         require(recipe.path.is_file(), f"recipe {recipe.name!r}: no file {recipe.path}")
         check_recipe(recipe.path, [], subject.plugins)
@@ -139,12 +142,13 @@ def check_plugin(
     """Check a plugin and each of its tasks, rewards, algorithms and backends.
 
     Args:
-        name: as in ``plugins list``, or its distribution. options: of a component, by (kind, name).
-        task: whose problems the plugin's rewards judge; default: as ``check_reward`` guesses.
-        requires: the dependencies that its project declares, if it is not installed.
+        name: Plugin name, as in ``plugins list``, or its distribution.
+        options: Component options by (kind, name).
+        task: Task to test the plugin's rewards on; default: as ``check_reward`` chooses.
+        requires: Dependencies of its project, if it is not installed.
 
     Raises:
-        PluginNotFoundError: if there is no such plugin, or no such task.
+        PluginNotFoundError: If the plugin or the task does not exist.
     """
     if task is not None:
         plugins.get("task", task)
@@ -158,9 +162,9 @@ def check_plugin(
 
 
 def _component(spec: AnySpec, plugins: Plugins, options: Mapping[str, Any], task: str | None) -> list[CheckResult]:
-    """Torch is imported for algorithms and backends only."""
+    """Check one component; only algorithms and backends import torch."""
     if missing := missing_modules(spec):
-        reason = f"no module {', '.join(missing)} here"
+        reason = f"missing module {', '.join(missing)}"
         label = f"{spec.kind} {spec.name}"
         return [CheckResult(subject=label, check="starts", status="not applicable", reason=reason)]
     if spec.kind == "task":

@@ -1,4 +1,4 @@
-"""A tiny policy made on the fly, and control over what it says."""
+"""A tiny random policy whose outputs tests can control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONSTANT = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class TinyPolicy:
-    """A random two-layer model as the trainer would hold it, and the folder that it was loaded from."""
+    """A random two-layer model, as loaded by the trainer, and its folder."""
 
     policy: PolicyModule
     tokenizer: Any
@@ -75,7 +75,7 @@ def steer(tiny: TinyPolicy, logits: Mapping[int, float], *, others: float = -30.
 
 
 def forward_logprobs(tiny: TinyPolicy, prompt: tuple[int, ...], completion: tuple[int, ...]) -> Tensor:
-    """ln p of the whole vocabulary before each completion token ``[L, V]``, from one plain forward pass."""
+    """Compute ln p of the vocabulary before each completion token, ``[L, V]``, in one plain forward pass."""
     device = next(tiny.policy.parameters()).device
     ids = torch.tensor([prompt + completion], device=device)
     with torch.no_grad():

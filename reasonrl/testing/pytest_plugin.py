@@ -1,7 +1,7 @@
-"""Fixtures for plugin authors, found by pytest through the entry point ``pytest11``.
+"""Fixtures for plugin authors, loaded by pytest through the entry point ``pytest11``.
 
-pytest loads this in every run of every project where reasonrl is installed: it imports nothing of reasonrl, and no
-torch, before a fixture is used. (It would also start before coverage measurement does.)
+pytest loads this module in every project with reasonrl installed, so it imports neither reasonrl nor torch before a
+fixture is used (an import here would also precede coverage measurement).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def isolated_plugins() -> Callable[..., Plugins]:
-    """``isolated_plugins(module_or_object_or_file, ..., installed=("hf",))``: only these plugins, and no others."""
+    """Load only these plugins: ``isolated_plugins(module_or_object_or_file, ..., installed=("hf",))``."""
 
     def load(*plugins: Any, installed: Sequence[str] = ()) -> Plugins:
         from reasonrl.plugins import load_plugins
@@ -36,7 +36,7 @@ def isolated_plugins() -> Callable[..., Plugins]:
 
 @pytest.fixture(scope="session")
 def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random two-layer model with a byte tokenizer, for ``model: {path: ...}``."""
+    """Create a random two-layer model with a byte tokenizer, for ``model: {path: ...}``."""
     from reasonrl.testing.models import tiny_model_folder
 
     return tiny_model_folder(tmp_path_factory.mktemp("reasonrl") / "tiny", tie=False)
@@ -44,7 +44,7 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_policy(tiny_model_path: Path) -> TinyPolicy:
-    """That model as the trainer holds it: ``policy``, ``tokenizer``, ``path``. A new copy for each test."""
+    """Load that model as the trainer does: ``policy``, ``tokenizer``, ``path``. A new copy per test."""
     from reasonrl.testing.policies import tiny_policy
 
     return tiny_policy(tiny_model_path)
@@ -52,7 +52,7 @@ def tiny_policy(tiny_model_path: Path) -> TinyPolicy:
 
 @pytest.fixture
 def scripted_backend() -> Callable[..., ScriptedBackend]:
-    """``scripted_backend(["first completion", "second"])``: a backend that replays texts."""
+    """Build a backend that replays texts: ``scripted_backend(["first completion", "second"])``."""
 
     def make(texts: Sequence[str], tokenizer: Any = None) -> ScriptedBackend:
         from reasonrl.testing.models import byte_tokenizer
@@ -65,17 +65,17 @@ def scripted_backend() -> Callable[..., ScriptedBackend]:
 
 @pytest.fixture
 def run_recipe(tmp_path: Path, tiny_model_path: Path) -> Callable[..., RunResult]:
-    """``run_recipe("recipes/mine.yaml", "task.count=2", plugins=["mine.py"])``: two small steps of a recipe.
+    """Run two small steps of a recipe: ``run_recipe("recipes/mine.yaml", "task.count=2", plugins=["mine.py"])``.
 
-    The recipe is a file, a packaged one's name, or a mapping. It runs on a tiny random model, below ``tmp_path``;
-    overrides have the last word.
+    The recipe is a file, a packaged name, or a mapping. It runs on a tiny random model below ``tmp_path``; overrides
+    take precedence.
     """
 
     def run(recipe: str | Path | Mapping[str, Any], *overrides: str, plugins: Sequence[str] = ()) -> RunResult:
         import reasonrl
-        from reasonrl.testing.recipes import small, written
+        from reasonrl.testing.recipes import shrink_overrides, write_recipe
 
-        path = written(recipe, tmp_path) if isinstance(recipe, Mapping) else recipe
-        return reasonrl.run(path, [*small(tiny_model_path, tmp_path / "runs"), *overrides], plugins=plugins)
+        path = write_recipe(recipe, tmp_path) if isinstance(recipe, Mapping) else recipe
+        return reasonrl.run(path, [*shrink_overrides(tiny_model_path, tmp_path / "runs"), *overrides], plugins=plugins)
 
     return run

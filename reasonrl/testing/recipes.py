@@ -1,4 +1,4 @@
-"""Recipes made small enough for a test."""
+"""Shrink recipes for tests."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 
-def small(model: Path, output: Path) -> list[str]:
-    """Overrides that make any training recipe a run of two small steps on the model folder ``model``."""
+def shrink_overrides(model: Path, output: Path) -> list[str]:
+    """Return overrides that shrink a training recipe to two small steps on the model folder ``model``."""
     return [
         f"output_dir={output}",
         f"model.path={model}",
@@ -23,8 +23,8 @@ def small(model: Path, output: Path) -> list[str]:
     ]
 
 
-def written(recipe: Mapping[str, Any], folder: Path) -> Path:
-    """The recipe as a file in ``folder``; keys that training needs and a test does not care about are filled in."""
+def write_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
+    """Write a recipe to ``folder``, filling in required keys that a test does not care about."""
     whole = {
         "name": "test",
         "model": {"name": None, "path": "."},

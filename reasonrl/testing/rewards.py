@@ -1,4 +1,4 @@
-"""Conformance of rewards: whatever the completion says, a finite score in range, in time, the same everywhere."""
+"""Conformance of rewards: for any completion a finite score, in range, in time, and deterministic."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PROBLEMS = 5
 
 @dataclass(kw_only=True)
 class RewardSubject(Subject):
-    """A reward, and problems to ask it about. Without a task the problem knows nothing."""
+    """A reward, and problems to score. Without a task the problem has no info."""
 
     task_spec: TaskSpec | None = None
     task_options: Mapping[str, Any] | None = None
     is_paired: bool = False
-    """The task was named, or names this reward: its references must earn the maximum."""
+    """Whether the task was given or uses this reward, so that its references must earn the maximum."""
 
     def new(self) -> Any:
         return self.make(RewardContext(seed=SEED))
@@ -58,14 +58,14 @@ class RewardSubject(Subject):
 
     @cached_property
     def references(self) -> list[tuple[Problem, str]]:
-        """Problems with a completion that is right."""
+        """Return problems with correct completions."""
         reference = getattr(self.task, "reference", None)
         pairs = [(p, reference(p)) for p in self.problems] if reference is not None else []
         return [(problem, text) for problem, text in pairs if text is not None]
 
     @cached_property
     def group(self) -> RolloutGroup:
-        """The first problem and every hostile completion; an echo of the prompt and a right answer too."""
+        """Build a group of the first problem, all adversarial completions, an echo of the prompt and a reference."""
         problem = self.problems[0]
         prompt = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1].content
         right = [text for of, text in self.references if of is problem]
@@ -73,7 +73,7 @@ class RewardSubject(Subject):
 
     @cached_property
     def elsewhere(self) -> list[Verdict]:
-        """What the reward says of ``group`` in a process of its own, which may be killed."""
+        """Score ``group`` in a separate process, which may be killed."""
         spec = replace(self.spec, isolation="process")
         pool = WorkerPool(spec, self.config, RewardContext(seed=SEED), name=self.spec.name, size=1)
         try:
@@ -85,7 +85,7 @@ class RewardSubject(Subject):
             pool.close()
 
     def here(self, reward: Any, group: RolloutGroup) -> list[Verdict]:
-        """What it says in this process, of a copy: it may scribble on the problem."""
+        """Score a copy in this process, because the reward may change the problem."""
         return self.ask(reward, replace(group, request=replace(group.request, problem=_copy(group))))
 
     def ask(self, reward: Any, group: RolloutGroup) -> list[Verdict]:
@@ -94,7 +94,7 @@ class RewardSubject(Subject):
         return [judge_one(reward, group.request.problem, c) for c in group.completions]
 
     def require_none(self, trouble: str) -> None:
-        """No completion of the group met this trouble."""
+        """Require that no completion of the group had this trouble."""
         for text, verdict in zip(self.texts, self.elsewhere, strict=True):
             said = verdict.score.reason
             last = verdict.details.strip().splitlines()[-1:] if trouble == "raised" else []
@@ -111,39 +111,39 @@ add_common(checks)
 
 @checks("defaults_are_valid")
 def is_built(subject: RewardSubject) -> None:
-    """``factory(config, context)`` gives an object with ``score`` or ``score_group``."""
+    """``factory(config, context)`` returns an object with ``score`` or ``score_group``."""
     require(subject.kind in ("each", "group"), f"kind {subject.kind}")
 
 
 @checks("is_built")
 def works_in_a_process(subject: RewardSubject) -> None:
-    """Another process can import, build and ask it: a recipe may isolate any reward."""
+    """It can be imported and built in another process, because a recipe may isolate any reward."""
     require(len(subject.elsewhere) == len(subject.texts), "it gave no answer")
 
 
 @checks("works_in_a_process")
 def answers_in_time(subject: RewardSubject) -> None:
-    """No completion takes longer than ``timeout_s``, or ends the process."""
+    """No completion exceeds ``timeout_s`` or kills the process."""
     subject.require_none("lost")
 
 
 @checks("works_in_a_process")
 def never_raises(subject: RewardSubject) -> None:
-    """Any text has a score; an exception would leave it unscored."""
+    """It never raises, which would leave a completion unscored."""
     subject.require_none("raised")
 
 
 @checks("works_in_a_process")
 def scores_are_well_formed(subject: RewardSubject) -> None:
-    """Scores are a Score, a finite number or None, with parts of the right types."""
+    """It returns a Score, a finite number or None, with fields of the right types."""
     subject.require_none("refused")
 
 
 @checks("works_in_a_process")
 def values_are_in_range(subject: RewardSubject) -> None:
-    """Every value lies in the range that the spec declares."""
+    """Every value is within the declared range."""
     low, high = subject.spec.range
-    require(low < high, f"range is {subject.spec.range}; the first must be the lower one")
+    require(low < high, f"range is {subject.spec.range}; expected (low, high)")
     for text, verdict in zip(subject.texts, subject.elsewhere, strict=True):
         value = verdict.score.value
         require(value is None or low <= value <= high, f"of {text[:30]!r}: {value} is outside [{low}, {high}]")
@@ -151,13 +151,13 @@ def values_are_in_range(subject: RewardSubject) -> None:
 
 @checks("answers_in_time", "never_raises", "scores_are_well_formed")
 def is_the_same_in_both_processes(subject: RewardSubject) -> None:
-    """In the trainer's process it says what it says in its own."""
+    """It returns the same scores in the trainer's process and in a separate one."""
     _require_equal(subject, subject.elsewhere, subject.here(subject.new(), subject.group), "in this process")
 
 
 @checks("answers_in_time", "never_raises", "scores_are_well_formed")
 def does_not_remember(subject: RewardSubject) -> None:
-    """Asked again, and of single completions in another order, it says the same."""
+    """It is stateless: repeated and reordered calls return the same scores."""
     reward = subject.new()
     first = subject.here(reward, subject.group)
     _require_equal(subject, first, subject.here(reward, subject.group), "when asked again")
@@ -169,31 +169,31 @@ def does_not_remember(subject: RewardSubject) -> None:
 
 @checks("answers_in_time", "never_raises")
 def leaves_the_problem_alone(subject: RewardSubject) -> None:
-    """``problem.info`` is the same afterward."""
+    """It does not change ``problem.info``."""
     own = _copy(subject.group)
     before = deepcopy(dict(own.info))
     subject.ask(subject.new(), replace(subject.group, request=replace(subject.group.request, problem=own)))
-    require(dict(own.info) == before, f"info was {before}, and is {dict(own.info)} after scoring")
+    require(dict(own.info) == before, f"scoring changed info from {before} to {dict(own.info)}")
 
 
 @checks("answers_in_time", "never_raises", "scores_are_well_formed")
 def references_earn_the_maximum(subject: RewardSubject) -> None:
-    """The task's own right answers earn the top of the range."""
+    """The task's reference solutions earn the maximum."""
     if not (subject.is_paired and subject.references):
-        raise NotApplicableError("no task with references belongs to it")
+        raise NotApplicableError("no task with references for it")
     reward, top = subject.new(), subject.spec.range[1]
     for problem, text in subject.references:
         score = subject.here(reward, group_of(problem, [text]))[0].score
-        require(score.value == top, f"the reference of {problem.id!r} earns {score.value}, not {top}")
+        require(score.value == top, f"the reference of {problem.id!r} earns {score.value}, expected {top}")
 
 
 @checks("answers_in_time", "never_raises", "scores_are_well_formed")
 def tells_completions_apart(subject: RewardSubject) -> None:
-    """Not everything earns the same: equal rewards teach nothing."""
+    """Correct and other completions earn different rewards."""
     if not subject.references:
-        raise NotApplicableError("no right answer is known")
+        raise NotApplicableError("no correct answer is known")
     values = {verdict.score.value for verdict in subject.elsewhere}
-    require(len(values) > 1, f"every completion earns {values.pop()}, a right one too")
+    require(len(values) > 1, f"every completion earns {values.pop()}, including a correct one")
 
 
 def _copy(group: RolloutGroup) -> Problem:

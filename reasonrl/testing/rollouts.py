@@ -1,4 +1,4 @@
-"""Conformance of rollout backends, whatever they run on: ends, text, log-probabilities, randomness, weights."""
+"""Conformance of rollout backends: stopping, text, log-probabilities, randomness, weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ add_common(checks)
 
 @checks("defaults_are_valid")
 def is_built(subject: BackendSubject) -> None:
-    """``factory(config, context)`` gives a context manager with ``generate`` and ``sync_weights``."""
+    """``factory(config, context)`` returns a context manager with ``generate`` and ``sync_weights``."""
     backend = subject.new()
     name = type(backend).__name__
     require(
@@ -38,17 +38,17 @@ def is_built(subject: BackendSubject) -> None:
 
 @checks("is_built")
 def starts(subject: BackendSubject) -> None:
-    """Entering it gives a backend, which takes weights and answers one request."""
+    """It starts, accepts weights and serves one request."""
     assert subject.original  # the weights as they are before anything changes them
     name = type(subject.backend).__name__
     require(isinstance(subject.backend, RolloutBackend), f"__enter__ returned {name}, expected the backend")
     subject.say_letters()
-    require(len(subject.complete(subject.request())) == 1, "no completion came back")
+    require(len(subject.complete(subject.request())) == 1, "got no completion")
 
 
 @checks("starts")
 def answers_every_request_in_order(subject: BackendSubject) -> None:
-    """A group for each request, with ``group_size`` completions; settings may differ; no request, no group."""
+    """It returns one group per request, with ``group_size`` completions each, for mixed settings."""
     subject.say_letters()
     short = SamplingParams(max_completion_tokens=3)
     requests = [
@@ -57,34 +57,34 @@ def answers_every_request_in_order(subject: BackendSubject) -> None:
         subject.request("AB", size=1, seed=3, sampling=replace(short, temperature=0.5)),
     ]
     groups = subject.generate(requests)
-    require([g.request for g in groups] == requests, "the groups are not in the order of their requests")
+    require([g.request for g in groups] == requests, "the groups are not in the order of the requests")
     sizes = [len(group.completions) for group in groups]
-    require(sizes == [2, 3, 1], f"group sizes 2, 3, 1 were asked, {sizes} came")
+    require(sizes == [2, 3, 1], f"got group sizes {sizes}, expected [2, 3, 1]")
     longest = [max(len(c.token_ids) for c in group.completions) for group in groups]
-    require(longest == [3, 16, 3], f"limits of 3, 16, 3 tokens gave completions of {longest}")
-    require(subject.generate([]) == [], "no requests gave groups")
+    require(longest == [3, 16, 3], f"got {longest} tokens for limits of 3, 16, 3")
+    require(subject.generate([]) == [], "got groups for no requests")
 
 
 @checks("starts")
 def ends_with_eos(subject: BackendSubject) -> None:
-    """EOS ends a completion, is its last token, and not part of its text."""
+    """EOS ends a completion; it is the last token and not in the text."""
     subject.say_letters(eos=2.0)
     limit = SamplingParams(max_completion_tokens=40)
     completions = subject.complete(subject.request(size=16, sampling=limit))
     for completion in completions:
         has_eos = subject.eos in completion.token_ids
         is_eos = completion.finish_reason is FinishReason.EOS
-        require(has_eos == is_eos, f"finish_reason {completion.finish_reason} of {completion.token_ids}")
-        require(subject.eos not in completion.token_ids[:-1], "tokens follow an EOS")
+        require(has_eos == is_eos, f"wrong finish_reason {completion.finish_reason} for tokens {completion.token_ids}")
+        require(subject.eos not in completion.token_ids[:-1], "tokens after EOS")
         visible = subject.text_of([subject.eos]) in completion.text
-        require(not visible, "the text holds the EOS that ended the completion")
+        require(not visible, "the text contains the final EOS")
     ended = any(completion.finish_reason is FinishReason.EOS for completion in completions)
-    require(ended, "EOS is likely, and no completion ended with it")
+    require(ended, "no completion ended with EOS although it is likely")
 
 
 @checks("starts")
 def stops_at_the_token_limit(subject: BackendSubject) -> None:
-    """Without EOS a completion has exactly ``max_completion_tokens`` tokens, and says LENGTH."""
+    """Without EOS a completion has ``max_completion_tokens`` tokens and finish_reason LENGTH."""
     subject.say_letters()
     for completion in subject.complete(subject.request(size=3)):
         length, reason = len(completion.token_ids), completion.finish_reason
@@ -94,7 +94,7 @@ def stops_at_the_token_limit(subject: BackendSubject) -> None:
 
 @checks("starts")
 def stops_at_stop_strings(subject: BackendSubject) -> None:
-    """A stop string, also over several tokens, ends the completion there and stays in its text."""
+    """A stop string, possibly spanning tokens, ends the completion and stays in its text."""
     subject.say({subject.token("A"): 0.0, subject.token("B"): 0.0}, flat=True)
     sampling = SamplingParams(max_completion_tokens=200, stop=("ABA", "never"))
     for completion in subject.complete(subject.request("AB", size=8, sampling=sampling)):
@@ -113,18 +113,18 @@ def stops_at_stop_strings(subject: BackendSubject) -> None:
 
 @checks("starts")
 def the_text_is_that_of_the_tokens(subject: BackendSubject) -> None:
-    """``text`` is ``token_ids`` decoded, special tokens kept, without the EOS that ended it."""
+    """``text`` is ``token_ids`` decoded with special tokens, without the final EOS."""
     subject.say_letters(eos=1.0)
     for completion in subject.complete(subject.request(size=8)):
         text = subject.text_of(subject.visible(completion))
-        require(completion.text == text, f"text {completion.text!r}, the tokens say {text!r}")
+        require(completion.text == text, f"text is {completion.text!r}, the tokens decode to {text!r}")
 
 
 @checks("starts")
 def log_probabilities_are_those_of_a_forward_pass(subject: BackendSubject) -> None:
-    """One for each token, at the sampling temperature (greedy: at temperature 1), within the tolerance."""
+    """Log-probabilities match the forward pass at the sampling temperature (greedy: 1)."""
     if not subject.spec.provides_logprobs:
-        raise NotApplicableError("the backend gives none")
+        raise NotApplicableError("the backend returns none")
     subject.say_letters(eos=1.0)
     for temperature in (1.0, 0.6, 0.0):
         sampling = SamplingParams(temperature=temperature, max_completion_tokens=12)
@@ -132,17 +132,17 @@ def log_probabilities_are_those_of_a_forward_pass(subject: BackendSubject) -> No
         for group in subject.generate(requests):
             for completion in group.completions:
                 given, tokens = completion.logprobs, completion.token_ids
-                require(given is not None and len(given) == len(tokens), "not one log-probability a token")
+                require(given is not None and len(given) == len(tokens), "expected one log-probability per token")
                 table = subject.expected(group.request, completion)
                 right = table.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
                 worst = (torch.tensor(given) - right).abs().max().item()
-                message = f"off by {worst:.3g} at temperature {temperature}, allowed is {subject.tolerance:g}"
+                message = f"off by {worst:.3g} at temperature {temperature}, tolerance is {subject.tolerance:g}"
                 require(worst <= subject.tolerance, message)
 
 
 @checks("starts")
 def greedy_takes_the_likeliest(subject: BackendSubject) -> None:
-    """At temperature 0 every token is the likeliest one, so every completion of a prompt is the same."""
+    """At temperature 0 every token is the most likely one and all completions are equal."""
     subject.say_letters()
     request = subject.request(size=3, sampling=GREEDY)
     first, *others = subject.complete(request)
@@ -155,7 +155,7 @@ def greedy_takes_the_likeliest(subject: BackendSubject) -> None:
 
 @checks("starts")
 def samples_differ(subject: BackendSubject) -> None:
-    """The samples of a group, and those of another seed, are drawn by themselves."""
+    """Samples within a group and across seeds are independent."""
     subject.say_letters()
     groups = subject.generate([subject.request(size=4, seed=seed) for seed in (1, 2)])
     drawn = [completion.token_ids for group in groups for completion in group.completions]
@@ -164,17 +164,19 @@ def samples_differ(subject: BackendSubject) -> None:
 
 @checks("starts")
 def the_seed_fixes_the_samples(subject: BackendSubject) -> None:
-    """The same request gives the same samples, whatever else is asked with it."""
+    """A request gives the same samples regardless of the rest of the batch."""
     subject.say_letters()
     request, other = subject.request(size=2, seed=5), subject.request("ABCDEFG", size=3, seed=6)
     alone = [c.token_ids for c in subject.complete(request)]
     beside = subject.generate([other, request])[1]
-    require(alone == [c.token_ids for c in beside.completions], "other samples of the same request")
+    require(
+        alone == [c.token_ids for c in beside.completions], "the samples of a request depend on the rest of the batch"
+    )
 
 
 @checks("starts")
 def samples_follow_the_distribution(subject: BackendSubject) -> None:
-    """First tokens come as often as the model and the temperature say."""
+    """First tokens follow the model's distribution at each temperature."""
     letters = {subject.token("A"): 0.0, subject.token("B"): 0.7, subject.token("C"): 1.4}
     subject.say(letters, flat=True)
     for temperature in (1.0, 0.5):
@@ -193,16 +195,16 @@ def samples_follow_the_distribution(subject: BackendSubject) -> None:
 
 @checks("starts")
 def new_weights_are_used(subject: BackendSubject) -> None:
-    """After ``sync_weights`` completions come from the new weights and carry their version."""
+    """After ``sync_weights`` completions come from the new weights and have their version."""
     for letter in "AB":
         subject.say({subject.token(letter): 0.0}, flat=True)
         completion = subject.complete(subject.request(sampling=GREEDY))[0]
         require(
             set(completion.text) == {letter},
-            f"the weights say {letter!r}, the backend {completion.text[:20]!r}",
+            f"got {completion.text[:20]!r}, expected {letter!r} from the new weights",
         )
         version = completion.policy_version
-        require(version == subject.version, f"policy_version {version} after weights of version {subject.version}")
+        require(version == subject.version, f"policy_version is {version} after syncing version {subject.version}")
 
 
 @checks("starts")
@@ -216,17 +218,17 @@ def the_policy_is_left_alone(subject: BackendSubject) -> None:
     subject.complete(subject.request())
     training = policy.training and policy.model.training
     policy.eval()
-    require(training, "the policy was in training mode, and is not any more")
-    require(torch.equal(torch.get_rng_state(), state), "torch's global generator was used")
+    require(training, "sampling switched the policy out of train mode")
+    require(torch.equal(torch.get_rng_state(), state), "it used torch's global generator")
     same = all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
-    require(same, "the policy's weights were changed")
+    require(same, "it changed the policy's weights")
     clean = all(p.requires_grad and p.grad is None for p in policy.parameters())
-    require(clean, "a parameter was frozen or has a gradient")
+    require(clean, "it froze a parameter or left a gradient")
 
 
 @checks("starts")
 def closes_twice(subject: BackendSubject) -> None:
-    """Leaving it a second time does no harm."""
+    """``__exit__`` is idempotent."""
     backend = subject.backend
     subject.entered.clear()
     backend.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""A rollout backend that replays what it was given: tests of rewards and algorithms need no model's luck."""
+"""A rollout backend that replays given texts, for deterministic tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reasonrl.contracts.specs import NoConfig, RolloutBackendSpec
 
 
 class ScriptedBackend:
-    """Answers with ``texts`` in turn, each encoded by the run's tokenizer, EOS included.
+    """Replays ``texts`` in turn, each encoded by the run's tokenizer with EOS.
 
-    A text that is longer than the token limit is cut there, with finish reason LENGTH. ``requests`` holds what was
-    asked, ``versions`` the weights that it was told of. Every sampled token is given the log-probability -1.
+    A text over the token limit is truncated, with finish reason LENGTH. ``requests`` records the requests, ``versions``
+    the synced policy versions. Every token has log-probability -1.
     """
 
     def __init__(self, texts: Sequence[str], tokenizer: Any) -> None:
@@ -32,15 +32,15 @@ class ScriptedBackend:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def sync_weights(self, weights: Iterable[Any], *, policy_version: int) -> None:
-        """Remember the version; weights say nothing here."""
+        """Record the version and ignore the weights."""
         self._version = policy_version
         self.versions.append(policy_version)
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
-        """The next text for each completion that is asked for."""
+        """Return the next text for each requested completion."""
         self.requests.extend(requests)
         return [
             RolloutGroup(
@@ -75,5 +75,5 @@ class _Factory:
 
 
 def scripted_spec(texts: Sequence[str], name: str = "scripted") -> RolloutBackendSpec:
-    """A spec for ``reasonrl_rollout_backends`` whose backend says ``texts``."""
+    """Build a spec for ``reasonrl_rollout_backends`` whose backend replays ``texts``."""
     return RolloutBackendSpec(name=name, summary="Replays given completions.", factory=_Factory(tuple(texts)))

@@ -1,4 +1,4 @@
-"""What a check looks at: a component, its options, and the plugins around it."""
+"""Subjects of checks: a component, its options and the loaded plugins."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ class Subject:
 
     @cached_property
     def config(self) -> Any:
-        """An instance of the spec's config.
+        """Build an instance of the spec's config.
 
         Raises:
-            RecipeError: if the options do not fit it.
+            RecipeError: If the options are invalid.
         """
         return typed_config(self.spec, self.options)
 
     def make(self, context: Any) -> Any:
-        """A new component; a plugin's mistake is an error that names it."""
+        """Build a new component; errors name the plugin."""
         return self.plugins.build(self.spec, self.config, context)
 
 
 def typed_config(spec: ComponentSpec, options: Mapping[str, Any]) -> Any:
-    """The options as an instance of ``spec.config``, as a recipe's slot would give it."""
+    """Build ``spec.config`` from options, as a recipe would."""
     source = Source(path=Path(f"options of {spec.kind} '{spec.name}'"), data={spec.kind: dict(options)})
     return build(spec.config, dict(options), source, (spec.kind,), of=f"{spec.kind} '{spec.name}'")
 
 
 def find(kind: Kind, spec: Any, plugins: Plugins | None, files: Sequence[str]) -> tuple[Any, Plugins]:
-    """The spec behind a name, or the spec itself, and the plugins around it."""
+    """Return the spec for a name (or the spec itself) and the loaded plugins."""
     known = plugins if plugins is not None else load_plugins(files=files)
     return (known.get(kind, spec) if isinstance(spec, str) else spec), known
 
 
 def add_common(checks: Checks[Any]) -> None:
-    """The checks that every kind of component begins with."""
+    """Add the checks common to every kind of component."""
     for function in (has_a_summary, options_have_help, defaults_are_valid):
         checks()(function)
 
 
 def has_a_summary(subject: Subject) -> None:
-    """The spec says in one line what the component is."""
+    """The spec has a one-line summary."""
     summary = subject.spec.summary
     require(isinstance(summary, str) and bool(summary.strip()), "summary is empty")
-    require("\n" not in summary, "summary has several lines")
+    require("\n" not in summary, "summary has more than one line")
 
 
 def options_have_help(subject: Subject) -> None:
-    """Every option explains itself: ``field(metadata={"help": ...})``."""
+    """Every option has a help text: ``field(metadata={"help": ...})``."""
     silent = _without_help(subject.spec.config, "")
     require(not silent, f"no help for {', '.join(silent)}; write field(metadata={{'help': '...'}})")
 
 
 def defaults_are_valid(subject: Subject) -> None:
-    """The options, by default none, make a valid config."""
+    """The options (default: none) form a valid config."""
     require(isinstance(subject.config, subject.spec.config), f"config is {type(subject.config).__name__}")
 
 

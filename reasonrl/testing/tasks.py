@@ -1,4 +1,4 @@
-"""Conformance of tasks: pure, index-addressed problems, and a reference that earns the maximum."""
+"""Conformance of tasks: deterministic, index-addressed problems, and references that earn the maximum."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from reasonrl.testing.subjects import Subject, add_common, find, typed_config
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 PROBLEMS = 200
-"""Problems of each split that are looked at."""
+"""Problems to check per split."""
 SEED = 20240607
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reasonrl.testing.digest import main; main()"
 
 
 @dataclass(kw_only=True)
 class TaskSubject(Subject):
-    """A task and ``PROBLEMS`` problems of each split, read once."""
+    """A task and ``PROBLEMS`` problems per split, read once."""
 
     count: int = PROBLEMS
     _read: dict[str, list[Problem]] = field(default_factory=dict)
@@ -78,17 +78,17 @@ add_common(checks)
 
 @checks("defaults_are_valid")
 def is_built(subject: TaskSubject) -> None:
-    """``factory(config, context)`` gives an object with ``size`` and ``problem``."""
+    """``factory(config, context)`` returns an object with ``size`` and ``problem``."""
     task = subject.task
     require(isinstance(task, Task), f"the factory returned {type(task).__name__}, which lacks size or problem")
 
 
 @checks("is_built")
 def sizes_are_honored(subject: TaskSubject) -> None:
-    """``size(split)`` is None or a positive number that stays the same; the last problem exists."""
+    """``size(split)`` is None or a constant positive number; the last problem exists."""
     for split in SPLITS:
         size = fetch_size(subject.task, subject.spec.name, split)
-        require(size is None or size > 0, f"size({split!r}) is {size}; a split needs a problem")
+        require(size is None or size > 0, f"size({split!r}) is {size}; expected None or a positive number")
         again = fetch_size(subject.new(), subject.spec.name, split)
         require(size == again, f"size({split!r}) is {size}, then {again}")
         if size is not None:
@@ -97,7 +97,7 @@ def sizes_are_honored(subject: TaskSubject) -> None:
 
 @checks("is_built")
 def problems_are_well_formed(subject: TaskSubject) -> None:
-    """Ids and prompts are text, messages are messages, and no prompt is empty."""
+    """Ids are text, prompts are non-empty text or messages."""
     for problem in subject.everything:
         where = f"problem {problem.id!r}"
         require(isinstance(problem.id, str) and bool(problem.id), f"{where}: id must be non-empty text")
@@ -112,16 +112,16 @@ def problems_are_well_formed(subject: TaskSubject) -> None:
 
 @checks("problems_are_well_formed")
 def info_is_json(subject: TaskSubject) -> None:
-    """``info`` survives JSON unchanged: no tuples, no NaN, no keys that are not text."""
+    """``info`` round-trips through JSON: no tuples, no NaN, no non-text keys."""
     for problem in subject.everything:
         written = json.dumps(dict(problem.info))
         same = json.loads(written) == dict(problem.info) and "NaN" not in written and "Infinity" not in written
-        require(same, f"info of {problem.id!r} does not come back from JSON as it was: {written[:80]}")
+        require(same, f"info of {problem.id!r} does not round-trip through JSON: {written[:80]}")
 
 
 @checks("problems_are_well_formed")
 def ids_are_unique(subject: TaskSubject) -> None:
-    """No two problems of the task share an id, whatever their split."""
+    """Ids are unique across splits."""
     seen: set[str] = set()
     for problem in subject.everything:
         require(problem.id not in seen, f"two problems have the id {problem.id!r}")
@@ -130,20 +130,20 @@ def ids_are_unique(subject: TaskSubject) -> None:
 
 @checks("problems_are_well_formed")
 def problems_are_repeatable(subject: TaskSubject) -> None:
-    """The same seed, split and index give the same problem: again, in any order, and from a new object."""
+    """Problems depend only on seed, split and index, not on order or the object."""
     other = subject.new()
     for split in SPLITS:
         first, backwards = subject.problems(split), list(reversed(subject.indices(split)))
         for name, task in (("the same object", subject.task), ("a new object", other)):
             again = subject.read(task, split, backwards)[::-1]
             for index, (one, two) in enumerate(zip(first, again, strict=True)):
-                message = f"problem({split!r}, {index}) is another one when {name} reads it in another order"
+                message = f"problem({split!r}, {index}) changes when {name} reads it in another order"
                 require(one == two, message)
 
 
 @checks("problems_are_well_formed")
 def problems_are_the_same_everywhere(subject: TaskSubject) -> None:
-    """A fresh process with another PYTHONHASHSEED makes the same problems."""
+    """A new process with another PYTHONHASHSEED produces the same problems."""
     made = {split: [digest(p) for p in subject.problems(split)] for split in SPLITS}
     request = (
         subject.spec.factory,
@@ -155,10 +155,10 @@ def problems_are_the_same_everywhere(subject: TaskSubject) -> None:
     try:
         payload = pickle.dumps(request)
     except (pickle.PicklingError, AttributeError, TypeError) as err:
-        raise NotApplicableError(f"factory or config cannot be sent to another process: {err}") from None
+        raise NotApplicableError(f"factory or config cannot be pickled: {err}") from None
     for split, theirs in _elsewhere(payload).items():
         for index, (mine, other) in enumerate(zip(made[split], theirs, strict=True)):
-            require(mine == other, f"problem({split!r}, {index}) is another one in another process")
+            require(mine == other, f"problem({split!r}, {index}) differs in another process")
 
 
 def _elsewhere(payload: bytes) -> dict[Split, list[str]]:
@@ -166,7 +166,9 @@ def _elsewhere(payload: bytes) -> dict[Split, list[str]]:
     env = {**_environment(), "PYTHONHASHSEED": "4711"}
     done = subprocess.run(command, input=payload, capture_output=True, env=env, timeout=300, check=False)
     said = done.stderr.decode(errors="replace").strip().splitlines()
-    require(done.returncode == 0, f"another process cannot make the problems: {said[-1] if said else 'no output'}")
+    require(
+        done.returncode == 0, f"another process failed to produce the problems: {said[-1] if said else 'no output'}"
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -178,7 +180,7 @@ def _environment() -> dict[str, str]:
 
 @checks("problems_are_well_formed")
 def the_seed_matters(subject: TaskSubject) -> None:
-    """Another seed gives an endless split other problems; a data set may ignore it."""
+    """Another seed gives an endless split different problems; a dataset may ignore the seed."""
     if fetch_size(subject.task, subject.spec.name, "train") is not None:
         raise NotApplicableError("the train split is finite")
     indices = subject.indices("train")
@@ -189,30 +191,30 @@ def the_seed_matters(subject: TaskSubject) -> None:
 
 @checks("problems_are_well_formed")
 def splits_are_apart(subject: TaskSubject) -> None:
-    """No prompt is both trained on and held out."""
+    """No prompt is in both train and eval."""
     train = {(p.prompt, p.assistant_prefix): p.id for p in subject.problems("train")}
     for problem in subject.problems("eval"):
         twin = train.get((problem.prompt, problem.assistant_prefix))
-        require(twin is None, f"{problem.id!r} of eval has the prompt of {twin!r} of train")
+        require(twin is None, f"{problem.id!r} of eval has the same prompt as {twin!r} of train")
 
 
 @checks("problems_are_well_formed")
 def global_randomness_is_left_alone(subject: TaskSubject) -> None:
-    """Making problems does not touch the generator behind ``random.random()``."""
+    """It does not use the global generator of ``random``."""
     state = random.getstate()
     subject.read(subject.new(), "train", subject.indices("train")[:20])
     untouched = random.getstate() == state
     random.setstate(state)
-    require(untouched, "the global random generator was used; make an own random.Random")
+    require(untouched, "it used the global random generator; create a random.Random")
 
 
 @checks("problems_are_well_formed")
 def references_earn_the_maximum(subject: TaskSubject) -> None:
-    """``reference(problem)`` earns the top of the range of each of the task's default rewards."""
+    """``reference(problem)`` earns the maximum of each of the task's default rewards."""
     if getattr(subject.task, "reference", None) is None:
         raise NotApplicableError("the task has no reference")
     if not subject.spec.default_rewards:
-        raise NotApplicableError("the task names no default rewards")
+        raise NotApplicableError("the task has no default rewards")
     specs = {name: subject.plugins.get("reward", name) for name in subject.spec.default_rewards}
     rewards = {n: RewardComponent(spec=s, config=typed_config(s, {})) for n, s in specs.items()}
     with RewardRunner.build(rewards, subject.plugins, RewardContext(seed=SEED)) as runner:
@@ -229,23 +231,23 @@ def _check_reference(task: Any, problem: Problem, runner: RewardRunner, tops: Ma
     for name, top in tops.items():
         value = output.components[name]
         why = f" ({output.reasons[name]})" if name in output.reasons else ""
-        require(value == top, f"the reference of {problem.id!r} earns {value} from {name!r}, not {top}{why}")
+        require(value == top, f"the reference of {problem.id!r} earns {value} from {name!r}, expected {top}{why}")
 
 
 @checks("problems_are_well_formed")
 def demonstrations_are_repeatable(subject: TaskSubject) -> None:
-    """``demonstration(problem, rng)`` is text or None, and depends on nothing but its arguments."""
+    """``demonstration(problem, rng)`` is text or None and depends only on its arguments."""
     if getattr(subject.task, "demonstration", None) is None:
         raise NotApplicableError("the task has no demonstration")
     for problem in subject.problems("train")[:50]:
         one, two = (task.demonstration(problem, random.Random(7)) for task in (subject.task, subject.new()))
         require(one is None or isinstance(one, str), f"demonstration of {problem.id!r} is {type(one).__name__}")
-        require(one == two, f"two demonstrations of {problem.id!r} differ, with equal generators")
+        require(one == two, f"demonstrations of {problem.id!r} differ for equal generators")
 
 
 @checks("problems_are_well_formed")
 def behaviors_are_numbers(subject: TaskSubject) -> None:
-    """``behaviors(problem, text)`` gives named numbers for any text, or NaN for "does not apply"."""
+    """``behaviors(problem, text)`` returns named numbers for any text, NaN if not applicable."""
     if getattr(subject.task, "behaviors", None) is None:
         raise NotApplicableError("the task has no behaviors")
     problem = subject.problems("eval")[0]
@@ -259,7 +261,7 @@ def behaviors_are_numbers(subject: TaskSubject) -> None:
 
 @checks("is_built")
 def data_summaries_add_up(subject: TaskSubject) -> None:
-    """``data_summary()`` tells of as many kept rows as the splits have problems."""
+    """``data_summary()`` agrees with the sizes of the splits."""
     if getattr(subject.task, "data_summary", None) is None:
         raise NotApplicableError("the task has no data_summary")
     summaries = fetch_summaries(subject.task, subject.spec.name)
@@ -269,11 +271,11 @@ def data_summaries_add_up(subject: TaskSubject) -> None:
     for split in SPLITS if summaries else ():
         kept = sum(summary.kept.get(split, 0) for summary in summaries)
         size = fetch_size(subject.task, subject.spec.name, split)
-        require(kept == size, f"{kept} rows are kept in {split}, but size({split!r}) is {size}")
+        require(kept == size, f"data_summary() keeps {kept} rows in {split}, but size({split!r}) is {size}")
 
 
 def group_of(problem: Problem, texts: Sequence[str]) -> RolloutGroup:
-    """A group whose completions have these texts and one token each."""
+    """Build a group of completions with these texts and one token each."""
     completions = tuple(completion_of(text, problem) for text in texts)
     request = RolloutRequest(
         problem=problem,
@@ -287,7 +289,7 @@ def group_of(problem: Problem, texts: Sequence[str]) -> RolloutGroup:
 
 
 def completion_of(text: str, problem: Problem | None = None, *, prompt_text: str | None = None) -> Completion:
-    """A finished completion with this text.
+    """Build a finished completion with this text.
 
     ``prompt_text`` is what it continues; by default the prompt and prefix of ``problem``, without a chat template's
     markup.

@@ -65,7 +65,7 @@ def test_bundled_components_conform_with_other_options(base: type, attributes: d
 
 def test_a_conformance_class_must_name_its_component() -> None:
     nameless = type("Nameless", (TaskConformance,), {})
-    with pytest.raises(CheckError, match=r"Nameless\.spec must name a component"):
+    with pytest.raises(CheckError, match=r"Nameless\.spec must be the name of a component"):
         nameless().test_is_built()
 
 

@@ -133,7 +133,7 @@ def test_a_task_without_the_optional_parts_is_told_what_was_not_looked_at() -> N
         "data_summaries_add_up",
     ):
         assert results[check].status == "not applicable"
-    assert "cannot be sent to another process" in results["problems_are_the_same_everywhere"].reason
+    assert "cannot be pickled" in results["problems_are_the_same_everywhere"].reason
 
 
 def test_checks_that_build_on_a_failed_one_are_not_run() -> None:

@@ -104,9 +104,9 @@ def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
         ("countdown_tinyzero", "task", "reward 'countdown_tinyzero' is provided by"),
         ("countdown_tinyzero", "reward", "reward 'countdown_tinyzero' is provided by"),
         ("reasonrl-ppo", "algorithm", "algorithm 'ppo' is provided by"),
-        ("ppo", "rollout_backend", r"plugin ppo \(reasonrl .*is installed; give another name"),
+        ("ppo", "rollout_backend", r"plugin ppo \(reasonrl .*is installed; use another name"),
         ("countdown-base", "model", r"model 'countdown-base' is provided by countdown \(reasonrl "),
-        ("hf", "observer", r"plugin hf \(reasonrl .*is installed; give another name"),
+        ("hf", "observer", r"plugin hf \(reasonrl .*is installed; use another name"),
     ],
 )
 def test_taken_names_are_refused(name: str, kind: str, expected: str, tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_taken_names_are_refused(name: str, kind: str, expected: str, tmp_path: 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "reasonrl-word").mkdir()
-    with pytest.raises(RecipeError, match="exists already; give another name or --dir"):
+    with pytest.raises(RecipeError, match="already exists; use another name or --dir"):
         create("word", "task", tmp_path, PLUGINS)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ReasonRLError, match="cannot be written"):
+    with pytest.raises(ReasonRLError, match="cannot write"):
         create("word", "task", tmp_path / "file", PLUGINS)
 
 
@@ -188,7 +188,7 @@ def test_a_project_is_checked_before_it_is_installed(tmp_path: Path, monkeypatch
     assert "reward not-installed" in text
     pyproject = folder / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("reasonrl>=0.1,<0.2", "reasonrl"))
-    wanted = "bounds_reasonrl failed reasonrl has no upper bound, such as <0.2"
+    wanted = "bounds_reasonrl failed reasonrl has no upper bound; add one such as <0.2"
     assert wanted in " ".join(check(folder, code=1).split())
     text = check(folder, "reward.not-installed.characters=0", code=1)
     assert "characters must be >= 1, got 0" in " ".join(text.split())
