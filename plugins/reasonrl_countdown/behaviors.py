@@ -1,4 +1,4 @@
-"""What a completion does: attempts, verdicts, fresh starts; exact where its trace is written as equations.
+"""Behaviors of a completion: attempts, verdicts, backtracking; exact for traces written as equations.
 
 A *step* is an equation of whole numbers such as ``8*5=40`` or ``(3+5)*8 = 64``; an *attempt* is the steps that belong
 together. Everything is read in one pass over the text, in linear time, and nothing in it is evaluated as code.
@@ -60,7 +60,7 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """``closed``: the search came to an end of its own, with ``</think>`` or an answer. ``is_cut``: it broke off
+    """``closed``: the search ended, with ``</think>`` or an answer. ``is_cut``: it broke off
     inside an attempt, which is then not among ``attempts``. ``table`` knows every expression that was tried."""
 
     attempts: tuple[_Attempt, ...]
@@ -70,7 +70,7 @@ class Trace:
 
 
 def behaviors(completion: str, numbers: Sequence[int], target: int) -> dict[str, float]:
-    """Figures of one completion; a figure that does not apply to it is left out. Total on any text.
+    """Measure one completion; behaviors that do not apply are omitted. Never raises.
 
     Shares are in [0, 1]; ``attempts`` and ``repeated_attempts`` are counts. docs/behaviors.md defines each.
     """
@@ -103,7 +103,7 @@ def behaviors(completion: str, numbers: Sequence[int], target: int) -> dict[str,
 def read_trace(completion: str, count: int) -> Trace:
     """The attempts of a completion whose problem has ``count`` numbers, in order.
 
-    A step goes on with the attempt before it if it uses a result that nothing has used yet (on a later line only while
+    A step continues the previous attempt if it uses a result that nothing has used yet (on a later line only while
     numbers are left), or if it stands on the same line and numbers are left. A verdict ends an attempt.
     """
     text, closed = _thinking(completion)
@@ -167,7 +167,7 @@ def _is_aimed(step: Step, target: int) -> bool | None:
         for x, y in ((a, b), (b, a))
         if (value := apply_exact(o, x, y)) is not None
     }
-    # A step that is no whole number of 0 or more is never one of these.
+    # A step that is not a whole number >= 0 is never one of these.
     return distances.get((str(operator), a, b)) == min(distances.values())
 
 

@@ -1,4 +1,4 @@
-"""What a recipe can set on the countdown task."""
+"""Options of the countdown task."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ MAX_VALUE = 999_999_999
 
 @dataclass(frozen=True)
 class CountdownConfig:
-    """Which problems, and how they are put to the model.
+    """Options for problems, prompts and demonstrations.
 
     The defaults are the ranges commonly quoted for the public data set. The ranges hold for either source:
     rows of a data set outside them are left out. Raises ValueError naming the field when a value is out of
@@ -34,8 +34,8 @@ class CountdownConfig:
     template: str = field(
         default="base", metadata={"help": "base (raw text), chat (messages) or compact (tiny models)"}
     )
-    min_numbers: int = field(default=3, metadata={"help": "fewest numbers of a problem, 2 to 6"})
-    max_numbers: int = field(default=4, metadata={"help": "most numbers of a problem, at most 6"})
+    min_numbers: int = field(default=3, metadata={"help": "minimum count of numbers per problem, 2 to 6"})
+    max_numbers: int = field(default=4, metadata={"help": "maximum count of numbers per problem, at most 6"})
     min_number: int = field(default=1, metadata={"help": "smallest number, at least 1"})
     max_number: int = field(default=99, metadata={"help": "largest number"})
     min_target: int = field(default=10, metadata={"help": "smallest target, at least 0"})
@@ -46,16 +46,16 @@ class CountdownConfig:
     )
     mean_attempts: float = field(
         default=2.8,
-        metadata={"help": "demonstrations give up after this many failed attempts on average, >= 1"},
+        metadata={"help": "average failed attempts before a demonstration gives up, >= 1"},
     )
     patient_frac: float = field(
         default=0.0,
-        metadata={"help": "share of demonstrations that give up after 1 to patient_attempts instead, evenly"},
+        metadata={"help": "share of demonstrations that give up after 1 to patient_attempts instead, uniformly"},
     )
-    patient_attempts: int = field(default=16, metadata={"help": "most failed attempts of a patient demonstration"})
+    patient_attempts: int = field(default=16, metadata={"help": "maximum failed attempts of a patient demonstration"})
     aimed_frac: float = field(
         default=0.0,
-        metadata={"help": "share of demonstrations whose last operations come as near to the target as they can"},
+        metadata={"help": "share of demonstrations that pick the last operation with the target in mind"},
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Problems from a data set with columns ``nums`` and ``target``, split by the same rule as generated ones."""
+"""Problems from a dataset with columns ``nums`` and ``target``, split by the same rule as generated ones."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ class Dataset:
         return len(self._splits[split])
 
     def instance(self, split: Split, position: int) -> Instance:
-        """Raise IndexError beyond the end of the split."""
+        """Return an instance; raise IndexError beyond the end of the split."""
         rows = self._splits[split]
         if position >= len(rows):
             raise IndexError(f"{self._name}: {split} has {len(rows)} problems, got index {position}")
@@ -53,7 +53,7 @@ def _read(config: CountdownConfig) -> tuple[dict[Split, list[Instance]], DataSum
         held_out="a tenth of the problems is held out by their hash",
     )
     if not any(splits.values()):
-        raise RecipeError(f"task.dataset: {summary}; give other rows, or widen the ranges in the recipe's task")
+        raise RecipeError(f"task.dataset: {summary}; use other rows, or widen the ranges in the recipe's task")
     return splits, summary
 
 

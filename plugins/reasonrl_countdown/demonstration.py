@@ -1,4 +1,4 @@
-"""Completions to imitate: a search that tries at random, checks itself honestly and gives up at random.
+"""SFT demonstrations: a random search that checks itself correctly and gives up at random.
 
 A model trained on them knows the format and the arithmetic and searches poorly, which leaves reinforcement
 learning something to find: to search longer, to choose better, to answer only what it has checked. Like the texts
@@ -14,7 +14,7 @@ from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.generator import Instance, apply_exact
 
 MAX_RESULT = 500
-"""Results stay below this: every integer up to 499 is one token of the tiny model's tokenizer."""
+"""Upper bound of results: every integer up to 499 is one token of the tiny model's tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Operand:
 
 
 def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig) -> str:
-    """A search in words and its answer, right or not; begins after an opened ``<think>`` and a line end."""
+    """Write a search and its answer, right or wrong, to follow an opened ``<think>`` and a newline."""
     lines: list[str] = []
     failures_left = _patience(config, rng)
     aim = instance.target if _is_aimed(config, rng) else None
@@ -75,7 +75,7 @@ def random_attempt(numbers: Sequence[int], rng: random.Random, *, aim: int | Non
 
 
 def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand, str]:
-    """Draw until a step is allowed; then take its two operands out and return its result."""
+    """Draw until a step is allowed; then remove its two operands and return its result."""
     while True:
         # Subtracting the smaller from the larger is always allowed, so this ends.
         i, j = rng.sample(range(len(operands)), 2)
@@ -89,7 +89,7 @@ def _random_step(operands: list[_Operand], rng: random.Random) -> tuple[_Operand
 
 
 def _nearest_step(operands: list[_Operand], rng: random.Random, aim: int) -> tuple[_Operand, str]:
-    """Take the last two operands out; of their allowed steps, one of those nearest to ``aim``, at random."""
+    """Remove the last two operands and pick at random among their allowed steps nearest to ``aim``."""
     left, right = operands
     operands.clear()
     pairs = ((left, right), (right, left))
@@ -113,7 +113,7 @@ def _is_aimed(config: CountdownConfig, rng: random.Random) -> bool:
 
 
 def _patience(config: CountdownConfig, rng: random.Random) -> int:
-    """After how many failures to give up. Some patient searches keep long traces within what a model has seen."""
+    """Draw the number of failures before giving up. Some patient searches keep long traces in distribution."""
     if config.patient_frac > 0.0 and rng.random() < config.patient_frac:
         return rng.randint(1, config.patient_attempts)
     return _geometric(rng, config.mean_attempts)

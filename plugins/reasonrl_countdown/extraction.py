@@ -1,4 +1,4 @@
-"""Finding the answer in a completion, in linear time and without regular expressions."""
+"""Find the answer in a completion in linear time, without regular expressions."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Extraction:
 
 
 def find_answer(completion: str) -> Extraction:
-    """Find the one answer of a completion.
+    """Extract the only answer of a completion.
 
     Only the text after the last ``</think>`` counts (all of it when there is none: a model need not close
     what the prompt opened), up to a ``<think>`` that opens again there. In it must stand exactly one
@@ -41,7 +41,7 @@ def find_answer(completion: str) -> Extraction:
 
 
 def extract_answer(completion: str) -> str | None:
-    """What stands inside the answer tags, without blanks around it; None without exactly one answer.
+    """Return the stripped text inside the answer tags; None without exactly one answer.
 
     See ``find_answer``. Give it the completion alone: a prompt may hold an example answer.
     """

@@ -1,4 +1,4 @@
-"""Problems solvable by construction, and the rule that keeps training and held-out problems apart."""
+"""Generate solvable problems, and separate training from held-out problems."""
 
 import hashlib
 import random
@@ -11,9 +11,9 @@ from reasonrl_countdown.config import CountdownConfig
 EVAL_BUCKETS = 1
 BUCKETS = 10
 _MAX_DRAWS = 200_000
-"""A draw succeeds every few dozen tries in a sensible range; this many failures mean it is used up."""
+"""A draw usually succeeds within a few dozen tries; this many failures mean the range is exhausted."""
 _TRIES_PER_COUNT = 2000
-"""How long to try with one amount of numbers before choosing again: its problems may be used up."""
+"""Tries with one amount of numbers before choosing another, because its problems may be exhausted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Instance:
 
     @property
     def key(self) -> str:
-        """The problem up to the order of its numbers."""
+        """Identify the problem up to the order of its numbers."""
         return f"{','.join(map(str, sorted(self.numbers)))}={self.target}"
 
 
 def split_of(key: str) -> Split:
-    """Which split a problem belongs to: a tenth of all is held out, whatever the seed, ranges or source."""
+    """Return the split of a problem: a tenth is held out, independent of seed, ranges and source."""
     digest = hashlib.blake2b(f"countdown/{key}".encode(), digest_size=8).digest()
     return "eval" if int.from_bytes(digest, "big") % BUCKETS < EVAL_BUCKETS else "train"
 
@@ -78,8 +78,8 @@ class Generator:
     def _exhausted(self, split: Split, index: int) -> str:
         held = "" if split == "train" else f" after {len(self._held_out)} distinct ones"
         return (
-            f"countdown: no further {split} problem found{held} (asked for index {index}); "
-            "ask for fewer problems or widen numbers, number or target"
+            f"countdown: no more {split} problems{held} (index {index}); "
+            "request fewer problems or widen numbers, number or target"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the countdown plugin offers. Cheap and torch-free; everything else is loaded when it is used."""
+"""Register the countdown components. Cheap and torch-free; everything else is loaded on use."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,9 +9,9 @@ from reasonrl_countdown.config import CountdownConfig
 _HERE = Path(__file__).resolve().parent
 
 _RECIPES = (
-    ("countdown_ppo", "countdown_ppo.yaml", "PPO on Countdown with the shipped tiny model, on a CPU."),
-    ("countdown_grpo", "countdown_grpo.yaml", "GRPO on Countdown with the shipped tiny model, on a CPU."),
-    ("countdown_base_sft", "countdown_base_sft.yaml", "How the shipped tiny model countdown-base was made."),
+    ("countdown_ppo", "countdown_ppo.yaml", "PPO on Countdown with the bundled tiny model, on a CPU."),
+    ("countdown_grpo", "countdown_grpo.yaml", "GRPO on Countdown with the bundled tiny model, on a CPU."),
+    ("countdown_base_sft", "countdown_base_sft.yaml", "SFT that produced the bundled tiny model countdown-base."),
     (
         "tinyzero_qwen2-5-1-5b_ppo",
         "tinyzero/qwen2.5-1.5b_ppo.yaml",
@@ -20,9 +20,9 @@ _RECIPES = (
 )
 
 _BEHAVIORS = (
-    ("attempts", "count", "Attempts of a completion: steps that belong together."),
-    ("repeated_attempts", "count", "Attempts that an earlier one of the same completion had tried already."),
-    ("true_arithmetic", "fraction", "Steps whose two sides are equal, exactly."),
+    ("attempts", "count", "Attempts of a completion: groups of connected steps."),
+    ("repeated_attempts", "count", "Attempts that repeat an earlier one of the same completion."),
+    ("true_arithmetic", "fraction", "Steps whose two sides are exactly equal."),
     (
         "verification",
         "fraction",
@@ -33,19 +33,19 @@ _BEHAVIORS = (
     (
         "aimed",
         "fraction",
-        "Attempts whose last operation comes as near to the target as any on its two numbers.",
+        "Attempts whose last operation gets as close to the target as its two numbers allow.",
     ),
     (
         "number_use_legal",
         "fraction",
         "Attempts that use each given number exactly once and combine them all.",
     ),
-    ("false_yes", "fraction", "Attempts called right that miss the target or hold a false step."),
-    ("answer_checked", "fraction", "Answers whose expression an attempt had tried and called right."),
+    ("false_yes", "fraction", "Attempts declared right that miss the target or contain a false step."),
+    ("answer_checked", "fraction", "Answers whose expression an attempt tried and declared right."),
     (
         "gave_up",
         "fraction",
-        "Searches that end after an attempt that misses the target and was not called right.",
+        "Searches that end after an attempt that misses the target and was not declared right.",
     ),
 )
 
@@ -92,7 +92,7 @@ def reasonrl_models() -> Iterable[ModelSpec]:
     return [
         ModelSpec(
             name="countdown-base",
-            summary="0.85M-parameter Llama that calculates well, searches Countdown poorly and gives up early.",
+            summary="0.85M-parameter Llama that is good at arithmetic, searches Countdown poorly and gives up early.",
             path=_HERE / "models" / "countdown-base",
             recipe="countdown_ppo",
         )
@@ -107,6 +107,6 @@ def reasonrl_recipes() -> Iterable[RecipeSpec]:
 
 
 def _recipe_folder() -> Path:
-    """``recipes`` inside the installed package, else the repository's, for an editable install."""
+    """Return ``recipes`` of the installed package, or of the repository for an editable install."""
     packaged = _HERE / "recipes"
     return packaged if packaged.is_dir() else _HERE.parents[1] / "recipes"

@@ -1,15 +1,15 @@
-"""Two judges of a Countdown completion, over one verifier."""
+"""Two Countdown rewards on the same verifier."""
 
 from reasonrl import Completion, NoConfig, Problem, RewardContext, Score
 from reasonrl_countdown.expression import MAX_CHARS, verify
 from reasonrl_countdown.extraction import find_answer
 
 FORMAT_VALUE = 0.1
-"""What TinyZero pays for an answer that is there but wrong."""
+"""TinyZero's reward for a wrong answer."""
 
 
 class CountdownReward:
-    """1.0 for a right answer, 0.0 for anything else; ``reason`` says why."""
+    """1.0 for a correct answer, else 0.0; ``reason`` says why."""
 
     _format_value = 0.0
 
@@ -17,7 +17,7 @@ class CountdownReward:
         del config, context
 
     def score(self, problem: Problem, completion: Completion) -> Score:
-        """Judge the completion's text; never the prompt's, which holds an example answer."""
+        """Score the completion's text, not the prompt's, which contains an example answer."""
         found = find_answer(completion.text)
         if not found.answer:
             return Score(value=0.0, correct=False, reason="empty" if found.reason == "ok" else found.reason)
@@ -31,7 +31,7 @@ class CountdownReward:
 
 
 class TinyZeroReward(CountdownReward):
-    """0.0 without an answer, 0.1 for an answer, 1.0 for a right one: TinyZero's scale on the strict verifier.
+    """TinyZero's scale on the strict verifier: 0.0 without an answer, 0.1 for a wrong one, 1.0 for a correct one.
 
     Differs from TinyZero: the answer may stand on any line after the last ``</think>``, not only on the
     last line; several answers or an empty one are no answer (TinyZero judges the last one, and pays 0.1 for

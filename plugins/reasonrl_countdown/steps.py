@@ -1,4 +1,4 @@
-"""Finding equations in a trace: what was calculated, whether it is true, and what was said of it."""
+"""Find equations in a trace: the computation, whether it is true, and the verdict on it."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def read_steps(text: str) -> Iterator[Step]:
-    """All steps of a trace, in order."""
+    """Find all steps of a trace, in order."""
     found: tuple[list[str | int], Value, bool] | None = None
     on_new_line, end = False, 0
     for match in _RUN.finditer(text):

@@ -38,11 +38,11 @@ class CountdownTask:
         return self._problem(f"countdown/{split}/{index}", self._source.instance(split, index))
 
     def data_summary(self) -> list[DataSummary]:
-        """What became of the rows of the data set; nothing for generated problems."""
+        """Summarize the rows of the dataset; empty for generated problems."""
         return [self._source.summary] if isinstance(self._source, Dataset) else []
 
     def problem_from_fields(self, fields: Mapping[str, str]) -> Problem:
-        """A problem from ``{"numbers": "3,5,8", "target": "16"}``; ValueError for anything else."""
+        """Build a problem from ``{"numbers": "3,5,8", "target": "16"}``; raise ValueError for anything else."""
         if set(fields) != {"numbers", "target"}:
             raise ValueError(f"countdown needs numbers and target, got {', '.join(sorted(fields)) or 'nothing'}")
         numbers = tuple(_integer("numbers", part) for part in fields["numbers"].split(","))
@@ -52,7 +52,7 @@ class CountdownTask:
         return self._problem(f"countdown/custom/{instance.key}", instance)
 
     def reference(self, problem: Problem) -> str | None:
-        """A right completion; None when the problem cannot be solved with every number used exactly once."""
+        """Return a correct completion; None if no expression uses every number exactly once."""
         instance = _instance(problem)
         solutions = solve(instance.numbers, instance.target, limit=1)
         if not solutions:
@@ -61,13 +61,13 @@ class CountdownTask:
         return f"{lead}{solutions[0]} = {instance.target}\n</think>\n<answer>{solutions[0]}</answer>"
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str:
-        """A poor searcher's completion, right only by luck; see ``demonstration.py``."""
+        """Return the completion of a poor searcher, right only by luck; see ``demonstration.py``."""
         instance = _instance(problem)
         lead = render(self._config.template, instance).lead
         return lead + demonstrate(instance, rng, self._config)
 
     def behaviors(self, problem: Problem, completion_text: str) -> dict[str, float]:
-        """What the trace of a completion shows: attempts, verdicts, fresh starts; see ``behaviors.py``."""
+        """Measure the trace of a completion: attempts, verdicts, backtracking; see ``behaviors.py``."""
         instance = _instance(problem)
         return behaviors(completion_text, instance.numbers, instance.target)
 

@@ -1,4 +1,4 @@
-"""How a problem is put to a model. ``base`` and ``chat`` carry the information of TinyZero's two prompts."""
+"""Prompt templates. ``base`` and ``chat`` correspond to TinyZero's two prompts."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _SYSTEM = "You are a helpful assistant. You reason about the problem first and t
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt, the text pre-filled for the model, and what a completion begins with to fit after it."""
+    """A prompt, its assistant prefix, and the start of a completion that follows it."""
 
     prompt: str | tuple[Message, ...]
     assistant_prefix: str
@@ -25,7 +25,7 @@ class Rendered:
 
 
 def render(template: str, instance: Instance) -> Rendered:
-    """Put an instance into the ``base``, ``chat`` or ``compact`` template."""
+    """Render an instance with the ``base``, ``chat`` or ``compact`` template."""
     if template == "compact":
         shown = " ".join(map(str, instance.numbers))
         return Rendered(f"Numbers: {shown}. Target: {instance.target}.\n", "<think>\n", "")

@@ -30,7 +30,7 @@ PIECES = (
     ".\n",
     ", ",
 )
-"""Longer pieces stand before their own beginnings: the first alternative that matches is taken."""
+"""Longer pieces come before their prefixes, because the first matching alternative wins."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> Any:
-    """The tokenizer as a ``PreTrainedTokenizerFast``, to be saved beside a model; it reloads as itself."""
+    """Build the tokenizer as a ``PreTrainedTokenizerFast`` that can be saved with a model and reloaded."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -75,13 +75,13 @@ def _vocabulary() -> dict[str, int]:
     pieces = [*PIECES, *(str(n) for n in range(10, NUM_INTEGERS))]
     written = ["".join(byte_of[b] for b in piece.encode()) for piece in pieces]
     tokens = [PAD, EOS, *byte_of, *written]
-    # A digit is always a token of its own, so these names never come out of encoding.
+    # Digits are always separate tokens, so encoding never produces these names.
     reserved = [f"<|reserved_{i}|>" for i in range(VOCAB_SIZE - len(tokens))]
     return {token: i for i, token in enumerate([*tokens, *reserved])}
 
 
 def _byte_characters() -> list[str]:
-    """How byte-level tokenizers write each byte: printable Latin-1 as itself, the others from U+0100 up."""
+    """Map bytes to characters as byte-level tokenizers do: printable Latin-1 as is, others from U+0100 up."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256))
     return [chr(b) if b in printable else chr(256 + next(others)) for b in range(256)]
@@ -114,7 +114,7 @@ def model_config() -> Any:
 
 
 def write_model_folder(folder: Path) -> None:
-    """Write config, generation config and tokenizer: all of ``countdown-base`` but its weights."""
+    """Write config, generation config and tokenizer of ``countdown-base``, without weights."""
     from transformers import GenerationConfig
 
     config = model_config()

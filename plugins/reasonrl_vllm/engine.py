@@ -67,7 +67,7 @@ def check_version() -> str:
 class LocalEngine:
     """vLLM's engine core in the trainer's process, on the trainer's device.
 
-    Several trainer processes are to vLLM what a launcher of its own would start: each has an engine that answers it
+    To vLLM, several trainer processes look like its own launcher's: each has an engine that answers it
     alone, or, in a team of several, a part of the model; then all of the team ask the same at the same time.
 
     It starts with weights that mean nothing: the trainer hands over the policy's before it asks for anything, so that

@@ -29,7 +29,7 @@ class ServerEngine:
     """Samples from the server and sends it weights.
 
     Its weights have a name: this run's, and the policy's version. Every answer says by which weights it was made, so
-    that a server that was started anew, or that another run uses too, is noticed at once.
+    that a restarted server, or one used by another run, is noticed at once.
     Of several processes each asks for its own completions; the first one hands over the weights.
     """
 

@@ -23,7 +23,7 @@ SHARD_BYTES = 1 << 30
 class Transfer(Protocol):
     """A weight transfer. If ``send`` raises RolloutError, the server's weights are undefined.
 
-    ``survives_restart``: the next ``send`` reaches a server that was started anew meanwhile.
+    ``survives_restart``: the next ``send`` works after a restart of the server.
     """
 
     survives_restart: bool

@@ -1,4 +1,4 @@
-"""``reasonrl plugins new``: a plugin project that works as it is."""
+"""``reasonrl plugins new``: create a working plugin project."""
 
 from pathlib import Path
 

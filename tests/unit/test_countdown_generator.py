@@ -110,7 +110,7 @@ def test_an_exhausted_range_says_how_many_problems_it_held(monkeypatch: pytest.M
     monkeypatch.setattr("reasonrl_countdown.generator._MAX_DRAWS", 5000)
     tiny = CountdownConfig(min_numbers=2, max_numbers=2, max_number=6, min_target=1, max_target=12)
     generator = Generator(tiny, 0)
-    with pytest.raises(ValueError, match=r"no further eval problem found after \d+ distinct ones") as caught:
+    with pytest.raises(ValueError, match=r"no more eval problems after \d+ distinct ones") as caught:
         [generator.instance("eval", i) for i in range(1000)]
     num_found = int(str(caught.value).split("after ")[1].split()[0])
     assert [generator.instance("eval", i) for i in range(num_found)]

@@ -318,7 +318,7 @@ def test_the_rows_are_accounted_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], r"task.dataset: .*rows\.jsonl: is empty"),
+        ([], r"task.dataset: .*rows\.jsonl: empty file"),
         ([{"nums": [1, 2], "target": 3}], r"1 rows read, 0 kept .*, 1 dropped \(1 outside the ranges.*widen"),
         ([{"nums": [1, 1, 1], "target": 99}], r"rows\.jsonl: 1 rows read, 0 kept .*\(1 without a solution\)"),
         (

@@ -109,7 +109,7 @@ def test_each_file_is_accounted_for(tmp_path: Path) -> None:
     first, second = make(path=train, eval_path=held_out).data_summary()
     assert (first.kept, first.dropped["held out"], first.rows) == ({"train": 6}, 3, 9)
     assert (second.kept, second.dropped["repeated"], second.rows) == ({"eval": 3}, 3, 6)
-    with pytest.raises(RecipeError, match=r"a\.jsonl: 9 rows read, 0 kept .*9 held out.*no problem to train on"):
+    with pytest.raises(RecipeError, match=r"a\.jsonl: 9 rows read, 0 kept .*9 held out.*no problems to train on"):
         make(path=train, eval_path=train)
 
 
@@ -135,7 +135,7 @@ def test_a_file_of_held_out_problems_takes_its_own_away(tmp_path: Path) -> None:
         ([{"question": "a", "answer": [1]}], "x.jsonl:1: column 'answer' must be text or a number"),
         ([{"question": "a", "answer": "so #### "}], "x.jsonl:1: nothing follows the last '####'"),
         ([[1]], "x.jsonl:1: expected an object"),
-        ([], "x.jsonl: is empty"),
+        ([], "x.jsonl: empty file"),
     ],
 )
 def test_a_bad_row_is_named(rows: list[Any], message: str, tmp_path: Path) -> None:

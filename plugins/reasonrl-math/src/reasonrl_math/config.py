@@ -10,21 +10,21 @@ MAX_FACTOR = 999_999
 
 @dataclass(frozen=True)
 class MathConfig:
-    """Where problems come from, and how they are put to the model. Raises ValueError naming the field."""
+    """Source and prompt format of the problems. Raises ValueError naming the field."""
 
     path: str = field(
         default="",
-        metadata={"help": "hub name, or .jsonl, .json, .csv or .parquet file; '' = a few examples that come along"},
+        metadata={"help": "hub name, or .jsonl, .json, .csv or .parquet file; '' = a few bundled examples"},
     )
-    subset: str | None = field(default=None, metadata={"help": "configuration of a hub data set, such as main"})
-    train_split: str = field(default="train", metadata={"help": "split of a hub data set to train on"})
+    subset: str | None = field(default=None, metadata={"help": "configuration of a hub dataset, such as main"})
+    train_split: str = field(default="train", metadata={"help": "split of a hub dataset to train on"})
     eval_split: str | None = field(
-        default=None, metadata={"help": "split of a hub data set to hold out; null = a tenth of train_split"}
+        default=None, metadata={"help": "split of a hub dataset to hold out; null = a tenth of train_split"}
     )
     eval_path: str | None = field(default=None, metadata={"help": "file of held-out problems; null = a tenth of path"})
     question: str = field(
         default="question",
-        metadata={"help": "column with the problem: text, or messages, which are used as they are"},
+        metadata={"help": "column with the problem: text, or messages, which are used verbatim"},
     )
     answer: str = field(
         default="answer", metadata={"help": "column with the answer; a dotted path reaches into columns"}
@@ -37,9 +37,7 @@ class MathConfig:
     )
     unreadable: str = field(
         default="drop",
-        metadata={
-            "help": "rows whose known answer cannot be read: drop (counted, shown) or error (named by file and line)"
-        },
+        metadata={"help": "rows with an unreadable answer: drop (and report the count) or error (with file and line)"},
     )
     template: str = field(default="chat", metadata={"help": "chat (messages) or base (raw text, <think> opened)"})
 
@@ -54,7 +52,7 @@ class MathConfig:
 
 @dataclass(frozen=True)
 class MultiplicationConfig:
-    """Which products. Raises ValueError naming the field."""
+    """Range and prompt format of the products. Raises ValueError naming the field."""
 
     min_factor: int = field(default=0, metadata={"help": "smallest factor, at least 0"})
     max_factor: int = field(default=999, metadata={"help": f"largest factor, at most {MAX_FACTOR}"})
@@ -73,7 +71,7 @@ class MultiplicationConfig:
 
 @dataclass(frozen=True)
 class MultiplicationRewardConfig:
-    """What a wrong number is worth. Raises ValueError outside [0, 1)."""
+    """Reward of a wrong number. Raises ValueError outside [0, 1)."""
 
     format_value: float = field(default=0.1, metadata={"help": "for a number that is not the product"})
 

@@ -64,28 +64,28 @@ class MathTask:
         return Problem(id=f"math/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
 
     def data_summary(self) -> list[DataSummary]:
-        """What became of the rows of each file or split that was read."""
+        """Summarize the rows of each file or split."""
         return self._summaries
 
     def _prompt(self, question: Prompt) -> tuple[Prompt, str]:
-        """A conversation stays as it is: what it asks for and how is up to the data."""
+        """Build the prompt; a conversation is used verbatim."""
         if isinstance(question, str):
             return render(self._config.template, question.strip(), _FORM)
         return question, ""
 
     def reference(self, problem: Problem) -> str:
-        """The known solution, and the known answer in a box."""
+        """Return the known solution, and the known answer in a box."""
         opening = lead(problem.prompt, problem.assistant_prefix, problem.info["solution"] or "I know the answer.")
         return f"{opening}\\boxed{{{problem.info['answer']}}}"
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str:
-        """The same."""
+        """Return the reference."""
         del rng
         return self.reference(problem)
 
 
 def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]]:
-    """The problems of each split, and what became of the rows of each source."""
+    """The problems of each split, and a summary of each source."""
     path = config.path or str(EXAMPLES)
     rows, dropped = _distinct(*_rows(path, config, config.train_split))
     if config.eval_path is None and config.eval_split is None:
@@ -104,7 +104,7 @@ def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]
             _summary(other, split, {"eval": splits["eval"]}, dropped_there),
         ]
     if not splits["train"]:
-        raise RecipeError(f"task.path: {summaries[0]}; there is no problem to train on: give other rows")
+        raise RecipeError(f"task.path: {summaries[0]}; no problems to train on; use other rows")
     return splits, summaries
 
 
@@ -118,7 +118,7 @@ def _summary(path: str, split: str, splits: Mapping[Split, list[Row]], dropped: 
 
 
 def _distinct(rows: Iterable[Row], dropped: Mapping[str, int]) -> tuple[dict[str, Row], dict[str, int]]:
-    """Each problem once, and how many rows were dropped: nobody can say which of two answers is wrong."""
+    """Drop repeated problems and those with contradictory answers, and count both."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(_key(row.question), []).append(row)
@@ -140,7 +140,7 @@ def _key(question: Prompt) -> str:
 
 
 def _rows(path: str, config: MathConfig, split: str) -> tuple[list[Row], dict[str, int]]:
-    """The rows whose answer can be read, and how many cannot."""
+    """Return the rows whose answer is readable, and count the others."""
     key = "task.path" if path != config.eval_path else "task.eval_path"
     rows: list[Row] = []
     faults: list[str] = []

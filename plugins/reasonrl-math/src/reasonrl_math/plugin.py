@@ -1,4 +1,4 @@
-"""What the plugin offers. Cheap: no torch, no mpmath, no data set before a recipe asks for one."""
+"""Register the math components. Cheap: imports no torch or mpmath and reads no data."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,7 +57,7 @@ def reasonrl_recipes() -> Iterable[RecipeSpec]:
     """Multiplication on a CPU, word problems on a GPU."""
     yield RecipeSpec(
         name="multiplication_grpo",
-        summary="GRPO on products with the shipped tiny model, on a CPU in minutes.",
+        summary="GRPO on products with the bundled tiny model, on a CPU in minutes.",
         path=_RECIPES / "multiplication_grpo.yaml",
     )
     yield RecipeSpec(

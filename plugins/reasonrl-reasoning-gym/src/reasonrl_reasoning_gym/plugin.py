@@ -23,7 +23,7 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
 
 @hookimpl
 def reasonrl_rewards() -> Iterable[RewardSpec]:
-    """The dataset's own scorer, in a process of its own: some scorers calculate what an answer says."""
+    """The dataset's own scorer, in a separate process: some scorers calculate what an answer says."""
     yield RewardSpec(
         name="reasoning_gym",
         summary="What the dataset's own scorer gives the answer, 0 to 1.",

@@ -24,7 +24,7 @@ HELD_OUT_SHARE = 4
 """One question in so many is held out."""
 MAX_TRIES = 200
 FROM_THEIR_CONSTRUCTOR = frozenset({"acre", "gsm_symbolic", "list_functions"})
-"""Datasets whose constructor draws ``size`` problems: they have no entry beyond. Made anew for each block."""
+"""Datasets whose constructor draws ``size`` problems: they have no entry beyond. Recreated for each block."""
 BLOCK = 50
 _RANGE = 2**31
 """Seed and index stay below this, so that their sum seeds numpy too."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 
 class UnreadableError(ValueError):
-    """A text that is no answer we can read; says why."""
+    """The text is not a readable answer; says why."""
 
 
 @dataclass(frozen=True, slots=True)
