@@ -31,6 +31,8 @@ class _Rows:
                 value = value[rows, :length] if value.ndim == 2 else value[rows]
             elif isinstance(value, _Rows):
                 value = value.select(rows, length)
+            elif f.name == "component_rewards":
+                value = {name: component[rows] for name, component in value.items()}
             picked[f.name] = value
         return type(self)(**picked)
 
@@ -59,6 +61,8 @@ class TrainBatch(_Rows):
     """``[B]`` int64: rows of one prompt share an id."""
     policy_versions: Tensor
     """``[B]`` int64: optimizer steps behind the weights that sampled the row."""
+    component_rewards: Mapping[str, Tensor] = field(default_factory=dict)
+    """``[B]`` float32 by name of the reward, before its weight; 0.0 where ``scored`` is False."""
 
     @property
     def num_rows(self) -> int:

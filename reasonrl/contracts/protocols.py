@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from reasonrl.contracts.data import (
@@ -52,6 +52,8 @@ class AlgorithmContext:
     sampling: SamplingParams
     group_size: int
     total_steps: int
+    reward_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weight of each reward of ``TrainBatch.component_rewards`` in the total."""
 
 
 def _ignore(completions: int) -> None:

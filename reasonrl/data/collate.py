@@ -53,6 +53,10 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
         truncated=on_device(np.array([c.finish_reason == FinishReason.LENGTH for _, _, c, _ in rows])),
         group_ids=on_device(np.array([index for index, *_ in rows], dtype=np.int64)),
         policy_versions=on_device(np.array([c.policy_version for _, _, c, _ in rows], dtype=np.int64)),
+        component_rewards={
+            name: on_device(pad_rows([[r.components.get(name) or 0.0] for *_, r in rows], 0.0, np.float32, 1)[:, 0])
+            for name in sorted({name for *_, r in rows for name in r.components})
+        },
     )
 
 

@@ -34,3 +34,19 @@ def sequence_mean_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer) -> 
         Scalar.
     """
     return masked_mean(x, mask, dim=1).sum() / max(normalizer.num_sequences, 1.0)
+
+
+def constant_length_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer, length: int) -> Tensor:
+    """(1 / S) sum_i (1 / length) sum_t x_it with S = all sequences of the step.
+
+    ``length`` is a constant of the run, such as the token limit: a divisor that depends on the completions sampled
+    biases the gradient. Source: arXiv:2503.20783 section 3.1.
+
+    Args:
+        x: ``[b, T]``. mask: ``[b, T]`` bool.
+        length: > 0.
+
+    Returns:
+        Scalar.
+    """
+    return masked_sum(x, mask) / (max(normalizer.num_sequences, 1.0) * length)

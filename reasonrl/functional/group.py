@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reasonrl.functional.masked import SPREAD_TOLERANCE, check_same_shape
 
-Scale = Literal["std", "none"]
+Scale = Literal["std", "none", "leave_one_out", "mean"]
 
 
 def is_flat(lowest: Any, highest: Any) -> Any:
@@ -20,11 +20,15 @@ def is_flat(lowest: Any, highest: Any) -> Any:
 
 
 def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scale: Scale) -> Tensor:
-    """Compute A_i = (R_i - mean(R)) / std(R) over the scored completions of i's group; ``none`` does not divide.
+    """Compute A_i from the rewards R of the scored completions of i's group, n of them.
 
-    Source: arXiv:2402.03300 section 4.1.2; without the division: arXiv:2503.20783. Choices: std is that of
-    the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it, instead a
-    flat group (``is_flat``) gives exactly 0. Groups are told apart by id.
+    - ``std``: (R_i - mean(R)) / std(R), arXiv:2402.03300 section 4.1.2.
+    - ``none``: R_i - mean(R), arXiv:2503.20783.
+    - ``leave_one_out``: R_i - mean of the others = n / (n - 1) (R_i - mean(R)), arXiv:2402.14740 eq. 7.
+    - ``mean``: (R_i - mean(R)) / mean(R), arXiv:2602.02710; 0 unless the mean is positive.
+
+    Choices: std is that of the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it,
+    instead a flat group (``is_flat``) gives exactly 0. Groups are told apart by id.
 
     Args:
         rewards: ``[B]``. group_ids: ``[B]`` int64. scored: ``[B]`` bool; other rows are left out.
@@ -55,7 +59,12 @@ def _normalize(rewards: np.ndarray, group: np.ndarray, scale: Scale) -> np.ndarr
     np.minimum.at(lowest, group, rewards)
     np.maximum.at(highest, group, rewards)
     flat = is_flat(lowest, highest)
+    divisor = np.ones(num_groups)
     if scale == "std":
-        std = np.sqrt(np.bincount(group, centered**2, num_groups) / count)
-        centered = centered / np.where(flat, 1.0, std)[group]
-    return np.where(flat[group], 0.0, centered)
+        divisor = np.sqrt(np.bincount(group, centered**2, num_groups) / count)
+    elif scale == "leave_one_out":
+        divisor = (count - 1) / count
+    elif scale == "mean":
+        divisor = np.bincount(group, rewards, num_groups) / count
+        flat = flat | (divisor <= 0)
+    return np.where(flat[group], 0.0, centered / np.where(flat, 1.0, divisor)[group])

@@ -43,23 +43,43 @@ def kl_estimate(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor, estimato
     if estimator == "k2":
         return 0.5 * x**2
     if estimator == "k3":
-        # expm1 keeps the digits that exp(-x) - 1 loses near 0, where k3 ~ x^2 / 2 lives.
-        return torch.expm1((-x).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)) + x
+        # expm1 keeps the digits that exp(-x) - 1 loses near 0, where k3 ~ x^2 / 2 lives. Beyond the limit the gradient
+        # is 0: clamping only the exponential would leave that of + x, which has the wrong sign.
+        minus_x = (-x).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        return torch.expm1(minus_x) - minus_x
     raise ValueError(f"KL estimator must be k1, k2 or k3, got {estimator!r}")
 
 
-def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Literal["k2", "k3"]) -> Tensor:
+def kl_loss(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    mask: Tensor,
+    estimator: Literal["k2", "k3"],
+    *,
+    old_logprobs: Tensor | None = None,
+) -> Tensor:
     """Compute the per-token KL(policy || reference) estimate as a differentiable loss.
 
     On tokens sampled from the current policy, with x = logprobs - ref_logprobs:
-    ``k2``: gradient x * grad ln p, in expectation that of KL(policy || reference), the reverse KL.
+    ``k2``: gradient x * grad ln p, in expectation that of KL(policy || reference) in each state, the reverse KL.
     ``k3``: gradient (1 - exp(-x)) * grad ln p, in expectation that of KL(reference || policy), the *forward*
     KL; this is the term of arXiv:2402.03300 eq. 4.
     ``k1`` is rejected: its expected gradient is 0, so it would only add noise. Use it in the reward.
+
+    With ``old_logprobs``, the estimate is weighted by the ratio r = p / p_old of the sampled token, which makes it
+    right off-policy: r * k3 is differentiated through r, which gives r x grad ln p, the reverse KL (arXiv:2512.02556);
+    k2 is weighted by the detached ratio, with the same gradient.
+
+    None of these is the gradient of the KL between *sequences*: they leave out how a token changes the later states.
+    A penalty in the reward has that gradient.
 
     Raises:
         ValueError: for any other estimator.
     """
     if estimator not in ("k2", "k3"):
         raise ValueError(f"KL in the loss needs k2 or k3, got {estimator!r}; use k1 in the reward")
-    return kl_estimate(logprobs, ref_logprobs, mask, estimator)
+    estimate = kl_estimate(logprobs, ref_logprobs, mask, estimator)
+    if old_logprobs is None:
+        return estimate
+    ratio = safe_exp(zero_outside(logprobs, mask) - zero_outside(old_logprobs, mask).detach())
+    return estimate * (ratio if estimator == "k3" else ratio.detach())

@@ -23,7 +23,11 @@ from reasonrl.text import suggest
 
 T = TypeVar("T")
 
-RENAMED = {"rollout": "rollout_backend"}
+RENAMED = {
+    "rollout": "rollout_backend",
+    "algorithm.kl_coef": "algorithm.kl.coef",
+    "algorithm.kl_estimator": "algorithm.kl.estimator",
+}
 """Keys of earlier versions, for the error that names the new one."""
 
 

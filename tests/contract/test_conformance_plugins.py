@@ -51,7 +51,7 @@ class TestHF(RolloutConformance):
 
 OPTIONS: list[tuple[type, dict[str, Any]]] = [
     (AlgorithmConformance, {"spec": "grpo", "config": {"normalization": "sequence", "scale": "none"}}),
-    (AlgorithmConformance, {"spec": "grpo", "config": {"kl_coef": 0.01, "entropy_coef": 0.001}}),
+    (AlgorithmConformance, {"spec": "grpo", "config": {"kl": {"coef": 0.01}, "entropy_coef": 0.001}}),
     (AlgorithmConformance, {"spec": "ppo", "config": {"kl": {"coef": 0.01}, "lam": 0.9}}),
     (TaskConformance, {"spec": "countdown", "config": {"template": "chat"}, "count": 10}),
 ]

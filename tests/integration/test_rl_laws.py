@@ -106,7 +106,7 @@ def test_the_reference_computes_in_the_precision_of_the_policy(tiny_model: Path,
     """At the first step policy and reference are one model: any difference would be one of precision."""
     reasonrl.run(
         RECIPES / "countdown_grpo.yaml",
-        tiny(tiny_model, "trainer.steps=1", "model.dtype=bfloat16", "algorithm.kl_coef=0.1"),
+        tiny(tiny_model, "trainer.steps=1", "model.dtype=bfloat16", "algorithm.kl.coef=0.1"),
         run_dir=tmp_path / "run",
     )
     assert metrics_of(tmp_path / "run")[0]["policy/kl_ref_k3"] == 0.0

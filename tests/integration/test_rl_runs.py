@@ -95,7 +95,7 @@ def test_the_same_recipe_gives_the_same_numbers_whatever_the_global_generators_h
     def run(name: str) -> list[dict[str, float]]:
         reasonrl.run(
             RECIPES / "countdown_grpo.yaml",
-            tiny(tiny_model, "trainer.minibatches=2", "algorithm.kl_coef=0.1"),
+            tiny(tiny_model, "trainer.minibatches=2", "algorithm.kl.coef=0.1"),
             run_dir=tmp_path / name,
         )
         timed = ("time/", "throughput/")
@@ -151,7 +151,7 @@ def test_lora_trains_adapters_and_saves_a_plain_model(tiny_model: Path, tmp_path
             tiny_model,
             "model.lora.rank=4",
             "model.lora.alpha=8",
-            "algorithm.kl_coef=0.1",
+            "algorithm.kl.coef=0.1",
             "algorithm.entropy_coef=0.1",
             "optimizer.learning_rate=0.01",
         ),

@@ -10,16 +10,16 @@ from reference import grpo as oracle
 from reference.token_batches import Layout, assert_same, on_first_pass, random_rows, run
 
 from reasonrl import AlgorithmContext, SamplingParams
-from reasonrl_grpo.algorithm import GRPO
-from reasonrl_grpo.config import GRPOConfig
+from reasonrl_critic_free.algorithm import GRPO
+from reasonrl_critic_free.config import GRPOConfig, KLConfig
 
 EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
 CONFIGS = st.sampled_from(
     [
         GRPOConfig(),
         GRPOConfig(normalization="sequence", clip_eps_high=0.28, scale="none"),
-        GRPOConfig(normalization="sequence", kl_coef=0.3, entropy_coef=0.01),
-        GRPOConfig(kl_coef=0.3, kl_estimator="k2", clip_eps=0.1),
+        GRPOConfig(normalization="sequence", kl=KLConfig(coef=0.3), entropy_coef=0.01),
+        GRPOConfig(kl=KLConfig(coef=0.3, estimator="k2"), clip_eps=0.1),
     ]
 )
 SEEDS = st.integers(0, 10_000)
@@ -40,8 +40,8 @@ def expected(rows: dict, config: GRPOConfig) -> tuple[oracle.Gradients, list[flo
         "low": config.clip_eps,
         "high": config.eps_high,
         "normalization": config.normalization,
-        "kl": config.kl_coef,
-        "estimator": config.kl_estimator,
+        "kl": config.kl.coef,
+        "estimator": config.kl.estimator,
         "entropy_coef": config.entropy_coef,
     }
     return oracle.loss(rows, adv, options), adv
@@ -84,7 +84,7 @@ def test_grpo_rows_that_do_not_contribute_have_no_gradient(seed: int, config: GR
     dropped = ~got.contributes
     for gradient in got.gradients.values():
         assert (gradient[dropped] == 0).all()
-    if config.kl_coef == 0 and config.entropy_coef == 0:
+    if config.kl.coef == 0 and config.entropy_coef == 0:
         np.testing.assert_array_equal(got.contributes, (got.advantages != 0).any(axis=1))
     else:
         np.testing.assert_array_equal(got.contributes, np.array(rows["mask"]).any(axis=1))

@@ -61,7 +61,10 @@ class Outcome:
 def random_rows(
     seed: int, *, groups: int = 2, group_size: int = 3, max_prompt: int = 3, max_response: int = 5
 ) -> dict[str, Any]:
-    """Rows of random lengths; some unscored, some with a gap in the response, rewards with ties."""
+    """Rows of random lengths; some unscored, some with a gap in the response, rewards with ties.
+
+    The total reward is that of the component ``main`` plus half of ``extra``.
+    """
     rng = np.random.default_rng(seed)
     num_rows, columns = groups * group_size, max_prompt + max_response
     scored = [bool(rng.random() > 0.15) for _ in range(num_rows)]
@@ -79,10 +82,12 @@ def random_rows(
         "token_rewards": rng.normal(0, 0.1, old.shape),
     }
     rewards = [float(rng.choice([0.0, 0.1, 1.0])) if s else 0.0 for s in scored]
+    extra = [float(rng.choice([0.0, 0.5])) if s else 0.0 for s in scored]
     return {
         "mask": masks,
         "scored": scored,
-        "rewards": rewards,
+        "rewards": [r + 0.5 * e for r, e in zip(rewards, extra, strict=True)],
+        "components": {"extra": extra, "main": rewards},
         "groups": [7 * (i // group_size) for i in range(num_rows)],
         "truncated": [bool(rng.random() < 0.3) for _ in range(num_rows)],
         **{name: values.tolist() for name, values in table.items()},
@@ -137,7 +142,11 @@ def _run_loss(
     context: StepContext,
 ) -> tuple[Tensor, dict[str, Any]]:
     mask = batch.response_mask
-    normalizer = LossNormalizer(num_response_tokens=float(mask.sum()), num_sequences=float(mask.any(dim=1).sum()))
+    normalizer = LossNormalizer(
+        num_response_tokens=float(mask.sum()),
+        num_sequences=float(mask.any(dim=1).sum()),
+        extra=algorithm.counts(batch, output) if hasattr(algorithm, "counts") else {},
+    )
     total, parts, start = torch.zeros((), dtype=layout.dtype), [], 0
     for size in layout.splits or (batch.num_rows,):
         picked = torch.arange(start, start + size)
@@ -183,6 +192,10 @@ def tensors(
         truncated=pick["truncated"],
         group_ids=pick["groups"],
         policy_versions=torch.zeros(len(order), dtype=torch.int64),
+        component_rewards={
+            name: torch.tensor(values, dtype=layout.dtype)[list(order)]
+            for name, values in rows.get("components", {}).items()
+        },
     )
     evals = PolicyEval(
         old_logprobs=token["old_logprobs"], ref_logprobs=token["ref_logprobs"], values=token["old_values"]

@@ -20,7 +20,7 @@ SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
 UNTIMED = ("time/", "throughput/", "perf/", "memory/")
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": {"name": "ppo", "entropy_coef": 0.01}, "critic": {"kind": "shared"}},
-    "grpo": {"algorithm": {"name": "grpo", "kl_coef": 0.05}, "critic": None},
+    "grpo": {"algorithm": {"name": "grpo", "kl": {"coef": 0.05}}, "critic": None},
 }
 COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors")
 

@@ -30,9 +30,10 @@ from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.update import Updater, UpdateSettings
-from reasonrl_grpo.algorithm import GRPO
-from reasonrl_grpo.config import GRPOConfig
-from reasonrl_grpo.plugin import reasonrl_algorithms as grpo_specs
+from reasonrl_critic_free.algorithm import GRPO
+from reasonrl_critic_free.config import GRPOConfig
+from reasonrl_critic_free.config import KLConfig as GroupKL
+from reasonrl_critic_free.plugin import reasonrl_algorithms as grpo_specs
 from reasonrl_ppo.algorithm import PPO
 from reasonrl_ppo.config import KLConfig, PPOConfig
 from reasonrl_ppo.plugin import reasonrl_algorithms as ppo_specs
@@ -62,7 +63,7 @@ CASES = {
     "ppo_kl_reward": Case("ppo", PPOConfig(kl=KLConfig(coef=0.1, estimator="k1", placement="reward"))),
     "ppo_kl_loss": Case("ppo", PPOConfig(lam=0.9, kl=KLConfig(coef=0.1, estimator="k3", placement="loss"))),
     "grpo": Case("grpo", GRPOConfig()),
-    "grpo_sequence_kl": Case("grpo", GRPOConfig(normalization="sequence", kl_coef=0.1)),
+    "grpo_sequence_kl": Case("grpo", GRPOConfig(normalization="sequence", kl=GroupKL(coef=0.1))),
 }
 
 

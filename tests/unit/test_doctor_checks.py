@@ -61,7 +61,7 @@ CONSTANT: list[tuple[str, str, str, Mapping[str, Any], str]] = [
     ),
     ("entropy", "warning", "entropy explosion: from 0.35 to 3.00", {"policy/entropy": 3.0}, "algorithm.entropy_coef"),
     ("kl", "warning", "0.2 nats", {"policy/kl_old_k3": 0.2}, "trainer.update_epochs"),
-    ("kl", "warning", "from the reference: KL is 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl_coef"),
+    ("kl", "warning", "from the reference: KL is 5 nats", {"policy/kl_ref_k3": 5.0}, "algorithm.kl.coef"),
     ("clipping", "warning", "45% of the tokens", {"policy/clip_frac": 0.45}, "algorithm.clip_eps"),
     ("stale-weights", "warning", "differ by 0.2", {"rollout/logprob_gap": 0.2}, "rollout backend"),
     (

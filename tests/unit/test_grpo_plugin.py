@@ -8,9 +8,9 @@ import pytest
 from reference.token_batches import random_rows, run
 
 from reasonrl import AlgorithmContext, Needs, SamplingParams
-from reasonrl_grpo.algorithm import GRPO
-from reasonrl_grpo.config import GRPOConfig, needs
-from reasonrl_grpo.plugin import reasonrl_algorithms
+from reasonrl_critic_free.algorithm import GRPO
+from reasonrl_critic_free.config import GRPOConfig, KLConfig, needs
+from reasonrl_critic_free.plugin import reasonrl_algorithms
 
 
 def build(config: GRPOConfig) -> GRPO:
@@ -41,11 +41,9 @@ def hand_rows() -> dict:
     [
         ({"clip_eps": 0.0}, r"clip_eps must be in \(0, 1\), got 0.0"),
         ({"clip_eps_high": -0.1}, "clip_eps_high must be > 0, got -0.1"),
-        ({"kl_coef": -1.0}, "kl_coef must be >= 0, got -1.0"),
         ({"entropy_coef": -1.0}, "entropy_coef must be >= 0, got -1.0"),
         ({"normalization": "row"}, "normalization must be one of token, sequence, got 'row'"),
         ({"scale": "batch"}, "scale must be one of std, none, got 'batch'"),
-        ({"kl_estimator": "k1"}, "kl_estimator must be one of k2, k3, got 'k1'"),
     ],
 )
 def test_grpo_config_refuses(options: dict, message: str) -> None:
@@ -53,19 +51,41 @@ def test_grpo_config_refuses(options: dict, message: str) -> None:
         GRPOConfig(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coef": -1.0}, "kl.coef must be >= 0, got -1.0"),
+        ({"placement": "both"}, "kl.placement must be reward or loss, got 'both'"),
+        ({"estimator": "k1"}, "kl.estimator must be k2 or k3 when kl.placement is loss, got 'k1'"),
+        ({"placement": "reward"}, "kl.estimator must be k1 when kl.placement is reward, got 'k3'"),
+        (
+            {"placement": "reward", "estimator": "k1", "weighted": True},
+            "kl.weighted must be false when kl.placement is reward",
+        ),
+    ],
+)
+def test_kl_config_refuses(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KLConfig(**options)
+
+
 def test_grpo_needs_follow_the_config() -> None:
     assert needs(GRPOConfig()) == Needs(min_group_size=2)
-    assert needs(GRPOConfig(kl_coef=0.1, entropy_coef=0.1)) == Needs(reference=True, entropy="grad", min_group_size=2)
+    assert needs(GRPOConfig(kl=KLConfig(coef=0.1), entropy_coef=0.1)) == Needs(
+        reference=True, entropy="grad", min_group_size=2
+    )
 
 
 def test_grpo_registers_without_torch() -> None:
-    code = "import reasonrl_grpo.plugin as p, sys; p.reasonrl_algorithms(); sys.exit('torch' in sys.modules)"
+    code = "import reasonrl_critic_free.plugin as p, sys; p.reasonrl_algorithms(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_grpo_declares_every_metric_it_emits() -> None:
-    (spec,) = reasonrl_algorithms()
-    emitted = run(build(GRPOConfig(kl_coef=0.1)), random_rows(0)).metrics.keys()
+    spec = next(spec for spec in reasonrl_algorithms() if spec.name == "grpo")
+    in_reward = KLConfig(coef=0.1, placement="reward", estimator="k1")
+    ways = (KLConfig(coef=0.1), in_reward)
+    emitted = {key for kl in ways for key in run(build(GRPOConfig(kl=kl)), random_rows(0)).metrics}
     assert emitted == {definition.key for definition in spec.metrics}
 
 
@@ -83,7 +103,7 @@ def test_grpo_normalizations_by_hand() -> None:
 
 def test_grpo_kl_and_entropy_by_hand() -> None:
     # k2 of the last token: (-2 + 1.5)^2 / 2 = 0.125; entropies 0.5, 1, 0.
-    config = GRPOConfig(scale="none", kl_coef=0.4, kl_estimator="k2", entropy_coef=0.2)
+    config = GRPOConfig(scale="none", kl=KLConfig(coef=0.4, estimator="k2"), entropy_coef=0.2)
     got = run(build(config), hand_rows())
     # Advantages +0.5, -0.5, -0.5.
     assert got.loss == pytest.approx((0.5 + 0.4 * 0.125 - 0.2 * 1.5) / 3)
@@ -99,7 +119,7 @@ def test_grpo_token_rewards_count_to_the_completion() -> None:
 def test_grpo_flat_groups_are_dropped_only_when_nothing_else_pulls() -> None:
     rows = hand_rows() | {"rewards": [1.0, 1.0]}
     assert run(build(GRPOConfig()), rows).contributes.tolist() == [False, False]
-    assert run(build(GRPOConfig(kl_coef=0.1)), rows).contributes.tolist() == [True, True]
+    assert run(build(GRPOConfig(kl=KLConfig(coef=0.1))), rows).contributes.tolist() == [True, True]
     assert run(build(GRPOConfig(entropy_coef=0.1)), rows).contributes.tolist() == [True, True]
 
 
@@ -108,7 +128,7 @@ def test_grpo_metrics_by_hand() -> None:
     # advantage is -1, so it is clipped. KL(old || new): x = 0.5. KL(new || reference): x = -0.5.
     rows = hand_rows()
     rows |= {"ref_logprobs": rows["logprobs"], "logprobs": [[9.0, -1.0, 9.0], [9.0, -1.5, -2.0]]}
-    got = run(build(GRPOConfig(kl_coef=0.1)), rows).metrics
+    got = run(build(GRPOConfig(kl=KLConfig(coef=0.1))), rows).metrics
     assert got["policy/clip_frac"] == pytest.approx(1 / 3)
     assert got["policy/ratio_max"] == pytest.approx(1.0)
     assert got["policy/kl_old_k3"] == pytest.approx((math.exp(-0.5) - 1 + 0.5) / 3)

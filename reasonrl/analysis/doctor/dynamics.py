@@ -100,13 +100,12 @@ def check_kl(run: RunRecords) -> Iterator[Finding]:
         curve = run.curve(key)
         since = curve.since(lambda nats, limit=limit: nats >= limit)  # type: ignore[misc]
         if since is not None:
-            weight = "kl.coef" if isinstance(run.setting("algorithm.kl"), dict) else "kl_coef"
             yield Finding(
                 severity="warning",
                 check="kl",
                 message=f"{what} {curve.last:.2g} nats per token, limit {limit:g} ({key})",
                 remedy="lower `optimizer.learning_rate`, `trainer.update_epochs` or `trainer.minibatches`; "
-                f"raise `algorithm.{weight}`",
+                "raise `algorithm.kl.coef`",
                 step=since,
             )
             return

@@ -113,14 +113,14 @@ def scale(lab: Lab, kind: str) -> None:
     assert divided.values("optim/grad_norm")[0] > 1.5 * plain.values("optim/grad_norm")[0]
 
 
-@effect("kl_coef", of=GRPO)
+@effect("kl.coef", of=GRPO)
 def kl_coef_grpo(lab: Lab, kind: str) -> None:
-    free, bound = (lab.run("train", *TWICE, f"algorithm.kl_coef={c}") for c in (1e-6, 10.0))
+    free, bound = (lab.run("train", *TWICE, f"algorithm.kl.coef={c}") for c in (1e-6, 10.0))
     assert bound.values("policy/kl_ref_k3")[2] < free.values("policy/kl_ref_k3")[2]
     assert "policy/kl_ref_k3" not in lab.run("train", *TWICE).metrics[0]
 
 
-@effect("kl_estimator", of=GRPO)
+@effect("kl.estimator", of=GRPO)
 def kl_estimator(lab: Lab, kind: str) -> None:
-    ways = [lab.run("train", *TWICE, "algorithm.kl_coef=1.0", f"algorithm.kl_estimator={k}") for k in ("k2", "k3")]
+    ways = [lab.run("train", *TWICE, "algorithm.kl.coef=1.0", f"algorithm.kl.estimator={k}") for k in ("k2", "k3")]
     assert distance(ways[0].weights(), ways[1].weights()) > 1e-4

@@ -1,1 +1,0 @@
-"""Group relative policy optimization, a bundled plugin."""
