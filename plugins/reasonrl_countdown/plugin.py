@@ -17,6 +17,22 @@ _RECIPES = (
         "tinyzero/qwen2.5-1.5b_ppo.yaml",
         "TinyZero's Countdown run: Qwen2.5-1.5B, PPO, on GPUs.",
     ),
+    *(
+        (f"countdown_{name}", f"algorithms/countdown_{name}.yaml", f"{title} on Countdown with the shipped tiny model.")
+        for name, title in (
+            ("dr_grpo", "Dr. GRPO"),
+            ("dapo", "DAPO"),
+            ("rloo", "RLOO"),
+            ("reinforce_pp", "REINFORCE++"),
+            ("reinforce_pp_baseline", "REINFORCE++-baseline"),
+            ("gspo", "GSPO"),
+            ("cispo", "CISPO"),
+            ("max_rl", "MaxRL"),
+            ("gdpo", "GDPO"),
+            ("sapo", "SAPO"),
+            ("dppo", "DPPO"),
+        )
+    ),
 )
 
 _BEHAVIORS = (

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from reasonrl import Needs
+from reasonrl.contracts.options import require, require_choice
 
 _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 
@@ -11,12 +12,6 @@ _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 def option(default: Any, help_text: str) -> Any:
     """A field with a default and a help text."""
     return field(default=default, metadata={"help": help_text})
-
-
-def require(name: str, value: object, expected: str, is_ok: bool) -> None:
-    """Raise ValueError that names the option, unless ``is_ok``."""
-    if not is_ok:
-        raise ValueError(f"{name} must be {expected}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -33,16 +28,16 @@ class KLConfig:
     weighted: bool = option(False, "In the loss: weight by the probability ratio, which is right off-policy.")
 
     def __post_init__(self) -> None:
-        require("kl.coef", self.coef, ">= 0", self.coef >= 0)
-        require("kl.placement", repr(self.placement), "reward or loss", self.placement in _ESTIMATORS)
+        require(self.coef >= 0, "kl.coef", ">= 0", self.coef)
+        require_choice("kl.placement", self.placement, tuple(_ESTIMATORS))
         allowed = _ESTIMATORS[self.placement]
         where = f"{' or '.join(allowed)} when kl.placement is {self.placement}"
-        require("kl.estimator", repr(self.estimator), where, self.estimator in allowed)
+        require(self.estimator in allowed, "kl.estimator", where, self.estimator)
         require(
-            "kl.weighted",
-            "true",
-            "false when kl.placement is reward",
             not (self.weighted and self.placement == "reward"),
+            "kl.weighted",
+            "false when kl.placement is reward",
+            self.weighted,
         )
 
 
@@ -54,7 +49,7 @@ class CommonConfig:
     entropy_coef: float = option(0.0, "Weight of the entropy bonus.")
 
     def __post_init__(self) -> None:
-        require("entropy_coef", self.entropy_coef, ">= 0", self.entropy_coef >= 0)
+        require(self.entropy_coef >= 0, "entropy_coef", ">= 0", self.entropy_coef)
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,8 @@ class ClipConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)
-        require("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high is None or self.clip_eps_high > 0)
+        require(0 < self.clip_eps < 1, "clip_eps", "in (0, 1)", self.clip_eps)
+        require(self.clip_eps_high is None or self.clip_eps_high > 0, "clip_eps_high", "> 0", self.clip_eps_high)
 
     @property
     def eps_high(self) -> float:
@@ -93,10 +88,8 @@ class GRPOConfig(ClipConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            "normalization", repr(self.normalization), "token or sequence", self.normalization in ("token", "sequence")
-        )
-        require("scale", repr(self.scale), "std or none", self.scale in ("std", "none"))
+        require_choice("normalization", self.normalization, ("token", "sequence"))
+        require_choice("scale", self.scale, ("std", "none"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class DrGRPOConfig(ClipConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("length", self.length, ">= 1", self.length is None or self.length >= 1)
+        require(self.length is None or self.length >= 1, "length", ">= 1", self.length)
 
 
 @dataclass(frozen=True)
@@ -124,12 +117,12 @@ class DAPOConfig(ClipConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.min_accuracy, self.max_accuracy
-        require("min_accuracy", low, f"in [0, max_accuracy = {high})", 0 <= low < high)
-        require("max_accuracy", high, "at most 1", high <= 1)
-        require("overlong_buffer", self.overlong_buffer, ">= 0", self.overlong_buffer >= 0)
-        require("overlong_penalty", self.overlong_penalty, "> 0", self.overlong_penalty > 0)
+        require(0 <= low < high, "min_accuracy", f"in [0, max_accuracy = {high})", low)
+        require(high <= 1, "max_accuracy", "at most 1", high)
+        require(self.overlong_buffer >= 0, "overlong_buffer", ">= 0", self.overlong_buffer)
+        require(self.overlong_penalty > 0, "overlong_penalty", "> 0", self.overlong_penalty)
         both = self.overlong_buffer > 0 and self.overlong_filter
-        require("overlong_filter", "true", "false with an overlong_buffer: it would drop what that penalizes", not both)
+        require(not both, "overlong_filter", "false with an overlong_buffer: it would drop what that penalizes", True)
 
 
 @dataclass(frozen=True)
@@ -171,8 +164,8 @@ class GSPOConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("clip_eps", self.clip_eps, "in (0, 1)", 0 < self.clip_eps < 1)
-        require("clip_eps_high", self.clip_eps_high, "> 0", self.clip_eps_high > 0)
+        require(0 < self.clip_eps < 1, "clip_eps", "in (0, 1)", self.clip_eps)
+        require(self.clip_eps_high > 0, "clip_eps_high", "> 0", self.clip_eps_high)
 
 
 @dataclass(frozen=True)
@@ -183,7 +176,7 @@ class CISPOConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("ratio_max", self.ratio_max, ">= 1", self.ratio_max >= 1)
+        require(self.ratio_max >= 1, "ratio_max", ">= 1", self.ratio_max)
 
 
 @dataclass(frozen=True)
@@ -205,8 +198,8 @@ class SAPOConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("temperature_pos", self.temperature_pos, "> 0", self.temperature_pos > 0)
-        require("temperature_neg", self.temperature_neg, "> 0", self.temperature_neg > 0)
+        require(self.temperature_pos > 0, "temperature_pos", "> 0", self.temperature_pos)
+        require(self.temperature_neg > 0, "temperature_neg", "> 0", self.temperature_neg)
 
 
 @dataclass(frozen=True)
@@ -217,7 +210,7 @@ class DPPOConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("max_change", self.max_change, "in (0, 1)", 0 < self.max_change < 1)
+        require(0 < self.max_change < 1, "max_change", "in (0, 1)", self.max_change)
 
 
 def needs(config: CommonConfig) -> Needs:

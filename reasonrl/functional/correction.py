@@ -43,8 +43,8 @@ def rollout_correction(
     tokens (``geometric``). ``truncate``: min(rho, threshold). ``mask``: rho within [threshold_low, threshold], else 0;
     a geometric mean decides only which completions stay, with weight 1, since as a weight it is biased.
 
-    The field's names: token + truncate is TIS, token + mask IcePop, sequence + mask MIS. A log-probability of the sampler
-    that is NaN says nothing: its token gets weight 0 and leaves products and means.
+    The field's names: token + truncate is TIS, token + mask IcePop, sequence + mask MIS. A log-probability of the
+    sampler that is NaN says nothing: its token gets weight 0 and leaves products and means.
 
     Args:
         old_logprobs: ``[B, T]``, of the trainer. rollout_logprobs: ``[B, T]``, of the sampler.

@@ -159,6 +159,7 @@ def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCall
         sampling=sampling_params(recipe.sampling),
         group_size=recipe.sampling.group_size,
         total_steps=recipe.trainer.steps,
+        reward_weights={name: component.weight for name, component in resolved.rewards.items()},
     )
     return AlgorithmCalls(plugins.build(spec, resolved.algorithm.config, context), plugins.label(spec))
 

@@ -224,7 +224,8 @@ def inputs_are_left_alone(subject: AlgorithmSubject) -> None:
     for one, two in ((case.batch, fresh.batch), (case.evals, fresh.evals)):
         for name in type(one).__dataclass_fields__:
             a, b = getattr(one, name), getattr(two, name)
-            require(a is None or torch.equal(a, b), f"{name} was changed in place")
+            pairs = [(a[key], b[key]) for key in b] if isinstance(b, dict) else [(a, b)]
+            require(all(x is None or torch.equal(x, y) for x, y in pairs), f"{name} was changed in place")
 
 
 @checks("gradients_are_finite")

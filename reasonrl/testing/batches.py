@@ -99,6 +99,7 @@ def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 
         truncated=torch.arange(rows) % 5 == 2,
         group_ids=torch.arange(rows) // group_size,
         policy_versions=torch.full((rows,), 2),
+        component_rewards={"one": rewards / 2, "two": rewards / 2},
     )
     evals = PolicyEval(
         old_logprobs=old,

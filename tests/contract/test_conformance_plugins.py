@@ -49,10 +49,31 @@ class TestHF(RolloutConformance):
     spec = "hf"
 
 
+FAMILY = (
+    "dr_grpo",
+    "dapo",
+    "rloo",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "gspo",
+    "cispo",
+    "max_rl",
+    "gdpo",
+    "sapo",
+    "dppo",
+)
 OPTIONS: list[tuple[type, dict[str, Any]]] = [
     (AlgorithmConformance, {"spec": "grpo", "config": {"normalization": "sequence", "scale": "none"}}),
     (AlgorithmConformance, {"spec": "grpo", "config": {"kl": {"coef": 0.01}, "entropy_coef": 0.001}}),
     (AlgorithmConformance, {"spec": "ppo", "config": {"kl": {"coef": 0.01}, "lam": 0.9}}),
+    *((AlgorithmConformance, {"spec": name}) for name in FAMILY),
+    (AlgorithmConformance, {"spec": "dapo", "config": {"overlong_buffer": 3}}),
+    (AlgorithmConformance, {"spec": "dapo", "config": {"overlong_filter": True, "entropy_coef": 0.001}}),
+    (
+        AlgorithmConformance,
+        {"spec": "rloo", "config": {"kl": {"coef": 0.01, "placement": "reward", "estimator": "k1"}}},
+    ),
+    (AlgorithmConformance, {"spec": "dppo", "config": {"kl": {"coef": 0.01, "weighted": True}}}),
     (TaskConformance, {"spec": "countdown", "config": {"template": "chat"}, "count": 10}),
 ]
 

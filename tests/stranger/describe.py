@@ -38,10 +38,16 @@ def keys(cls: type, prefix: str = "") -> dict[str, str]:
         inner = dataclasses(hint)
         name = f"{prefix}{field.name}" + (".<name>" if inner and get_origin(hint) is dict else "")
         has_default = field.default is not MISSING or field.default_factory is not MISSING
-        found[prefix + field.name] = f"{cls.__module__}:{cls.__name__}.{field.name}" if has_default else ""
+        owner = declared_in(cls, field.name)
+        found[prefix + field.name] = f"{owner.__module__}:{owner.__name__}.{field.name}" if has_default else ""
         for one in inner:
             found |= keys(one, f"{name}.")
     return found
+
+
+def declared_in(cls: type, name: str) -> type:
+    """The class whose body has the field: for an inherited one, the base."""
+    return next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
 
 
 def dataclasses(hint: Any) -> list[type]:

@@ -55,7 +55,7 @@ def test_grpo_config_refuses(options: dict, message: str) -> None:
     ("options", "message"),
     [
         ({"coef": -1.0}, "kl.coef must be >= 0, got -1.0"),
-        ({"placement": "both"}, "kl.placement must be reward or loss, got 'both'"),
+        ({"placement": "both"}, "kl.placement must be one of reward, loss, got 'both'"),
         ({"estimator": "k1"}, "kl.estimator must be k2 or k3 when kl.placement is loss, got 'k1'"),
         ({"placement": "reward"}, "kl.estimator must be k1 when kl.placement is reward, got 'k3'"),
         (

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 from stranger.keys.registry import effect
-from stranger.lab import Lab, distance
+from stranger.lab import Lab, Run, distance
 
 PPO, GRPO = ("algorithm.ppo",), ("algorithm.grpo",)
 BOTH = PPO + GRPO
@@ -118,6 +118,94 @@ def kl_coef_grpo(lab: Lab, kind: str) -> None:
     free, bound = (lab.run("train", *TWICE, f"algorithm.kl.coef={c}") for c in (1e-6, 10.0))
     assert bound.values("policy/kl_ref_k3")[2] < free.values("policy/kl_ref_k3")[2]
     assert "policy/kl_ref_k3" not in lab.run("train", *TWICE).metrics[0]
+
+
+@effect("kl.placement", of=GRPO)
+def kl_placement_grpo(lab: Lab, kind: str) -> None:
+    """A penalty in the reward is seen in its own metric, and no more in the loss."""
+    inside = lab.run("train", *TWICE, "algorithm.kl={coef: 1.0, placement: reward, estimator: k1}")
+    outside = lab.run("train", *TWICE, "algorithm.kl={coef: 1.0}")
+    assert ["policy/kl_ref_k1" in run.metrics[1] for run in (inside, outside)] == [True, False]
+    assert distance(inside.weights(), outside.weights()) > 1e-4
+
+
+@effect("kl.weighted", of=GRPO)
+def kl_weighted(lab: Lab, kind: str) -> None:
+    ways = [lab.run("train", *TWICE, f"algorithm.kl={{coef: 1.0, weighted: {w}}}") for w in ("false", "true")]
+    assert distance(ways[0].weights(), ways[1].weights()) > 1e-5
+
+
+def of_algorithm(lab: Lab, name: str, *options: str) -> Run:
+    return lab.run("train", *TWICE, f"algorithm={{name: {name}, {', '.join(options)}}}")
+
+
+def differ(lab: Lab, name: str, *values: str) -> list[Run]:
+    """Two runs that learn different weights."""
+    runs = [of_algorithm(lab, name, value) for value in values]
+    assert distance(runs[0].weights(), runs[1].weights()) > 1e-6
+    return runs
+
+
+@effect("length", of=("algorithm.dr_grpo",))
+def length(lab: Lab, kind: str) -> None:
+    """The gradient is divided by it; null is the token limit, 8 here."""
+    limit, eight, sixteen = (of_algorithm(lab, "dr_grpo", f"length: {n}") for n in ("null", 8, 16))
+    assert distance(limit.weights(), eight.weights()) == 0.0
+    norms = [run.values("optim/grad_norm")[0] for run in (eight, sixteen)]
+    assert np.isclose(norms[0], 2 * norms[1], rtol=1e-4)
+
+
+@effect("clip_eps_high", of=("algorithm.dapo",))
+def dapo_clip(lab: Lab, kind: str) -> None:
+    tight, loose = (of_algorithm(lab, "dapo", f"clip_eps_high: {eps}") for eps in (0.001, 0.5))
+    assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac"))
+
+
+@effect("min_accuracy", "max_accuracy", of=("algorithm.dapo",))
+def accuracy_band(lab: Lab, kind: str) -> None:
+    """A narrow band sends more groups back."""
+    wide = of_algorithm(lab, "dapo")
+    narrow = [of_algorithm(lab, "dapo", option) for option in ("min_accuracy: 0.3", "max_accuracy: 0.7")]
+    refused = [sum(run.values("group/discarded_frac")) for run in (wide, *narrow)]
+    assert min(refused[1:]) > refused[0] or narrow[0].done.code != 0
+
+
+@effect("overlong_buffer", "overlong_penalty", of=("algorithm.dapo",))
+def overlong(lab: Lab, kind: str) -> None:
+    """What is penalized is learned otherwise, and the harder the more."""
+    differ(lab, "dapo", "overlong_buffer: 0", "overlong_buffer: 8")
+    differ(lab, "dapo", "overlong_buffer: 8", "overlong_buffer: 8, overlong_penalty: 5.0")
+
+
+@effect("overlong_filter", of=("algorithm.dapo",))
+def overlong_filter(lab: Lab, kind: str) -> None:
+    """All completions of the tiny model end at the limit, so none is left to learn from."""
+    runs = [of_algorithm(lab, "dapo", f"overlong_filter: {value}") for value in ("false", "true")]
+    assert runs[0].values("batch/dropped_frac")[0] < runs[1].values("batch/dropped_frac")[0]
+
+
+@effect("clip_eps", "clip_eps_high", of=("algorithm.gspo",))
+def gspo_clip(lab: Lab, kind: str) -> None:
+    tight, loose = (of_algorithm(lab, "gspo", f"clip_eps: {e}", f"clip_eps_high: {e}") for e in ("1.0e-5", 0.5))
+    assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac"))
+
+
+@effect("ratio_max", of=("algorithm.cispo",))
+def ratio_max(lab: Lab, kind: str) -> None:
+    tight, loose = differ(lab, "cispo", "ratio_max: 1.0", "ratio_max: 5.0")
+    assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac"))
+
+
+@effect("temperature_pos", "temperature_neg", of=("algorithm.sapo",))
+def temperatures(lab: Lab, kind: str) -> None:
+    differ(lab, "sapo", "temperature_pos: 1.0", "temperature_pos: 20.0")
+    differ(lab, "sapo", "temperature_neg: 1.05", "temperature_neg: 20.0")
+
+
+@effect("max_change", of=("algorithm.dppo",))
+def max_change(lab: Lab, kind: str) -> None:
+    tight, loose = differ(lab, "dppo", "max_change: 0.0001", "max_change: 0.5")
+    assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac"))
 
 
 @effect("kl.estimator", of=GRPO)
