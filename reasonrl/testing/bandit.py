@@ -37,17 +37,19 @@ def _pull(logits: Tensor, needs: Needs, group_size: int, generator: torch.Genera
     ids = torch.stack([torch.zeros_like(arms), arms], dim=1)
     logprobs = torch.log_softmax(logits.detach(), -1)[ids]
     response = torch.tensor([[False, True]]).expand(rows, 2)
+    paid = (arms == BEST).float()
     return TrainBatch(
         input_ids=ids,
         attention_mask=torch.ones_like(ids, dtype=torch.bool),
         response_mask=response,
         rollout_logprobs=logprobs if needs.rollout_logprobs else None,
-        rewards=(arms == BEST).float(),
+        rewards=paid,
         token_rewards=None,
         scored=torch.ones(rows, dtype=torch.bool),
         truncated=torch.zeros(rows, dtype=torch.bool),
         group_ids=torch.arange(rows) // group_size,
         policy_versions=torch.zeros(rows, dtype=torch.int64),
+        component_rewards={"arm": paid},
     )
 
 

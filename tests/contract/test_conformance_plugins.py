@@ -158,7 +158,7 @@ def load(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Plugins:
     monkeypatch.delitem(sys.modules, "fake_odd", raising=False)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", sys))
-    return load_plugins(environ={"REASONRL_PLUGINS": "odd,countdown,grpo,hf"})
+    return load_plugins(environ={"REASONRL_PLUGINS": "odd,countdown,critic_free,hf"})
 
 
 @pytest.mark.parametrize("name", PLUGINS)

@@ -81,7 +81,7 @@ def test_a_run_listens_nowhere_and_records_the_versions_of_its_plugins(tmp_path:
     assert sys.modules["secrets_plugin"].LISTENING[-2:] == ["asked after step 1", "asked after step 2"]
     manifest = json.loads((tmp_path / "closed-1" / "run.json").read_text())
     plugins = {plugin["name"]: plugin for plugin in manifest["plugins"]}
-    assert plugins["grpo"]["version"]
-    assert plugins["grpo"]["distribution"] == "reasonrl"
+    assert plugins["critic_free"]["version"]
+    assert plugins["critic_free"]["distribution"] == "reasonrl"
     assert plugins["secrets_plugin"]["status"] == "active"
     assert manifest["versions"]["torch"]

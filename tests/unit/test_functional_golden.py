@@ -277,3 +277,15 @@ def test_logprobs_of_no_rows() -> None:
     (logprobs.sum() + entropy.sum()).backward()
     assert logprobs.shape == entropy.shape == (0,)
     assert logits.grad.shape == (0, 5)
+
+
+def test_the_dual_clip_bounds_the_loss() -> None:
+    """With a negative advantage, a ratio of 8 costs 3 and has no gradient; with a positive one it is clipped as usual."""
+    logprobs = torch.log(torch.tensor([[8.0, 8.0, 2.0]], dtype=torch.float64)).requires_grad_()
+    old, mask = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
+    advantages = torch.tensor([[-1.0, 1.0, -1.0]], dtype=torch.float64)
+    got = clipped_surrogate(logprobs, old, advantages, mask, eps_low=0.2, eps_high=0.2, dual_clip=3.0)
+    (gradient,) = torch.autograd.grad(got.loss.sum(), logprobs)
+    torch.testing.assert_close(got.loss.detach(), torch.tensor([[3.0, -1.2, 2.0]], dtype=torch.float64))
+    torch.testing.assert_close(gradient, torch.tensor([[0.0, 0.0, 2.0]], dtype=torch.float64))
+    assert got.clipped.tolist() == [[True, True, False]]

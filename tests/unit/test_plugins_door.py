@@ -178,7 +178,7 @@ def test_a_misspelled_list_of_plugins_is_told_by_the_command(
     monkeypatch.setenv("REASONRL_PLUGINS", "countdwn")
     done = CliRunner().invoke(app, ["recipes", "check", "countdown_ppo"])
     assert done.exit_code == 2
-    assert "plugins disabled by REASONRL_PLUGINS: countdown, grpo, hf, ppo, vllm" in done.output
+    assert "plugins disabled by REASONRL_PLUGINS: countdown, critic_free, hf, ppo, vllm" in done.output
     assert "'countdwn', which is not installed; did you mean 'countdown'?" in caplog.text
 
 
