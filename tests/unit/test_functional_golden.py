@@ -280,7 +280,7 @@ def test_logprobs_of_no_rows() -> None:
 
 
 def test_the_dual_clip_bounds_the_loss() -> None:
-    """With a negative advantage, a ratio of 8 costs 3 and has no gradient; with a positive one it is clipped as usual."""
+    """With a negative advantage, a ratio of 8 costs 3 and has no gradient; a positive one is clipped as usual."""
     logprobs = torch.log(torch.tensor([[8.0, 8.0, 2.0]], dtype=torch.float64)).requires_grad_()
     old, mask = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
     advantages = torch.tensor([[-1.0, 1.0, -1.0]], dtype=torch.float64)

@@ -297,7 +297,7 @@ def test_observer_that_raises_is_logged_and_silenced(
 def test_bundled_plugins_come_in_through_the_same_door() -> None:
     plugins = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
     names = {r.name: r.status for r in plugins.records if r.distribution == "reasonrl"}
-    assert dict.fromkeys(("countdown", "grpo", "hf", "ppo"), "active").items() <= names.items()
+    assert dict.fromkeys(("countdown", "critic_free", "hf", "ppo"), "active").items() <= names.items()
     assert isinstance(plugins.get("reward", "countdown"), RewardSpec)
     assert plugins.provider("task", "countdown").as_dict().keys() == {
         "name",
