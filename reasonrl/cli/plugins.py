@@ -1,7 +1,7 @@
 """``reasonrl plugins``: list, show, check and create plugins."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -28,12 +28,21 @@ def list_plugins(
     if as_json:
         typer.echo(json.dumps([record.as_dict() for record in plugins.records], indent=2))
         return
-    rows = [(r.name, r.distribution, r.version, r.status, ", ".join(r.provides) or "-") for r in plugins.records]
+    rows = [(r.name, r.distribution, r.version, r.status, _in_short(r.provides)) for r in plugins.records]
     for line in table(("NAME", "DISTRIBUTION", "VERSION", "STATUS", "PROVIDES"), rows):
         typer.echo(line)
     for record in plugins.records:
         if record.error:
             typer.echo(wrap(f"{record.name}: {record.error}"))
+
+
+def _in_short(provides: Sequence[str]) -> str:
+    """``kind name`` for each component, or a count for a kind with more than three; `plugins show` lists them all."""
+    kinds: dict[str, list[str]] = {}
+    for component in provides:
+        kinds.setdefault(component.partition(" ")[0], []).append(component)
+    parts = [part for kind, all_ in kinds.items() for part in (all_ if len(all_) <= 3 else [f"{len(all_)} {kind}s"])]
+    return ", ".join(parts) or "-"
 
 
 @app.command()
