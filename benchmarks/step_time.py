@@ -24,7 +24,7 @@ from reasonrl.data.collate import collate
 from reasonrl.data.stream import ProblemStream
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.runs.assemble import build_algorithm, update_settings
+from reasonrl.runs.assemble import build_algorithm, build_update_settings
 from reasonrl.runs.build import (
     Builder,
     build_optimizer,
@@ -32,7 +32,7 @@ from reasonrl.runs.build import (
     quiet_libraries,
 )
 from reasonrl.trainer.loop import sampling_params
-from reasonrl.trainer.microbatch import padded_tokens, plan_microbatches
+from reasonrl.trainer.microbatch import count_padded_tokens, plan_microbatches
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.update import Updater
 
@@ -63,7 +63,7 @@ class Bench:
             optimizer=optimizer,
             algorithm=self.algorithm,
             needs=resolved.needs,
-            settings=update_settings(resolved),
+            settings=build_update_settings(resolved),
             accelerator=bench.accelerator,
             ranks=bench.ranks,
         )
@@ -166,7 +166,7 @@ def main() -> None:
     sampled, total = int(batch.response_mask.sum()), int(batch.attention_mask.sum())
     lengths = batch.attention_mask.sum(dim=1).tolist()
     budget = bench.recipe.trainer.max_tokens_per_microbatch
-    computed = padded_tokens(lengths, plan_microbatches(lengths, range(batch.num_rows), budget))
+    computed = count_padded_tokens(lengths, plan_microbatches(lengths, range(batch.num_rows), budget))
     show(f"sgemm {sgemm_gflops():.1f} GFLOP/s, threads {args.threads}, torch {torch.__version__}")
     show(f"{batch.num_rows} rows, {sampled} sampled and {total} total tokens, {1 - total / computed:.1%} padding")
     for name, work in bench.stages(batch, args.mean_tokens).items():

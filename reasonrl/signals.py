@@ -97,7 +97,7 @@ def _show_cursor() -> None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopSignals]:
+def handle_stop_signals() -> Iterator[StopSignals]:
     """Handle the signals while the block runs; outside of the main thread, where none arrive, do nothing."""
     stop = StopSignals()
     previous: dict[int, Any] = {}

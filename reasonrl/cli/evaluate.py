@@ -5,15 +5,15 @@ import sys
 from collections.abc import Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.runs.plugin_files import load_with
-from reasonrl.runs.targets import find_target, run_of
+from reasonrl.runs.plugin_files import load_run_plugins
+from reasonrl.runs.targets import find_run, find_target
 
 
 def run_eval(
     target: str, recipe: str | None, as_json: bool, plugin_files: Sequence[str], overrides: Sequence[str] = ()
 ) -> None:
     """Evaluate a model on the recipe's suites and print the results."""
-    plugins = load_with(run_of(target), plugin_files)
+    plugins = load_run_plugins(find_run(target), plugin_files)
     found = find_target(target, recipe, plugins, overrides)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from reasonrl.errors import RecipeError
-from reasonrl.runs.plugin_files import load_with
-from reasonrl.runs.targets import find_target, run_of
+from reasonrl.runs.plugin_files import load_run_plugins
+from reasonrl.runs.targets import find_run, find_target
 
 
 def run_generate(
@@ -21,7 +21,7 @@ def run_generate(
         raise RecipeError(f"-n must be >= 1, got {num}")
     if temperature is not None and not 0.0 <= temperature < float("inf"):
         raise RecipeError(f"--temperature must be >= 0, got {temperature}")
-    plugins = load_with(run_of(target), plugin_files)
+    plugins = load_run_plugins(find_run(target), plugin_files)
     found = find_target(target, recipe, plugins, overrides)
     from reasonrl.cli.console import ConsoleReporter
     from reasonrl.cli.waiting import open_progress

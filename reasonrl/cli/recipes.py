@@ -71,13 +71,13 @@ def check(
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
     from reasonrl.runs.ready import refuse_new_run
-    from reasonrl.runs.sources import data_lines
+    from reasonrl.runs.sources import describe_data
     from reasonrl.text import sanitize
 
     plugins = load_plugins(files=plugin or [])
     resolved = check_recipe(recipe, overrides or [], plugins)
     refuse_new_run(resolved)
-    data = list(data_lines(resolved, plugins))
+    data = list(describe_data(resolved, plugins))
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
         typer.echo(wrap(line, lead="  ", indent="    "))

@@ -103,7 +103,7 @@ def open_checks() -> Iterator[Callable[[str, str], None]]:
 @contextmanager
 def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
     """Show the request, then the progress. Only the first process prints."""
-    from reasonrl.runs.outline import question_of
+    from reasonrl.runs.outline import outline_question
     from reasonrl.runs.start import is_first_process
 
     if not is_first_process():
@@ -111,7 +111,7 @@ def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     progress = Progress(console)
-    ConsoleReporter(console).starting(question_of(resolved, what))
+    ConsoleReporter(console).starting(outline_question(resolved, what))
     progress.waiting("loading torch and transformers")
     try:
         yield progress

@@ -11,7 +11,7 @@ from typing import Any
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RewardOutput, ScoredGroup
 from reasonrl.errors import RAISABLE
 from reasonrl.evaluation.keywords import keyword_counts
-from reasonrl.redact import redacting_logger
+from reasonrl.redact import WarnOnce, redacting_logger
 
 log = redacting_logger(__name__)
 
@@ -23,7 +23,7 @@ class BehaviorMeter:
     """Measures the behaviors of one suite. Errors of the task are logged once and counted."""
 
     def __init__(self) -> None:
-        self._has_logged = False
+        self._warn_once = WarnOnce(log)
 
     def measure(self, task: Any, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
         """Average each behavior over the completions it applies to, without aborted completions.
@@ -50,10 +50,8 @@ class BehaviorMeter:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
             return _validate(describe(own_copy, text))
-        except RAISABLE:  # a plugin may raise anything; what a run does must not depend on a figure about it
-            if not self._has_logged:
-                self._has_logged = True
-                log.warning("task %r: behaviors failed; skipping the completion", task_name, exc_info=True)
+        except RAISABLE as err:  # a plugin may raise anything; what a run does must not depend on a figure about it
+            self._warn_once(task_name, "task %r: behaviors failed; skipping the completion", task_name, error=err)
             return None
 
 

@@ -15,7 +15,7 @@ from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
-from reasonrl.runs.outline import model_title
+from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import preflight, prompt_limit
 from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
@@ -89,7 +89,7 @@ def generate(
 
 def _open(target: Target, reporter: Reporter) -> ModelBundle:
     quiet_libraries()
-    reporter.waiting(f"loading model {model_title(target.resolved)}")
+    reporter.waiting(f"loading model {format_model(target.resolved)}")
     return load_bundle(target.resolved)
 
 

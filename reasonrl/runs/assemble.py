@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
@@ -20,10 +20,10 @@ from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
 from reasonrl.runs.drive import Driver
 from reasonrl.runs.end import carry_out
 from reasonrl.runs.open import OpenRun, RunOptions, open_run
-from reasonrl.runs.outline import model_title
+from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import Preflight, preflight, prompt_limit
 from reasonrl.runs.result import RunResult
-from reasonrl.runs.sources import Tasks, pairs_of
+from reasonrl.runs.sources import Tasks, load_pairs
 from reasonrl.runs.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.bundle import ModelBundle
@@ -38,16 +38,6 @@ from reasonrl.trainer.update import Updater, UpdateSettings
 STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, manifest.NAME)
 
 
-class _Setup(Protocol):
-    """What differs between the kinds of run. Made before a model is loaded, so that mistakes show early."""
-
-    def check(self, bundle: ModelBundle) -> Preflight:
-        """Look at data and prompts."""
-        ...
-
-    def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]: ...
-
-
 def execute_run(
     resolved: AnyResolved, plugins: Plugins, options: RunOptions, *, output: str | Path | None = None
 ) -> RunResult:
@@ -59,12 +49,12 @@ def execute_run(
     quiet_libraries()
     _refuse_output(output)
     reporter, builder = options.reporter, Builder(resolved, plugins)
-    setup: _Setup
-    if isinstance(resolved, ResolvedRecipe):
-        setup = _RlSetup(resolved, plugins, builder, reporter)
-    else:
-        setup = _SftSetup(resolved, builder, reporter)
-    reporter.waiting(f"loading model {model_title(resolved)}")
+    setup = (
+        _RlSetup(resolved, plugins, builder, reporter)
+        if isinstance(resolved, ResolvedRecipe)
+        else _SftSetup(resolved, builder, reporter)
+    )
+    reporter.waiting(f"loading model {format_model(resolved)}")
     bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers)
     checked = setup.check(bundle)
     backend = builder.build_backend(bundle)
@@ -80,6 +70,8 @@ def execute_run(
 
 
 class _RlSetup:
+    """What is special to reinforcement learning. Made before a model is loaded, so that mistakes show early."""
+
     def __init__(self, resolved: ResolvedRecipe, plugins: Plugins, builder: Builder, reporter: Reporter) -> None:
         self._resolved, self._tasks, self._reporter = resolved, builder.tasks, reporter
         recipe = resolved.recipe
@@ -109,7 +101,7 @@ class _RlSetup:
             optimizer=optimizer,
             algorithm=self._algorithm,
             needs=resolved.needs,
-            settings=update_settings(resolved),
+            settings=build_update_settings(resolved),
             accelerator=bundle.accelerator,
             ranks=bundle.ranks,
             reference=reference.forward if reference else None,
@@ -128,6 +120,8 @@ class _RlSetup:
 
 
 class _SftSetup:
+    """The same of SFT."""
+
     def __init__(self, resolved: ResolvedSft, builder: Builder, reporter: Reporter) -> None:
         self._resolved, self._tasks, self._reporter = resolved, builder.tasks, reporter
         self._suites = builder.build_suites()
@@ -164,7 +158,7 @@ def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCall
     return AlgorithmCalls(plugins.build(spec, resolved.algorithm.config, context), plugins.label(spec))
 
 
-def update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
+def build_update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
     recipe = resolved.recipe
     return UpdateSettings(
         minibatches=recipe.trainer.minibatches,
@@ -200,7 +194,7 @@ def open_examples(resolved: ResolvedSft, tasks: Tasks, bundle: ModelBundle) -> t
         stream = task_examples(task, resolved.task.name, encode, seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     else:
         assert recipe.data is not None  # the schema has seen to it
-        pairs = PairExamples.encode(pairs_of(recipe.data), encode)
+        pairs = PairExamples.encode(load_pairs(recipe.data), encode)
         lines.append(f"{recipe.data.path}: {pairs.line()}")
         stream = pairs.stream(seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
     first = next(stream)

@@ -23,7 +23,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.runs.sources import Tasks, held_out
+from reasonrl.runs.sources import Tasks, count_problems
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.ranks import Ranks
@@ -140,7 +140,7 @@ class Builder:
             task=task,
             task_name=suite.task.spec.name,
             rewards=self.build_rewards(suite.rewards, limit),
-            indices=range(held_out(suite, task)),
+            indices=range(count_problems(suite, task)),
             asked=suite.config.problems,
             samples=suite.config.samples,
             sampling=replace(

@@ -14,8 +14,8 @@ from reasonrl.observability.reporter import Lines
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
-from reasonrl.runs.outline import model_title
-from reasonrl.runs.plugin_files import plugin_record
+from reasonrl.runs.outline import format_model
+from reasonrl.runs.plugin_files import record_plugin
 from reasonrl.runs.preflight import Preflight
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.version import __version__, find_version
@@ -42,7 +42,7 @@ def _model_line(resolved: AnyResolved, bundle: ModelBundle) -> str:
     policy, critic = bundle.policy.parameter_groups()
     count = sum(p.numel() for p in bundle.policy.model.parameters())
     trained = sum(p.numel() for p in policy)
-    text = f"{model_title(resolved)}, {count:,} parameters"
+    text = f"{format_model(resolved)}, {count:,} parameters"
     text += f", {trained:,} of them trained" if trained != count else ""
     text += ", fresh random weights" if model.init == "random" else ""
     return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
@@ -80,7 +80,7 @@ def _device_line(bundle: ModelBundle) -> str:
     return f"{bundle.accelerator.device}, {bundle.precision}, {ranks}{threads}"
 
 
-def run_manifest(
+def build_manifest(
     resolved: AnyResolved, plugins: Plugins, bundle: ModelBundle, plain: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
@@ -92,7 +92,7 @@ def run_manifest(
         "model_path": _model_path(resolved),
         "python": platform.python_version(),
         "versions": {name: find_version(name) for name in VERSIONED},
-        "plugins": [plugin_record(record) for record in plugins.records],
+        "plugins": [record_plugin(record) for record in plugins.records],
         "machine": {
             "platform": platform.platform(),
             "cpus": os.cpu_count(),

@@ -29,7 +29,7 @@ def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunRes
         UnexpectedError: for anything else.
     """
     try:
-        with _entered(backend) as running:
+        with _enter(backend) as running:
             work(running)
     except BaseException as err:
         run.stop.defer()  # a signal from here on must not tear the summary
@@ -47,7 +47,7 @@ def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunRes
 
 
 @contextmanager
-def _entered(backend: Any) -> Iterator[Any]:
+def _enter(backend: Any) -> Iterator[Any]:
     """The backend; one that does not end well hides no earlier error."""
     running = backend.__enter__()
     try:

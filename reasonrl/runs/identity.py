@@ -45,12 +45,12 @@ FIXED = ("rollout_backend.name",)
 MAX_SHOWN = 5
 
 
-def identity_of(resolved: AnyResolved, plugins: Plugins, tokenizer: Any) -> dict[str, Any]:
+def build_identity(resolved: AnyResolved, plugins: Plugins, tokenizer: Any) -> dict[str, Any]:
     """JSON that is equal for equal runs. Secrets are redacted; values from the environment are not compared."""
-    return {**early_identity(resolved, plugins), "tokenizer": {"sha256": tokenizer_hash(tokenizer)}}
+    return {**build_early_identity(resolved, plugins), "tokenizer": {"sha256": hash_tokenizer(tokenizer)}}
 
 
-def early_identity(resolved: AnyResolved, plugins: Plugins) -> dict[str, Any]:
+def build_early_identity(resolved: AnyResolved, plugins: Plugins) -> dict[str, Any]:
     """What is known before a model is loaded."""
     plain = json.loads(json.dumps(render_plain(resolved)))
     return {"recipe": plain, "plugins": {r.name: r.version for r in _providers(resolved, plugins)}}
@@ -88,12 +88,12 @@ def is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
 
 
-def allowed_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+def find_allowed_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """Key -> ``old -> new`` of what changed in a recipe and may."""
     return {key: f"{_show(old)} -> {_show(new)}" for key, old, new in differences(before, now) if is_changeable(key)}
 
 
-def meaning_of(keys: Iterable[str]) -> str:
+def explain_changes(keys: Iterable[str]) -> str:
     """What changes of these keys mean for the results of a resumed run."""
     found = {CHANGEABLE[pattern] for key in keys for pattern in CHANGEABLE if fnmatchcase(key, pattern)}
     return "; ".join(meaning for meaning in (LONGER, ROUNDING, COURSE) if meaning in found) or SAME
@@ -125,7 +125,7 @@ def differences(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any,
         yield at, before, now
 
 
-def tokenizer_hash(tokenizer: Any) -> str:
+def hash_tokenizer(tokenizer: Any) -> str:
     """Of everything that turns text into tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}

@@ -19,16 +19,16 @@ from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid, set_
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
-from reasonrl.runs.describe import describe_bundle, run_manifest
+from reasonrl.runs.describe import build_manifest, describe_bundle
 from reasonrl.runs.identity import (
     SAME,
-    allowed_changes,
-    identity_of,
-    meaning_of,
+    build_identity,
+    explain_changes,
+    find_allowed_changes,
     refuse_changes,
     total_steps,
 )
-from reasonrl.runs.outline import title_of
+from reasonrl.runs.outline import format_title
 from reasonrl.runs.preflight import Preflight
 from reasonrl.runs.record import METRICS, RunWriter, format_error
 from reasonrl.runs.resume import read_manifest
@@ -37,7 +37,7 @@ from reasonrl.runs.state import TrainState, read_state
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
-from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
+from reasonrl.trainer.schedule import Schedule, describe_replan, open_schedule
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def open_run(
         RunDirInUseError: if another process uses the folder.
         CheckpointError: if no checkpoint can be read.
     """
-    identity = identity_of(resolved, plugins, bundle.tokenizer)
+    identity = build_identity(resolved, plugins, bundle.tokenizer)
     folder = _open_folder(resolved, bundle.ranks, options)
     point: ResumePoint | None = None
     try:
@@ -152,7 +152,7 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
         return open_schedule(config, total)
     step = point.state.step
     schedule = open_schedule(config, total, after=step, progress=point.state.progress)
-    if ranks.is_main and (text := replanned(schedule, step)):
+    if ranks.is_main and (text := describe_replan(schedule, step)):
         log.warning("%s", text)
     return schedule
 
@@ -223,10 +223,10 @@ def _open_writer(
         recipe=plain,
     )
     if folder is not None:
-        manifest = run_manifest(resolved, plugins, bundle, plain)
+        manifest = build_manifest(resolved, plugins, bundle, plain)
         if options.resume:
             before = read_manifest(folder.path)
-            manifest["resumed"] = _resumed(before, bundle.ranks, point, plain)
+            manifest["resumed"] = _list_resumes(before, bundle.ranks, point, plain)
             if folder.path in Path(resolved.model_path).parents:  # a checkpoint stands in for what is gone
                 manifest["model_path"] = before["model_path"]
         folder.write_text(RECIPE, resolved.source_yaml)
@@ -247,17 +247,17 @@ def _open_writer(
     )
 
 
-def _resumed(
+def _list_resumes(
     before: Mapping[str, Any], ranks: Ranks, point: ResumePoint | None, plain: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Every time that the run was resumed: after which step, on what, with which keys changed.
 
     ``run.json`` else tells of the last start.
     """
-    changed = allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
+    changed = find_allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
     if changed:
         text = ", ".join(f"{key} {change}" for key, change in changed.items())
-        meaning = meaning_of(changed)
+        meaning = explain_changes(changed)
         log.log(logging.INFO if meaning == SAME else logging.WARNING, "resumed with %s: %s", text, meaning)
     now = {"after_step": point.state.step if point else 0, **machine(ranks), "changed": changed}
     return [*before.get("resumed", []), now]
@@ -276,7 +276,7 @@ def _plan(
         how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
         lines.append(("resumes", how))
     return Plan(
-        title=title_of(resolved),
+        title=format_title(resolved),
         total_steps=total_steps(resolved),
         lines=lines,
         evaluation_every=resolved.recipe.evaluation.every,

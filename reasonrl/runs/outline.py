@@ -12,31 +12,31 @@ from reasonrl.runs.identity import total_steps, used_plugins
 from reasonrl.version import __version__
 
 
-def title_of(resolved: AnyResolved) -> str:
+def format_title(resolved: AnyResolved) -> str:
     return f"reasonrl {__version__}: {resolved.recipe.name}"
 
 
-def model_title(resolved: AnyResolved) -> str:
+def format_model(resolved: AnyResolved) -> str:
     model = resolved.recipe.model
     return redact_text(str(model.name or model.path))
 
 
-def question_of(resolved: AnyResolved, what: str) -> Outline:
+def outline_question(resolved: AnyResolved, what: str) -> Outline:
     """What a finished model is asked; ``what`` is ``eval`` or ``generate``."""
-    lines = [("model", model_title(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
+    lines = [("model", format_model(resolved)), ("recipe", f"{resolved.recipe.name}, {resolved.path}")]
     if what == "eval":
         lines += _suite_lines(resolved)
     return Outline(title=f"reasonrl {__version__}: {what}", lines=[(k, redact_text(v)) for k, v in lines])
 
 
-def outline_of(resolved: AnyResolved, plugins: Plugins) -> Outline:
+def outline_run(resolved: AnyResolved, plugins: Plugins) -> Outline:
     """Task, algorithm, batch arithmetic, plugins with versions."""
     lines = [
         *(_rl_lines(resolved) if isinstance(resolved, ResolvedRecipe) else _sft_lines(resolved, total_steps(resolved))),
         *(("note", text) for text in notes(resolved)),
         ("plugins", ", ".join(used_plugins(resolved, plugins))),
     ]
-    return Outline(title=title_of(resolved), lines=[(label, redact_text(text)) for label, text in lines])
+    return Outline(title=format_title(resolved), lines=[(label, redact_text(text)) for label, text in lines])
 
 
 def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:

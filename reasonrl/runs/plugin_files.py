@@ -15,7 +15,7 @@ from reasonrl.rundir.layout import RUN
 log = redacting_logger(__name__)
 
 
-def plugin_record(record: PluginRecord) -> dict[str, Any]:
+def record_plugin(record: PluginRecord) -> dict[str, Any]:
     """A plugin in ``run.json``; one that was given by ``--plugin`` can be loaded again."""
     plain: dict[str, Any] = {
         "name": record.name,
@@ -30,7 +30,7 @@ def plugin_record(record: PluginRecord) -> dict[str, Any]:
     return plain
 
 
-def load_with(run: Path | None, files: Sequence[str]) -> Plugins:
+def load_run_plugins(run: Path | None, files: Sequence[str]) -> Plugins:
     """The installed plugins, the given files, and what ``run`` was started with.
 
     A file of the run's is loaded only from where it was, with the content it had. One that is not is listed as
@@ -39,7 +39,7 @@ def load_with(run: Path | None, files: Sequence[str]) -> Plugins:
     return load_plugins(files=files, of_run=[*_recorded(run)] if run is not None else ())
 
 
-def tell_edited_rewards(run: Path, resolved: AnyResolved) -> None:
+def warn_of_edited_rewards(run: Path, resolved: AnyResolved) -> None:
     """Warn of every reward whose file is not what it was when ``run`` was started."""
     then = _manifest(run).get("recipe")
     rewards = then.get("rewards") if isinstance(then, Mapping) else None

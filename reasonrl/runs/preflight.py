@@ -10,7 +10,7 @@ from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.schema import SamplingConfig
-from reasonrl.runs.sources import too_few
+from reasonrl.runs.sources import describe_shortage
 from reasonrl.trainer.bundle import ModelBundle
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def preflight(
     checked = [_check_suite(suite, bundle, sampling) for suite in suites]
     for suite, _ in checked:
         if suite.problems < suite.asked and bundle.ranks.is_main:
-            log.warning("suite %s", too_few(suite.name, suite.asked, suite.problems))
+            log.warning("suite %s", describe_shortage(suite.name, suite.asked, suite.problems))
     return Preflight(
         source=source,
         suites=[suite for suite, _ in checked],

@@ -16,7 +16,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
-from reasonrl.runs.identity import CHANGEABLE, early_identity, is_changeable, refuse_changes
+from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
             )
     # Its model is looked for below, in more places.
     resolved = load_recipe(run_dir / RECIPE, overrides, plugins, model_path="")
-    now = early_identity(resolved, plugins)
+    now = build_early_identity(resolved, plugins)
     then = read_manifest(run_dir)
     refuse_changes(run_dir, _identity_then(then, now["plugins"]), now)
     return replace(resolved, model_path=_starting_model(run_dir, resolved, plugins, str(then["model_path"])))
@@ -66,12 +66,13 @@ def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, reco
     needs = _needs_its_start(resolved)
     folder = None if needs else find_newest_valid(run_dir)
     if folder is not None:
-        log.warning("%s is not here; model, tokenizer and configuration come from %s", _shown(resolved), folder)
+        log.warning("%s is not here; model, tokenizer and configuration come from %s", _name_model(resolved), folder)
         return str(folder)
     if named and not os.path.isabs(recorded) and os.environ.get("HF_HUB_OFFLINE", "0") == "0":
         return named  # on the hub
     raise RecipeError(
-        f"cannot resume {run_dir}: {_shown(resolved)} is not found, and {needs or 'no step is saved yet'}; put it back"
+        f"cannot resume {run_dir}: {_name_model(resolved)} is not found, and "
+        f"{needs or 'no step is saved yet'}; put it back"
     )
 
 
@@ -84,13 +85,13 @@ def _needs_its_start(resolved: AnyResolved) -> str:
     return ""
 
 
-def _shown(resolved: AnyResolved) -> str:
+def _name_model(resolved: AnyResolved) -> str:
     model = resolved.recipe.model
     is_secret = ("model", "path") in resolved.interpolated  # the environment is the user's own business
     return "the starting model" if is_secret else f"the starting model {model.name or model.path!r}"
 
 
-def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
+def find_finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
     """``summary.json`` if the run has done all ``steps``; None while it has not."""
     try:
         summary = json.loads((run_dir / SUMMARY).read_bytes())
@@ -100,7 +101,7 @@ def finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
     return summary if is_done else None
 
 
-def finished_text(run_dir: Path, resolved: AnyResolved, steps: int, newest: int | None) -> str:
+def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: int | None) -> str:
     """What there is of a finished run whose newest checkpoint is that of step ``newest``, and how to go on."""
     if isinstance(resolved, ResolvedSft):
         key, length = "sft.max_tokens", resolved.recipe.sft.max_tokens

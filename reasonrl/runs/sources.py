@@ -31,7 +31,7 @@ def refuse_missing(resolved: AnyResolved) -> None:
         _size(resolved, resolved.recipe.data.path, "data.path")
 
 
-def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
+def describe_data(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
     """What is in the data that is cheap to read: a line a file.
 
     Raises:
@@ -44,16 +44,16 @@ def data_lines(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
         tasks.get(task)
     yield from tasks.lines()
     for name, suite in resolved.suites.items():
-        if suite.task in cheap and (there := held_out(suite, tasks.get(suite.task))) < suite.config.problems:
-            yield f"suite {too_few(name, suite.config.problems, there)}"
+        if suite.task in cheap and (there := count_problems(suite, tasks.get(suite.task))) < suite.config.problems:
+            yield f"suite {describe_shortage(name, suite.config.problems, there)}"
     data = resolved.recipe.data if isinstance(resolved, ResolvedSft) else None
     if data is not None:
         size = _size(resolved, data.path, "data.path")
         if size is not None and size <= MAX_CHEAP_BYTES:
-            yield f"{data.path}: {len(pairs_of(data)):,} examples"
+            yield f"{data.path}: {len(load_pairs(data)):,} examples"
 
 
-def pairs_of(data: DataConfig) -> list[Pair]:
+def load_pairs(data: DataConfig) -> list[Pair]:
     """What an SFT recipe's ``data`` section names.
 
     Raises:
@@ -99,7 +99,7 @@ def _build(component: Component, plugins: Plugins, seed: int) -> Task:
     return task
 
 
-def held_out(suite: ResolvedSuite, task: Task) -> int:
+def count_problems(suite: ResolvedSuite, task: Task) -> int:
     """How many problems the suite has: as many as it asks for, if they are there.
 
     Raises:
@@ -109,7 +109,7 @@ def held_out(suite: ResolvedSuite, task: Task) -> int:
     return suite.config.problems if size is None else min(size, suite.config.problems)
 
 
-def too_few(name: str, asked: int, there: int) -> str:
+def describe_shortage(name: str, asked: int, there: int) -> str:
     """Said where a suite has fewer problems than it asks for."""
     return f"{name}: {asked:,} problems asked, {there:,} there"
 

@@ -13,12 +13,12 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import list_saved_steps
 from reasonrl.rundir.layout import step_dir
 from reasonrl.runs.identity import is_length, total_steps
-from reasonrl.runs.outline import outline_of
-from reasonrl.runs.plugin_files import load_with
+from reasonrl.runs.outline import outline_run
+from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.ready import refuse_new_run, refuse_unready
 from reasonrl.runs.result import ALREADY_DONE, RunResult
-from reasonrl.runs.resume import finished_summary, finished_text, read_run
-from reasonrl.signals import stop_signals
+from reasonrl.runs.resume import describe_finished, find_finished_summary, read_run
+from reasonrl.signals import handle_stop_signals
 
 RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
@@ -71,15 +71,15 @@ def resume(
 ) -> RunResult:
     """Go on with a run, of either kind, from its newest checkpoint that verifies; see ``reasonrl.resume``."""
     path = Path(run_dir)
-    plugins = load_with(path, plugin_files)
+    plugins = load_run_plugins(path, plugin_files)
     resolved = read_run(path, overrides, plugins)
-    summary = finished_summary(path, total_steps(resolved))
+    summary = find_finished_summary(path, total_steps(resolved))
     if summary is not None:
         newest = max(list_saved_steps(path), default=None)
         is_asked = any(is_length(override) for override in overrides)
         if newest == summary["steps"] or not is_asked:  # else its end is trained again
             model = step_dir(path, newest) if newest is not None else None
-            note = finished_text(path, resolved, summary["steps"], newest)
+            note = describe_finished(path, resolved, summary["steps"], newest)
             return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary, note=note)
     refuse_unready(resolved)
     return _carry_out(resolved, plugins, reporter, run_dir=path, resume=True, strict=strict)
@@ -93,9 +93,9 @@ def _carry_out(
     **options: Any,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
-    with stop_signals() as stop:
+    with handle_stop_signals() as stop:
         heard = reporter if reporter is not None and is_first_process() else SilentReporter()
-        heard.starting(outline_of(resolved, plugins))
+        heard.starting(outline_run(resolved, plugins))
         heard.waiting("loading torch and transformers")
         from reasonrl.runs.assemble import execute_run
         from reasonrl.runs.open import RunOptions

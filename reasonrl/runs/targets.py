@@ -12,7 +12,7 @@ from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.rundir.checkpoints import list_saved_steps
 from reasonrl.rundir.layout import RECIPE, is_run, step_dir
-from reasonrl.runs.plugin_files import tell_edited_rewards
+from reasonrl.runs.plugin_files import warn_of_edited_rewards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,7 @@ class Target:
     resolved: AnyResolved
 
 
-def run_of(target: str) -> Path | None:
+def find_run(target: str) -> Path | None:
     """The run folder that ``target`` is or lies in; None for anything else."""
     folder = Path(target)
     if is_run(folder):
@@ -46,12 +46,12 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
     if chosen is None:
         absent = "" if Path(target).exists() else "there is no such folder here, and as a hub model it "
         raise RecipeError(f"{target}: {absent}does not say which problems to ask; add --recipe RECIPE")
-    run = run_of(target) if recipe is None else None
+    run = find_run(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
     asked = [*overrides, *(["model.chat_template=null"] if run else [])]
     resolved = load_recipe(chosen, asked, plugins, model_path=model_path)
     if run is not None:
-        tell_edited_rewards(run, resolved)
+        warn_of_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
 
 
@@ -66,7 +66,7 @@ def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
 
 def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
     folder = Path(target)
-    run = run_of(target)
+    run = find_run(target)
     own_recipe = str(run / RECIPE) if run else None
     if run == folder:
         return str(_newest_model(run)), own_recipe

@@ -61,7 +61,7 @@ def gather(policy: nn.Module, optimizer: Any) -> TensorState:
     parameters: dict[str, Any] = get_model_state_dict(policy, options=_GATHERED)
     return TensorState(
         trainable={name: parameters[name] for name in sorted(wanted) if name in parameters},
-        optimizer=_gather_optimizer(policy, plain_optimizer(optimizer)),
+        optimizer=_gather_optimizer(policy, unwrap_optimizer(optimizer)),
     )
 
 
@@ -79,13 +79,13 @@ def scatter(policy: nn.Module, optimizer: Any, folder: Path) -> None:
         )
     try:
         set_model_state_dict(policy, tensors, options=_SCATTERED)
-        _scatter_optimizer(policy, plain_optimizer(optimizer), load_file(folder / OPTIMIZER_FILE))
+        _scatter_optimizer(policy, unwrap_optimizer(optimizer), load_file(folder / OPTIMIZER_FILE))
     except (RuntimeError, ValueError) as err:
         reason = str(err).strip().splitlines()[-1].strip()
         raise CheckpointError(f"{folder} does not fit the recipe's model: {reason}") from err
 
 
-def plain_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+def unwrap_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The torch optimizer inside what accelerate wrapped around it."""
     return getattr(optimizer, "optimizer", optimizer)
 

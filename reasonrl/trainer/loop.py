@@ -19,10 +19,10 @@ from reasonrl.rewards.runner import RewardRunner
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
-from reasonrl.trainer.microbatch import local_prompt_indices
-from reasonrl.trainer.numerics import skip_diagnosis
+from reasonrl.trainer.microbatch import list_local_prompts
+from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.rollout_metrics import rollout_metrics, unscored_by_reward
+from reasonrl.trainer.rollout_metrics import explain_unscored, rollout_metrics
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
@@ -126,7 +126,7 @@ class Trainer:
                 step=step, metrics=self._step_metrics(step, collected, update, timer), timing_s=timer.metrics()
             ),
             groups=collected.kept,
-            diagnosis=skip_diagnosis(update.metrics, skips) if skips >= MAX_CONSECUTIVE_SKIPS else "",
+            diagnosis=diagnose_skips(update.metrics, skips) if skips >= MAX_CONSECUTIVE_SKIPS else "",
         )
 
     def _collect(self, step: int, timer: Timer) -> Collected:
@@ -169,7 +169,7 @@ class Trainer:
     def _draw(self, position: int) -> list[tuple[int, Drawn]]:
         """This rank's positions of the round that begins at ``position``, with the prompts there."""
         trainer, ranks = self._recipe.trainer, self._ranks
-        local = local_prompt_indices(trainer.prompts_per_step, trainer.minibatches, ranks.size, ranks.rank)
+        local = list_local_prompts(trainer.prompts_per_step, trainer.minibatches, ranks.size, ranks.rank)
         return [(position + index, self._prompts.draw(position + index)) for index in local]
 
     def _request(self, position: int, drawn: Drawn) -> RolloutRequest:
@@ -236,7 +236,7 @@ class Trainer:
 
     def _check_scored(self, step: int, collected: Collected) -> None:
         unscored = collected.metrics.get("train/unscored_frac", 1.0)
-        missing = unscored_by_reward(collected.sampled)
+        missing = explain_unscored(collected.sampled)
         self._unscored_since = {name: self._unscored_since.get(name, step) for name in missing}
         if unscored > MAX_UNSCORED_FRAC:
             who = "".join(

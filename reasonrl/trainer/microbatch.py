@@ -72,12 +72,12 @@ def plan_microbatches(lengths: Sequence[int], rows: Sequence[int], max_tokens: i
     return plan
 
 
-def padded_tokens(lengths: Sequence[int], plan: Sequence[Sequence[int]]) -> int:
+def count_padded_tokens(lengths: Sequence[int], plan: Sequence[Sequence[int]]) -> int:
     """Tokens that the model computes for ``plan``, padding included."""
     return sum(len(rows) * max(lengths[row] for row in rows) for rows in plan if rows)
 
 
-def local_prompt_indices(prompts_per_step: int, minibatches: int, world_size: int, rank: int) -> list[int]:
+def list_local_prompts(prompts_per_step: int, minibatches: int, world_size: int, rank: int) -> list[int]:
     """The prompts of this rank, minibatch by minibatch.
 
     Every minibatch is cut evenly over the ranks, so that minibatch m holds the same prompts however many

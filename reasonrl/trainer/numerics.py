@@ -45,7 +45,7 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def skip_diagnosis(metrics: Mapping[str, float], consecutive_skips: int) -> str:
+def diagnose_skips(metrics: Mapping[str, float], consecutive_skips: int) -> str:
     """Why a run that left out ``consecutive_skips`` updates in a row cannot go on, in one line.
 
     Args:
@@ -94,7 +94,7 @@ def _broken(tensor: Tensor | None, mask: Tensor) -> Tensor:
     return torch.zeros_like(mask) if tensor is None else mask & ~torch.isfinite(tensor)
 
 
-def nonfinite_tokens(tensor: Tensor, mask: Tensor) -> int:
+def count_nonfinite_tokens(tensor: Tensor, mask: Tensor) -> int:
     """How many positions of ``mask`` are NaN or infinite."""
     return int(_broken(tensor.detach(), mask).sum())
 

@@ -38,7 +38,7 @@ def _components(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
     return out
 
 
-def unscored_by_reward(groups: Sequence[ScoredGroup]) -> dict[str, str]:
+def explain_unscored(groups: Sequence[ScoredGroup]) -> dict[str, str]:
     """Of every reward that left completions unscored: for how many of this rank's, and its most frequent reason."""
     rewards = [reward for group in groups for reward in group.rewards]
     out = {}

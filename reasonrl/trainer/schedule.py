@@ -65,7 +65,7 @@ def open_schedule(
     return Schedule(config, plans)
 
 
-def replanned(schedule: Schedule, after: int) -> str:
+def describe_replan(schedule: Schedule, after: int) -> str:
     """What a change of length means for the learning rate from now on; empty if there is none, or no effect."""
     config, (start, total) = schedule.config, schedule.plans[-1]
     if len(schedule.plans) == 1 or start != after or config.schedule == "constant" or after <= config.warmup_steps:

@@ -18,8 +18,8 @@ from reasonrl.observability.reporter import Reporter
 from reasonrl.recipe.schema import SftRecipe
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
-from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, padded_tokens, plan_microbatches
-from reasonrl.trainer.numerics import skip_diagnosis
+from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
+from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.timing import Timer
 
@@ -82,7 +82,7 @@ class SftTrainer:
         skips = self._guard.consecutive_skips
         return StepOutcome(
             record=StepRecord(step=step, metrics=metrics, timing_s=timer.metrics()),
-            diagnosis=skip_diagnosis(metrics, skips) if self._guard.is_stuck else "",
+            diagnosis=diagnose_skips(metrics, skips) if self._guard.is_stuck else "",
         )
 
     def _step(self, step: int) -> dict[str, float]:
@@ -103,7 +103,7 @@ class SftTrainer:
         loss = accumulate_gradients(self.policy, plan, compute_loss, spare_row=0, accelerator=accelerator, ranks=ranks)
         metrics = self._apply(ranks.sums([loss])[0])
         self.policy_version = step
-        tokens = ranks.sums([sum(lengths), padded_tokens(lengths, plan)])
+        tokens = ranks.sums([sum(lengths), count_padded_tokens(lengths, plan)])
         metrics["batch/train_tokens"] = tokens[0]
         metrics["batch/padding_frac"] = 1.0 - tokens[0] / tokens[1]
         metrics["batch/cut_completions"] = ranks.sums([sum(example.is_cut for example in batch)])[0]

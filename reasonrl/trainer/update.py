@@ -27,8 +27,8 @@ from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.functional.precision import widest_float
 from reasonrl.trainer.algorithm import AlgorithmCalls
-from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, padded_tokens, plan_microbatches
-from reasonrl.trainer.numerics import BatchCheck, count, nonfinite_tokens
+from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
+from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.ranks import Ranks
 
@@ -200,8 +200,8 @@ class Updater:
             normalizer,
             ctx,
         )
-        gap = rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
-        broken = nonfinite_tokens(out.logprobs, batch.response_mask)
+        gap = measure_rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
+        broken = count_nonfinite_tokens(out.logprobs, batch.response_mask)
         return loss.loss, broken, {**loss.metrics, **gap}
 
     def _count(self, inputs: _Inputs, rows: range) -> LossNormalizer:
@@ -255,7 +255,7 @@ def _rows_with_gradient(inputs: _Inputs, rows: range) -> list[int]:
 
 
 def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: range) -> dict[str, Metric]:
-    computed = padded_tokens(lengths, plan)
+    computed = count_padded_tokens(lengths, plan)
     real = sum(lengths[row] for part in plan for row in part)
     return {
         "batch/padding_frac": mean(float(computed - real), float(computed)),
@@ -265,7 +265,7 @@ def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: r
 
 
 @torch.no_grad()
-def rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch) -> dict[str, Metric]:
+def measure_rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch) -> dict[str, Metric]:
     """How far the trainer's log-probabilities are from the sampler's, over sampled tokens.
 
     ``policy/kl_rollout_k3``: mean of exp(x) - 1 - x with x = ln p_trainer - ln p_sampler, the k3 estimate of

@@ -17,7 +17,7 @@ from reasonrl.contracts.metric_keys import CORE_METRICS, MAX_CONSECUTIVE_SKIPS
 from reasonrl.data.collate import collate
 from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.algorithm import AlgorithmCalls
-from reasonrl.trainer.numerics import CAUSES, skip_diagnosis
+from reasonrl.trainer.numerics import CAUSES, diagnose_skips
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.update import Updater, UpdateSettings
@@ -164,7 +164,7 @@ def test_a_bad_number_is_counted_and_changes_no_bit(place: str, value: float) ->
     assert (output.num_skipped, output.num_consecutive_skips, output.policy_version) == (1, 1, 1)
     assert output.metrics[f"numerics/nonfinite_{key}"] >= 1
     assert same_bits(before, bench.state())
-    assert CAUSES[f"numerics/nonfinite_{key}"][0] in skip_diagnosis(output.metrics, 3)
+    assert CAUSES[f"numerics/nonfinite_{key}"][0] in diagnose_skips(output.metrics, 3)
     good = bench.update()
     assert (good.num_skipped, good.num_consecutive_skips) == (0, 0)
     assert not same_bits(before, bench.state())
@@ -183,7 +183,7 @@ def test_a_bad_weight_shows_in_the_policys_own_log_probabilities() -> None:
     assert output.metrics["numerics/nonfinite_logprobs"] >= 1
     after = bench.state()
     assert all(torch.equal(before[k].nan_to_num(), after[k].nan_to_num()) for k in before)
-    assert "weights have run away" in skip_diagnosis(output.metrics, 3)
+    assert "weights have run away" in diagnose_skips(output.metrics, 3)
 
 
 def test_only_the_minibatch_with_the_bad_number_is_left_out() -> None:
@@ -216,7 +216,7 @@ def test_three_in_a_row_over_several_batches_are_stuck() -> None:
     bench = Bench(CASES["grpo"])
     outputs = [bench.update(**in_rewards(math.inf)) for _ in range(MAX_CONSECUTIVE_SKIPS)]
     assert [output.num_consecutive_skips for output in outputs] == [1, 2, 3]
-    text = skip_diagnosis(outputs[-1].metrics, 3)
+    text = diagnose_skips(outputs[-1].metrics, 3)
     assert text.startswith("3 updates in a row were skipped: rewards came out NaN or infinite first")
     assert "numerics/nonfinite_rewards = 1 in the last step" in text
     assert "\n" not in text
@@ -231,8 +231,8 @@ def test_the_count_of_skips_can_be_put_back() -> None:
 def test_the_diagnosis_names_the_first_cause_in_the_order_of_effects() -> None:
     for position, key in enumerate(CAUSES):
         metrics = dict.fromkeys(list(CAUSES)[position:], 2.0)
-        assert CAUSES[key][0] in skip_diagnosis(metrics, 3)
-    assert "something came out NaN" in skip_diagnosis({}, 3)
+        assert CAUSES[key][0] in diagnose_skips(metrics, 3)
+    assert "something came out NaN" in diagnose_skips({}, 3)
 
 
 def test_every_count_is_declared() -> None:

@@ -17,7 +17,7 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import CheckpointError
 from reasonrl.observability.reporter import SilentReporter
-from reasonrl.signals import StopRequested, stop_signals
+from reasonrl.signals import StopRequested, handle_stop_signals
 
 TRAINER = {"steps": 3, "prompts_per_step": 4}
 
@@ -240,14 +240,14 @@ def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
     import signal
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with stop_signals() as stop:
+    with handle_stop_signals() as stop:
         assert signal.getsignal(signal.SIGINT) == stop.handle
         with pytest.raises(StopRequested):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stop_signals():
+        with handle_stop_signals():
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before[0])

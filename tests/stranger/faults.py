@@ -62,10 +62,10 @@ def float64(_: str) -> None:
     """On that device, a step of the trainer that computes in float64."""
     from reasonrl.trainer import update
 
-    gap = update.rollout_gap
+    gap = update.measure_rollout_gap
 
     def doubled(old_logprobs: Any, *args: Any) -> Any:
         return gap(old_logprobs.double(), *args)
 
-    update.rollout_gap = doubled
+    update.measure_rollout_gap = doubled
     no_float64("")

@@ -6,13 +6,13 @@ import torch
 from accelerate import PartialState
 from support.scripted import CASES, Outcome, run_update, scripted_groups, tiny_policy
 
-from reasonrl.trainer.microbatch import local_prompt_indices
+from reasonrl.trainer.microbatch import list_local_prompts
 
 
 def update_share(name: str, minibatches: int) -> Outcome:
     state = PartialState(cpu=True)
     groups = scripted_groups(8, 2)
-    mine = local_prompt_indices(8, minibatches, state.num_processes, state.process_index)
+    mine = list_local_prompts(8, minibatches, state.num_processes, state.process_index)
     return run_update(
         CASES[name],
         tiny_policy(CASES[name]),

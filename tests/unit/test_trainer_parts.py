@@ -29,10 +29,10 @@ from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.runs.assemble import check_divisible
 from reasonrl.runs.record import RunWriter
-from reasonrl.trainer.microbatch import local_prompt_indices, padded_tokens, plan_microbatches
+from reasonrl.trainer.microbatch import count_padded_tokens, list_local_prompts, plan_microbatches
 from reasonrl.trainer.rollout_metrics import rollout_metrics
 from reasonrl.trainer.schedule import open_schedule
-from reasonrl.trainer.update import rollout_gap
+from reasonrl.trainer.update import measure_rollout_gap
 
 
 def test_micro_batches_hold_the_budget_and_every_row_once() -> None:
@@ -53,13 +53,13 @@ def test_the_budget_is_filled_to_the_last_token() -> None:
     assert plan_microbatches([5, 2, 4], [0, 1, 2], 10) == [[0, 2], [1]]
     assert plan_microbatches([5, 2, 4], [0, 1, 2], 9) == [[0], [2, 1]]
     assert plan_microbatches([5, 5, 5], [2, 0, 1], 15) == [[0, 1, 2]]
-    assert padded_tokens([5, 2, 4], [[0, 2], [1]]) == 12
-    assert padded_tokens([5], [[]]) == 0
+    assert count_padded_tokens([5, 2, 4], [[0, 2], [1]]) == 12
+    assert count_padded_tokens([5], [[]]) == 0
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 6])
 def test_a_minibatch_holds_the_same_prompts_however_many_ranks(ranks: int) -> None:
-    shares = [local_prompt_indices(12, 2, ranks, rank) for rank in range(ranks)]
+    shares = [list_local_prompts(12, 2, ranks, rank) for rank in range(ranks)]
     assert sorted(i for share in shares for i in share) == list(range(12))
     for minibatch in range(2):
         size = 6 // ranks
@@ -147,7 +147,7 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
     )
     batch = collate([rows], pad_id=0, device=torch.device("cpu"))
     old = torch.tensor([[5.0, -1.5, -2.0, -3.0], [5.0, -1.0, 0.0, 0.0]])
-    metrics = resolve(rollout_gap(old, batch))
+    metrics = resolve(measure_rollout_gap(old, batch))
     assert metrics == pytest.approx(
         {
             "policy/kl_rollout_k3": (math.exp(-0.5) - 1 + 0.5) / 2,
@@ -155,9 +155,9 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
             "rollout/logprob_gap_max": 0.5,
         }
     )
-    assert rollout_gap(None, batch) == {}
+    assert measure_rollout_gap(None, batch) == {}
     silent = collate([scored([1.0])], pad_id=0, device=torch.device("cpu"))
-    assert rollout_gap(old, silent) == {}
+    assert measure_rollout_gap(old, silent) == {}
 
 
 class Recorder(SilentReporter):

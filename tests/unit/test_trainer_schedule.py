@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reasonrl.recipe.schema import OptimizerConfig
-from reasonrl.trainer.schedule import Schedule, open_schedule, replanned
+from reasonrl.trainer.schedule import Schedule, describe_replan, open_schedule
 
 SCHEDULES = ["constant", "linear", "cosine"]
 
@@ -36,7 +36,7 @@ def test_a_new_length_before_the_rate_comes_down_is_as_good_as_the_first(schedul
     config = OptimizerConfig(schedule=schedule, warmup_steps=3)
     longer = relengthened(config, (0, 5), (after, 9))
     assert rates(longer) == rates(open_schedule(config, 9))
-    assert replanned(longer, after) == ""
+    assert describe_replan(longer, after) == ""
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -71,12 +71,12 @@ def test_a_resumed_run_of_the_same_length_keeps_its_rates(schedule: Any) -> None
 
 def test_what_is_said_about_a_new_length() -> None:
     config = OptimizerConfig(schedule="linear", learning_rate=1e-3)
-    said = replanned(relengthened(config, (0, 4), (2, 6)), 2)
+    said = describe_replan(relengthened(config, (0, 4), (2, 6)), 2)
     assert said == (
         "optimizer.schedule=linear was planned for 4 steps: from step 3 the learning rate goes from 0.00075, where it "
         "stood, to 0 at step 6"
     )
-    low = replanned(relengthened(config, (0, 100), (100, 200)), 100)
+    low = describe_replan(relengthened(config, (0, 100), (100, 200)), 100)
     assert "goes from 1e-05, where it stood, to 0 at step 200; for a higher rate start a new run" in low
-    assert replanned(relengthened(config, (0, 4), (2, 6)), 4) == ""
-    assert replanned(relengthened(OptimizerConfig(), (0, 4), (2, 6)), 2) == ""
+    assert describe_replan(relengthened(config, (0, 4), (2, 6)), 4) == ""
+    assert describe_replan(relengthened(OptimizerConfig(), (0, 4), (2, 6)), 2) == ""
