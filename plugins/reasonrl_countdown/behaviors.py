@@ -60,8 +60,11 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """``closed``: the search ended, with ``</think>`` or an answer. ``is_cut``: it broke off
-    inside an attempt, which is then not among ``attempts``. ``table`` knows every expression that was tried."""
+    """The attempts of a completion.
+
+    ``closed``: the search ended, with ``</think>`` or an answer. ``is_cut``: it was truncated inside an attempt,
+    which is then not in ``attempts``. ``table`` has every expression that was tried.
+    """
 
     attempts: tuple[_Attempt, ...]
     closed: bool
@@ -136,8 +139,10 @@ def _goes_on(attempt: _Attempt, step: Step, count: int) -> bool:
 
 
 def _add_backtracking(figures: dict[str, float], trace: Trace, target: int) -> None:
-    """Of the attempts that failed, those that another one follows. What would follow the last one is unknown if the
-    text ended there without an end of the search."""
+    """Add the share of failed attempts that are followed by another one.
+
+    The last attempt does not count if the text was truncated there.
+    """
     failed = sum(attempt.value != target for attempt in trace.attempts)
     if not failed:
         return

@@ -23,8 +23,11 @@ Value = int | Fraction
 
 
 class Step(NamedTuple):
-    """One equation. ``value`` is the one that the text states; ``verdict`` is what follows it before the next step,
-    None without one; ``on_new_line``: a line end stands between the step before and this one."""
+    """One equation.
+
+    ``value``: as stated in the text. ``verdict``: the verdict before the next step, or None. ``on_new_line``: whether a
+    newline separates it from the previous step.
+    """
 
     postfix: list[str | int]
     value: Value

@@ -1,0 +1,1 @@
+"""The rollout backend ``vllm``, a bundled plugin."""

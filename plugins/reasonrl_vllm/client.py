@@ -52,10 +52,10 @@ class Reply:
 
 
 class Client:
-    """A server and the connections to it, which live in a thread: an exception in the one that waits, such as a
-    signal's, breaks all of them off at once, and the server then drops what it was asked.
+    """A server and the connections to it, which run in a thread.
 
-    ``retry_s``: how long requests are repeated to a server that is away. ``advice`` ends the message that says so.
+    An exception in the waiting thread, such as a signal's, closes all connections, so that the server cancels
+    the requests. ``retry_s``: how long to retry an unreachable server. ``advice``: the end of that error message.
     """
 
     def __init__(self, url: str, *, timeout_s: float, retry_s: float, advice: str) -> None:

@@ -91,8 +91,10 @@ class ServerEngine:
         return answers
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Send the weights. Every process must call this and exhaust ``weights``, because gathering sharded ones needs
-        all of them."""
+        """Send the weights.
+
+        Every process must call this and exhaust ``weights``, because gathering sharded ones needs all of them.
+        """
         pairs = iter(weights)
         try:
             self._run = self._run or broadcast_name(uuid.uuid4().hex[:12])

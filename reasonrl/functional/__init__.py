@@ -1,0 +1,1 @@
+"""Masked reductions, KL estimators, advantages and log-probabilities as pure functions."""

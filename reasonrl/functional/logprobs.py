@@ -99,7 +99,7 @@ class _LogProbEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, None, None, None, None]:
-        """d ln p(y) / dz_k = [k = y] - p(k) ;  dH / dz_k = p(k) (-ln p(k) - H)."""
+        """Compute d ln p(y) / dz_k = [k = y] - p(k) ;  dH / dz_k = p(k) (-ln p(k) - H)."""
         logits, token_ids, lse, entropies = ctx.saved_tensors
         grad_logprobs, grad_entropies = grads
         assert grad_logprobs is not None

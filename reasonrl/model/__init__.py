@@ -1,0 +1,1 @@
+"""Loading, forward passes, LoRA and export of policies."""

@@ -25,11 +25,10 @@ ADAPTER_FILE = "adapter_model.safetensors"
 def apply_lora(
     model: nn.Module, config: LoraConfig, *, base: str | None = None, revision: str | None = None
 ) -> nn.Module:
-    """Freeze ``model`` and add trainable adapters; ``target_modules: [all-linear]`` takes every linear
-    layer but the head.
+    """Freeze ``model`` and add trainable adapters.
 
-    The adapters' B matrices start at zero: the wrapped model computes what ``model`` did. ``base`` and
-    ``revision`` are where ``model`` comes from, for those who load the adapters elsewhere.
+    ``target_modules: [all-linear]`` selects every linear layer except the head. The adapters' B matrices start at
+    zero, so the wrapped model computes the same as ``model``. ``base``, ``revision``: origin of ``model``.
 
     Raises:
         RecipeError: if peft is missing or no module matches.

@@ -19,12 +19,10 @@ CHAT_TEMPLATE = (
 
 
 def byte_tokenizer(architecture: Architecture = "qwen2") -> Any:
-    """Build a byte-level tokenizer: 256 single bytes, then EOS (256) and pad (257). Any text encodes and decodes
-    exactly (in Unicode's NFC form).
+    """Build a byte-level tokenizer: 256 single bytes, then EOS (256) and pad (257).
 
-    ``AutoTokenizer`` rebuilds a tokenizer by the *model's* type: for a Qwen2 folder it ignores the saved
-    class and pre-tokenizer. So the class is chosen to be the one that a folder of that architecture reloads
-    as.
+    Any NFC text round-trips exactly. ``AutoTokenizer`` chooses the class by the *model's* type and ignores the saved
+    class and pre-tokenizer of a Qwen2 folder, so this uses the class that a folder of the architecture reloads as.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -87,11 +85,10 @@ def tiny_model_folder(
     kv_heads: int = 2,
     tie: bool = True,
 ) -> Path:
-    """Write a random float32 model and its tokenizer to ``path`` and return it. Needs no network, takes
-    under a second.
+    """Write a random float32 model and its tokenizer to ``path`` and return ``path``.
 
-    Weights are larger than a fresh model's, so that its distributions are not flat. The global random state
-    of torch is left as it was.
+    Needs no network and less than a second. Weights are larger than usual, so that distributions are not flat. Does not
+    change torch's global random state.
     """
     import torch
     from transformers import AutoModelForCausalLM

@@ -104,7 +104,7 @@ def test_another_template_stays_with_the_saved_model_and_is_part_of_the_runs_ide
     refused = cli("train", path)
     assert refused.exit_code == 2
     assert "error: problem 'prompts/train/0': the model's chat template cannot render it: " in refused.output
-    assert "tools are required; give its variables with model.chat_template_args" in refused.output
+    assert "tools are required; set its variables with model.chat_template_args" in refused.output
     assert not (tmp_path / "runs").exists()
 
     done = cli("train", path, f"model.chat_template={file}")

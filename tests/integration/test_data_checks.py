@@ -106,7 +106,8 @@ def test_a_check_reads_examples_to_imitate(folder: Path) -> None:
     write("pairs.jsonl", *[{"q": "1+1=", "a": {"text": "2"}}] * 3)
     assert "pairs.jsonl: 3 examples" in run("recipes", "check", recipe(**sections))
     write("pairs.jsonl", {"q": "1+1=", "a": {"text": "2"}}, {"q": "1+1="})
-    assert "pairs.jsonl:2: expected columns 'q' and 'a.text'" in run("recipes", "check", recipe(**sections), code=2)
+    refused = run("recipes", "check", recipe(**sections), code=2)
+    assert "pairs.jsonl:2: expected non-null columns 'q' and 'a.text'" in refused
 
 
 def test_a_run_says_what_it_reads_and_how_many_problems_a_suite_has(
@@ -116,7 +117,7 @@ def test_a_run_says_what_it_reads_and_how_many_problems_a_suite_has(
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert f"data {SUMMARY}" in said
-    assert "evaluation held_out: 7 problems (100 asked, 7 there) x 1, temperature 1; first, last" in said
+    assert "evaluation held_out: 7 problems (100 requested, 7 available) x 1, temperature 1; first, last" in said
     assert "100 problems" not in said
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
         "suite held_out: 100 problems asked, 7 there"

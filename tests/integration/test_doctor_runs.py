@@ -24,7 +24,7 @@ def test_a_short_run_is_healthy(name: str, tiny_model: Path, tmp_path: Path) -> 
     assert (diagnosis.state, diagnosis.findings) == ("completed", ())
     assert {"checkpoints", "metrics", "stale-weights", "entropy", "progress"} <= set(diagnosis.passed)
     # A random model earns nothing: all returns are equal, and there is no variance to explain.
-    assert diagnosis.not_measured == ("critic", "imitation")
+    assert diagnosis.not_measured == ("critic", "sft-loss")
 
 
 def test_a_short_imitation_is_healthy(tiny_model: Path, tmp_path: Path) -> None:
@@ -41,4 +41,4 @@ def test_a_run_that_failed_says_so(tiny_model: Path, tmp_path: Path) -> None:
         reasonrl.run(path, run_dir=tmp_path / "run", plugins=[PLUGIN])
     (finding,) = look(tmp_path / "run").findings
     assert (finding.check, finding.severity) == ("state", "error")
-    assert "before its first step ended" in finding.message
+    assert "before the first step finished" in finding.message

@@ -282,7 +282,7 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
         (
             {"task": {"name": "counting", "problems": 0}},
             [],
-            "no problem in its eval split: size('eval') is 0",
+            "no problems in its eval split: size('eval') is 0",
         ),
         ({}, ["trainer.minibatches=3"], "minibatches"),
         ({"logging": {"trackers": ["bord"]}}, [], "logging.trackers: no tracker 'bord'; available: "),

@@ -155,8 +155,8 @@ def test_a_prompt_teaches_nothing(tiny_model: Path, tmp_path: Path, file: Path) 
     ("text", "message"),
     [
         (None, "bad.jsonl: no such file"),
-        ("", "bad.jsonl: is empty"),
-        ("{}\n", "bad.jsonl:1: expected columns 'prompt' and 'completion', or 'messages'"),
+        ("", "bad.jsonl: empty file"),
+        ("{}\n", "bad.jsonl:1: expected non-null columns 'prompt' and 'completion', or 'messages'"),
         (json.dumps({"prompt": "x" * 99, "completion": "y"}) + "\n", "over sampling.max_prompt_tokens=40"),
     ],
     ids=["missing", "empty", "no prompt", "long prompt"],
@@ -198,10 +198,7 @@ def test_what_does_not_fit_the_models_context_is_cut_and_counted(tmp_path: Path)
     limits = {"max_prompt_tokens": 500, "max_completion_tokens": 500}
     path = from_file(tmp_path, model, file, sampling=limits, sft={"max_tokens": 50, "tokens_per_batch": 50})
     done = sft(path, tmp_path / "run")
-    said = (
-        f"{file}: 4 rows read, 4 kept, 2 repeated, and trained on as often as they are there, 1 with a completion that "
-        "is cut, and so without EOS, 1 with an EOS of their own, to which none is added"
-    )
+    said = f"{file}: 4 rows read, 4 kept, 2 duplicates (kept), 1 truncated, without EOS, 1 already ended in EOS"
     assert said in " ".join(done.output.split())
     (line,) = metrics_of(tmp_path / "run")
     assert line["batch/cut_completions"] == 1

@@ -45,8 +45,8 @@ def weights_of(loaded: Any) -> dict[str, Tensor]:
     [
         ("model.norm.weight", "vllm: model.norm.weight got no weights from the trainer"),
         (f"{LAYER}.mlp.down_proj.weight", f"vllm: {LAYER}.mlp.down_proj.weight got no weights"),
-        (f"{LAYER}.self_attn.k_proj.weight", f"{LAYER}.self_attn.qkv_proj.weight (a part of it) got no"),
-        (f"{LAYER}.mlp.up_proj.weight", f"{LAYER}.mlp.gate_up_proj.weight (a part of it) got no"),
+        (f"{LAYER}.self_attn.k_proj.weight", f"{LAYER}.self_attn.qkv_proj.weight (partially) got no"),
+        (f"{LAYER}.mlp.up_proj.weight", f"{LAYER}.mlp.gate_up_proj.weight (partially) got no"),
         ("model.embed_tokens.weight", "model.embed_tokens.weight, lm_head.weight got no weights"),
     ],
 )

@@ -98,9 +98,9 @@ def test_log_probabilities_are_the_trainers(name: str) -> None:
         (
             "gpt_neox",
             {},
-            "vllm: it samples GPTNeoXForCausalLM with the trainer's own classes, which it changes; set",
+            "vllm: it runs GPTNeoXForCausalLM through transformers and patches its classes; set",
         ),
-        ("mixtral", {}, "vllm: its CPU build packs experts once and for all; set rollout_backend.name to hf"),
+        ("mixtral", {}, "vllm: its CPU build cannot update the weights of experts; set rollout_backend.name to hf"),
         ("qwen2", {"kv_cache_gib": 1e5}, "did not start: a KV cache of 100000.0 GiB does not fit into "),
         ("qwen2", {"kv_cache_gib": 1e-4}, "; raise rollout_backend.kv_cache_gib (now 0.0001)"),
     ],

@@ -116,7 +116,7 @@ def test_or_it_is_an_error_that_names_the_row(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_readable_answer_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"0 kept .*3 unreadable, first .*x\.jsonl:1: .*no problem to train on"):
+    with pytest.raises(RecipeError, match=r"0 kept .*3 unreadable, first .*x\.jsonl:1: .*no problems to train on"):
         infos(tmp_path, ["\\qqq{", "\\qqq{", "\\qqq{"])
 
 
