@@ -28,7 +28,8 @@ def render_plain(resolved: AnyResolved) -> dict[str, Any]:
     }
     for name, suite in resolved.suites.items():
         data["evaluation"]["suites"][name]["task"] = _component(suite.task)
-    return _redact(data, (), resolved.interpolated)
+    redacted: dict[str, Any] = _redact(data, (), resolved.interpolated)
+    return redacted
 
 
 def _limits(spec: RewardSpec) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid, set_aside_later
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY
+from reasonrl.rundir.layout import METRICS, RECIPE, RUN, SUMMARY
 from reasonrl.runs.describe import build_manifest, describe_bundle
 from reasonrl.runs.identity import (
     SAME,
@@ -30,7 +30,7 @@ from reasonrl.runs.identity import (
 )
 from reasonrl.runs.outline import format_title
 from reasonrl.runs.preflight import Preflight
-from reasonrl.runs.record import METRICS, RunWriter, format_error
+from reasonrl.runs.record import RunWriter, format_error
 from reasonrl.runs.resume import read_manifest
 from reasonrl.runs.save import Checkpointer, ResumePoint, machine
 from reasonrl.runs.state import TrainState, read_state
