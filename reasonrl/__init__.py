@@ -92,7 +92,7 @@ def resume(
     strict: bool = False,
     plugins: Sequence[str] = (),
 ) -> "RunResult":
-    """Go on with a run as ``reasonrl resume RUN`` does, bit by bit as if it had never stopped.
+    """Resume a run as ``reasonrl resume RUN`` does, bit-exact as if it had not stopped.
 
     Args:
         run_dir: folder of a run that was stopped, killed or has failed; one without a checkpoint starts again.

@@ -155,6 +155,6 @@ def _rescue_text(step: int, begun: int) -> str:
         return f"saving step {step}, the last one that was finished"
     return (
         f"step {step + 1} broke off in its update: saving step {step} with {begun} optimizer step"
-        f"{'s' if begun > 1 else ''} of step {step + 1} in it; resume repeats step {step + 1}, so the run will not be "
-        "bit by bit what it would have been; the checkpoint before this one is kept"
+        f"{'s' if begun > 1 else ''} of step {step + 1} in it; resume repeats step {step + 1}, so the results "
+        "will not be bit-exact; the checkpoint before this one is kept"
     )

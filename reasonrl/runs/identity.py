@@ -13,10 +13,10 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.rewards.from_file import RewardFileConfig
 
-LONGER = "the learning rate goes on from where it stands, to the new end of its schedule"
-SAME = "the results are those of a run without a break"
-ROUNDING = "the results agree with a run without a break up to rounding"
-COURSE = "from here on the results are not those of a run without a break"
+LONGER = "the learning rate continues from its current value to the new end of its schedule"
+SAME = "the results are those of an uninterrupted run"
+ROUNDING = "the results match an uninterrupted run up to rounding"
+COURSE = "from here on the results differ from those of an uninterrupted run"
 CHANGEABLE: Mapping[str, str] = {
     "trainer.steps": LONGER,
     "sft.max_tokens": LONGER,

@@ -110,7 +110,7 @@ class Checkpointer:
         if state.unfinished:
             changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are in it already")
         if changed and self.ranks.is_main:
-            log.warning("resumed, but not bit by bit as without a break: %s", ", ".join(changed))
+            log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
         job.restore(state.progress)
 
 

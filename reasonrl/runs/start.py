@@ -69,7 +69,7 @@ def resume(
     plugin_files: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> RunResult:
-    """Go on with a run, of either kind, from its newest checkpoint that verifies; see ``reasonrl.resume``."""
+    """Resume a run of either kind from its newest intact checkpoint; see ``reasonrl.resume``."""
     path = Path(run_dir)
     plugins = load_run_plugins(path, plugin_files)
     resolved = read_run(path, overrides, plugins)

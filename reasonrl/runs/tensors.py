@@ -1,4 +1,4 @@
-"""Parameters and optimizer state as plain tensors and back, bit by bit.
+"""Parameters and optimizer state as plain tensors and back, bit-exact.
 
 One path serves one process, DDP and FSDP: torch's distributed state dicts, gathered whole, under the names that the
 unwrapped ``PolicyModule`` has. Every rank calls every function; only rank 0 holds what was gathered.
