@@ -94,6 +94,13 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ),
         ("policy/version", "count", "Optimizer steps that the policy has finished."),
         ("rollout/logprob_gap", "nats", "Mean |trainer - sampler| log-probability of sampled tokens."),
+        ("rollout/corrected_frac", "fraction", "Tokens whose weight was truncated or masked by `rollout_correction`."),
+        ("rollout/weight", "1", "Mean weight that `rollout_correction` gives to tokens."),
+        (
+            "rollout/effective_sample_frac",
+            "fraction",
+            "(sum w)^2 / (n sum w^2) of these weights: 1 where trainer and sampler agree.",
+        ),
         (
             "rollout/logprob_gap_max",
             "nats",

@@ -77,7 +77,7 @@ class _Resolver:
         algorithm = self._slot("algorithm", ("algorithm",))
         needs = self._needs(algorithm)
         self._check_needs(recipe, algorithm, needs)
-        self._check_backend(algorithm, needs, common["rollout_backend"])
+        self._check_backend(recipe, algorithm, needs, common["rollout_backend"])
         return ResolvedRecipe(recipe=recipe, task=task, algorithm=algorithm, needs=needs, **common)
 
     def _recipe(self, data: Mapping[str, Any]) -> AnyRecipe:
@@ -264,11 +264,14 @@ class _Resolver:
         if recipe.critic is not None and not needs.critic:
             raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
 
-    def _check_backend(self, algorithm: Component, needs: Needs, rollout_backend: Component) -> None:
+    def _check_backend(self, recipe: Recipe, algorithm: Component, needs: Needs, rollout_backend: Component) -> None:
         spec: Any = rollout_backend.spec
         if needs.rollout_logprobs and not spec.provides_logprobs:
             message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
             raise self.source.error(("rollout_backend", "name"), f"{message}; choose another backend")
+        if recipe.rollout_correction is not None and not spec.provides_logprobs:
+            message = f": {spec.name} gives no log-probabilities to correct for; remove it or choose another backend"
+            raise self.source.error(("rollout_correction",), message)
 
 
 def _found_again(data: Mapping[str, Any], rewards: Mapping[str, RewardComponent]) -> dict[str, Any]:

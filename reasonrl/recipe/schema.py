@@ -112,6 +112,28 @@ class CriticConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutCorrectionConfig:
+    """Importance weights p_trainer / p_sampler of the policy term, for a sampler that differs from the trainer."""
+
+    level: Literal["token", "sequence", "geometric"] = option(
+        "ratio of the token, product over the completion, or its geometric mean", "token"
+    )
+    mode: Literal["truncate", "mask"] = option(
+        "cut ratios at the threshold, or drop what is outside [threshold_low, threshold]", "truncate"
+    )
+    threshold: float = option("largest ratio, >= 1", 2.0)
+    threshold_low: float | None = option("smallest ratio with mode mask; null = 1 / threshold", None)
+
+    def __post_init__(self) -> None:
+        require(self.threshold >= 1, "threshold", ">= 1", self.threshold)
+        low = self.threshold_low
+        require(low is None or self.mode == "mask", "threshold_low", "null when mode is truncate", low)
+        require(low is None or 0 <= low <= 1, "threshold_low", "in [0, 1]", low)
+        if self.level == "geometric" and self.mode == "truncate":
+            raise ValueError("level geometric needs mode mask: as a weight, a geometric mean is biased")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How training completions are drawn, whatever the backend."""
 
@@ -263,6 +285,9 @@ class Recipe:
     critic: CriticConfig | None = option("only for algorithms that need one", None)
     sampling: SamplingConfig = option("how completions are drawn", factory=SamplingConfig)
     rollout_backend: Slot = option("slot: the backend that samples", factory=_hf)
+    rollout_correction: RolloutCorrectionConfig | None = option(
+        "importance weights for a sampler that differs from the trainer, usable with every algorithm", None
+    )
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
     trainer: TrainerConfig = option("steps and batch sizes")
     evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)

@@ -167,6 +167,7 @@ def build_update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
         max_grad_norm=recipe.optimizer.max_grad_norm,
         temperature=recipe.sampling.temperature,
         critic_warmup_steps=recipe.critic.warmup_steps if recipe.critic else 0,
+        correction=recipe.rollout_correction,
     )
 
 

@@ -8,13 +8,14 @@ from torch import Tensor
 from reasonrl.contracts.batch import AdvantageOutput, PolicyEval, TrainBatch
 from reasonrl.contracts.metrics import Metric
 
+SAMPLER = "numerics/nonfinite_rollout_logprobs"
 # In the order of cause and effect: the first one found is the one to look into.
 CAUSES: Mapping[str, tuple[str, str]] = {
     "numerics/nonfinite_rewards": (
         "rewards",
         "look at the rewards and their weights; float32 ends at 3.4e38",
     ),
-    "numerics/nonfinite_rollout_logprobs": (
+    SAMPLER: (
         "the sampler's log-probabilities",
         "look at the rollout backend's precision",
     ),
@@ -68,19 +69,23 @@ class BatchCheck:
     shapes as in ``contracts/batch.py``.
     """
 
-    def __init__(self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput) -> None:
+    def __init__(
+        self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput, *, needs_rollout_logprobs: bool
+    ) -> None:
         mask = batch.response_mask
         rewards = batch.scored & ~torch.isfinite(batch.rewards)
         if batch.token_rewards is not None:
             rewards = rewards | _broken(batch.token_rewards, mask).any(dim=1)
         tokens = {
-            "numerics/nonfinite_rollout_logprobs": _broken(batch.rollout_logprobs, mask),
+            SAMPLER: _broken(batch.rollout_logprobs, mask),
             "numerics/nonfinite_ref_logprobs": _broken(evals.ref_logprobs, mask),
             "numerics/nonfinite_values": _broken(evals.values, mask),
             "numerics/nonfinite_logprobs": _broken(evals.old_logprobs, mask),
             "numerics/nonfinite_advantages": (_broken(advantages.advantages, mask) | _broken(advantages.returns, mask)),
         }
-        rows = torch.stack([rewards, *(flags.any(dim=1) for flags in tokens.values())])
+        # The sampler's log-probabilities are counted, and cost a step only if the algorithm computes with them.
+        used = [flags for key, flags in tokens.items() if needs_rollout_logprobs or key != SAMPLER]
+        rows = torch.stack([rewards, *(flags.any(dim=1) for flags in used)])
         self._is_bad_row: list[bool] = rows.any(dim=0).tolist()
         counts = {"numerics/nonfinite_rewards": rewards, **tokens}
         self.metrics = {key: Metric(flags.sum(), 1.0, "sum") for key, flags in counts.items()}

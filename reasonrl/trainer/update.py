@@ -25,13 +25,16 @@ from reasonrl.contracts.batch import (
 )
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
+from reasonrl.functional.correction import rollout_correction
 from reasonrl.functional.precision import widest_float
+from reasonrl.recipe.schema import RolloutCorrectionConfig
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.ranks import Ranks
 
+_SQUARES = "rollout/weight_squared"
 GRAD_NORM_KEYS = {"policy": "optim/grad_norm", "critic": "critic/grad_norm"}
 
 
@@ -45,6 +48,7 @@ class UpdateSettings:
     max_grad_norm: float
     temperature: float
     critic_warmup_steps: int = 0
+    correction: RolloutCorrectionConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Updater:
         is skipped. After ``MAX_CONSECUTIVE_SKIPS`` of them in a row the update ends early; the output says so.
         """
         inputs = _Inputs(batch, evals, advantages)
-        check = BatchCheck(batch, evals, advantages)
+        check = BatchCheck(batch, evals, advantages, needs_rollout_logprobs=self.needs.rollout_logprobs)
         parts: list[Mapping[str, Metric]] = [advantages.metrics, check.metrics]
         skipped = 0
         for first_epoch, rows in self._optimizer_steps(batch.num_rows):
@@ -125,7 +129,7 @@ class Updater:
             if self._guard.is_stuck:
                 break
         return UpdateOutput(
-            metrics=self._ranks.resolve(parts),
+            metrics=_with_sample_size(self._ranks.resolve(parts)),
             policy_version=self.policy_version,
             num_skipped=skipped,
             num_consecutive_skips=self.consecutive_skips,
@@ -188,6 +192,7 @@ class Updater:
         evals = part.evals
         if evals.old_logprobs is None:
             evals = replace(evals, old_logprobs=out.logprobs.detach())
+        advantages, correction = self._correct(part, evals)
         loss = self.algorithm.compute_loss(
             LossInput(
                 logprobs=out.logprobs,
@@ -195,14 +200,36 @@ class Updater:
                 values=out.values,
                 batch=batch,
                 evals=evals,
-                advantages=part.advantages,
+                advantages=advantages,
             ),
             normalizer,
             ctx,
         )
         gap = measure_rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
         broken = count_nonfinite_tokens(out.logprobs, batch.response_mask)
-        return loss.loss, broken, {**loss.metrics, **gap}
+        return loss.loss, broken, {**loss.metrics, **gap, **correction}
+
+    def _correct(self, part: _Inputs, evals: PolicyEval) -> tuple[AdvantageOutput, Mapping[str, Metric]]:
+        """Advantages times the weights for the sampler: a policy term is linear in them. Value targets stay."""
+        settings, batch = self._settings.correction, part.batch
+        if settings is None or batch.rollout_logprobs is None or evals.old_logprobs is None:
+            return part.advantages, {}
+        found = rollout_correction(
+            evals.old_logprobs,
+            batch.rollout_logprobs,
+            batch.response_mask,
+            level=settings.level,
+            mode=settings.mode,
+            threshold=settings.threshold,
+            threshold_low=settings.threshold_low,
+        )
+        tokens, weights = batch.response_mask.sum(), found.weights
+        metrics = {
+            "rollout/corrected_frac": mean(found.bounded.sum(), tokens),
+            "rollout/weight": mean(weights.sum(), tokens),
+            _SQUARES: mean((weights**2).sum(), tokens),
+        }
+        return replace(part.advantages, advantages=part.advantages.advantages * weights), metrics
 
     def _count(self, inputs: _Inputs, rows: range) -> LossNormalizer:
         """Counts over the whole optimizer step: every scored row, also those whose gradient is zero."""
@@ -234,6 +261,14 @@ class Updater:
             self.policy_version += 1
             metrics |= {GRAD_NORM_KEYS[role]: mean(norm, 1.0) for role, norm in result.norms.items()}
         return metrics
+
+
+def _with_sample_size(metrics: Mapping[str, float]) -> dict[str, float]:
+    """(sum w)^2 / (n sum w^2), the share of samples that the weights are worth, instead of the mean square."""
+    kept = {key: value for key, value in metrics.items() if key != _SQUARES}
+    if metrics.get(_SQUARES):
+        kept["rollout/effective_sample_frac"] = metrics["rollout/weight"] ** 2 / metrics[_SQUARES]
+    return kept
 
 
 def _minibatch_rows(num_rows: int, minibatches: int) -> list[range]:

@@ -144,7 +144,6 @@ PLACES: dict[str, tuple[str, Callable[[float], dict[str, Any]], str]] = {
     "reward": ("grpo", in_rewards, "rewards"),
     "token reward": ("grpo", in_token_rewards, "rewards"),
     "reward of ppo": ("ppo", in_rewards, "rewards"),
-    "sampler": ("grpo", in_rollout_logprobs, "rollout_logprobs"),
     "old log-probability": ("ppo", in_evals("old_logprobs"), "logprobs"),
     "reference": ("grpo_sequence_kl", in_evals("ref_logprobs"), "ref_logprobs"),
     "value": ("ppo", in_evals("values"), "values"),
@@ -171,6 +170,16 @@ def test_a_bad_number_is_counted_and_changes_no_bit(place: str, value: float) ->
     assert not any(count for metric, count in good.metrics.items() if metric.startswith("numerics/"))
 
 
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_a_bad_number_of_the_sampler_is_counted_and_costs_no_step(value: float) -> None:
+    """Neither PPO nor GRPO computes with its log-probabilities."""
+    clean, dirty = Bench(CASES["grpo"]), Bench(CASES["grpo"])
+    clean.update()
+    output = dirty.update(**in_rollout_logprobs(value))
+    assert (output.num_skipped, output.metrics["numerics/nonfinite_rollout_logprobs"]) == (0, 1.0)
+    assert same_bits(clean.state(), dirty.state())
+
+
 def test_a_bad_weight_shows_in_the_policys_own_log_probabilities() -> None:
     """Also where the clip of the ratio would hide it from the loss."""
     bench = Bench(CASES["grpo"])
@@ -188,9 +197,9 @@ def test_a_bad_weight_shows_in_the_policys_own_log_probabilities() -> None:
 
 def test_only_the_minibatch_with_the_bad_number_is_left_out() -> None:
     both, alone = Bench(CASES["grpo"], minibatches=2), Bench(CASES["grpo"], minibatches=2)
-    output = both.update(**in_rollout_logprobs(math.nan))
+    output = both.update(**in_rewards(math.nan))
     assert (output.num_skipped, output.num_consecutive_skips, output.policy_version) == (1, 0, 1)
-    assert output.metrics["numerics/nonfinite_rollout_logprobs"] == 1.0
+    assert output.metrics["numerics/nonfinite_rewards"] == 1.0
     assert math.isfinite(output.metrics["loss/total"])
     assert alone.update().num_skipped == 0
 

@@ -25,6 +25,7 @@ from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.data.collate import collate
 from reasonrl.model.critic import build_critic
 from reasonrl.model.policy import PolicyModule
+from reasonrl.recipe.schema import RolloutCorrectionConfig
 from reasonrl.testing.models import tiny_config
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -50,7 +51,7 @@ class Case:
 
     @property
     def needs(self) -> Needs:
-        (spec,) = list(ppo_specs() if self.name == "ppo" else grpo_specs())
+        spec = next(spec for spec in (*ppo_specs(), *grpo_specs()) if spec.name == self.name)
         return spec.needs(self.config)
 
     def algorithm(self, group_size: int) -> Any:
@@ -138,6 +139,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     update_epochs: int = 1,
     learning_rate: float = 0.1,
     batch: TrainBatch | None = None,
+    correction: RolloutCorrectionConfig | None = None,
 ) -> Outcome:
     """One whole update by plain gradient descent: the parameters then tell the gradient."""
     accelerator = Accelerator(cpu=True)
@@ -176,6 +178,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
             max_tokens_per_microbatch=max_tokens,
             max_grad_norm=1e9,
             temperature=1.0,
+            correction=correction,
         ),
         accelerator=accelerator,
         ranks=ranks,

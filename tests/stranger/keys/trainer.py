@@ -51,6 +51,39 @@ def algorithm(lab: Lab, kind: str) -> None:
     assert lab.run("ppo").manifest["recipe"]["algorithm"]["name"] == "ppo"
 
 
+def corrected(lab: Lab, kind: str, options: str) -> tuple[float, float]:
+    """Share of tokens corrected in the first step, and mean weight. Ratios differ from 1 by rounding only."""
+    run = lab.run(kind, f"rollout_correction={{{options}}}")
+    return run.values("rollout/corrected_frac")[0], run.values("rollout/weight")[0]
+
+
+@effect("rollout_correction", "rollout_correction.threshold", "rollout_correction.mode")
+def rollout_correction(lab: Lab, kind: str) -> None:
+    """With a threshold of 1, about half of all ratios are over it: truncated they weigh 1, masked nothing."""
+    assert "rollout/weight" not in lab.run(kind).metrics[0]
+    assert corrected(lab, kind, "threshold: 2.0")[0] == 0.0
+    truncated, masked = (corrected(lab, kind, f"threshold: 1.0, mode: {mode}") for mode in ("truncate", "mask"))
+    assert 0.05 < truncated[0] <= masked[0]
+    assert truncated[1] > 0.99 > masked[1]
+
+
+@effect("rollout_correction.threshold_low")
+def threshold_low(lab: Lab, kind: str) -> None:
+    loose, tight = (corrected(lab, kind, f"mode: mask, threshold_low: {low}") for low in ("null", 1.0))
+    assert loose[0] == 0.0 < tight[0]
+
+
+@effect("rollout_correction.level")
+def correction_level(lab: Lab, kind: str) -> None:
+    """Of a token, or of whole completions: other shares are over the threshold."""
+    token, sequence, geometric = (
+        corrected(lab, kind, f"level: {level}, mode: mask, threshold: 1.0, threshold_low: 0.0")
+        for level in ("token", "sequence", "geometric")
+    )
+    assert token[0] != sequence[0]
+    assert geometric[1] == 1.0 - geometric[0]
+
+
 @effect("rollout_backend", of=("train", "sft"))
 def rollout(lab: Lab, kind: str) -> None:
     """The backend that is named samples; one that is not installed is named with what to install."""
