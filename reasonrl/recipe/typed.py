@@ -193,7 +193,7 @@ def unknown_key(source: Source, keys: Keys, known: Sequence[str], of: str) -> Re
         message += f"; '{keys[-1]}' belongs in {' or '.join(places)}"
     elif hint := suggest(keys[-1], known):
         message += hint
-    elif len(known) <= 16:
+    elif len(known) <= 20:
         message += f"; known: {', '.join(known) or 'none'}"
     return source.error(keys, message)
 
