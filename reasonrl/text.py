@@ -33,7 +33,8 @@ def sanitize(text: str, *, ascii_only: bool = False) -> str:
 
 def suggest(name: str, names: Sequence[str]) -> str:
     """Return ``; did you mean 'nearest'?`` for the end of a message; empty if no name is similar."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
+    close.sort(key=lambda other: sorted(other) != sorted(name))  # letters in another order are the likeliest slip
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
