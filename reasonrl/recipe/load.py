@@ -64,5 +64,7 @@ def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
     hint = f"; {home}" if home else suggest(path.stem, names)
     left_out = ", ".join(record.name for record in plugins.records if record.status == "disabled")
     disabled = f"; plugins disabled by REASONRL_PLUGINS: {left_out}" if left_out else ""
-    known = ", ".join(names) or "none"
-    raise RecipeError(f"{name}: no such recipe file{hint}; packaged recipes: {known}{disabled}")
+    known = f"packaged recipes: {', '.join(names) or 'none'}"
+    if len(names) > 6:
+        known = "`reasonrl recipes list` lists the packaged ones"
+    raise RecipeError(f"{name}: no such recipe file{hint}; {known}{disabled}")

@@ -149,7 +149,7 @@ def test_a_run_that_an_overlong_prompt_ended_goes_on_with_another_limit(
         "sampling.max_prompt_tokens": "50 -> 200",
         "sampling.overlong_prompts": '"stop" -> "drop"',
     }[key]
-    assert f"resumed with {key} {said}: from here on the results are not those" in caplog.text
+    assert f"resumed with {key} {said}: from here on the results differ from those" in caplog.text
     assert len(metrics_of(run)) == 12
     assert json.loads((run / "run.json").read_text())["resumed"][-1]["changed"] == {key: said}
     assert yaml.safe_load((run / "recipe.yaml").read_text())["sampling"][key.partition(".")[2]] in (

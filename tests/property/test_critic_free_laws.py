@@ -136,7 +136,7 @@ def test_constant_rewards_have_no_policy_gradient(case: Case, seed: int) -> None
     """Nothing was better than anything else; ratios, KL terms and lengths have their own gradients."""
     rows = random_rows(seed)
     rows |= {"token_rewards": [[0.0] * len(m) for m in rows["mask"]], "ref_logprobs": rows["old_logprobs"]}
-    rows |= {"rewards": [0.7] * 6, "components": {"main": [0.7] * 6, "extra": [0.0] * 6}}
+    rows |= {"rewards": [0.7] * 6, "components": [{"main": 0.7, "extra": 0.0}] * 6}
     got = run(case.build(), rows)
     if not case.options.get("buffer"):
         assert not got.advantages.any()
@@ -149,10 +149,10 @@ def test_unscored_siblings_leave_the_statistics(case: Case, seed: int) -> None:
     """Whatever their rewards say, NaN included."""
     rows = random_rows(seed)
     hidden = [math.nan if not s else r for s, r in zip(rows["scored"], rows["rewards"], strict=True)]
-    parts = {
-        name: [math.nan if not s else r for s, r in zip(rows["scored"], values, strict=True)]
-        for name, values in rows["components"].items()
-    }
+    parts = [
+        given if s else dict.fromkeys(given, math.nan)
+        for s, given in zip(rows["scored"], rows["components"], strict=True)
+    ]
     assert_same(
         run(case.build(), {**rows, "rewards": hidden, "components": parts}),
         run(case.build(), rows),

@@ -95,7 +95,8 @@ def overlong(length: int, options: Options) -> float:
 
 def gdpo(rows: dict[str, Any], options: Options, penalty: Rows) -> list[float]:
     total = [0.0] * len(rows["mask"])
-    for name, values in rows["components"].items():
+    for name in rows["components"][0]:
+        values = [components[name] for components in rows["components"]]
         for i, value in enumerate(grpo.advantages(values, rows["groups"], rows["scored"], "std")):
             total[i] += options["weights"].get(name, 1.0) * value
     extra = [r - plain - sum(p) for r, plain, p in zip(row_rewards(rows), rows["rewards"], penalty, strict=True)]

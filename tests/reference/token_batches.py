@@ -87,7 +87,7 @@ def random_rows(
         "mask": masks,
         "scored": scored,
         "rewards": [r + 0.5 * e for r, e in zip(rewards, extra, strict=True)],
-        "components": {"extra": extra, "main": rewards},
+        "components": [{"main": r, "extra": e} for r, e in zip(rewards, extra, strict=True)],
         "groups": [7 * (i // group_size) for i in range(num_rows)],
         "truncated": [bool(rng.random() < 0.3) for _ in range(num_rows)],
         **{name: values.tolist() for name, values in table.items()},
@@ -193,8 +193,8 @@ def tensors(
         group_ids=pick["groups"],
         policy_versions=torch.zeros(len(order), dtype=torch.int64),
         component_rewards={
-            name: torch.tensor(values, dtype=layout.dtype)[list(order)]
-            for name, values in rows.get("components", {}).items()
+            name: torch.tensor([rows["components"][i][name] for i in order], dtype=layout.dtype)
+            for name in rows.get("components", [{}])[0]
         },
     )
     evals = PolicyEval(

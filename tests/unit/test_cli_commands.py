@@ -191,7 +191,7 @@ def test_a_recipe_of_a_distribution_that_is_not_here_says_which(name: str, monke
     monkeypatch.setenv("REASONRL_PLUGINS", "reasonrl")
     said = run("train", name, code=2)
     home = "it comes with reasonrl-math: `pip install -e plugins/reasonrl-math` in the clone"
-    assert f"{name}: no such recipe file; {home}; packaged recipes: countdown" in said
+    assert f"{name}: no such recipe file; {home}; `reasonrl recipes list`" in said
     preview = run("tasks", "preview", "math", code=2)
     assert f"no task 'math'; {home}; installed: countdown" in preview
 
