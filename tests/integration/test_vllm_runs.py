@@ -25,7 +25,7 @@ def train(recipe: str, run_dir: Path, *overrides: str, plugins: tuple[str, ...] 
     return metrics_of(run_dir)
 
 
-@pytest.mark.parametrize("recipe", ["countdown_grpo.yaml", "countdown_ppo.yaml"])
+@pytest.mark.parametrize("recipe", ["countdown_grpo.yaml", pytest.param("countdown_ppo.yaml", marks=pytest.mark.long)])
 def test_ten_small_steps_learn(recipe: str, tmp_path: Path) -> None:
     prompts = 16 if "grpo" in recipe else 128
     lines = train(
