@@ -11,7 +11,7 @@ from typing import Any
 def resolve(reference: str) -> Any:
     """What ``pkg.mod:name.name`` names; without names, the module."""
     module, _, attribute = reference.partition(":")
-    target: Any = importlib.import_module(module.strip())
+    target: object = importlib.import_module(module.strip())
     for part in filter(None, attribute.strip().split(".")):
         target = getattr(target, part)
     return target

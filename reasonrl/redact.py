@@ -61,7 +61,7 @@ def is_secret_name(name: str) -> bool:
     return words[-1] == "tokens" and before in _TOKENS
 
 
-def holds_secret(name: str, value: Any) -> bool:
+def holds_secret(name: str, value: object) -> bool:
     """Whether ``value`` under the key ``name`` is a secret by its name. Numbers are, unless they count tokens."""
     if value is None or isinstance(value, bool) or value == "" or not is_secret_name(name):
         return False
@@ -94,7 +94,7 @@ def _redact_pair(match: re.Match[str]) -> str:
     return match["head"] + REDACTED
 
 
-def redact_data(value: Any) -> Any:
+def redact_data(value: object) -> Any:
     """Plain JSON data with every text redacted, and every value under a secret's name."""
     if isinstance(value, Mapping):
         return {
@@ -106,7 +106,7 @@ def redact_data(value: Any) -> Any:
     return redact_text(value) if isinstance(value, str) else value
 
 
-def _is_leaf(value: Any) -> bool:
+def _is_leaf(value: object) -> bool:
     return not isinstance(value, Mapping) and value != FROM_ENVIRONMENT
 
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -100,7 +99,7 @@ def _show_cursor() -> None:
 def handle_stop_signals() -> Iterator[StopSignals]:
     """Handle the signals while the block runs; outside of the main thread, where none arrive, do nothing."""
     stop = StopSignals()
-    previous: dict[int, Any] = {}
+    previous = {}
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             # A signal that is ignored (SIGINT behind nohup or &) stays ignored.

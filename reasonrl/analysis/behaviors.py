@@ -24,7 +24,7 @@ class Timeline:
     steps: tuple[int, ...]
     rows: Mapping[str, tuple[float | None, ...]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "suite": self.suite,
             "problems": self.problems,
@@ -103,7 +103,7 @@ def _place(name: str) -> tuple[int, int, str]:
     return 2 if name.startswith(LAST_ROWS) else 1, 0, name
 
 
-def _figures(suite: Mapping[str, Any]) -> dict[str, float]:
+def _figures(suite: Mapping[str, object]) -> dict[str, float]:
     behavior = suite.get("behavior")
     own = behavior if isinstance(behavior, dict) else {}
     chosen = {**{key: suite.get(key) for key in OF_THE_SUITE}, **own}

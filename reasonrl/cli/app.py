@@ -20,7 +20,7 @@ EXIT_INTERRUPTED = 130
 class _OneLineErrors(Group):
     """Print usage errors and ``ReasonRLError`` as one redacted line, with their exit code."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> object:
         words = list(sys.argv[1:] if args is None else args)
         is_alone = options.pop("standalone_mode", True)
         options["standalone_mode"] = False
@@ -34,7 +34,7 @@ class _OneLineErrors(Group):
             sys.exit(result if isinstance(result, int) else 0)
         return result
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:

@@ -16,7 +16,7 @@ from rich.live import Live
 
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.live_pace import Pace
-from reasonrl.cli.live_view import LiveView, suite_figures
+from reasonrl.cli.live_view import LiveView
 from reasonrl.cli.waiting import Waiting
 from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.transcripts import transcript_records
@@ -124,7 +124,8 @@ class LiveReporter(Reporter):
             self._try_draw(lambda: self._plain.evaluating(progress))
 
     def evaluated(self, step: int, results: Sequence[SuiteResult]) -> None:
-        if not self._update(lambda view: view.evaluated(step, suite_figures(results), self._clock())):
+        suites = {result.name: result.to_json() for result in results}
+        if not self._update(lambda view: view.evaluated(step, suites, self._clock())):
             self._try_draw(lambda: self._plain.evaluated(step, results))
 
     def finished(self, outcome: str, summary: Mapping[str, Any], model_path: Path | None) -> None:

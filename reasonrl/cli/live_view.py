@@ -76,7 +76,9 @@ class LiveView:
         self.last, self.last_at = past.last.get("suites", {}), past.last.get("step", 0)
         self.pace.recall(past.step, _times(past, "time/step_s"), _times(past, "time/evaluation_s"))
 
-    def stepped(self, step: int, metrics: Mapping[str, Any], sample: Mapping[str, Any] | None, now: float) -> None:
+    def stepped(
+        self, step: int, metrics: Mapping[str, float | None], sample: Mapping[str, Any] | None, now: float
+    ) -> None:
         """Record a finished step. ``sample`` is a transcript record."""
         self.step = step
         self.pace.stepped(step, now)
@@ -84,16 +86,16 @@ class LiveView:
         if sample is not None:
             self.sample, self.sample_at = sample, step
 
-    def _keep(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def _keep(self, step: int, metrics: Mapping[str, float | None]) -> None:
         for key, _, _ in METRICS:
             if key in metrics and (key not in ONLY_SFT or "loss/sft" in metrics):
                 value = metrics[key]
                 figure = math.nan if value is None else float(value)
                 self.history.setdefault(key, deque(maxlen=HISTORY)).append(figure)
-        if metrics.get("optim/skipped_updates"):
-            self.skipped, self.skipped_at = self.skipped + int(metrics["optim/skipped_updates"]), step
-        if metrics.get("train/unscored_frac"):
-            self.unscored, self.unscored_at = metrics["train/unscored_frac"], step
+        if skipped := metrics.get("optim/skipped_updates"):
+            self.skipped, self.skipped_at = self.skipped + int(skipped), step
+        if unscored := metrics.get("train/unscored_frac"):
+            self.unscored, self.unscored_at = unscored, step
 
     def evaluated(self, step: int, suites: Mapping[str, Mapping[str, Any]], now: float) -> None:
         """Record an evaluation; ``suites`` as in its ``summary.json``."""
@@ -208,7 +210,7 @@ class LiveView:
         drawn.append(Text(f"> {self._prompt_end(record['prompt'], width - 4)}", style="dim", no_wrap=True))
         return drawn + [Text(f"  {line}", no_wrap=True) for line in written or ["(nothing)"]]
 
-    def _prompt_end(self, prompt: Any, width: int) -> str:
+    def _prompt_end(self, prompt: str | Sequence[Mapping[str, str]], width: int) -> str:
         """Return the end of the prompt on one line; for a chat, of its last non-empty message."""
         if not isinstance(prompt, str):
             prompt = next((m["content"] for m in reversed(prompt) if m["content"].strip()), "")
@@ -217,11 +219,6 @@ class LiveView:
 
     def _sanitize(self, text: str) -> str:
         return sanitize(text[-MAX_TEXT:], ascii_only=self.ascii_only)
-
-
-def suite_figures(results: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
-    """Convert ``SuiteResult``s to what ``LiveView.evaluated`` takes."""
-    return {result.name: result.to_json() for result in results}
 
 
 def _with_range(line: Text, form: str, values: Sequence[float]) -> Text:

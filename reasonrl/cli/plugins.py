@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import typer
 
 from reasonrl.cli.table import for_terminal, table, terminal_width, wrap
 from reasonrl.cli.usage import Commands, PluginFiles
+from reasonrl.contracts.specs import AnySpec, RewardSpec
 
 if TYPE_CHECKING:
-    from reasonrl.contracts.specs import AnySpec
     from reasonrl.plugins import PluginRecord, Plugins
 
 app = Commands(help="List, inspect, check and create plugins.")
@@ -116,14 +116,14 @@ def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
                 yield from _component(provided.spec)
 
 
-def _component(spec: "AnySpec") -> Iterator[str]:
+def _component(spec: AnySpec) -> Iterator[str]:
     yield f"{spec.kind} {spec.name}"
     yield wrap(spec.summary, indent="  ")
     if rewards := getattr(spec, "default_rewards", ()):
         yield f"  default rewards: {', '.join(rewards)}"
     if papers := getattr(spec, "papers", ()):
         yield wrap(f"papers: {', '.join(papers)}", indent="  ")
-    if spec.kind == "reward":
+    if isinstance(spec, RewardSpec):
         yield from _reward(spec)
     if path := getattr(spec, "path", None):
         yield f"  {path}"
@@ -132,14 +132,14 @@ def _component(spec: "AnySpec") -> Iterator[str]:
         yield from ("  " + line for line in table(("OPTION", "DEFAULT", "HELP"), rows, width=terminal_width() - 2))
 
 
-def _reward(spec: Any) -> Iterator[str]:
+def _reward(spec: RewardSpec) -> Iterator[str]:
     low, high = spec.range
     yield f"  range: {low:g} to {high:g}"
     if spec.isolation == "process":
         yield f"  runs in a separate process, with a timeout of {spec.timeout_s:g} s per completion"
 
 
-def _options(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _options(config: type | None, prefix: str) -> Iterator[tuple[str, str, str]]:
     if config is None:
         return
     hints = get_type_hints(config)
@@ -151,7 +151,7 @@ def _options(config: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield prefix + option.name, _default(option), str(option.metadata.get("help", ""))
 
 
-def _default(option: "Field[Any]") -> str:
+def _default(option: "Field[object]") -> str:
     if option.default is not MISSING:
         return "null" if option.default is None else str(option.default)
     return str(option.default_factory()) if option.default_factory is not MISSING else "required"

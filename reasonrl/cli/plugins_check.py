@@ -1,6 +1,5 @@
 """``reasonrl plugins check``: conformance without pytest."""
 
-import importlib
 import json
 import sys
 import tomllib
@@ -14,12 +13,11 @@ import typer
 
 from reasonrl.cli.table import table
 from reasonrl.errors import RAISABLE, PluginContractError, RecipeError, describe
+from reasonrl.importing import resolve
 
 if TYPE_CHECKING:
     from reasonrl.plugins import Plugins
     from reasonrl.testing.checks import CheckResult
-
-Options = dict[tuple[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,20 +104,16 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise RecipeError(f"{path}: cannot be read: {err}") from err
 
 
-def _import(folder: Path, value: str) -> Any:
+def _import(folder: Path, value: str) -> object:
     source = folder / "src" if (folder / "src").is_dir() else folder
     sys.path.insert(0, str(source.resolve()))
-    module, _, attribute = value.partition(":")
     try:
-        target: Any = importlib.import_module(module)
-        for part in filter(None, attribute.split(".")):
-            target = getattr(target, part)
+        return resolve(value)
     except RAISABLE as err:  # a plugin may raise anything
         raise PluginContractError(f"{folder}: {value} cannot be imported: {describe(err)}") from err
-    return target
 
 
-def _parse(options: Sequence[str]) -> Options:
+def _parse(options: Sequence[str]) -> dict[tuple[str, str], dict[str, object]]:
     """``task.add.count=4`` -> ``{("task", "add"): {"count": 4}}``."""
     from reasonrl.plugins import KINDS
     from reasonrl.recipe.source import command_line_source

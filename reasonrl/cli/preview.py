@@ -12,8 +12,9 @@ from reasonrl.cli.table import for_terminal, wrap
 
 if TYPE_CHECKING:
     from reasonrl.contracts.data import Problem, Split
+    from reasonrl.contracts.protocols import Task
     from reasonrl.data.render import PromptRenderer, RenderedPrompt
-    from reasonrl.plugins import Component, Plugins
+    from reasonrl.plugins import Component, Plugins, RewardComponent
     from reasonrl.recipe.resolved import AnyResolved
     from reasonrl.rewards.runner import RewardRunner
 
@@ -23,7 +24,7 @@ class _Asked:
     """What to preview. ``resolved`` and ``renderer`` are None without a recipe."""
 
     task: "Component"
-    rewards: Mapping[str, Any]
+    rewards: "Mapping[str, RewardComponent]"
     seed: int
     resolved: "AnyResolved | None" = None
     renderer: "PromptRenderer | None" = None
@@ -104,7 +105,7 @@ def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
     return PromptRenderer(tokenizer)
 
 
-def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tuple[list[dict[str, object]], list[str]]:
     """Build the entries, and the summary lines of the data that the task read."""
     from reasonrl.contracts.protocols import RewardContext, TaskContext
     from reasonrl.data.summary import fetch_summaries
@@ -118,7 +119,7 @@ def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tup
     return entries, list(map(str, fetch_summaries(task, name)))
 
 
-def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]":
+def _problems(task: "Task", name: str, split: "Split", num: int) -> "list[Problem]":
     from reasonrl.data.stream import fetch_problem, fetch_size
 
     size = fetch_size(task, name, split)
@@ -126,7 +127,7 @@ def _problems(task: Any, name: str, split: "Split", num: int) -> "list[Problem]"
     return [fetch_problem(task, name, split, index) for index in range(count)]
 
 
-def _reference(task: Any, name: str, problem: "Problem") -> str | None:
+def _reference(task: "Task", name: str, problem: "Problem") -> str | None:
     from reasonrl.errors import check_returned, plugin_call
 
     reference = getattr(task, "reference", None)
@@ -140,16 +141,12 @@ def _reference(task: Any, name: str, problem: "Problem") -> str | None:
 
 def _entry(
     problem: "Problem", reference: str | None, runner: "RewardRunner", renderer: "PromptRenderer | None"
-) -> dict[str, Any]:
+) -> dict[str, object]:
     from reasonrl.observability.transcripts import as_turns, plain_prompt
 
-    entry: dict[str, Any] = {
-        "id": problem.id,
-        "prompt": plain_prompt(problem),
-        "info": dict(problem.info),
-        "reference": reference,
-    }
-    shown = as_turns(entry["prompt"])  # without a model there is no chat template
+    prompt = plain_prompt(problem)
+    entry: dict[str, object] = {"id": problem.id, "prompt": prompt, "info": dict(problem.info), "reference": reference}
+    shown = as_turns(prompt)  # without a model there is no chat template
     if renderer is not None:
         rendered = renderer.render(problem)
         shown = rendered.text
@@ -160,7 +157,7 @@ def _entry(
     return {**entry, "reference_reward": paid}
 
 
-def _counts(renderer: "PromptRenderer", rendered: "RenderedPrompt", reference: str | None) -> dict[str, Any]:
+def _counts(renderer: "PromptRenderer", rendered: "RenderedPrompt", reference: str | None) -> dict[str, int | None]:
     tokens = None if reference is None else renderer.tokenizer.encode(reference, add_special_tokens=False)
     return {"prompt_tokens": len(rendered.ids), "reference_tokens": None if tokens is None else len(tokens)}
 

@@ -74,7 +74,7 @@ def _option_name(option: Any) -> str:
     return names if option.is_flag else f"{names} {option.metavar or 'VALUE'}"
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     return "" if value is None or isinstance(value, bool) or callable(value) else str(value)
 
 
@@ -109,23 +109,20 @@ def _help(entry: Entry) -> str:
     return f"{entry.help.removesuffix('.')} (default {entry.default})." if entry.default else entry.help
 
 
-def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
-    width = min(terminal_width(), MAX_WIDTH)
-    formatter.write("\n".join(_lines(usage_of(command, ctx.command_path), width)))
-
-
-class Command(TyperCommand):
-    """A command with plain help, the same as in ``docs/reference/cli.md``."""
+class _PlainHelp:
+    """Plain help, the same as in ``docs/reference/cli.md``."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _write_help(self, ctx, formatter)
+        width = min(terminal_width(), MAX_WIDTH)
+        formatter.write("\n".join(_lines(usage_of(self, ctx.command_path), width)))
 
 
-class Group(TyperGroup):
-    """A command group with the same help."""
+class Command(_PlainHelp, TyperCommand):
+    """A command with plain help."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _write_help(self, ctx, formatter)
+
+class Group(_PlainHelp, TyperGroup):
+    """A command group with plain help."""
 
 
 class Commands(typer.Typer):

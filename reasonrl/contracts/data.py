@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 Split = Literal["train", "eval"]
 
 

@@ -3,9 +3,14 @@
 A mean carries its weight, so that the mean over micro-batches and ranks is the mean over rows, not a mean of means.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Reduction = Literal["mean", "sum", "max"]
 
@@ -17,12 +22,12 @@ class Metric:
     ``mean``: ``value`` is the *sum* over ``weight`` items. ``sum`` and ``max`` ignore ``weight``.
     """
 
-    value: Any
-    weight: Any = 1.0
+    value: float | Tensor
+    weight: float | Tensor = 1.0
     reduction: Reduction = "mean"
 
 
-def mean(total: Any, weight: Any) -> Metric:
+def mean(total: float | Tensor, weight: float | Tensor) -> Metric:
     """The mean of ``weight`` items that add up to ``total``."""
     return Metric(total, weight, "mean")
 

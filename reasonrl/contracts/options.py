@@ -1,10 +1,9 @@
 """Checks for the ``__post_init__`` of a component's config dataclass."""
 
 from collections.abc import Collection
-from typing import Any
 
 
-def require(holds: bool, name: str, expected: str, got: Any) -> None:
+def require(holds: bool, name: str, expected: str, got: object) -> None:
     """Refuse the value of an option unless ``holds``, which NaN should not.
 
     Raises:

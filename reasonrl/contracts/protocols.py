@@ -17,6 +17,7 @@ from reasonrl.contracts.data import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from reasonrl.contracts.batch import (
@@ -76,7 +77,7 @@ class RolloutContext:
     policy: Any
     tokenizer: Any
     sampling: SamplingParams
-    device: Any
+    device: torch.device
     model_path: str
     max_prompt_tokens: int
     precision: str = "float32"

@@ -41,13 +41,13 @@ class Needs:
     min_group_size: int = 1
 
 
-def _check_name(spec: Any) -> None:
+def _check_name(spec: "AnySpec") -> None:
     if not isinstance(spec.name, str) or not NAME_PATTERN.match(spec.name):
         raise ValueError(f"{type(spec).__name__} name {spec.name!r} must match {NAME_PATTERN.pattern}")
 
 
-def _is_positive(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < math.inf
+def _is_positive(value: object, kinds: tuple[type[float], ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class ComponentSpec:
 
     name: str
     summary: str
-    factory: str | Callable[[Any, Any], Any]
+    factory: str | Callable[[Any, Any], object]
     config: type = NoConfig
     metrics: tuple[MetricDef, ...] = ()
     papers: tuple[str, ...] = ()
@@ -113,9 +113,9 @@ class RewardSpec(ComponentSpec):
         super().__post_init__()
         if self.isolation not in ISOLATIONS:
             raise ValueError(f"isolation must be one of {', '.join(ISOLATIONS)}, got {self.isolation!r}")
-        if not _is_positive(self.timeout_s, int | float):
+        if not _is_positive(self.timeout_s, (int, float)):
             raise ValueError(f"timeout_s must be a number of seconds > 0, got {self.timeout_s!r}")
-        if self.memory_mb is not None and not _is_positive(self.memory_mb, int):
+        if self.memory_mb is not None and not _is_positive(self.memory_mb, (int,)):
             raise ValueError(f"memory_mb must be a whole number > 0 or None, got {self.memory_mb!r}")
 
 

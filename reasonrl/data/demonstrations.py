@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
@@ -136,9 +135,11 @@ def task_examples(
             )
 
 
-def _demonstration(demonstrate: Callable[..., Any], task_name: str, problem: Problem, rng: random.Random) -> str | None:
+def _demonstration(
+    demonstrate: Callable[[Problem, random.Random], str | None], task_name: str, problem: Problem, rng: random.Random
+) -> str | None:
     with plugin_call(f"task {task_name!r}: demonstration of problem {problem.id!r}") as call:
-        text: str | None = demonstrate(problem, rng)
+        text = demonstrate(problem, rng)
     check_returned(text is None or isinstance(text, str), call, text, "text or None")
     return text
 

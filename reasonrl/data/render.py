@@ -129,8 +129,7 @@ class PromptRenderer:
             ) from err
 
     def _apply(self, turns: list[Turn]) -> str:
-        text: Any = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return text
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _encode(self, texts: list[str], is_raw: bool) -> list[list[int]]:
         if not texts:

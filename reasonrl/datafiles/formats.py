@@ -7,12 +7,11 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from reasonrl.datafiles.source import Source, format_error, preview
 from reasonrl.errors import RecipeError
 
-Rows = Iterator[tuple[str, Any]]
+Rows = Iterator[tuple[str, object]]
 
 
 def jsonl_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
@@ -111,7 +110,7 @@ def _decode(source: Source, raw: bytes, first_line: int) -> str:
     )
 
 
-def _parse(source: Source, line: str, number: int, is_torn: bool) -> Any:
+def _parse(source: Source, line: str, number: int, is_torn: bool) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as err:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast, get_args, get_type_hints
@@ -27,7 +27,7 @@ class DataRow:
     """
 
     where: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     def has(self, column: str) -> bool:
         """Whether the column exists and is not null."""
@@ -40,7 +40,7 @@ class DataRow:
         """Return the raw value of a column, with numpy scalars and arrays converted to Python."""
         if column in self.values:
             return _plain(self.values[column])
-        found: Any = self.values
+        found: object = self.values
         parts = column.split(".")
         for number, part in enumerate(parts):
             if not isinstance(found, Mapping):
@@ -94,14 +94,14 @@ class DataRow:
         """Build an error about this row for the caller to raise."""
         return RecipeError(f"{self.where}: {text}")
 
-    def _message(self, name: str, entry: Any) -> Message:
+    def _message(self, name: str, entry: object) -> Message:
         role, content = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else ("", None)
         if role not in ROLES or not isinstance(content, str):
             expected = f'{{"role": {" | ".join(ROLES)}, "content": text}}'
             raise self.error(f"{name} must be {expected}, got {preview(entry)}")
         return Message(role=cast(Any, role), content=self._encodable(name, content))
 
-    def _integer(self, column: str, value: Any) -> int:
+    def _integer(self, column: str, value: object) -> int:
         value = _plain(value)
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             is_whole = math.isfinite(value) and abs(value) < 10**MAX_DIGITS and value == int(value)
@@ -123,11 +123,11 @@ class DataRow:
         return text
 
 
-def _names(values: Mapping[Any, Any]) -> str:
+def _names(values: Iterable[object]) -> str:
     return ", ".join(map(str, values)) or "no columns"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Convert numpy scalars and arrays without importing numpy."""
     convert = getattr(value, "tolist", None)
     return convert() if callable(convert) else value

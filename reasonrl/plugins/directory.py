@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
-from typing import Any
-
-
-@cache
-def read_directory() -> list[dict[str, Any]]:
-    """The entries of ``directory.yaml``, whose head says what they hold."""
-    import yaml
-
-    text = (files("reasonrl.plugins") / "directory.yaml").read_text(encoding="utf-8")
-    entries: list[dict[str, Any]] = yaml.safe_load(text)
-    return entries
 
 
 def origin(kind: str, name: str) -> str:
-    """Where to get the component, as ``it comes with reasonrl-math: ...``; empty if the directory has none."""
-    for entry in read_directory():
+    """Where to get the component, as ``it comes with reasonrl-math: ...``; empty if ``directory.yaml`` has none."""
+    import yaml
+
+    text = (files("reasonrl.plugins") / "directory.yaml").read_text(encoding="utf-8")
+    for entry in yaml.safe_load(text):
         if name in entry["offers"].get(kind, ()):
             return f"it comes with {entry['distribution']}: {entry['install']}"
     return ""

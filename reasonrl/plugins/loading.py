@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from pluggy import HookImpl, PluginManager
 
@@ -25,6 +24,7 @@ from reasonrl.plugins.registry import (
     Plugins,
     Provided,
     RunPlugin,
+    Status,
     unavailable_reason,
 )
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
@@ -52,7 +52,7 @@ class _Source:
     file: str = ""
     sha256: str = ""
 
-    def record(self, status: Any, error: str | None = None, trace: str | None = None) -> PluginRecord:
+    def record(self, status: Status, error: str | None = None, trace: str | None = None) -> PluginRecord:
         return PluginRecord(
             name=self.name,
             distribution=self.distribution,
@@ -72,7 +72,7 @@ class _Loader:
     records: list[PluginRecord] = field(default_factory=list)
     provided: dict[tuple[str, str], list[Provided]] = field(default_factory=dict)
 
-    def add(self, source: _Source, plugin: Any) -> None:
+    def add(self, source: _Source, plugin: object) -> None:
         """Register an imported plugin and collect what it offers. Leaves nothing behind if it raises."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")  # pluggy warns of hooks and arguments that are on their way out
@@ -98,14 +98,14 @@ class _Loader:
         for spec in specs:
             self.provided.setdefault((spec.kind, spec.name), []).append(Provided(spec=spec, record=record))
 
-    def _collect(self, plugin: Any) -> list[AnySpec]:
+    def _collect(self, plugin: object) -> list[AnySpec]:
         specs: list[AnySpec] = []
         for hook, expected in REGISTRATION_HOOKS.items():
             for impl in self._implementations(hook, plugin):
                 specs.extend(call_registration(hook, impl, expected))
         return specs
 
-    def _implementations(self, hook: str, plugin: Any) -> list[HookImpl]:
+    def _implementations(self, hook: str, plugin: object) -> list[HookImpl]:
         return [i for i in getattr(self.manager.hook, hook).get_hookimpls() if i.plugin is plugin]
 
     def finish(self) -> Plugins:
@@ -131,7 +131,7 @@ def load_plugins(
     *,
     files: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
-    objects: Sequence[Any] = (),
+    objects: Sequence[object] = (),
     of_run: Sequence[RunPlugin] = (),
 ) -> Plugins:
     """Load every installed plugin, and the given files and objects.
@@ -244,7 +244,7 @@ def _requirement_mismatch(source: _Source) -> str | None:
     return None
 
 
-def _api_mismatch(plugin: Any) -> str | None:
+def _api_mismatch(plugin: object) -> str | None:
     """Why the interface that the plugin is written for is not this one, or None."""
     wanted, ours = getattr(plugin, API_ATTRIBUTE, None), API_VERSION
     if wanted is None:
@@ -257,7 +257,7 @@ def _api_mismatch(plugin: Any) -> str | None:
     return f"is written for plugin interface {wanted}, reasonrl {__version__} has {ours}; {cure}"
 
 
-def _import(value: str | Path) -> Any:
+def _import(value: str | Path) -> object:
     # What a plugin prints while it is imported must not end up in the middle of --json output.
     with contextlib.redirect_stdout(sys.stderr):
         return importing.resolve(value) if isinstance(value, str) else importing.import_file(value)
@@ -319,7 +319,7 @@ def _not_as_it_was(known: RunPlugin) -> str:
     return "" if _sha256(path) == known.sha256 else f"{path} was edited since"
 
 
-def _load_object(loader: _Loader, plugin: Any) -> None:
+def _load_object(loader: _Loader, plugin: object) -> None:
     name = getattr(plugin, "__name__", type(plugin).__name__)
     value = name if isinstance(plugin, ModuleType) else type(plugin).__module__
     source = _Source(name=name, value=value, distribution=FLAG, version="")
@@ -331,7 +331,7 @@ def _load_object(loader: _Loader, plugin: Any) -> None:
         raise PluginContractError(f"plugin {name}: {describe(err)}") from err
 
 
-def _add_wanted(loader: _Loader, source: _Source, plugin: Any) -> None:
+def _add_wanted(loader: _Loader, source: _Source, plugin: object) -> None:
     if mismatch := _api_mismatch(plugin):
         raise PluginContractError(mismatch)
     loader.add(source, plugin)

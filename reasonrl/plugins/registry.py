@@ -1,20 +1,20 @@
 """The loaded plugins of a process, by what they provide."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reasonrl.contracts.specs import AnySpec, ComponentSpec, RewardSpec
-from reasonrl.errors import (
-    RAISABLE,
-    PluginConflictError,
-    PluginNotFoundError,
-    plugin_call,
-)
+from reasonrl.errors import RAISABLE, PluginConflictError, PluginNotFoundError, plugin_call
 from reasonrl.importing import is_installed, resolve
 from reasonrl.plugins.directory import origin
 from reasonrl.redact import redacting_logger
 from reasonrl.text import suggest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 log = redacting_logger(__name__)
 
@@ -52,7 +52,7 @@ class PluginRecord:
         """``countdown (reasonrl 0.1.0)``, for messages."""
         return f"{self.name} ({self.distribution} {self.version})".replace(" )", ")")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The JSON form of ``plugins list --json``."""
         return {
             "name": self.name,
@@ -85,7 +85,7 @@ class Component:
     """A slot of a recipe: the spec it names and that spec's config, an instance of ``spec.config``."""
 
     spec: ComponentSpec
-    config: Any
+    config: DataclassInstance
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ class RewardComponent:
     """A reward and its weight in the total."""
 
     spec: RewardSpec
-    config: Any
+    config: DataclassInstance
     weight: float = 1.0
 
 
@@ -114,7 +114,7 @@ class Observer:
     """One implementation of an observer hook."""
 
     plugin: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
     argnames: tuple[str, ...]
 
 
@@ -142,11 +142,11 @@ class Plugins:
         """The record of the plugin that offers the component."""
         return self._one(kind, name).record
 
-    def specs(self, kind: Kind) -> list[Any]:
+    def specs(self, kind: Kind) -> list[AnySpec]:
         """All specs of a kind, by name; of two providers of one name, both."""
         return [p.spec for key in sorted(self.provided) if key[0] == kind for p in self.provided[key]]
 
-    def build(self, spec: ComponentSpec, config: Any, context: Any) -> Any:
+    def build(self, spec: ComponentSpec, config: object, context: object) -> Any:
         """Call the spec's factory with ``(config, context)``.
 
         Raises:
@@ -164,7 +164,7 @@ class Plugins:
         owner = next((f" (plugin {p.record.label})" for p in owners if p.spec is spec), "")
         return f"{spec.kind} '{spec.name}'{owner}"
 
-    def observe(self, hook: str, **kwargs: Any) -> None:
+    def observe(self, hook: str, **kwargs: object) -> None:
         """Call every implementation of an observer hook. One that raises is logged and silenced for good."""
         for observer in self.observers.get(hook, ()):
             if observer.plugin in self._silenced:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from pluggy import HookImpl, PluginManager
 
@@ -30,7 +30,7 @@ REGISTRATION_HOOKS: Mapping[str, type] = {
 OBSERVER_HOOKS = ("reasonrl_run_started", "reasonrl_step_finished", "reasonrl_run_finished")
 
 
-def check_hooks(manager: PluginManager, plugin: Any) -> None:
+def check_hooks(manager: PluginManager, plugin: object) -> None:
     """Raise PluginContractError or pluggy's error if the plugin's functions are no hooks."""
     manager.check_pending()
     callers = manager.get_hookcallers(plugin) or []
@@ -57,7 +57,7 @@ def call_registration(hook: str, impl: HookImpl, expected: type) -> list[AnySpec
     return specs
 
 
-def _check_spec(hook: str, spec: Any, expected: type) -> None:
+def _check_spec(hook: str, spec: object, expected: type) -> None:
     if not isinstance(spec, expected):
         raise PluginContractError(f"{hook} returned {type(spec).__name__}, expected {expected.__name__}")
     if not isinstance(spec, ComponentSpec):

@@ -109,9 +109,9 @@ class _Part:
 def _edits(
     here: _Part,
     base: Mapping[str, Any],
-    target: Mapping[str, Any],
+    target: Mapping[str, object],
     there: _Part | None,
-    child: Mapping[str, Any],
+    child: Mapping[str, object],
 ) -> Iterator[Edit]:
     """What turns ``here``, whose data are ``base``, into ``target``; texts come from ``child`` if it has them."""
     entries = here.entries
@@ -119,10 +119,10 @@ def _edits(
         if key not in target or target[key] == base[key]:
             continue
         below = here.below(key)
-        given = child.get(key)
-        if below is not None and target[key] and isinstance(target[key], dict) and given != target[key]:
+        wanted, given = target[key], child.get(key)
+        if below is not None and wanted and isinstance(wanted, dict) and given != wanted:
             inner = there.below(key) if there else None
-            yield from _edits(below, base[key], target[key], inner, given if isinstance(given, dict) else {})
+            yield from _edits(below, base[key], wanted, inner, given if isinstance(given, dict) else {})
         else:
             text = _written(key, target, here, there, child)
             yield entry[0].start_mark.index, here.end_of(entry), text
@@ -135,7 +135,9 @@ def _edits(
         yield _insertion(here, texts, comments, has_others=bool(kept))
 
 
-def _written(key: str, target: Mapping[str, Any], here: _Part, there: _Part | None, child: Mapping[str, Any]) -> str:
+def _written(
+    key: str, target: Mapping[str, object], here: _Part, there: _Part | None, child: Mapping[str, object]
+) -> str:
     """``key: value`` for a place in ``here``."""
     if there is not None and key in there.entries and child.get(key) == target[key]:
         text = there.entry_text(key, here.node.start_mark.column)

@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.places import is_hub_name, no_model
@@ -84,7 +83,7 @@ def is_at_hand(model_path: str, revision: str | None = None) -> bool:
 def _base_of(folder: Path) -> tuple[str, str | None]:
     file = folder / ADAPTER_CONFIG
     try:
-        config: Any = json.loads(file.read_bytes())
+        config = json.loads(file.read_bytes())
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise ValueError(f"{file} names no base model; is it PEFT's?") from err

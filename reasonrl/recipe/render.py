@@ -28,11 +28,10 @@ def render_plain(resolved: AnyResolved) -> dict[str, Any]:
     }
     for name, suite in resolved.suites.items():
         data["evaluation"]["suites"][name]["task"] = _component(suite.task)
-    redacted: dict[str, Any] = _redact(data, (), resolved.interpolated)
-    return redacted
+    return dict(_redact(data, (), resolved.interpolated))
 
 
-def _limits(spec: RewardSpec) -> dict[str, Any]:
+def _limits(spec: RewardSpec) -> dict[str, object]:
     """How a reward is isolated; nothing for one that is not."""
     return {key: getattr(spec, key) for key in REWARD_LIMITS} if spec.isolation == "process" else {}
 
@@ -46,11 +45,11 @@ def _slots(resolved: AnyResolved) -> dict[str, Component]:
     return slots
 
 
-def _component(component: Component) -> dict[str, Any]:
+def _component(component: Component) -> dict[str, object]:
     return {"name": component.name, **_plain(asdict(component.config))}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
@@ -62,7 +61,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def _redact(value: Any, at: Keys, interpolated: frozenset[Keys]) -> Any:
+def _redact(value: object, at: Keys, interpolated: frozenset[Keys]) -> Any:
     if isinstance(value, dict):
         return {key: _redact(entry, (*at, key), interpolated) for key, entry in value.items()}
     if at in interpolated:

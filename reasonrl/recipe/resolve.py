@@ -4,9 +4,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
-from reasonrl.contracts.specs import REWARD_LIMITS, ComponentSpec, Needs, RewardSpec
+from reasonrl.contracts.specs import (
+    REWARD_LIMITS,
+    AlgorithmSpec,
+    ComponentSpec,
+    Needs,
+    RewardSpec,
+    RolloutBackendSpec,
+)
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
 from reasonrl.plugins import Component, Kind, Plugins, RewardComponent
 from reasonrl.recipe.models import find_model
@@ -64,7 +71,7 @@ class _Resolver:
         common: dict[str, Any] = {
             "rewards": rewards,
             "rollout_backend": self._slot("rollout_backend", ("rollout_backend",), recipe.rollout_backend),
-            "suites": self._suites(recipe, task, rewards),
+            "suites": {n: self._suite(n, suite, task, rewards) for n, suite in recipe.evaluation.suites.items()},
             "model_path": self._model_path(recipe.model),
             "source_yaml": to_yaml(_found_again(self.source.data, rewards)),
             "path": self.source.path,
@@ -80,7 +87,7 @@ class _Resolver:
         self._check_backend(recipe, algorithm, needs, common["rollout_backend"])
         return ResolvedRecipe(recipe=recipe, task=task, algorithm=algorithm, needs=needs, **common)
 
-    def _recipe(self, data: Mapping[str, Any]) -> AnyRecipe:
+    def _recipe(self, data: Mapping[str, object]) -> AnyRecipe:
         if "sft" in data:
             self.source.hints = self._hints(SftRecipe, data)
             return build(SftRecipe, data, self.source, ())
@@ -97,7 +104,7 @@ class _Resolver:
             data["evaluation"] = {**evaluation, "suites": self._named_suites(evaluation["suites"])}
         return data
 
-    def _named_suites(self, suites: Any) -> Any:
+    def _named_suites(self, suites: object) -> object:
         """Suites without those that are null, which only a recipe that has them from elsewhere can take away."""
         if not isinstance(suites, Mapping):
             return suites if suites is not None else {}
@@ -108,7 +115,7 @@ class _Resolver:
             raise self.source.error((*SUITES, name), message)
         return suites
 
-    def _hints(self, cls: type, data: Mapping[str, Any]) -> dict[str, list[str]]:
+    def _hints(self, cls: type, data: Mapping[str, object]) -> dict[str, list[str]]:
         """Key name -> sections that have such a key: the schema's, then those of the recipe's slots."""
         places: dict[str, list[str]] = {}
         for name, section in _sections(cls, ""):
@@ -120,12 +127,12 @@ class _Resolver:
                 places.setdefault(name, []).append(section)
         return places
 
-    def _spec_or_none(self, kind: str, name: Any) -> ComponentSpec | None:
+    def _spec_or_none(self, kind: str, name: object) -> ComponentSpec | None:
         found = self.plugins.provided.get((kind, str(name)), ())
         spec = found[0].spec if len(found) == 1 else None
         return spec if isinstance(spec, ComponentSpec) else None
 
-    def _slot(self, kind: Kind, at: Keys, default: Mapping[str, Any] | None = None) -> Component:
+    def _slot(self, kind: Kind, at: Keys, default: Mapping[str, object] | None = None) -> Component:
         value: Any = self.source.data
         for key in at:
             value = value.get(key, default)
@@ -137,7 +144,7 @@ class _Resolver:
         config = {key: entry for key, entry in value.items() if key != "name"}
         return self._component(kind, name, config, at, (*at, "name"))
 
-    def _component(self, kind: Kind, name: str, config: Mapping[str, Any], at: Keys, name_at: Keys) -> Component:
+    def _component(self, kind: Kind, name: str, config: Mapping[str, object], at: Keys, name_at: Keys) -> Component:
         spec = self._get(kind, name, name_at)
         typed = build(spec.config, config, self.source, at, of=f"{kind} '{name}'")
         return Component(spec=spec, config=typed)
@@ -166,7 +173,7 @@ class _Resolver:
                     other = seen[file.stem]
                     raise self.source.error(at, f" names {file}, but {other} has the same name; rename one")
 
-    def _reward(self, name: str, entry: Any) -> RewardComponent:
+    def _reward(self, name: str, entry: object) -> RewardComponent:
         at = ("rewards", name)
         if not isinstance(entry, Mapping):
             raise self.source.error(at, f" must be a mapping such as {{weight: 1.0}}, got {show(entry)}")
@@ -180,7 +187,7 @@ class _Resolver:
         part = self._file_reward(name, config) if is_file else self._component("reward", name, config, at, at)
         return RewardComponent(spec=self._limited(part.spec, entry, at), config=part.config, weight=float(weight))
 
-    def _file_reward(self, name: str, config: Mapping[str, Any]) -> Component:
+    def _file_reward(self, name: str, config: Mapping[str, object]) -> Component:
         """A function in a file, which no plugin has registered."""
         at = ("rewards", name)
         try:
@@ -192,15 +199,16 @@ class _Resolver:
             config = {**config, "path": placed(path, folder)}
         return Component(spec=spec, config=build(spec.config, config, self.source, at, of=f"reward '{name}'"))
 
-    def _limited(self, spec: Any, entry: Mapping[str, Any], at: Keys) -> RewardSpec:
+    def _limited(self, spec: ComponentSpec, entry: Mapping[str, Any], at: Keys) -> RewardSpec:
         """The reward's spec with the isolation and limits that the recipe gives it."""
+        assert isinstance(spec, RewardSpec)
         for key in REWARD_LIMITS:
             if key in entry:
                 try:
                     spec = replace(spec, **{key: entry[key]})
                 except ValueError as err:
                     raise self.source.error((*at, key), f": {err}") from None
-        return cast(RewardSpec, spec)
+        return spec
 
     def _default_rewards(self, task: Component | None) -> dict[str, RewardComponent]:
         names = getattr(task.spec, "default_rewards", ()) if task else ()
@@ -209,11 +217,6 @@ class _Resolver:
             name: RewardComponent(spec=spec, config=build(spec.config, {}, self.source, ("rewards", name)))
             for name, spec in specs.items()
         }
-
-    def _suites(
-        self, recipe: AnyRecipe, task: Component | None, rewards: Mapping[str, RewardComponent]
-    ) -> dict[str, ResolvedSuite]:
-        return {name: self._suite(name, suite, task, rewards) for name, suite in recipe.evaluation.suites.items()}
 
     def _suite(
         self, name: str, suite: SuiteConfig, task: Component | None, rewards: Mapping[str, RewardComponent]
@@ -228,12 +231,9 @@ class _Resolver:
             raise self.source.error(at, f": task '{own.name}' names no rewards; list some under rewards")
         return ResolvedSuite(config=suite, task=own, rewards=chosen)
 
-    def _check_chat_template(self, path: str | None) -> None:
-        if path is not None and not Path(path).is_file():
-            raise self.source.error(("model", "chat_template"), f": no such file: {path!r}")
-
     def _model_path(self, model: ModelConfig) -> str:
-        self._check_chat_template(model.chat_template)
+        if (template := model.chat_template) is not None and not Path(template).is_file():
+            raise self.source.error(("model", "chat_template"), f": no such file: {template!r}")
         if self.model_path is not None:
             return self.model_path
         key = "name" if model.name else "path"
@@ -247,7 +247,8 @@ class _Resolver:
             raise self.source.error(("model", key), f": {said}") from None
 
     def _needs(self, algorithm: Component) -> Needs:
-        spec: Any = algorithm.spec
+        spec = algorithm.spec
+        assert isinstance(spec, AlgorithmSpec)
         with plugin_call(f"{self.plugins.label(spec)}: needs") as call:
             needs = spec.needs(algorithm.config)
         if not isinstance(needs, Needs):
@@ -265,7 +266,8 @@ class _Resolver:
             raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
 
     def _check_backend(self, recipe: Recipe, algorithm: Component, needs: Needs, rollout_backend: Component) -> None:
-        spec: Any = rollout_backend.spec
+        spec = rollout_backend.spec
+        assert isinstance(spec, RolloutBackendSpec)
         if needs.rollout_logprobs and not spec.provides_logprobs:
             message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
             raise self.source.error(("rollout_backend", "name"), f"{message}; choose another backend")

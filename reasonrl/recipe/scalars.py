@@ -8,7 +8,6 @@ number says how to write it.
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -65,7 +64,7 @@ def _is_suspicious(node: yaml.ScalarNode) -> bool:
     return kind in ("bool", "int", "float", "value") or _NUMBER.match(node.value) is not None
 
 
-def _read(texts: list[str]) -> list[Any]:
+def _read(texts: list[str]) -> list[object]:
     """What a recipe's reader makes of bare values."""
     if not texts:
         return []
@@ -84,7 +83,7 @@ def _as_python(text: str) -> float | None:
     return None
 
 
-def _difference(text: str, value: Any) -> str:
+def _difference(text: str, value: object) -> str:
     """What is surprising in the value of a bare text; empty if nothing is."""
     quoted = f"'{text}' in quotes for text"
     if isinstance(value, bool):

@@ -7,6 +7,7 @@ Lists, not tuples, in config classes: OmegaConf makes tuples immutable.
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
@@ -26,25 +27,25 @@ Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
 
 
-def option(text: str, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
+def option(text: str, default: object = MISSING, *, factory: Callable[[], object] | None = None) -> Any:
     """A dataclass field with its help text."""
-    if factory is not MISSING:
+    if factory is not None:
         return field(default_factory=factory, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
-def _expand_user(config: Any, name: str) -> None:
+def _expand_user(config: object, name: str) -> None:
     """A leading ``~`` is the home folder, as a shell would have it."""
     object.__setattr__(config, name, os.path.expanduser(getattr(config, name)))  # it is frozen
 
 
-def _at_least(config: Any, low: int, *names: str) -> None:
+def _at_least(config: object, low: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= low, name, f">= {low}", value)
 
 
-def _positive(config: Any, *names: str) -> None:
+def _positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or 0.0 < value < float("inf"), name, "> 0", value)
@@ -261,7 +262,7 @@ def _hf() -> Slot:
     return {"name": DEFAULT_BACKEND}
 
 
-def _check_run(recipe: Any) -> None:
+def _check_run(recipe: "AnyRecipe") -> None:
     require(bool(NAME_PATTERN.match(recipe.name)), "name", f"a name like {NAME_PATTERN.pattern}", recipe.name)
     require(0 <= recipe.seed < 2**63, "seed", "in [0, 2**63)", recipe.seed)
     require(bool(recipe.output_dir), "output_dir", "a folder", recipe.output_dir)
@@ -278,7 +279,7 @@ class Recipe:
     device: Device = option("where to train and sample; auto: a GPU that torch sees, else the CPU", "auto")
     model: ModelConfig = option("the starting model")
     task: Slot = option("slot: where problems come from")
-    rewards: dict[str, dict[str, Any]] = option(
+    rewards: dict[str, Slot] = option(
         "reward name -> {weight, isolation, timeout_s, memory_mb, **config}; empty = the task's", factory=dict
     )
     algorithm: Slot = option("slot: the learning rule")
@@ -344,7 +345,7 @@ class SftRecipe:
     task: Slot | None = option("slot: a task that can demonstrate", None)
     data: DataConfig | None = option("or a file of demonstrations", None)
     sft: SftConfig = option("length and batch size")
-    rewards: dict[str, dict[str, Any]] = option("for evaluation; empty = the task's", factory=dict)
+    rewards: dict[str, Slot] = option("for evaluation; empty = the task's", factory=dict)
     sampling: SamplingConfig = option("for evaluation, and the limits of a demonstration", factory=SamplingConfig)
     rollout_backend: Slot = option("slot: the backend that samples for evaluation", factory=_hf)
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)

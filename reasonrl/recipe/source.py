@@ -78,7 +78,7 @@ def command_line_source(slot: str, name: str, options: Sequence[str]) -> Source:
 def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
     if path.resolve() in below:
         raise RecipeError(f"{path}: extends itself, through {' -> '.join(str(p.name) for p in below)}")
-    source = _read_file(path)
+    source = parse_text(path, _read_text(path))
     parent = source.data.pop("extends", None)
     if parent is None:
         return source
@@ -90,10 +90,6 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
     base = _read_chain(target, (*below, path.resolve()))
     merge_into(base.data, source.data, base.origins, source.origins)
     return Source(path=path, data=base.data, origins=base.origins, is_extended=True)
-
-
-def _read_file(path: Path) -> Source:
-    return parse_text(path, _read_text(path))
 
 
 def parse_text(path: Path, text: str) -> Source:
@@ -188,8 +184,8 @@ def _collect_lines(path: Path, node: yaml.Node, at: Keys, origins: dict[Keys, st
 
 
 def merge_into(
-    base: dict[str, Any],
-    child: Mapping[str, Any],
+    base: dict[str, object],
+    child: Mapping[str, object],
     base_origins: dict[Keys, str],
     child_origins: Mapping[Keys, str],
     at: Keys = (),
@@ -206,8 +202,9 @@ def merge_into(
         if value is None and at == SUITES and key in base:
             _forget(base, [key], base_origins, at)
             continue
-        if isinstance(value, dict) and value and isinstance(base.get(key), dict):
-            merge_into(base[key], value, base_origins, child_origins, keys)
+        below = base.get(key)
+        if isinstance(value, dict) and value and isinstance(below, dict):
+            merge_into(below, value, base_origins, child_origins, keys)
         else:
             _forget(base, [key], base_origins, at)
             base[key] = value
@@ -216,12 +213,12 @@ def merge_into(
         _forget(base, [k for k in ("path", "name") if child.get(k) is None], base_origins, at)
 
 
-def _replaces(base: Mapping[str, Any], child: Mapping[str, Any], at: Keys) -> bool:
+def _replaces(base: Mapping[str, object], child: Mapping[str, object], at: Keys) -> bool:
     is_slot = (len(at) == 1 and at[0] in SLOTS) or (at[:2] == SUITES and at[3:] == ("task",))
     return is_slot and "name" in child and child["name"] != base.get("name")
 
 
-def _forget(base: dict[str, Any], keys: Sequence[str], origins: dict[Keys, str], at: Keys) -> None:
+def _forget(base: dict[str, object], keys: Sequence[str], origins: dict[Keys, str], at: Keys) -> None:
     for key in keys:
         base.pop(key, None)
         gone = (*at, key)
@@ -236,9 +233,9 @@ def _apply_overrides(source: Source, overrides: Sequence[str]) -> None:
         _insert(source, keys, value, origin)
 
 
-def _insert(source: Source, keys: Keys, value: Any, origin: str) -> None:
-    nested: Any = value
-    for key in reversed(keys):
+def _insert(source: Source, keys: Keys, value: object, origin: str) -> None:
+    nested = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
         nested = {key: nested}
     origins = {keys[:length]: origin for length in range(1, len(keys) + 1)}
     # The sections around the key stay where they were written; only the key is new.
@@ -247,7 +244,7 @@ def _insert(source: Source, keys: Keys, value: Any, origin: str) -> None:
     source.origins.update(known)
 
 
-def _parse_override(text: str) -> tuple[Keys, Any, str]:
+def _parse_override(text: str) -> tuple[Keys, object, str]:
     dotted, equals, raw = text.partition("=")
     keys = tuple(dotted.strip().split("."))
     origin = f"override '{one_line(_without_secret(text, keys))}'"
@@ -296,7 +293,7 @@ def _check_values(source: Source) -> None:
         _remember_secrets(keys, value)
 
 
-def _refuse_secrets(source: Source, keys: Keys, value: Any) -> None:
+def _refuse_secrets(source: Source, keys: Keys, value: object) -> None:
     """A literal secret would lie in the run folder, in the shell's history and in the list of processes."""
     written = _ENV.sub(lambda found: found[2] or "", value) if isinstance(value, str) else value
     is_asked_for = isinstance(value, str) and not _ENV.sub("", value)
@@ -306,7 +303,7 @@ def _refuse_secrets(source: Source, keys: Keys, value: Any) -> None:
         raise source.error(keys, " must not be written into a recipe; use ${oc.env:NAME}")
 
 
-def in_secret(keys: Keys, value: Any) -> bool:
+def in_secret(keys: Keys, value: object) -> bool:
     """Whether the key, or a section around it, is named as a secret. Names that the user gives do not count."""
     own = [key for index, key in enumerate(keys) if not is_given_name(keys, index)]
     return any(holds_secret(key, value) for key in own)
@@ -327,7 +324,7 @@ def _remember_secrets(keys: Keys, value: str) -> None:
             remember(held)
 
 
-def leaves(data: Any, at: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+def leaves(data: object, at: Keys = ()) -> Iterator[tuple[Keys, object]]:
     """Every scalar with its key path; items of a list have the path of the list."""
     if isinstance(data, Mapping):
         for key, value in data.items():
@@ -352,6 +349,6 @@ def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
-def to_yaml(data: Mapping[str, Any]) -> str:
+def to_yaml(data: Mapping[str, object]) -> str:
     """The data as YAML, in the order of the recipe."""
     return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

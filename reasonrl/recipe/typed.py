@@ -31,7 +31,7 @@ RENAMED = {
 """Keys of earlier versions, for the error that names the new one."""
 
 
-def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") -> T:
+def build(cls: type[T], data: object, source: Source, at: Keys, *, of: str = "") -> T:
     """An instance of the dataclass ``cls`` from the mapping at ``at``.
 
     Args:
@@ -63,7 +63,7 @@ def build(cls: type[T], data: Any, source: Source, at: Keys, *, of: str = "") ->
         raise _refused(source, at, message, known, data) from cause
 
 
-def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
+def _value(declared: object, value: object, source: Source, at: Keys) -> object:
     plain, optional = _strip_none(declared)
     if value is None and not optional:
         raise source.error(at, f" must be {type_text(declared)}, got null")
@@ -77,7 +77,7 @@ def _value(declared: Any, value: Any, source: Source, at: Keys) -> Any:
     return _leaf(declared, value, source, at)
 
 
-def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
+def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
     if not _is_strictly(declared, value):
         raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}{_spelling(declared, value)}")
     plain, _ = _strip_none(declared)
@@ -85,7 +85,7 @@ def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
         return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
     try:
         leaf = OmegaConf.structured(make_dataclass("Leaf", [("value", declared)]))
-        node: Any = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
+        node: object = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
         return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
     except InterpolationResolutionError as err:
         # The text of a resolved value stays out of the message: it may be a secret.
@@ -98,7 +98,7 @@ def _leaf(declared: Any, value: Any, source: Source, at: Keys) -> Any:
         raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}") from cause
 
 
-def _is_strictly(declared: Any, value: Any) -> bool:
+def _is_strictly(declared: object, value: object) -> bool:
     """OmegaConf turns 3 into True and 010 into "8"; both are more likely mistakes than wishes."""
     plain, _ = _strip_none(declared)
     if value is None or (isinstance(value, str) and "${" in value):
@@ -114,7 +114,7 @@ def _is_strictly(declared: Any, value: Any) -> bool:
     return True
 
 
-def _spelling(declared: Any, value: Any) -> str:
+def _spelling(declared: object, value: object) -> str:
     """How YAML has the number that was meant by a text such as ``nan`` or ``-.5``."""
     plain, _ = _strip_none(declared)
     if get_origin(plain) is list and isinstance(value, list):
@@ -123,7 +123,7 @@ def _spelling(declared: Any, value: Any) -> str:
     return f"; write {spelled}" if spelled else ""
 
 
-def _strip_none(declared: Any) -> tuple[Any, bool]:
+def _strip_none(declared: object) -> tuple[object, bool]:
     """``X | None`` -> (X, True); a union of several types is left as it is."""
     if declared is Any:
         return declared, True
@@ -134,12 +134,12 @@ def _strip_none(declared: Any) -> tuple[Any, bool]:
     return (rest[0] if len(rest) == 1 else declared), optional
 
 
-def _is_typed_mapping(declared: Any) -> bool:
+def _is_typed_mapping(declared: object) -> bool:
     return get_origin(declared) is dict and get_args(declared)[1] is not Any
 
 
 _SCALARS = (bool, int, float, str)
-_NOUNS = {
+_NOUNS: dict[object, str] = {
     int: "an integer",
     float: "a number",
     str: "text (quote it)",
@@ -150,7 +150,7 @@ _NOUNS = {
 }
 
 
-def type_text(declared: Any) -> str:
+def type_text(declared: object) -> str:
     """A type in words: ``an integer or null``."""
     if get_origin(declared) in (Union, types.UnionType):
         return " or ".join(type_text(arg) for arg in get_args(declared))
@@ -167,12 +167,12 @@ def type_text(declared: Any) -> str:
     return _NOUNS.get(get_origin(declared) or declared, getattr(declared, "__name__", str(declared)))
 
 
-def _got(value: Any, at: Keys) -> str:
+def _got(value: object, at: Keys) -> str:
     """A refused value as the user wrote it, unless its key says that it is a secret."""
     return REDACTED if in_secret(at, value) and "${" not in str(value) else show(value)
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A value as the user wrote it, shortened."""
     if isinstance(value, Mapping):
         return f"a mapping with {len(value)} keys"
@@ -199,7 +199,7 @@ def unknown_key(source: Source, keys: Keys, known: Sequence[str], of: str) -> Re
 
 
 def _refused(
-    source: Source, at: Keys, message: str, known: Mapping[str, Field[Any]], data: Mapping[str, Any]
+    source: Source, at: Keys, message: str, known: Mapping[str, Field[object]], data: Mapping[str, object]
 ) -> RecipeError:
     subject, _, rest = message.partition(" ")
     field_name = subject.rpartition(".")[2]
@@ -208,6 +208,6 @@ def _refused(
     return source.error(at, f": {message}" if at else message)
 
 
-def _help(spec: Field[Any]) -> str:
+def _help(spec: Field[object]) -> str:
     text = spec.metadata.get("help")
     return f" ({text})" if text else ""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +15,10 @@ from reasonrl.contracts.data import SamplingParams
 from reasonrl.contracts.metric_keys import find_metric
 from reasonrl.contracts.metrics import Metric
 from reasonrl.contracts.protocols import Algorithm, AlgorithmContext
-from reasonrl.contracts.specs import Needs
+from reasonrl.contracts.specs import AlgorithmSpec, Needs
 from reasonrl.plugins import Plugins
 from reasonrl.testing.bandit import probability_of_the_best
-from reasonrl.testing.batches import (
-    Case,
-    Outcome,
-    advantages_of,
-    normalizer_of,
-    random_case,
-    run,
-)
+from reasonrl.testing.batches import Case, Outcome, advantages_of, normalizer_of, random_case, run
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.subjects import Subject, add_common, find
 
@@ -38,6 +30,8 @@ LEARNED = 0.8
 class AlgorithmSubject(Subject):
     """An algorithm and a random batch for it."""
 
+    spec: AlgorithmSpec
+
     @cached_property
     def needs(self) -> Needs:
         return self.spec.needs(self.config)
@@ -46,15 +40,15 @@ class AlgorithmSubject(Subject):
     def group_size(self) -> int:
         return max(4, self.needs.min_group_size)
 
-    def new(self) -> Any:
+    def new(self) -> Algorithm:
         context = AlgorithmContext(sampling=SamplingParams(), group_size=self.group_size, total_steps=10)
         return self.make(context)
 
     def case(self, padding: int = 0) -> Case:
         return random_case(self.needs, group_size=self.group_size, padding=padding)
 
-    def run(self, case: Case, **options: Any) -> Outcome:
-        return run(self.new(), case, self.needs, **options)
+    def run(self, case: Case, advantages: AdvantageOutput | None = None) -> Outcome:
+        return run(self.new(), case, self.needs, advantages=advantages)
 
 
 checks: Checks[AlgorithmSubject] = Checks()
@@ -269,8 +263,8 @@ def _require_equal(one: Outcome, two: Outcome, when: str) -> None:
 
 
 def check_algorithm(
-    spec: Any,
-    config: Mapping[str, Any] | None = None,
+    spec: str | AlgorithmSpec,
+    config: Mapping[str, object] | None = None,
     *,
     plugins: Plugins | None = None,
     files: Sequence[str] = (),

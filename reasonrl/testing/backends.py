@@ -7,20 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from reasonrl.contracts.data import (
-    Completion,
-    FinishReason,
-    Problem,
-    RolloutGroup,
-    RolloutRequest,
-    SamplingParams,
-)
-from reasonrl.contracts.protocols import RolloutContext
+from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, RolloutRequest, SamplingParams
+from reasonrl.contracts.protocols import RolloutBackend, RolloutContext
+from reasonrl.contracts.specs import RolloutBackendSpec
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.testing.checks import require
 from reasonrl.testing.policies import TinyPolicy, forward_logprobs, steer, tiny_policy
@@ -37,11 +30,12 @@ SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
 class BackendSubject(Subject):
     """A rollout backend on a tiny policy. One backend serves all checks, because some take minutes to start."""
 
+    spec: RolloutBackendSpec
     device: str = "cpu"
     tolerance: float = 1e-3
     """Tolerance of log-probabilities against the forward pass, in nats."""
-    shape: Mapping[str, Any] = field(default_factory=dict)
-    entered: list[Any] = field(default_factory=list)
+    shape: Mapping[str, object] = field(default_factory=dict)
+    entered: list[RolloutBackend] = field(default_factory=list)
     version: int = 0
 
     @cached_property
@@ -58,7 +52,7 @@ class BackendSubject(Subject):
         """Return the initial weights."""
         return {name: p.detach().clone() for name, p in self.tiny.policy.named_parameters()}
 
-    def new(self) -> Any:
+    def new(self) -> RolloutBackend:
         context = RolloutContext(
             policy=self.tiny.policy,
             tokenizer=self.tiny.tokenizer,
@@ -70,7 +64,7 @@ class BackendSubject(Subject):
         return self.make(context)
 
     @cached_property
-    def backend(self) -> Any:
+    def backend(self) -> RolloutBackend:
         made = self.new()
         self.entered.append(made)
         return made.__enter__()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from reasonrl.contracts.batch import LossInput, PolicyEval, StepContext, TrainBatch
+from reasonrl.contracts.protocols import Algorithm
 from reasonrl.contracts.specs import Needs
 from reasonrl.testing.batches import normalizer_of
 
@@ -15,7 +14,7 @@ ARMS, BEST = 3, 2
 STEPS, GROUPS = 60, 8
 
 
-def probability_of_the_best(algorithm: Any, needs: Needs, *, group_size: int) -> float:
+def probability_of_the_best(algorithm: Algorithm, needs: Needs, *, group_size: int) -> float:
     """Train for sixty steps with Adam and return the probability of the best arm, initially 1/3."""
     generator = torch.Generator().manual_seed(11)
     logits = torch.zeros(ARMS, requires_grad=True)
@@ -53,7 +52,9 @@ def _pull(logits: Tensor, needs: Needs, group_size: int, generator: torch.Genera
     )
 
 
-def _loss(algorithm: Any, needs: Needs, batch: TrainBatch, logits: Tensor, value: Tensor, ctx: StepContext) -> Tensor:
+def _loss(
+    algorithm: Algorithm, needs: Needs, batch: TrainBatch, logits: Tensor, value: Tensor, ctx: StepContext
+) -> Tensor:
     shares = torch.log_softmax(logits, -1)
     logprobs = shares[batch.input_ids]
     values = value.expand(logprobs.shape) if needs.critic else None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from reasonrl.contracts.batch import (
-    AdvantageOutput,
-    LossInput,
-    LossNormalizer,
-    PolicyEval,
-    StepContext,
-    TrainBatch,
-)
+from reasonrl.contracts.batch import AdvantageOutput, LossInput, LossNormalizer, PolicyEval, StepContext, TrainBatch
+from reasonrl.contracts.metrics import Metric
+from reasonrl.contracts.protocols import Algorithm
 from reasonrl.contracts.specs import Needs
 
 CONTEXT = StepContext(step=3, total_steps=10, policy_version=2)
 GROUPS, WIDTH = 3, 9
+PartT = TypeVar("PartT", "Case", TrainBatch, PolicyEval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ class Outcome:
     loss: Tensor
     by_logprobs: Tensor
     by_values: Tensor | None
-    metrics: dict[str, Any]
+    metrics: dict[str, Metric]
 
 
 def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 0) -> Case:
@@ -108,49 +104,31 @@ def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 
     )
     entropy, current = noise(0.2, 1.0), values + noise(0.1, 0.0)
     case = Case(
-        batch=batch,
-        evals=evals,
+        batch=_pad(batch, padding),
+        evals=_pad(evals, padding),
         logprobs=logprobs,
         entropy=entropy,
         values=current if needs.critic else None,
     )
-    return _pad(case, padding) if padding else case
+    return _pad(case, padding)
 
 
-def _pad(case: Case, columns: int) -> Case:
-    """Pad columns on the right."""
-
-    def wider(tensor: Tensor | None) -> Any:
-        return None if tensor is None else torch.nn.functional.pad(tensor, (0, columns))
-
-    batch = replace(
-        case.batch,
-        input_ids=wider(case.batch.input_ids),
-        attention_mask=wider(case.batch.attention_mask),
-        response_mask=wider(case.batch.response_mask),
-        rollout_logprobs=wider(case.batch.rollout_logprobs),
-    )
-    evals = PolicyEval(
-        old_logprobs=wider(case.evals.old_logprobs),
-        ref_logprobs=wider(case.evals.ref_logprobs),
-        values=wider(case.evals.values),
-    )
-    return Case(
-        batch=batch,
-        evals=evals,
-        logprobs=wider(case.logprobs),
-        entropy=wider(case.entropy),
-        values=wider(case.values),
-    )
+def _pad(part: PartT, columns: int) -> PartT:
+    """Pad the columns of every ``[B, T]`` tensor on the right."""
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.ndim == 2:
+            values[name] = torch.nn.functional.pad(value, (0, columns))
+    return type(part)(**values)
 
 
-def advantages_of(algorithm: Any, case: Case, needs: Needs) -> AdvantageOutput:
+def advantages_of(algorithm: Algorithm, case: Case, needs: Needs) -> AdvantageOutput:
     """Call ``compute_advantages`` as the trainer does, with only the declared evaluations."""
     old = case.evals.old_logprobs if needs.old_for_advantages else None
     return algorithm.compute_advantages(case.batch, replace(case.evals, old_logprobs=old), CONTEXT)
 
 
-def normalizer_of(algorithm: Any, batch: TrainBatch, advantages: AdvantageOutput) -> LossNormalizer:
+def normalizer_of(algorithm: Algorithm, batch: TrainBatch, advantages: AdvantageOutput) -> LossNormalizer:
     """Return the counts of one optimizer step over the whole batch."""
     counts = getattr(algorithm, "counts", None)
     return LossNormalizer(
@@ -161,7 +139,7 @@ def normalizer_of(algorithm: Any, batch: TrainBatch, advantages: AdvantageOutput
 
 
 def run(
-    algorithm: Any,
+    algorithm: Algorithm,
     case: Case,
     needs: Needs,
     *,

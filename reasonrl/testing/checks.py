@@ -7,7 +7,7 @@ broken. The ``check_*`` functions, the pytest classes and ``reasonrl plugins che
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -143,7 +143,7 @@ class Conformance:
     """
 
     spec: ClassVar[Any] = None
-    config: ClassVar[dict[str, Any]] = {}
+    config: ClassVar[Mapping[str, object]] = {}
     plugins: ClassVar[tuple[str, ...]] = ()
     _results: ClassVar[dict[str, CheckResult] | None] = None
 
@@ -163,13 +163,13 @@ class Conformance:
         return cls._results[check]
 
 
-def add_tests(cls: type[Conformance], checks: Checks[Any]) -> None:
+def add_tests(cls: type[Conformance], checks: Checks[S]) -> None:
     """Give ``cls`` one test method for each check."""
     for check in checks.all:
         setattr(cls, f"test_{check.name}", _method(check))
 
 
-def _method(check: Check[Any]) -> Callable[[Conformance], None]:
+def _method(check: Check[S]) -> Callable[[Conformance], None]:
     def test(self: Conformance) -> None:
         result = type(self).result_of(check.name)
         if result.status in ("not applicable", "not run"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reasonrl.model.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Architecture = Literal["qwen2", "llama", "gpt_neox", "gemma2", "gpt2"]
 
@@ -18,7 +21,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def byte_tokenizer(architecture: Architecture = "qwen2") -> Any:
+def byte_tokenizer(architecture: Architecture = "qwen2") -> PreTrainedTokenizerBase:
     """Build a byte-level tokenizer: 256 single bytes, then EOS (256) and pad (257).
 
     Any NFC text round-trips exactly. ``AutoTokenizer`` chooses the class by the *model's* type and ignores the saved
@@ -28,9 +31,9 @@ def byte_tokenizer(architecture: Architecture = "qwen2") -> Any:
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    special: dict[str, Any] = {"eos_token": EOS_TOKEN, "unk_token": EOS_TOKEN, "pad_token": PAD_TOKEN}
+    special = {"eos_token": EOS_TOKEN, "unk_token": EOS_TOKEN, "pad_token": PAD_TOKEN}
     if architecture == "qwen2":
-        tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=[], **special)
+        tokenizer: PreTrainedTokenizerBase = Qwen2Tokenizer(vocab=vocabulary, merges=[], **special)
     else:
         backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 
-from reasonrl.contracts.specs import AnySpec, ModelSpec, RecipeSpec
+from reasonrl.contracts.specs import (
+    AlgorithmSpec,
+    AnySpec,
+    ModelSpec,
+    RecipeSpec,
+    RewardSpec,
+    RolloutBackendSpec,
+    TaskSpec,
+)
 from reasonrl.plugins import PluginRecord, Plugins, find_records, missing_modules
 from reasonrl.recipe.load import check_recipe
 from reasonrl.testing.checks import CheckResult, Checks, NotApplicableError, require
@@ -135,7 +142,7 @@ def check_plugin(
     name: str,
     *,
     plugins: Plugins,
-    options: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    options: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
     task: str | None = None,
     requires: tuple[str, ...] | None = None,
 ) -> list[CheckResult]:
@@ -161,25 +168,25 @@ def check_plugin(
     return results
 
 
-def _component(spec: AnySpec, plugins: Plugins, options: Mapping[str, Any], task: str | None) -> list[CheckResult]:
+def _component(spec: AnySpec, plugins: Plugins, options: Mapping[str, object], task: str | None) -> list[CheckResult]:
     """Check one component; only algorithms and backends import torch."""
     if missing := missing_modules(spec):
         reason = f"missing module {', '.join(missing)}"
         label = f"{spec.kind} {spec.name}"
         return [CheckResult(subject=label, check="starts", status="not applicable", reason=reason)]
-    if spec.kind == "task":
+    if isinstance(spec, TaskSpec):
         from reasonrl.testing.tasks import check_task
 
         return check_task(spec, options, plugins=plugins)
-    if spec.kind == "reward":
+    if isinstance(spec, RewardSpec):
         from reasonrl.testing.rewards import check_reward
 
         return check_reward(spec, options, task=task, plugins=plugins)
-    if spec.kind == "algorithm":
+    if isinstance(spec, AlgorithmSpec):
         from reasonrl.testing.algorithms import check_algorithm
 
         return check_algorithm(spec, options, plugins=plugins)
-    if spec.kind == "rollout_backend":
+    if isinstance(spec, RolloutBackendSpec):
         from reasonrl.testing.rollouts import check_rollout
 
         return check_rollout(spec, options, plugins=plugins)

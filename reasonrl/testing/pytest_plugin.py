@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def isolated_plugins() -> Callable[..., Plugins]:
     """Load only these plugins: ``isolated_plugins(module_or_object_or_file, ..., installed=("hf",))``."""
 
-    def load(*plugins: Any, installed: Sequence[str] = ()) -> Plugins:
+    def load(*plugins: object, installed: Sequence[str] = ()) -> Plugins:
         from reasonrl.plugins import load_plugins
 
         files = [plugin for plugin in plugins if isinstance(plugin, str)]
@@ -71,7 +71,7 @@ def run_recipe(tmp_path: Path, tiny_model_path: Path) -> Callable[..., RunResult
     take precedence.
     """
 
-    def run(recipe: str | Path | Mapping[str, Any], *overrides: str, plugins: Sequence[str] = ()) -> RunResult:
+    def run(recipe: str | Path | Mapping[str, object], *overrides: str, plugins: Sequence[str] = ()) -> RunResult:
         import reasonrl
         from reasonrl.testing.recipes import shrink_overrides, write_recipe
 

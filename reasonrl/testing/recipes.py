@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -23,7 +22,7 @@ def shrink_overrides(model: Path, output: Path) -> list[str]:
     ]
 
 
-def write_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
+def write_recipe(recipe: Mapping[str, object], folder: Path) -> Path:
     """Write a recipe to ``folder``, filling in required keys that a test does not care about."""
     whole = {
         "name": "test",

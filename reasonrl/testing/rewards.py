@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from reasonrl.contracts.data import Problem, RolloutGroup, Score
-from reasonrl.contracts.protocols import RewardContext, TaskContext
-from reasonrl.contracts.specs import TaskSpec
+from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext, Task, TaskContext
+from reasonrl.contracts.specs import RewardSpec, TaskSpec
 from reasonrl.data.stream import fetch_problem
 from reasonrl.errors import PluginNotFoundError
 from reasonrl.plugins import Plugins
@@ -29,12 +29,13 @@ PROBLEMS = 5
 class RewardSubject(Subject):
     """A reward, and problems to score. Without a task the problem has no info."""
 
+    spec: RewardSpec
     task_spec: TaskSpec | None = None
-    task_options: Mapping[str, Any] | None = None
+    task_options: Mapping[str, object] | None = None
     is_paired: bool = False
     """Whether the task was given or uses this reward, so that its references must earn the maximum."""
 
-    def new(self) -> Any:
+    def new(self) -> Reward | GroupReward:
         return self.make(RewardContext(seed=SEED))
 
     @cached_property
@@ -42,7 +43,7 @@ class RewardSubject(Subject):
         return kind_of(self.new(), self.spec.name)
 
     @cached_property
-    def task(self) -> Any:
+    def task(self) -> Task | None:
         if self.task_spec is None:
             return None
         config = typed_config(self.task_spec, self.task_options or {})
@@ -50,7 +51,7 @@ class RewardSubject(Subject):
 
     @cached_property
     def problems(self) -> list[Problem]:
-        if self.task_spec is None:
+        if self.task is None or self.task_spec is None:
             return [Problem(id="check/0", prompt="2 + 2 =")]
         size = self.task.size("train")
         count = PROBLEMS if size is None else min(PROBLEMS, size)
@@ -84,11 +85,11 @@ class RewardSubject(Subject):
         finally:
             pool.close()
 
-    def here(self, reward: Any, group: RolloutGroup) -> list[Verdict]:
+    def here(self, reward: Reward | GroupReward, group: RolloutGroup) -> list[Verdict]:
         """Score a copy in this process, because the reward may change the problem."""
         return self.ask(reward, replace(group, request=replace(group.request, problem=_copy(group))))
 
-    def ask(self, reward: Any, group: RolloutGroup) -> list[Verdict]:
+    def ask(self, reward: Reward | GroupReward, group: RolloutGroup) -> list[Verdict]:
         if self.kind == "group":
             return judge_group(reward, group)
         return [judge_one(reward, group.request.problem, c) for c in group.completions]
@@ -207,16 +208,16 @@ def _require_equal(subject: RewardSubject, first: Sequence[Verdict], second: Seq
         require(expected == got, f"of {text[:30]!r}: {expected}, but {got} {when}")
 
 
-def _plain(score: Score) -> tuple[Any, ...]:
+def _plain(score: Score) -> tuple[object, ...]:
     return score.value, score.correct, score.answer, score.reason
 
 
 def check_reward(
-    spec: Any,
-    config: Mapping[str, Any] | None = None,
+    spec: str | RewardSpec,
+    config: Mapping[str, object] | None = None,
     *,
-    task: Any = None,
-    task_config: Mapping[str, Any] | None = None,
+    task: str | TaskSpec | None = None,
+    task_config: Mapping[str, object] | None = None,
     plugins: Plugins | None = None,
     files: Sequence[str] = (),
 ) -> list[CheckResult]:
@@ -233,18 +234,13 @@ def check_reward(
     found, known = find("reward", spec, plugins, files)
     chosen, paired = (find("task", task, known, ())[0], True) if task is not None else _guess(found, known)
     subject = RewardSubject(
-        spec=found,
-        plugins=known,
-        options=config or {},
-        task_spec=chosen,
-        task_options=task_config,
-        is_paired=paired,
+        spec=found, plugins=known, options=config or {}, task_spec=chosen, task_options=task_config, is_paired=paired
     )
     return checks.run(subject, subject.label)
 
 
-def _guess(spec: Any, plugins: Plugins) -> tuple[TaskSpec | None, bool]:
-    tasks: list[TaskSpec] = plugins.specs("task")
+def _guess(spec: RewardSpec, plugins: Plugins) -> tuple[TaskSpec | None, bool]:
+    tasks = [task for task in plugins.specs("task") if isinstance(task, TaskSpec)]
     for task in tasks:
         if spec.name in task.default_rewards:
             return task, True
@@ -259,7 +255,7 @@ class RewardConformance(Conformance):
     """Tests of a reward: ``class TestAdd(RewardConformance): spec = "add"; task = "add"``."""
 
     task: ClassVar[Any] = None
-    task_config: ClassVar[dict[str, Any]] = {}
+    task_config: ClassVar[Mapping[str, object]] = {}
 
     @classmethod
     def run_checks(cls) -> list[CheckResult]:

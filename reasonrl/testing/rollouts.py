@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from reasonrl.contracts.data import FinishReason, SamplingParams
 from reasonrl.contracts.protocols import RolloutBackend
+from reasonrl.contracts.specs import RolloutBackendSpec
 from reasonrl.plugins import Plugins
 from reasonrl.testing.backends import BackendSubject
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
@@ -236,12 +237,12 @@ def closes_twice(subject: BackendSubject) -> None:
 
 
 def check_rollout(
-    spec: Any,
-    config: Mapping[str, Any] | None = None,
+    spec: str | RolloutBackendSpec,
+    config: Mapping[str, object] | None = None,
     *,
     device: str = "cpu",
     tolerance: float = TOLERANCE,
-    shape: Mapping[str, Any] | None = None,
+    shape: Mapping[str, object] | None = None,
     plugins: Plugins | None = None,
     files: Sequence[str] = (),
 ) -> list[CheckResult]:
@@ -270,7 +271,7 @@ class RolloutConformance(Conformance):
 
     device: ClassVar[str] = "cpu"
     tolerance: ClassVar[float] = TOLERANCE
-    shape: ClassVar[dict[str, Any]] = {}
+    shape: ClassVar[Mapping[str, object]] = {}
 
     @classmethod
     def run_checks(cls) -> list[CheckResult]:

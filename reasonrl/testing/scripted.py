@@ -34,7 +34,7 @@ class ScriptedBackend:
     def __exit__(self, *exc: object) -> None:
         """Do nothing."""
 
-    def sync_weights(self, weights: Iterable[Any], *, policy_version: int) -> None:
+    def sync_weights(self, weights: Iterable[object], *, policy_version: int) -> None:
         """Record the version and ignore the weights."""
         self._version = policy_version
         self.versions.append(policy_version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import random
 import subprocess
@@ -11,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, get_args
+from operator import methodcaller
+from typing import ClassVar, get_args
 
 from reasonrl.contracts.data import (
     Completion,
@@ -24,12 +26,21 @@ from reasonrl.contracts.data import (
     Split,
 )
 from reasonrl.contracts.protocols import RewardContext, Task, TaskContext
+from reasonrl.contracts.specs import TaskSpec
 from reasonrl.data.stream import fetch_problem, fetch_size
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.checks import (
+    CheckError,
+    CheckResult,
+    Checks,
+    Conformance,
+    NotApplicableError,
+    add_tests,
+    require,
+)
 from reasonrl.testing.digest import digest
 from reasonrl.testing.hostile import HOSTILE_TEXTS
 from reasonrl.testing.subjects import Subject, add_common, find, typed_config
@@ -45,14 +56,15 @@ CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reasonrl.
 class TaskSubject(Subject):
     """A task and ``PROBLEMS`` problems per split, read once."""
 
+    spec: TaskSpec
     count: int = PROBLEMS
     _read: dict[str, list[Problem]] = field(default_factory=dict)
 
-    def new(self, seed: int = SEED) -> Any:
+    def new(self, seed: int = SEED) -> Task:
         return self.make(TaskContext(seed=seed))
 
     @cached_property
-    def task(self) -> Any:
+    def task(self) -> Task:
         return self.new()
 
     def indices(self, split: Split) -> range:
@@ -64,7 +76,7 @@ class TaskSubject(Subject):
             self._read[split] = self.read(self.task, split, self.indices(split))
         return self._read[split]
 
-    def read(self, task: Any, split: Split, indices: Sequence[int]) -> list[Problem]:
+    def read(self, task: Task, split: Split, indices: Sequence[int]) -> list[Problem]:
         return [fetch_problem(task, self.spec.name, split, index) for index in indices]
 
     @property
@@ -145,13 +157,8 @@ def problems_are_repeatable(subject: TaskSubject) -> None:
 def problems_are_the_same_everywhere(subject: TaskSubject) -> None:
     """A new process with another PYTHONHASHSEED produces the same problems."""
     made = {split: [digest(p) for p in subject.problems(split)] for split in SPLITS}
-    request = (
-        subject.spec.factory,
-        subject.config,
-        SEED,
-        {s: len(made[s]) for s in SPLITS},
-        subject.spec.name,
-    )
+    counts = {split: len(problems) for split, problems in made.items()}
+    request = (subject.spec.factory, subject.config, SEED, counts, subject.spec.name)
     try:
         payload = pickle.dumps(request)
     except (pickle.PicklingError, AttributeError, TypeError) as err:
@@ -163,19 +170,13 @@ def problems_are_the_same_everywhere(subject: TaskSubject) -> None:
 
 def _elsewhere(payload: bytes) -> dict[Split, list[str]]:
     command = [sys.executable, "-P", "-c", CHILD, json.dumps([p or "." for p in sys.path])]
-    env = {**_environment(), "PYTHONHASHSEED": "4711"}
+    env = {**os.environ, "PYTHONHASHSEED": "4711"}
     done = subprocess.run(command, input=payload, capture_output=True, env=env, timeout=300, check=False)
     said = done.stderr.decode(errors="replace").strip().splitlines()
     require(
         done.returncode == 0, f"another process failed to produce the problems: {said[-1] if said else 'no output'}"
     )
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 @checks("problems_are_well_formed")
@@ -211,7 +212,8 @@ def global_randomness_is_left_alone(subject: TaskSubject) -> None:
 @checks("problems_are_well_formed")
 def references_earn_the_maximum(subject: TaskSubject) -> None:
     """``reference(problem)`` earns the maximum of each of the task's default rewards."""
-    if getattr(subject.task, "reference", None) is None:
+    reference = getattr(subject.task, "reference", None)
+    if reference is None:
         raise NotApplicableError("the task has no reference")
     if not subject.spec.default_rewards:
         raise NotApplicableError("the task has no default rewards")
@@ -219,14 +221,14 @@ def references_earn_the_maximum(subject: TaskSubject) -> None:
     rewards = {n: RewardComponent(spec=s, config=typed_config(s, {})) for n, s in specs.items()}
     with RewardRunner.build(rewards, subject.plugins, RewardContext(seed=SEED)) as runner:
         for problem in subject.everything:
-            _check_reference(subject.task, problem, runner, {n: s.range[1] for n, s in specs.items()})
+            _check_reference(problem, reference(problem), runner, {n: s.range[1] for n, s in specs.items()})
 
 
-def _check_reference(task: Any, problem: Problem, runner: RewardRunner, tops: Mapping[str, float]) -> None:
-    text = task.reference(problem)
+def _check_reference(problem: Problem, text: object, runner: RewardRunner, tops: Mapping[str, float]) -> None:
     if text is None:
         return
-    require(isinstance(text, str), f"reference of {problem.id!r} is {type(text).__name__}, expected text or None")
+    if not isinstance(text, str):
+        raise CheckError(f"reference of {problem.id!r} is {type(text).__name__}, expected text or None")
     output = runner.score(group_of(problem, [text])).rewards[0]
     for name, top in tops.items():
         value = output.components[name]
@@ -240,7 +242,8 @@ def demonstrations_are_repeatable(subject: TaskSubject) -> None:
     if getattr(subject.task, "demonstration", None) is None:
         raise NotApplicableError("the task has no demonstration")
     for problem in subject.problems("train")[:50]:
-        one, two = (task.demonstration(problem, random.Random(7)) for task in (subject.task, subject.new()))
+        tasks = (subject.task, subject.new())
+        one, two = (methodcaller("demonstration", problem, random.Random(7))(task) for task in tasks)
         require(one is None or isinstance(one, str), f"demonstration of {problem.id!r} is {type(one).__name__}")
         require(one == two, f"demonstrations of {problem.id!r} differ for equal generators")
 
@@ -248,11 +251,12 @@ def demonstrations_are_repeatable(subject: TaskSubject) -> None:
 @checks("problems_are_well_formed")
 def behaviors_are_numbers(subject: TaskSubject) -> None:
     """``behaviors(problem, text)`` returns named numbers for any text, NaN if not applicable."""
-    if getattr(subject.task, "behaviors", None) is None:
+    behaviors = getattr(subject.task, "behaviors", None)
+    if behaviors is None:
         raise NotApplicableError("the task has no behaviors")
     problem = subject.problems("eval")[0]
     for text in HOSTILE_TEXTS:
-        for name, value in subject.task.behaviors(problem, text).items():
+        for name, value in behaviors(problem, text).items():
             named = isinstance(name, str) and name.isidentifier() and name == name.lower()
             require(named, f"behavior {name!r}: expected lower-case words with underscores")
             good = isinstance(value, int | float) and not math.isinf(value)
@@ -277,13 +281,14 @@ def data_summaries_add_up(subject: TaskSubject) -> None:
 def group_of(problem: Problem, texts: Sequence[str]) -> RolloutGroup:
     """Build a group of completions with these texts and one token each."""
     completions = tuple(completion_of(text, problem) for text in texts)
+    prompt_text = completions[0].prompt_text if completions else ""
     request = RolloutRequest(
         problem=problem,
         prompt_ids=(0,),
         group_size=len(texts),
         sampling=SamplingParams(),
         seed=0,
-        prompt_text=completions[0].prompt_text if completions else "",
+        prompt_text=prompt_text,
     )
     return RolloutGroup(request=request, completions=completions)
 
@@ -297,17 +302,13 @@ def completion_of(text: str, problem: Problem | None = None, *, prompt_text: str
     if prompt_text is None:
         prompt_text = as_turns(plain_prompt(problem)) if problem is not None else ""
     return Completion(
-        token_ids=(0,),
-        logprobs=(-1.0,),
-        text=text,
-        finish_reason=FinishReason.EOS,
-        prompt_text=prompt_text,
+        token_ids=(0,), logprobs=(-1.0,), text=text, finish_reason=FinishReason.EOS, prompt_text=prompt_text
     )
 
 
 def check_task(
-    spec: Any,
-    config: Mapping[str, Any] | None = None,
+    spec: str | TaskSpec,
+    config: Mapping[str, object] | None = None,
     *,
     plugins: Plugins | None = None,
     files: Sequence[str] = (),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from reasonrl.analysis.doctor.records import RunRecords
 
@@ -21,7 +21,7 @@ class Finding:
     remedy: str = ""
     step: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -49,7 +49,7 @@ class Diagnosis:
     def has_errors(self) -> bool:
         return any(finding.severity == "error" for finding in self.findings)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the output of ``reasonrl doctor --json``."""
         return {
             "subject": self.subject,

@@ -1,7 +1,6 @@
 """Checks of the learning signal: rewards, groups, lengths, held-out accuracy."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from reasonrl.analysis.doctor.curve import WINDOW, Curve
 from reasonrl.analysis.doctor.findings import Finding, Severity
@@ -197,14 +196,16 @@ def _evaluations(run: RunRecords, suite: str) -> list[Point]:
     return [(step, *known) for step, known in figures if known is not None]
 
 
-def _inline(values: Mapping[str, Any], suite: str) -> tuple[float, float, float] | None:
+def _inline(values: Mapping[str, object], suite: str) -> tuple[float, float, float] | None:
     names = ("accuracy", "accuracy_ci95_low", "accuracy_ci95_high")
     accuracy, low, high = (number(values.get(f"eval/{suite}/{name}")) for name in names)
     return None if accuracy is None or low is None or high is None else (accuracy, low, high)
 
 
-def _saved(suite: Any) -> tuple[float, float, float] | None:
-    ends = suite.get("ci95") if isinstance(suite, Mapping) else None
+def _saved(suite: object) -> tuple[float, float, float] | None:
+    if not isinstance(suite, Mapping):
+        return None
+    ends = suite.get("ci95")
     if not isinstance(ends, list) or len(ends) != 2:
         return None
     accuracy, low, high = number(suite.get("accuracy")), number(ends[0]), number(ends[1])

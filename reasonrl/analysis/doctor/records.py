@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reasonrl.analysis.doctor.curve import Curve
 from reasonrl.errors import RecipeError
@@ -34,7 +33,7 @@ UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 class MetricsFile:
     """``lines``: line number, step and metrics of every readable line of metrics.jsonl, in file order."""
 
-    lines: tuple[tuple[int, int, Mapping[str, Any]], ...] = ()
+    lines: tuple[tuple[int, int, Mapping[str, object]], ...] = ()
     unreadable: tuple[int, ...] = ()
     is_cut: bool = False
 
@@ -48,10 +47,10 @@ class RunRecords:
     """
 
     path: Path
-    manifest: Mapping[str, Any]
-    summary: Mapping[str, Any] | None
+    manifest: Mapping[str, object]
+    summary: Mapping[str, object] | None
     metrics: MetricsFile
-    first_evaluation: Mapping[str, Any]
+    first_evaluation: Mapping[str, object]
     checkpoints: Mapping[int, str | None]
     unfinished_saves: tuple[str, ...]
     sampled_by: Mapping[int, frozenset[int]]
@@ -84,25 +83,24 @@ class RunRecords:
         """Every key of metrics.jsonl."""
         return {key for _, _, values in self.metrics.lines for key in values}
 
-    def recorded(self, dotted: str) -> Any:
+    def recorded(self, dotted: str) -> object:
         """Return the value at a dotted key of run.json; None if there is none."""
-        value: Any = self.manifest
+        value: object = self.manifest
         for part in dotted.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
-    def setting(self, dotted: str) -> Any:
+    def setting(self, dotted: str) -> object:
         """Return a value of the recipe, such as ``algorithm.kl``; None if there is none."""
         return self.recorded(f"recipe.{dotted}")
 
     def count(self, dotted: str) -> int | None:
         """Return a positive integer of the recipe, such as ``trainer.steps``; None if there is none."""
         value = self.setting(dotted)
-        known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST
-        return value if known else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST else None
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """Return ``value`` as a finite float, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -143,7 +141,7 @@ def _checkpoints(folder: Path) -> dict[int, str | None]:
     return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
 
 
-def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
+def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, object]:
     """Read ``run.json``, which marks a run folder. If it is corrupted, the other files decide."""
     if not path.is_dir():
         raise RecipeError(f"{path} is not a run folder: {'it is a file' if path.exists() else 'it does not exist'}")
@@ -159,7 +157,7 @@ def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, Any]:
     raise RecipeError(f"{path} is not a run folder (its run.json was not written by reasonrl)")
 
 
-def _read_object(file: Path, problems: list[str]) -> Mapping[str, Any] | None:
+def _read_object(file: Path, problems: list[str]) -> Mapping[str, object] | None:
     """Read a JSON object; None if the file is missing or unreadable."""
     if not os.path.lexists(file):
         return None
@@ -198,7 +196,7 @@ def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
     return MetricsFile(lines=tuple(lines), unreadable=tuple(unreadable), is_cut=is_cut)
 
 
-def _line(text: bytes) -> tuple[int, Mapping[str, Any]] | None:
+def _line(text: bytes) -> tuple[int, Mapping[str, object]] | None:
     try:
         data = json.loads(text)
     except UNREADABLE:
