@@ -59,11 +59,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    run_dir: str | Path | None = None,
-    plugins: Sequence[str] = (),
+    recipe: str | Path, overrides: Sequence[str] = (), *, run_dir: str | Path | None = None, plugins: Sequence[str] = ()
 ) -> "RunResult":
     """Train as ``reasonrl train RECIPE key=value ...`` does.
 
@@ -86,11 +82,7 @@ def run(
 
 
 def resume(
-    run_dir: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    strict: bool = False,
-    plugins: Sequence[str] = (),
+    run_dir: str | Path, overrides: Sequence[str] = (), *, strict: bool = False, plugins: Sequence[str] = ()
 ) -> "RunResult":
     """Resume a run as ``reasonrl resume RUN`` does, bit-exact as if it had not stopped.
 

@@ -77,20 +77,17 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(tasks.app, name="tasks")
 
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10."),
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10.")
 ]
 RunDir = Annotated[
-    str | None,
-    typer.Option("--run-dir", metavar="DIR", help="Run folder to create (default runs/<name>-<n>)."),
+    str | None, typer.Option("--run-dir", metavar="DIR", help="Run folder to create (default runs/<name>-<n>).")
 ]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged recipe.")]
 Target = Annotated[
     str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder, adapter folder or hub model.")
 ]
 ForRecipe = Annotated[
-    str | None,
-    typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own."),
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own.")
 ]
 OnDevice = Annotated[Device | None, typer.Option("--device", help="Device to use instead of the recipe's.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Print one line per step instead of the live view.")]
@@ -147,8 +144,7 @@ def sft(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     output: Annotated[
-        str | None,
-        typer.Option("--output", metavar="DIR", help="Also copy the final model to this folder."),
+        str | None, typer.Option("--output", metavar="DIR", help="Also copy the final model to this folder.")
     ] = None,
     device: OnDevice = None,
     plain: Plain = False,
@@ -205,8 +201,7 @@ def generate(
     recipe: ForRecipe = None,
     num: Annotated[int, typer.Option("--num", "-n", min=1, metavar="N", help="Completions to sample.")] = 1,
     temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's)."),
+        float | None, typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's).")
     ] = None,
     device: OnDevice = None,
     plugin: PluginFiles = None,

@@ -63,8 +63,7 @@ def show(
 def check(
     target: Annotated[str, typer.Argument(metavar="NAME|PATH", help="Plugin name, plugin file or project folder.")],
     options: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Component options, such as task.add.count=4."),
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Component options, such as task.add.count=4.")
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="Task to test the plugin's rewards on.")

@@ -60,8 +60,7 @@ def copy(
 def check(
     recipe: Name,
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10."),
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10.")
     ] = None,
     plugin: PluginFiles = None,
 ) -> None:

@@ -35,9 +35,7 @@ def preview(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe",
-            metavar="RECIPE",
-            help="Show the prompts of this recipe, rendered with its model's tokenizer.",
+            "--recipe", metavar="RECIPE", help="Show the prompts of this recipe, rendered with its model's tokenizer."
         ),
     ] = None,
     split: Annotated[

@@ -30,11 +30,4 @@ def run_sft(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        start.sft(
-            recipe,
-            overrides,
-            run_dir=run_dir,
-            output=output,
-            plugin_files=plugin_files,
-            reporter=reporter,
-        )
+        start.sft(recipe, overrides, run_dir=run_dir, output=output, plugin_files=plugin_files, reporter=reporter)

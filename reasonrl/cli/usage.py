@@ -14,8 +14,7 @@ MAX_WIDTH = 100
 HELP_NAMES = ("-h", "--help")
 
 PluginFiles = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", metavar="FILE", help="Also load this plugin, from a file or module."),
+    list[str] | None, typer.Option("--plugin", metavar="FILE", help="Also load this plugin, from a file or module.")
 ]
 
 
@@ -90,11 +89,7 @@ def _lines(usage: Usage, width: int) -> Iterator[str]:
     yield ""
     yield wrap(usage.text, indent="  ", width=width)
     options = (*usage.options, Entry(name=", ".join(HELP_NAMES), help="Show this help."))
-    for heading, listed in (
-        ("Arguments", usage.arguments),
-        ("Commands", usage.commands),
-        ("Options", options),
-    ):
+    for heading, listed in (("Arguments", usage.arguments), ("Commands", usage.commands), ("Options", options)):
         if listed:
             yield ""
             yield typer.style(f"{heading}:", bold=True)

@@ -5,14 +5,7 @@ from collections.abc import Iterable, Sequence
 from pluggy import HookimplMarker, HookspecMarker
 
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
-from reasonrl.contracts.specs import (
-    AlgorithmSpec,
-    ModelSpec,
-    RecipeSpec,
-    RewardSpec,
-    RolloutBackendSpec,
-    TaskSpec,
-)
+from reasonrl.contracts.specs import AlgorithmSpec, ModelSpec, RecipeSpec, RewardSpec, RolloutBackendSpec, TaskSpec
 
 ENTRY_POINT_GROUP = "reasonrl"
 

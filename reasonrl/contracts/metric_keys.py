@@ -57,17 +57,9 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
     MetricDef(key=key, unit=unit, meaning=meaning)
     for key, unit, meaning in (
         ("train/reward", "reward", "Weighted total reward, over scored completions."),
-        (
-            "reward/component/<reward>",
-            "reward",
-            "One reward before its weight, over the completions it scored.",
-        ),
+        ("reward/component/<reward>", "reward", "One reward before its weight, over the completions it scored."),
         ("reward/detail/<reward>/<detail>", "1", "A figure that a reward reports about its completions."),
-        (
-            "train/unscored_frac",
-            "fraction",
-            "Completions that no reward could be had for; over 0.2 stops the run.",
-        ),
+        ("train/unscored_frac", "fraction", "Completions that no reward could be had for; over 0.2 stops the run."),
         ("train/accuracy", "fraction", "Scored completions that are correct."),
         (
             "prompt/overlong_dropped",
@@ -77,11 +69,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("train/length_tokens", "tokens", "Sampled tokens of a completion, EOS included."),
         ("train/length_tokens_max", "tokens", "Longest completion of the step."),
         ("train/truncated_frac", "fraction", "Completions cut at the token limit."),
-        (
-            "group/zero_std_frac",
-            "fraction",
-            "Prompts whose completions all earned the same; 1 when group_size is 1.",
-        ),
+        ("group/zero_std_frac", "fraction", "Prompts whose completions all earned the same; 1 when group_size is 1."),
         (
             "group/discarded_frac",
             "fraction",
@@ -101,11 +89,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "fraction",
             "(sum w)^2 / (n sum w^2) of these weights: 1 where trainer and sampler agree.",
         ),
-        (
-            "rollout/logprob_gap_max",
-            "nats",
-            "Largest |trainer - sampler| log-probability of a sampled token.",
-        ),
+        ("rollout/logprob_gap_max", "nats", "Largest |trainer - sampler| log-probability of a sampled token."),
         ("loss/total", "1", "The loss that was differentiated, mean over the optimizer steps."),
         ("loss/sft", "nats/token", "Negative log-likelihood of the imitated completion tokens."),
         ("optim/grad_norm", "1", "L2 norm of the policy's gradient before clipping, finite updates only."),
@@ -130,27 +114,15 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             )
         ),
         ("batch/padding_frac", "fraction", "Computed tokens of training forward passes that were padding."),
-        (
-            "batch/dropped_frac",
-            "fraction",
-            "Rows left out of training forward passes: their gradient is exactly zero.",
-        ),
-        (
-            "batch/train_tokens",
-            "tokens",
-            "Prompt and completion tokens that went through training forward passes.",
-        ),
+        ("batch/dropped_frac", "fraction", "Rows left out of training forward passes: their gradient is exactly zero."),
+        ("batch/train_tokens", "tokens", "Prompt and completion tokens that went through training forward passes."),
         (
             "batch/cut_completions",
             "count",
             "Imitated completions over their limit or the model's context: their end, and so their EOS, is left out.",
         ),
         ("throughput/rollout_tokens_per_s", "tokens/s", "Sampled tokens over the time of sampling."),
-        (
-            "throughput/train_tokens_per_s",
-            "tokens/s",
-            "Trained tokens over the time of policy evaluation and update.",
-        ),
+        ("throughput/train_tokens_per_s", "tokens/s", "Trained tokens over the time of policy evaluation and update."),
         ("time/step_s", "s", "One step: sampling to update, without evaluation and saving."),
         ("time/rollout_s", "s", "Sampling."),
         ("time/reward_s", "s", "Scoring."),

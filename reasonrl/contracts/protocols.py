@@ -6,15 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from reasonrl.contracts.data import (
-    Completion,
-    Problem,
-    RolloutGroup,
-    RolloutRequest,
-    SamplingParams,
-    Score,
-    Split,
-)
+from reasonrl.contracts.data import Completion, Problem, RolloutGroup, RolloutRequest, SamplingParams, Score, Split
 
 if TYPE_CHECKING:
     import torch

@@ -41,12 +41,7 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        renderer: PromptRenderer,
-        limit: PromptLimit,
-        *,
-        max_completion_tokens: int,
-        ends: Collection[int] = (),
+        self, renderer: PromptRenderer, limit: PromptLimit, *, max_completion_tokens: int, ends: Collection[int] = ()
     ) -> None:
         self._renderer = renderer
         self._tokenizer = renderer.tokenizer

@@ -37,11 +37,7 @@ class PromptRenderer:
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        *,
-        template_name: str = "the model's chat template",
-        rows: int | None = None,
+        self, tokenizer: Any, *, template_name: str = "the model's chat template", rows: int | None = None
     ) -> None:
         self.tokenizer = tokenizer
         self._name = template_name

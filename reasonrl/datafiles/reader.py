@@ -23,21 +23,7 @@ TEXT: Mapping[str, Callable[[Source, io.BufferedIOBase], Rows]] = {
 PARQUET = ".parquet"
 FORMATS = ".jsonl, .json, .csv (each with or without .gz) or .parquet"
 # Unsupported suffixes that still mean a file. Not any suffix: hub names contain dots too ("owner/data-v1.0").
-OTHERS = (
-    ".gz",
-    ".tsv",
-    ".txt",
-    ".ndjson",
-    ".yaml",
-    ".yml",
-    ".xml",
-    ".xlsx",
-    ".arrow",
-    ".pkl",
-    ".pt",
-    ".zip",
-    ".zst",
-)
+OTHERS = (".gz", ".tsv", ".txt", ".ndjson", ".yaml", ".yml", ".xml", ".xlsx", ".arrow", ".pkl", ".pt", ".zip", ".zst")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -174,10 +160,7 @@ def _hub_rows(name: str, source: Source, subset: str | None, split: str) -> Rows
                 yield f"{name}[{split}], row {number}", row
     except RAISABLE as err:  # the library may raise anything
         why = f"{type(err).__name__}: {format_error(err)}"[:MAX_REASON]
-        what, cure = (
-            "cannot load from the hub",
-            "check name, subset, split and network, or use an existing file",
-        )
+        what, cure = ("cannot load from the hub", "check name, subset, split and network, or use an existing file")
         if folder:
             what, cure = "cannot load this folder as a dataset", "use one of its files"
         raise source.error(f"{what} (split {split!r}): {why}; {cure}") from err

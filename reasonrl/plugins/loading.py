@@ -18,15 +18,7 @@ from reasonrl import importing
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import AnySpec
 from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line
-from reasonrl.plugins.registry import (
-    Observer,
-    PluginRecord,
-    Plugins,
-    Provided,
-    RunPlugin,
-    Status,
-    unavailable_reason,
-)
+from reasonrl.plugins.registry import Observer, PluginRecord, Plugins, Provided, RunPlugin, Status, unavailable_reason
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.redact import redacting_logger
 from reasonrl.text import suggest

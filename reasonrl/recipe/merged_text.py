@@ -107,11 +107,7 @@ class _Part:
 
 
 def _edits(
-    here: _Part,
-    base: Mapping[str, Any],
-    target: Mapping[str, object],
-    there: _Part | None,
-    child: Mapping[str, object],
+    here: _Part, base: Mapping[str, Any], target: Mapping[str, object], there: _Part | None, child: Mapping[str, object]
 ) -> Iterator[Edit]:
     """What turns ``here``, whose data are ``base``, into ``target``; texts come from ``child`` if it has them."""
     entries = here.entries

@@ -6,14 +6,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from reasonrl.contracts.specs import (
-    REWARD_LIMITS,
-    AlgorithmSpec,
-    ComponentSpec,
-    Needs,
-    RewardSpec,
-    RolloutBackendSpec,
-)
+from reasonrl.contracts.specs import REWARD_LIMITS, AlgorithmSpec, ComponentSpec, Needs, RewardSpec, RolloutBackendSpec
 from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
 from reasonrl.plugins import Component, Kind, Plugins, RewardComponent
 from reasonrl.recipe.models import find_model
@@ -52,11 +45,7 @@ def resolve_task(source: Source, plugins: Plugins) -> tuple[Component, dict[str,
 
 class _Resolver:
     def __init__(
-        self,
-        source: Source,
-        plugins: Plugins,
-        allow_unavailable: bool = False,
-        model_path: str | None = None,
+        self, source: Source, plugins: Plugins, allow_unavailable: bool = False, model_path: str | None = None
     ) -> None:
         self.source, self.plugins, self.allow_unavailable = source, plugins, allow_unavailable
         self.model_path = model_path

@@ -221,8 +221,7 @@ class EvaluationConfig:
 
     every: int = option("steps between evaluations; 0 = only before the first and after the last step", 20)
     suites: dict[str, SuiteConfig] = option(
-        "by name; the first one is the headline; null = no evaluation, <name>: null = without this one",
-        factory=dict,
+        "by name; the first one is the headline; null = no evaluation, <name>: null = without this one", factory=dict
     )
 
     def __post_init__(self) -> None:

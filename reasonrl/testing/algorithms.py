@@ -115,10 +115,7 @@ def gradients_are_finite(subject: AlgorithmSubject) -> None:
     outcome = subject.run(subject.case())
     parts = [g for g in (outcome.by_logprobs, outcome.by_values) if g is not None]
     require(all(bool(g.isfinite().all()) for g in parts), "a gradient is not finite")
-    require(
-        bool(outcome.by_logprobs.any()),
-        "the gradient of every log-probability is 0, so nothing is learned",
-    )
+    require(bool(outcome.by_logprobs.any()), "the gradient of every log-probability is 0, so nothing is learned")
 
 
 @checks("gradients_are_finite")
@@ -245,10 +242,7 @@ def metrics_are_declared(subject: AlgorithmSubject) -> None:
 def learns_a_bandit(subject: AlgorithmSubject) -> None:
     """It learns the best arm of a three-armed bandit in sixty steps."""
     probability = probability_of_the_best(subject.new(), subject.needs, group_size=max(8, subject.group_size))
-    require(
-        probability >= LEARNED,
-        f"the best arm has probability {probability:.2f}, expected {LEARNED} or more",
-    )
+    require(probability >= LEARNED, f"the best arm has probability {probability:.2f}, expected {LEARNED} or more")
 
 
 def _require_equal(one: Outcome, two: Outcome, when: str) -> None:

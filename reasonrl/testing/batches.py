@@ -98,9 +98,7 @@ def random_case(needs: Needs, *, group_size: int, padding: int = 0, seed: int = 
         component_rewards={"one": rewards / 2, "two": rewards / 2},
     )
     evals = PolicyEval(
-        old_logprobs=old,
-        ref_logprobs=ref if needs.reference else None,
-        values=values if needs.critic else None,
+        old_logprobs=old, ref_logprobs=ref if needs.reference else None, values=values if needs.critic else None
     )
     entropy, current = noise(0.2, 1.0), values + noise(0.1, 0.0)
     case = Case(
@@ -152,12 +150,7 @@ def run(
     entropy = case.entropy.clone().requires_grad_(needs.entropy == "grad")
     values = None if case.values is None else case.values.clone().requires_grad_()
     inputs = LossInput(
-        logprobs=logprobs,
-        entropy=entropy,
-        values=values,
-        batch=case.batch,
-        evals=case.evals,
-        advantages=given,
+        logprobs=logprobs, entropy=entropy, values=values, batch=case.batch, evals=case.evals, advantages=given
     )
     output = algorithm.compute_loss(inputs, normalizer or normalizer_of(algorithm, case.batch, given), CONTEXT)
     leaves = [leaf for leaf in (logprobs, values) if leaf is not None]

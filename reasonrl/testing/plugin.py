@@ -80,10 +80,7 @@ def imports_nothing_heavy(subject: PluginSubject) -> None:
     lines = done.stderr.strip().splitlines()
     require(done.returncode == 0, f"importing it alone failed: {lines[-1] if lines else 'no output'}")
     heavy = sorted(set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY))
-    require(
-        not heavy,
-        f"importing {subject.module} imports {', '.join(heavy)}; use factories as 'pkg.mod:Class'",
-    )
+    require(not heavy, f"importing {subject.module} imports {', '.join(heavy)}; use factories as 'pkg.mod:Class'")
 
 
 @checks("loads")

@@ -31,10 +31,7 @@ def is_built(subject: BackendSubject) -> None:
     """``factory(config, context)`` returns a context manager with ``generate`` and ``sync_weights``."""
     backend = subject.new()
     name = type(backend).__name__
-    require(
-        isinstance(backend, RolloutBackend),
-        f"{name} lacks one of __enter__, __exit__, generate, sync_weights",
-    )
+    require(isinstance(backend, RolloutBackend), f"{name} lacks one of __enter__, __exit__, generate, sync_weights")
 
 
 @checks("is_built")
@@ -102,14 +99,8 @@ def stops_at_stop_strings(subject: BackendSubject) -> None:
         reason, text = completion.finish_reason, completion.text
         require(reason is FinishReason.STOP_STRING, f"finish_reason {reason} of {text[:40]!r}")
         first = text.find("ABA")
-        require(
-            text.endswith("ABA") and first == len(text) - 3,
-            f"{text[-20:]!r} does not end with the first 'ABA'",
-        )
-        require(
-            len(completion.token_ids) == len(text),
-            f"{len(completion.token_ids)} tokens of {len(text)} letters",
-        )
+        require(text.endswith("ABA") and first == len(text) - 3, f"{text[-20:]!r} does not end with the first 'ABA'")
+        require(len(completion.token_ids) == len(text), f"{len(completion.token_ids)} tokens of {len(text)} letters")
 
 
 @checks("starts")
@@ -201,8 +192,7 @@ def new_weights_are_used(subject: BackendSubject) -> None:
         subject.say({subject.token(letter): 0.0}, flat=True)
         completion = subject.complete(subject.request(sampling=GREEDY))[0]
         require(
-            set(completion.text) == {letter},
-            f"got {completion.text[:20]!r}, expected {letter!r} from the new weights",
+            set(completion.text) == {letter}, f"got {completion.text[:20]!r}, expected {letter!r} from the new weights"
         )
         version = completion.policy_version
         require(version == subject.version, f"policy_version is {version} after syncing version {subject.version}")
@@ -276,12 +266,7 @@ class RolloutConformance(Conformance):
     @classmethod
     def run_checks(cls) -> list[CheckResult]:
         return check_rollout(
-            cls.spec,
-            cls.config,
-            device=cls.device,
-            tolerance=cls.tolerance,
-            shape=cls.shape,
-            files=cls.plugins,
+            cls.spec, cls.config, device=cls.device, tolerance=cls.tolerance, shape=cls.shape, files=cls.plugins
         )
 
 

@@ -44,8 +44,7 @@ class ScriptedBackend:
         self.requests.extend(requests)
         return [
             RolloutGroup(
-                request=request,
-                completions=tuple(self._completion(request) for _ in range(request.group_size)),
+                request=request, completions=tuple(self._completion(request) for _ in range(request.group_size))
             )
             for request in requests
         ]

@@ -32,15 +32,7 @@ from reasonrl.data.summary import fetch_summaries
 from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.testing.checks import (
-    CheckError,
-    CheckResult,
-    Checks,
-    Conformance,
-    NotApplicableError,
-    add_tests,
-    require,
-)
+from reasonrl.testing.checks import CheckError, CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.digest import digest
 from reasonrl.testing.hostile import HOSTILE_TEXTS
 from reasonrl.testing.subjects import Subject, add_common, find, typed_config

@@ -15,11 +15,7 @@ FLAT = ("group/zero_std_frac", "train/accuracy")
 CHECKS: tuple[Check, ...] = (
     Check(name="folder", looks_at="missing or unreadable files", find=folder.check_folder),
     Check(name="state", looks_at="whether the run is alive, and how it ended", find=folder.check_state),
-    Check(
-        name="checkpoints",
-        looks_at="corrupted checkpoints",
-        find=folder.check_checkpoints,
-    ),
+    Check(name="checkpoints", looks_at="corrupted checkpoints", find=folder.check_checkpoints),
     Check(
         name="metrics",
         looks_at="missing, duplicate, unordered or corrupted lines in metrics.jsonl",
@@ -55,11 +51,7 @@ CHECKS: tuple[Check, ...] = (
         find=lambda run: _named(run, "flat-groups"),
         needs=FLAT,
     ),
-    Check(
-        name="progress",
-        looks_at="held-out accuracy that stalls or drops",
-        find=learning_signal.check_progress,
-    ),
+    Check(name="progress", looks_at="held-out accuracy that stalls or drops", find=learning_signal.check_progress),
     Check(
         name="entropy",
         looks_at="entropy collapse or entropy explosion",

@@ -208,10 +208,7 @@ def check_padding(run: RunRecords) -> Iterator[Finding]:
 
 
 def check_throughput(run: RunRecords) -> Iterator[Finding]:
-    for key, what in (
-        ("throughput/rollout_tokens_per_s", "sampling"),
-        ("throughput/train_tokens_per_s", "training"),
-    ):
+    for key, what in (("throughput/rollout_tokens_per_s", "sampling"), ("throughput/train_tokens_per_s", "training")):
         curve = run.curve(key)
         if len(curve) < 2 * WINDOW or (what == "training" and _trains_little(run)):
             continue
