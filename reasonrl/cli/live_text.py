@@ -31,11 +31,6 @@ def bars(values: Sequence[float], width: int, *, rows: int = 1, ascii_only: bool
     return ["".join(cell(value, row) for value in shown) for row in reversed(range(rows))]
 
 
-def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """Draw ``bars`` in one line."""
-    return bars(values, width, ascii_only=ascii_only)[0]
-
-
 def format_duration(seconds: float) -> str:
     """Format seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)

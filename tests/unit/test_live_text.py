@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reasonrl.cli.live_pace import Pace, evaluations_left
-from reasonrl.cli.live_text import bars, fit, format_duration, last_lines, sparkline
+from reasonrl.cli.live_text import bars, fit, format_duration, last_lines
 from reasonrl.text import sanitize
 
 
@@ -31,7 +31,7 @@ def test_sanitized_text() -> None:
     ],
 )
 def test_sparkline(values: list[float], width: int, drawn: str) -> None:
-    assert sparkline(values, width) == drawn
+    assert bars(values, width) == [drawn]
 
 
 def test_bars_of_several_lines_hold_the_same_picture() -> None:
@@ -40,8 +40,6 @@ def test_bars_of_several_lines_hold_the_same_picture() -> None:
     assert bars([1, float("nan"), 2], 3, rows=3) == ["  █", "  █", "▁?█"]
     assert bars([5, 5], 2, rows=2) == ["  ", "▁▁"]
     assert bars([], 4, rows=2) == ["", ""]
-    for values in ([3, 1, 2], range(40), [0.0, -7.5]):
-        assert bars(values, 40) == [sparkline(values, 40)]
 
 
 def test_lines_are_folded_and_cut() -> None:

@@ -22,7 +22,7 @@ from reasonrl import ScoredGroup, StepRecord
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.live import LiveReporter, can_show, open_reporter, pick_sample
 from reasonrl.cli.live_pace import Pace
-from reasonrl.cli.live_text import sparkline
+from reasonrl.cli.live_text import bars
 from reasonrl.cli.live_view import LiveView
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.reporter import EvaluationProgress, Past, Plan
@@ -109,7 +109,7 @@ def test_the_view_fits_and_shows_the_figures(width: int, height: int) -> None:
 
 def test_a_sparkline_holds_the_last_forty_steps_and_its_range() -> None:
     line = next(line for line in text_of(watched(), 80, 23) if line.startswith("tokens"))
-    assert line.split()[1] == sparkline(range(46, 86), 40)
+    assert line.split()[1] == bars(range(46, 86), 40)[0]
     assert line.endswith("85            46 to 85")
     assert len(line) == 80
 
@@ -119,14 +119,14 @@ def test_curves_use_the_room_of_a_large_terminal() -> None:
     lines = text_of(view, 200, 49)
     assert len(lines) <= 49
     base = next(line.plain for line in view.curves(200) if line.plain.startswith("tokens"))
-    assert base[11:56] == sparkline(range(41, 86), 45), "100 steps, 160 columns: a column each, none left out"
+    assert base[11:56] == bars(range(41, 86), 45)[0], "100 steps, 160 columns: a column each, none left out"
     tall = [line for line in lines if line.startswith(" " * 11) and "█" in line]
     assert len(tall) == 3, "the three curves that move are two lines high"
     few = LiveView("few", Pace(20, 0, 0.0))
     for step in range(1, 21):
         few.stepped(step, metrics(step), None, 2.0 * step)
     base = next(line for line in text_of(few, 200, 24) if line.startswith("tokens"))
-    assert base[11:171] == "".join(char * 8 for char in sparkline(range(20), 20)), "a step is 8 columns wide"
+    assert base[11:171] == "".join(char * 8 for char in bars(range(20), 20)[0]), "a step is 8 columns wide"
 
 
 def test_a_resumed_view_begins_where_the_run_stands() -> None:
@@ -233,7 +233,7 @@ def test_hostile_text_is_shown_and_does_nothing(width: int) -> None:
 
 
 def test_sparkline_of_a_terminal_without_unicode() -> None:
-    assert sparkline(range(8), 8, ascii_only=True) == "_.-~=+*#"
+    assert bars(range(8), 8, ascii_only=True) == ["_.-~=+*#"]
     view = watched(5, completion="漢")
     view.ascii_only = True
     assert all(line.isascii() for line in text_of(view, 80, 23))
