@@ -2,21 +2,21 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Real
-from typing import Any
 
-from reasonrl.contracts.data import Completion, FinishReason, Problem, RewardOutput, ScoredGroup
+from reasonrl.contracts.data import Completion, Problem, RewardOutput, ScoredGroup
+from reasonrl.contracts.protocols import Task
 from reasonrl.errors import RAISABLE
 from reasonrl.evaluation.keywords import keyword_counts
 from reasonrl.redact import WarnOnce, redacting_logger
+from reasonrl.rewards.judging import UNSCORABLE
 
 log = redacting_logger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-_LOST = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 
 
 class BehaviorMeter:
@@ -25,7 +25,7 @@ class BehaviorMeter:
     def __init__(self) -> None:
         self._warn_once = WarnOnce(log)
 
-    def measure(self, task: Any, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    def measure(self, task: Task, task_name: str, groups: Sequence[ScoredGroup]) -> dict[str, float]:
         """Average each behavior over the completions it applies to, without aborted completions.
 
         If the task describes behaviors, ``failed_frac`` is the share of completions for which it failed.
@@ -34,7 +34,7 @@ class BehaviorMeter:
             (group.group.request.problem, completion, reward)
             for group in groups
             for completion, reward in zip(group.group.completions, group.rewards, strict=True)
-            if completion.finish_reason not in _LOST
+            if completion.finish_reason not in UNSCORABLE
         ]
         describe = getattr(task, "behaviors", None)
         own: list[Mapping[str, float]] = []
@@ -46,7 +46,9 @@ class BehaviorMeter:
         general = [_general(completion, reward) for _, completion, reward in judged]
         return {**means(own), **means(general), **failed}
 
-    def _describe(self, describe: Any, task_name: str, problem: Problem, text: str) -> Mapping[str, float] | None:
+    def _describe(
+        self, describe: Callable[[Problem, str], object], task_name: str, problem: Problem, text: str
+    ) -> Mapping[str, float] | None:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
             return _validate(describe(own_copy, text))
@@ -76,7 +78,7 @@ def _general(completion: Completion, reward: RewardOutput) -> dict[str, float]:
     return figures
 
 
-def _validate(raw: Any) -> dict[str, float]:
+def _validate(raw: object) -> dict[str, float]:
     """Validate a result of ``Task.behaviors``; raise ValueError if it is invalid."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"behaviors returned {type(raw).__name__}, expected a mapping of names to numbers")

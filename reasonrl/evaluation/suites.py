@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend, Task
@@ -69,7 +68,7 @@ class SuiteResult:
     groups: tuple[ScoredGroup, ...]
     behavior: Mapping[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "accuracy": self.metrics["accuracy"],
             "ci95": [self.ci95[0], self.ci95[1]],

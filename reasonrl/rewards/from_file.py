@@ -5,12 +5,12 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from reasonrl.contracts.data import Completion, Problem
+from reasonrl.contracts.data import Completion, Problem, Score
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.errors import RAISABLE, describe
 from reasonrl.importing import find_imported
@@ -63,7 +63,7 @@ class FileReward:
             function.
     """
 
-    def __init__(self, config: RewardFileConfig, context: Any) -> None:
+    def __init__(self, config: RewardFileConfig, context: object) -> None:
         function = getattr(_module(config.file, config.sha256), config.function, None)
         if not callable(function):
             raise ValueError(f"{config.file} has no function {config.function!r}")
@@ -71,12 +71,12 @@ class FileReward:
             raise ValueError(f"{config.function!r} of {config.file} does not take (problem, completion)")
         self._function = function
 
-    def score(self, problem: Problem, completion: Completion) -> Any:
+    def score(self, problem: Problem, completion: Completion) -> Score | float | None:
         """What the function says."""
         return self._function(problem, completion)
 
 
-def _takes_two(function: Any) -> bool:
+def _takes_two(function: Callable[..., object]) -> bool:
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
@@ -150,9 +150,4 @@ def file_reward(name: str) -> RewardSpec:
     Raises:
         ValueError: for a bad name.
     """
-    return RewardSpec(
-        name=name,
-        summary="A function in a file.",
-        config=RewardFileConfig,
-        factory=FileReward,
-    )
+    return RewardSpec(name=name, summary="A function in a file.", config=RewardFileConfig, factory=FileReward)

@@ -1,10 +1,11 @@
 """Asking one reward, and checking what it says. The same in the trainer's process and in a worker."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
@@ -42,7 +43,7 @@ def failure(trouble: Trouble, reason: str, error: BaseException | None = None, d
     return Verdict(Score(value=None, reason=reason[:MAX_TEXT]), trouble, error, details)
 
 
-def kind_of(reward: Any, name: str) -> Literal["each", "group"]:
+def kind_of(reward: object, name: str) -> Literal["each", "group"]:
     """Whether a reward judges completions one by one or a group at once.
 
     Raises:
@@ -58,19 +59,23 @@ def kind_of(reward: Any, name: str) -> Literal["each", "group"]:
     )
 
 
+def unfinished(completion: Completion) -> Verdict | None:
+    """The verdict on what was never finished; None for everything else."""
+    if completion.finish_reason not in UNSCORABLE:
+        return None
+    return Verdict(Score(value=None, reason=completion.finish_reason.value))
+
+
 def judge_one(
-    reward: Any,
-    problem: Problem,
-    completion: Completion,
-    catch: tuple[type[BaseException], ...] = RAISABLE,
+    reward: Reward, problem: Problem, completion: Completion, catch: tuple[type[BaseException], ...] = RAISABLE
 ) -> Verdict:
     """What ``reward`` says of one completion. An error in ``catch`` becomes a verdict, any other passes."""
-    if completion.finish_reason in UNSCORABLE:
-        return Verdict(Score(value=None, reason=completion.finish_reason.value))
-    return _call_guarded(lambda: as_score(reward.score(problem, completion)), catch)
+    return unfinished(completion) or _call_guarded(lambda: as_score(reward.score(problem, completion)), catch)
 
 
-def judge_group(reward: Any, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE) -> list[Verdict]:
+def judge_group(
+    reward: GroupReward, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE
+) -> list[Verdict]:
     """What a group reward says of each completion of ``group``."""
     size = len(group.completions)
     try:
@@ -79,13 +84,8 @@ def judge_group(reward: Any, group: RolloutGroup, catch: tuple[type[BaseExceptio
         return [_from_error(err)] * size
     if len(raw) != size:
         return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
-    return [_judge_raw(value, completion, catch) for value, completion in zip(raw, group.completions, strict=True)]
-
-
-def _judge_raw(raw: Any, completion: Completion, catch: tuple[type[BaseException], ...]) -> Verdict:
-    if completion.finish_reason in UNSCORABLE:
-        return Verdict(Score(value=None, reason=completion.finish_reason.value))
-    return _call_guarded(lambda: as_score(raw), catch)
+    judged = zip(raw, group.completions, strict=True)
+    return [unfinished(completion) or _call_guarded(partial(as_score, value), catch) for value, completion in judged]
 
 
 def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
@@ -101,7 +101,7 @@ def _from_error(err: BaseException) -> Verdict:
     return failure("raised", f"raised {type(err).__name__}", error=err)
 
 
-def as_score(raw: Any) -> Score:
+def as_score(raw: object) -> Score:
     """``raw`` as a Score of plain Python values: numbers of other libraries would not go into JSON.
 
     Raises:
@@ -135,7 +135,7 @@ def _expect(score: Score, field: str, kind: type, *, optional: bool = False) -> 
         )
 
 
-def _number(value: Any, what: str) -> float:
+def _number(value: object, what: str) -> float:
     if isinstance(value, Real):
         try:
             number = float(value)
@@ -155,10 +155,3 @@ def fitted(verdict: Verdict, limits: tuple[float, float], completion: Completion
         given, tokens = len(score.token_values), len(completion.token_ids)
         return failure("refused", f"returned {given} token values for {tokens} tokens")
     return verdict
-
-
-def fit_all(
-    verdicts: Sequence[Verdict], limits: tuple[float, float], completions: Sequence[Completion]
-) -> list[Verdict]:
-    """``fitted`` for each completion of a group."""
-    return [fitted(verdict, limits, c) for verdict, c in zip(verdicts, completions, strict=True)]

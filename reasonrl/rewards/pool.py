@@ -14,10 +14,11 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.rewards.judging import Verdict, failure
@@ -48,7 +49,7 @@ _CHUNK = 1 << 16
 class Request:
     """What is asked of a worker: the arguments of ``score`` or ``score_group``, for ``size`` completions."""
 
-    arguments: tuple[Any, ...]
+    arguments: tuple[object, ...]
     size: int = 1
 
 
@@ -125,7 +126,9 @@ class _Worker:
 class WorkerPool:
     """Up to ``size`` workers that hold the same reward. Close it, or let it be collected: no process outlives it."""
 
-    def __init__(self, spec: RewardSpec, config: Any, context: Any, *, name: str, size: int | None = None) -> None:
+    def __init__(
+        self, spec: RewardSpec, config: object, context: RewardContext, *, name: str, size: int | None = None
+    ) -> None:
         self._name, self._timeout_s = name, spec.timeout_s
         self._size = size or default_size()
         self._hello = frame(pickle.dumps(_describe(spec, config, context, name)))
@@ -148,8 +151,7 @@ class WorkerPool:
         try:
             while not worker.kind:
                 self._wait(worker.deadline)
-                if not self._shake_hands(worker) and time.monotonic() > worker.deadline:
-                    raise _LostError(f"was not built within {STARTUP_S:g} s")
+                self._shake_hands(worker)
         except _LostError as err:
             self._kill(worker)
             raise PluginContractError(f"reward {self._name!r} in its own process: {err}") from None
@@ -271,21 +273,22 @@ class WorkerPool:
     def _start(self, worker: _Worker) -> None:
         """Let a worker that is not ready yet come up; one that fails is counted and gone."""
         try:
-            if self._shake_hands(worker):
+            self._shake_hands(worker)
+            if worker.kind:
                 self._failed_starts = 0
-            elif time.monotonic() > worker.deadline:
-                raise _LostError(f"was not built within {STARTUP_S:g} s")
         except (_LostError, PluginContractError, RecipeError) as err:
             self._failed_starts, self._why_not = self._failed_starts + 1, str(err)
             self._kill(worker)
 
-    def _shake_hands(self, worker: _Worker) -> bool:
-        """Whether a worker that is starting has become ready."""
+    def _shake_hands(self, worker: _Worker) -> None:
+        """Give a worker that is starting its kind, if it has become ready."""
         if worker.outbox:
             worker.flush()
         payload = worker.pull(MAX_REPLY_BYTES)
         if payload is None:
-            return False
+            if time.monotonic() > worker.deadline:
+                raise _LostError(f"was not built within {STARTUP_S:g} s")
+            return
         try:
             told = parse(payload)
         except ValueError as err:
@@ -295,9 +298,8 @@ class WorkerPool:
         if told.get("ready") not in ("each", "group"):
             raise _LostError(GARBLED)
         worker.kind = told["ready"]
-        return True
 
-    def _explain_refusal(self, told: dict[str, Any]) -> Exception:
+    def _explain_refusal(self, told: Mapping[str, object]) -> Exception:
         text = " ".join(clip_text(told.get("text"), MAX_TRACEBACK).split())
         if told.get("failed") == "PluginContractError":
             return PluginContractError(text)
@@ -323,7 +325,7 @@ def default_size() -> int:
     return max(1, min(MAX_WORKERS, cores // max(1, int(ranks) if ranks.isdigit() else 1)))
 
 
-def _describe(spec: RewardSpec, config: Any, context: Any, name: str) -> Description:
+def _describe(spec: RewardSpec, config: object, context: RewardContext, name: str) -> Description:
     try:
         build = pickle.dumps((spec.factory, config, context))
     except Exception as err:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
 MARK = "REASONRL_REWARD_WORKER"
@@ -42,7 +41,8 @@ class ChildProcess:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(descriptor, theirs),
                 start_new_session=True,
-                env=_environment(os.environ, self._mark),
+                # Several workers with a thread a core would only be in each other's way.
+                env={**dict.fromkeys(_ONE_THREAD, "1"), **os.environ, MARK: self._mark},
             )
         finally:
             os.close(theirs)
@@ -94,11 +94,6 @@ class ChildProcess:
             time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-
-
-def _environment(environ: Mapping[str, str], mark: str) -> dict[str, str]:
-    """The trainer's, marked. Several workers with a thread a core would only be in each other's way."""
-    return {**dict.fromkeys(_ONE_THREAD, "1"), **environ, MARK: mark}
 
 
 def _kill_marked(mark: bytes) -> int:

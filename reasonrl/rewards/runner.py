@@ -8,14 +8,14 @@ counted.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, ScoredGroup
-from reasonrl.contracts.protocols import RewardContext
+from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.redact import WarnOnce, redacting_logger
-from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fit_all, judge_group, judge_one, kind_of
+from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fitted, judge_group, judge_one, kind_of, unfinished
 from reasonrl.rewards.pool import Request, WorkerPool
 
 log = redacting_logger(__name__)
@@ -24,26 +24,18 @@ MIN_SILENT = 4
 """So many completions at once without any score are more than completions that cannot be judged."""
 
 
-class _Judge(Protocol):
-    """Asks one reward about the completions of many groups."""
-
-    def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]: ...
-    def pop_retired(self) -> list[str]: ...
-    def close(self) -> None: ...
-
-
 class _InlineJudge:
     """A reward in this process, for code that is trusted to return."""
 
-    def __init__(self, reward: Any, kind: Literal["each", "group"]) -> None:
-        self._reward, self._kind = reward, kind
+    def __init__(self, reward: Reward | GroupReward) -> None:
+        self._reward = reward
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         return [self._judge(group) for group in groups]
 
     def _judge(self, group: RolloutGroup) -> list[Verdict]:
         problem = group.request.problem
-        if self._kind == "group":
+        if isinstance(self._reward, GroupReward):
             own = replace(group, request=replace(group.request, problem=_copy_problem(problem)))
             return judge_group(self._reward, own)
         return [judge_one(self._reward, _copy_problem(problem), completion) for completion in group.completions]
@@ -71,7 +63,7 @@ class _ProcessJudge:
             if completion.finish_reason not in UNSCORABLE
         ]
         answers = iter(self._pool.ask(requests))
-        return [[_aborted(c) or next(answers)[0] for c in group.completions] for group in groups]
+        return [[unfinished(c) or next(answers)[0] for c in group.completions] for group in groups]
 
     def pop_retired(self) -> list[str]:
         reasons = list(self._pool.retired)
@@ -80,6 +72,10 @@ class _ProcessJudge:
 
     def close(self) -> None:
         self._pool.close()
+
+
+_Judge = _InlineJudge | _ProcessJudge
+"""Asks one reward about the completions of many groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +149,7 @@ class RewardRunner:
 
     def _scores(self, entry: _Entry, groups: Sequence[RolloutGroup]) -> list[list[Score]]:
         judged = [
-            fit_all(verdicts, entry.spec.range, group.completions)
+            [fitted(verdict, entry.spec.range, c) for verdict, c in zip(verdicts, group.completions, strict=True)]
             for verdicts, group in zip(entry.judge.judge(groups), groups, strict=True)
         ]
         for reason in entry.judge.pop_retired():
@@ -197,14 +193,8 @@ def _build_judge(name: str, slot: RewardComponent, plugins: Plugins, context: Re
         pool = WorkerPool(slot.spec, slot.config, context, name=name)
         return _ProcessJudge(pool, pool.open())
     reward = plugins.build(slot.spec, slot.config, context)
-    return _InlineJudge(reward, kind_of(reward, name))
-
-
-def _aborted(completion: Any) -> Verdict | None:
-    """The verdict on what was never finished; None for everything else."""
-    if completion.finish_reason not in UNSCORABLE:
-        return None
-    return Verdict(Score(value=None, reason=completion.finish_reason.value))
+    kind_of(reward, name)  # refuses what is neither
+    return _InlineJudge(reward)
 
 
 def _copy_problem(problem: Problem) -> Problem:

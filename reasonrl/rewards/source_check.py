@@ -33,7 +33,7 @@ def check_source(file: Path, content: bytes, function: str) -> None:
 def _check_name(file: Path) -> None:
     """The file is imported as the module of its name, so that functions of it pickle into other processes."""
     known = _find(file.stem)
-    if known is not None and not _is_file(known, file):
+    if known is not None and Path(known).resolve() != file.resolve():
         where = known if known == "built-in" else f"at {known}"
         raise ValueError(f"path names {file}, but Python has a module '{file.stem}' ({where}); rename the file")
 
@@ -63,10 +63,6 @@ def _find(module: str) -> str | None:
     return None if spec is None else spec.origin or "built-in"
 
 
-def _is_file(origin: str, file: Path) -> bool:
-    return Path(origin).resolve() == file.resolve()
-
-
 def _check_function(file: Path, tree: ast.Module, function: str) -> None:
     bound = dict(_bindings(tree.body))
     if function not in bound:
@@ -92,22 +88,15 @@ def _bindings(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from ((alias.asname or alias.name.partition(".")[0], node) for alias in node.names)
         else:
-            yield from ((n.id, node) for n in ast.walk(node) if isinstance(n, ast.Name) and _is_stored(n))
+            names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+            yield from ((name.id, node) for name in names if isinstance(name.ctx, ast.Store))
             for field in ("body", "orelse", "finalbody"):
                 yield from _bindings(getattr(node, field, ()))
             for handler in getattr(node, "handlers", ()):
                 yield from _bindings(handler.body)
 
 
-def _is_stored(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Store)
-
-
 def _takes_two(args: ast.arguments) -> bool:
     names = len(args.posonlyargs) + len(args.args)
     required = names - len(args.defaults)
-    return required <= 2 and (names >= 2 or args.vararg is not None) and not _has_required_keywords(args)
-
-
-def _has_required_keywords(args: ast.arguments) -> bool:
-    return any(default is None for default in args.kw_defaults)
+    return required <= 2 and (names >= 2 or args.vararg is not None) and None not in args.kw_defaults

@@ -92,7 +92,7 @@ def _dump(reply: Reply) -> bytes:
     return json.dumps({"number": reply.number, "verdicts": entries, "retired": reply.retired}).encode()
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: Verdict) -> dict[str, object]:
     if verdict.trouble:
         reason = verdict.score.reason
         return {"trouble": verdict.trouble, "reason": reason, "details": verdict.details[-MAX_TRACEBACK:]}
@@ -129,7 +129,7 @@ def parse(payload: bytes) -> dict[str, Any]:
     return data
 
 
-def _verdict(entry: Any) -> Verdict:
+def _verdict(entry: object) -> Verdict:
     if not isinstance(entry, dict):
         return failure("refused", GARBLED)
     if entry.get("trouble") in ("raised", "refused"):
@@ -143,6 +143,6 @@ def _verdict(entry: Any) -> Verdict:
         return failure("refused", str(err))
 
 
-def clip_text(text: Any, limit: int) -> str:
+def clip_text(text: object, limit: int) -> str:
     """At most ``limit`` characters of a worker's text; what a terminal would obey is escaped."""
     return escape(text[-limit:], keep="\n\t") if isinstance(text, str) else ""

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from reasonrl.importing import resolve
 from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
@@ -25,6 +24,8 @@ from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, rec
 
 # Of a reward in a process of its own nothing may pass: not even its KeyboardInterrupt, for nobody pressed Ctrl-C.
 ANYTHING = (BaseException,)
+
+Judge = Callable[..., Verdict | list[Verdict]]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -85,22 +86,18 @@ def _limit(memory_mb: int | None) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
-def _build(description: Description) -> Any:
+def _build(description: Description) -> object:
     factory, config, context = pickle.loads(description.build)
     build = resolve(factory) if isinstance(factory, str) else factory
     return build(config, context)
 
 
 def _refusal(err: BaseException) -> bytes:
-    told = {
-        "failed": type(err).__name__,
-        "user": isinstance(err, ValueError),
-        "text": str(err)[:MAX_TRACEBACK],
-    }
-    return json.dumps({**told, "details": _format_error(err)}).encode()
+    told = {"failed": type(err).__name__, "user": isinstance(err, ValueError), "text": str(err)[:MAX_TRACEBACK]}
+    return json.dumps(told).encode()
 
 
-def _serve(channel: socket.socket, reward: Any, judge: Callable[..., Any]) -> None:
+def _serve(channel: socket.socket, reward: object, judge: Judge) -> None:
     born, helpers = os.getpid(), _children()
     while (payload := receive(channel)) is not None:
         number, verdicts = _answer(payload, reward, judge)
@@ -109,7 +106,7 @@ def _serve(channel: socket.socket, reward: Any, judge: Callable[..., Any]) -> No
         channel.sendall(frame(encode_reply(Reply(number, verdicts, _find_retire_reason(verdicts, helpers)))))
 
 
-def _answer(payload: bytes, reward: Any, judge: Callable[..., Any]) -> tuple[int, tuple[Verdict, ...]]:
+def _answer(payload: bytes, reward: object, judge: Judge) -> tuple[int, tuple[Verdict, ...]]:
     number, size, body = pickle.loads(payload)
     try:
         verdicts = judge(reward, *pickle.loads(body), ANYTHING)
