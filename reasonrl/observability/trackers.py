@@ -4,14 +4,17 @@ import ast
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reasonrl.importing import is_installed
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir.layout import TRACKERS
 from reasonrl.text import suggest
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = redacting_logger(__name__)
 
@@ -55,23 +58,16 @@ def _known() -> list[str]:
         tree = ast.parse(source.read_bytes())
     except (OSError, SyntaxError):
         return sorted(PACKAGES)
-    names = (_string_keys(node.value) for node in tree.body if _assigns(node, "LOGGER_TYPE_TO_CLASS"))  # type: ignore[attr-defined]
-    return sorted(next(names, PACKAGES))
+    for node in [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]:
+        is_wanted = ast.unparse(node).startswith(("LOGGER_TYPE_TO_CLASS = ", "LOGGER_TYPE_TO_CLASS: "))
+        if is_wanted and isinstance(node.value, ast.Dict):
+            return sorted(ast.literal_eval(key) for key in node.value.keys if isinstance(key, ast.Constant))
+    return sorted(PACKAGES)
 
 
-def _assigns(node: ast.stmt, name: str) -> bool:
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
-
-
-def _string_keys(node: ast.expr) -> list[str]:
-    keys = node.keys if isinstance(node, ast.Dict) else []
-    return [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
-
-
-def flatten(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, object], at: str = "") -> dict[str, object]:
     """Flatten nested JSON to dotted keys; other values than numbers, strings and booleans become JSON text."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in config.items():
         dotted = f"{at}.{key}" if at else str(key)
         if isinstance(value, Mapping) and value:
@@ -84,18 +80,18 @@ def flatten(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 class Trackers:
     """All trackers of a run. The first error is logged and disables them; metrics.jsonl stays complete."""
 
-    def __init__(self, accelerator: Any, names: Sequence[str]) -> None:
+    def __init__(self, accelerator: "Accelerator", names: Sequence[str]) -> None:
         self._accelerator = accelerator
         self._names = tuple(names)
         self._on = bool(names)
 
-    def start(self, run_name: str, run_dir: Path | None = None, config: Mapping[str, Any] | None = None) -> None:
+    def start(self, run_name: str, run_dir: Path | None = None, config: Mapping[str, object] | None = None) -> None:
         """Start with ``config`` as the run's parameters; trackers that write files use ``run_dir/trackers``."""
         if self._on:
             self._try_call(lambda: self._init(run_name, run_dir, flatten(config or {})))
 
-    def _init(self, run_name: str, run_dir: Path | None, config: Mapping[str, Any]) -> None:
-        options: dict[str, Any] = {}
+    def _init(self, run_name: str, run_dir: Path | None, config: Mapping[str, object]) -> None:
+        options: dict[str, object] = {}
         if run_dir is not None:
             # The accelerator was created before the run folder, with another folder.
             folder = run_dir / TRACKERS
@@ -118,7 +114,7 @@ class Trackers:
             self._try_call(lambda: [tracker.finish() for tracker in self._accelerator.trackers])
         self._on = False
 
-    def _try_call(self, call: Any) -> None:
+    def _try_call(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception:

@@ -1,14 +1,13 @@
 """Transcripts: prompts, completions, rewards and reasons as JSON records."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from reasonrl.contracts.data import Message, Problem, ScoredGroup
+from reasonrl.contracts.data import Problem, ScoredGroup
 
 SCHEMA_VERSION = 1
 
 
-def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) -> Iterator[dict[str, Any]]:
+def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) -> Iterator[dict[str, object]]:
     """Yield one record per completion, at most ``limit``."""
     count = 0
     for group in groups:
@@ -41,7 +40,7 @@ def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:
     """Convert a prompt to JSON: raw text with its assistant prefix, or a list of messages."""
     if isinstance(problem.prompt, str):
         return problem.prompt + problem.assistant_prefix
-    messages = [_plain_message(m) for m in problem.prompt]
+    messages = [{"role": str(m.role), "content": m.content} for m in problem.prompt]
     if problem.assistant_prefix:
         messages.append({"role": "assistant", "content": problem.assistant_prefix})
     return messages
@@ -52,7 +51,3 @@ def as_turns(prompt: str | list[dict[str, str]]) -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-
-
-def _plain_message(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}

@@ -3,11 +3,12 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-CHUNK = 1 << 20
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def make_folder(path: Path) -> None:
@@ -34,7 +35,7 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """A new safetensors file; not synced."""
     from safetensors.torch import save_file
 
@@ -96,13 +97,5 @@ def list_folders(folder: Path) -> list[Path]:
 
 def sha256(path: Path) -> str:
     """Hash of a file, read in pieces."""
-    digest = hashlib.sha256()
-    for piece in _pieces(path):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            yield piece
+        return hashlib.file_digest(file, "sha256").hexdigest()

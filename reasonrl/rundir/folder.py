@@ -8,8 +8,9 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -88,7 +89,7 @@ class RunDir:
             stale.unlink(missing_ok=True)
             files.temporary_path(stale).unlink(missing_ok=True)
 
-    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, data: Mapping[str, object]) -> None:
         """Write a JSON file so that it is there whole or not at all."""
         files.write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
@@ -161,16 +162,8 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
 
 
 def _refuse_existing(path: Path) -> NoReturn:
-    if (path / LOCK).exists():
-        lock = _lock_of(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as err:
-            raise RunDirInUseError(f"run folder {path} is in use by another run") from err
-        except OSError:
-            pass  # another user's lock: whether it is held cannot be known, that the folder exists can
-        else:
-            lock.release()
+    with suppress(RecipeError):  # another user's lock: whether it is held cannot be known, that the folder exists can
+        refuse_in_use(path)
     raise RecipeError(
         f"run folder {path} exists already; choose another --run-dir, or go on with `reasonrl resume {path}`"
     )

@@ -10,18 +10,18 @@ LONE_SURROGATES = "backslashreplace"
 """UTF-8 cannot hold half a character; inside a JSON string ``\\udc80`` is read back as that half."""
 
 
-def to_line(record: Mapping[str, Any]) -> str:
+def to_line(record: Mapping[str, object]) -> str:
     """One record as a line of strict JSON; NaN and infinities become null."""
     return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+def append_jsonl(path: Path, record: Mapping[str, object]) -> None:
     """Append one record in a single write."""
     with path.open("a", encoding="utf-8", errors=LONE_SURROGATES) as file:
         file.write(to_line(record))
 
 
-def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     """Write all records as a new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", errors=LONE_SURROGATES) as file:
@@ -40,7 +40,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     yield last
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
@@ -50,7 +49,7 @@ def list_manifest_files(folder: Path) -> list[str]:
         raise CheckpointError(f"{folder / NAME}: {err}") from err
 
 
-def _text(manifest: Any) -> str:
+def _text(manifest: object) -> str:
     return json.dumps(manifest, indent=2) + "\n"
 
 
@@ -58,7 +57,7 @@ class _Malformed(ValueError):
     """A manifest that says nothing useful."""
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, object]:
     path = folder / NAME
     if not path.is_file():
         raise _Malformed("is missing; the checkpoint was never finished, or an earlier version wrote it")
@@ -78,7 +77,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return listed
 
 
-def _check_file(path: Path, entry: Any, *, deep: bool) -> str | None:
+def _check_file(path: Path, entry: object, *, deep: bool) -> str | None:
     if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
         return "its entry in the manifest is damaged"
     if path.is_symlink() or not path.is_file():
