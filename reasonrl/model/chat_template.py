@@ -6,15 +6,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reasonrl.errors import RecipeError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from reasonrl.recipe.schema import ModelConfig
 
 
-def set_chat_template(tokenizer: Any, model: ModelConfig) -> None:
+def set_chat_template(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
     """Set the recipe's chat template on ``tokenizer``, with ``chat_template_args`` as defaults of its variables.
 
     A saved tokenizer then renders as in the run, without the recipe; arguments of a caller still take precedence.
@@ -41,7 +43,7 @@ def check_chat_template(model: ModelConfig) -> None:
         _check_variables(_read(model.chat_template), model.chat_template_args)
 
 
-def _check_variables(text: str, args: Mapping[str, Any]) -> None:
+def _check_variables(text: str, args: Mapping[str, object]) -> None:
     unread = [name for name in args if not re.search(rf"\b{re.escape(name)}\b", text)]
     if unread:
         raise RecipeError(
@@ -59,7 +61,7 @@ def _read(path: str) -> str:
     return text
 
 
-def _own(tokenizer: Any) -> str:
+def _own(tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.chat_template:
         raise RecipeError(
             "model.chat_template_args: the tokenizer has no chat template; set one with model.chat_template"
@@ -67,13 +69,13 @@ def _own(tokenizer: Any) -> str:
     return tokenizer.get_chat_template()
 
 
-def _default(name: str, value: Any) -> str:
+def _default(name: str, value: object) -> str:
     """Write a line of Jinja; transformers and vLLM drop the newline after a block."""
     unset = f"{name} is not defined or {name} is none"
     return f"{{%- if {unset} %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}\n"
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """Write a JSON value as a Jinja literal."""
     if value is None:
         return "none"

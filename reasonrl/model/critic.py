@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from reasonrl.model.lora import base_model, is_lora
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Critic(nn.Module):
@@ -28,7 +31,7 @@ class Critic(nn.Module):
             return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
 
 
-def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
+def build_critic(kind: Literal["shared", "separate"], model: nn.Module) -> Critic:
     """Build a critic for the causal LM ``model``, on its device.
 
     ``shared`` reads the policy's last hidden state and sends gradients into it; ``separate`` starts as a
@@ -38,17 +41,17 @@ def build_critic(kind: Literal["shared", "separate"], model: Any) -> Critic:
     base = base_model(model)
     decoder = _trainable_copy(model) if kind == "separate" else None
     critic = Critic(base.config.get_text_config().hidden_size, decoder)
-    return critic.to(base.get_input_embeddings().weight.device)
+    return critic.to(base.device)
 
 
-def enable_gradient_checkpointing(model: Any) -> None:
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     """Enable non-reentrant gradient checkpointing, which works under DDP and with frozen inputs."""
     # The new name in transformers; the old one warns there.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
-def _trainable_copy(model: Any) -> nn.Module:
+def _trainable_copy(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
-    base = copied.unload() if is_lora(copied) else copied
+    base: PreTrainedModel = copied.unload() if is_lora(copied) else base_model(copied)
     return base.base_model.requires_grad_(True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from reasonrl.errors import CheckpointError
 from reasonrl.model.lora import base_model, is_lora, iter_merged_weights, write_adapter
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FOLDER = "adapter"
 
@@ -60,7 +63,9 @@ def gather_model(policy: nn.Module) -> dict[str, Tensor]:
     return dict(iter_hf_weights(policy))
 
 
-def write_model(policy: nn.Module, tokenizer: Any, folder: Path, weights: Mapping[str, Tensor]) -> None:
+def write_model(
+    policy: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: Mapping[str, Tensor]
+) -> None:
     """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load.
 
     Not atomic; checkpoints are.
@@ -93,13 +98,14 @@ def model_names(policy: nn.Module) -> list[str]:
     Empty with adapters, which the folder has merged, or if the layout on disk differs.
     """
     model = unwrap(policy).model
-    if is_lora(model) or _is_converted(model):
+    base = base_model(model)
+    if is_lora(model) or _is_converted(base):
         return []
-    aliases = _tied_names(model)
-    return [name for name in cast(Any, model).state_dict() if name not in aliases]
+    aliases = _tied_names(base)
+    return [name for name in base.state_dict() if name not in aliases]
 
 
-def _is_converted(base: Any) -> bool:
+def _is_converted(base: PreTrainedModel) -> bool:
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     return bool(getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False))
@@ -110,15 +116,12 @@ def _iter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     aliases = _tied_names(base)
     for name, tensor in iter_merged_weights(model):
         if name not in aliases:
-            yield name, _gather(tensor.detach())
+            plain = tensor.detach()
+            yield name, plain.full_tensor() if hasattr(plain, "full_tensor") else plain
 
 
-def _tied_names(base: Any) -> set[str]:
+def _tied_names(base: PreTrainedModel) -> set[str]:
     """Return the names that alias another saved weight."""
     parameters = dict(base.named_parameters(remove_duplicate=False))
     tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
     return {name for name, source in tied.items() if parameters.get(name) is parameters.get(source, base)}
-
-
-def _gather(tensor: Any) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -11,12 +11,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reasonrl.model.mode import in_mode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Project = Callable[[Tensor, slice], Tensor]
 
@@ -28,12 +31,7 @@ class LogitsPath:
     plain_head: bool
     keeps_logits: bool
 
-    @property
-    def chunkable(self) -> bool:
-        """Whether logits can be computed in chunks."""
-        return self.plain_head
-
-    def states(self, model: Any, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
+    def states(self, model: PreTrainedModel, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
         """Return hidden states ``[N, D]`` at ``(rows, states)`` and a function from a slice of them to logits."""
         if self.plain_head:
             output = model.base_model(input_ids=input_ids, use_cache=False)
@@ -41,8 +39,10 @@ class LogitsPath:
             return output.last_hidden_state[rows, states], lambda hidden, _: head(hidden)
         return self._through_model(model, input_ids, rows, states)
 
-    def _through_model(self, model: Any, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
-        options: dict[str, Any] = {}
+    def _through_model(
+        self, model: PreTrainedModel, input_ids: Tensor, rows: Tensor, states: Tensor
+    ) -> tuple[Tensor, Project]:
+        options: dict[str, Tensor] = {}
         columns = states
         if self.keeps_logits:
             # At least one column, so that every parameter is in the graph even without completions.
@@ -55,7 +55,7 @@ class LogitsPath:
 
 
 @torch.no_grad()
-def probe_logits_path(model: Any) -> LogitsPath:
+def probe_logits_path(model: PreTrainedModel) -> LogitsPath:
     """Probe which path ``model`` (a transformers causal LM) needs, without changing its mode or weights."""
     keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
     head = model.get_output_embeddings()
@@ -66,15 +66,15 @@ def probe_logits_path(model: Any) -> LogitsPath:
     return LogitsPath(plain_head=plain, keeps_logits=keeps_logits)
 
 
-def _returns_head_output(model: Any, head: Any) -> bool:
+def _returns_head_output(model: PreTrainedModel, head: nn.Module) -> bool:
     seen: list[Tensor] = []
 
-    def replace(_module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def replace(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         seen.append(args[0])
         # Large values of both signs, which a cap or a scale would change.
         return torch.linspace(-300.0, 300.0, output.numel()).to(output).view_as(output)
 
-    ids = torch.arange(3, device=model.get_input_embeddings().weight.device)[None]
+    ids = torch.arange(3, device=model.device)[None]
     handle = head.register_forward_hook(replace)
     try:
         logits = model(input_ids=ids, use_cache=False).logits

@@ -14,12 +14,14 @@ from torch import nn
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
-from reasonrl.model.lora import apply_lora, merge_adapter
+from reasonrl.model.lora import apply_lora, embeddings, merge_adapter
 from reasonrl.model.mode import in_mode, seeded
 from reasonrl.model.quiet import quiet_transformers
 from reasonrl.recipe.models import ModelSource, source_of
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
     from reasonrl.recipe.schema import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LoadedModel:
     """A transformers causal LM (in a peft wrapper with LoRA) and a tokenizer with EOS and pad tokens."""
 
-    model: Any
-    tokenizer: Any
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
 
 
 def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.device) -> LoadedModel:
@@ -46,7 +48,7 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
         RecipeError: If the model, its tokenizer or an EOS token is missing, or an option does not fit.
     """
     source = find_source(model_path, model.revision)
-    options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
+    options: dict[str, object] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers():
         config = _load_config(source.base, options)
         tokenizer = load_tokenizer(model_path, revision=model.revision, trust_remote_code=model.trust_remote_code)
@@ -59,16 +61,19 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     _check_train_mode(model_path, network)
     if model.gradient_checkpointing:
         enable_gradient_checkpointing(network)
+    trained: nn.Module = network
     if model.lora is not None:
         if model.gradient_checkpointing:
             # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
             network.enable_input_require_grads()
         with seeded(seed):
-            network = apply_lora(network, model.lora, base=model_path, revision=model.revision)
-    return LoadedModel(model=network.to(device).eval(), tokenizer=tokenizer)
+            trained = apply_lora(network, model.lora, base=model_path, revision=model.revision)
+    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer)
 
 
-def load_tokenizer(model_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    model_path: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of ``model_path``; a missing pad token is set to EOS (padding is always masked).
 
     An adapter folder without a tokenizer uses that of its base model.
@@ -119,8 +124,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU has bf16 matrix instructions (AVX512-BF16 or AMX)."""
-    cpu: Any = torch.cpu
-    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def find_source(model_path: str, revision: str | None) -> ModelSource:
@@ -135,14 +139,14 @@ def find_source(model_path: str, revision: str | None) -> ModelSource:
         raise RecipeError(f"model {model_path!r}: {error}") from error
 
 
-def _merge(network: Any, adapter: Path) -> Any:
+def _merge(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
         return merge_adapter(network, adapter)
     except _load_errors() as error:
         raise RecipeError(_load_message("adapter", str(adapter), error)) from error
 
 
-def _load_config(model_path: str, options: dict[str, Any]) -> Any:
+def _load_config(model_path: str, options: dict[str, object]) -> PretrainedConfig:
     from transformers import AutoConfig
 
     folder = Path(model_path)
@@ -161,11 +165,16 @@ def _load_config(model_path: str, options: dict[str, Any]) -> Any:
 
 
 def _build(
-    model: ModelConfig, model_path: str, config: Any, seed: int, dtype: torch.dtype, options: dict[str, Any]
-) -> Any:
+    model: ModelConfig,
+    model_path: str,
+    config: PretrainedConfig,
+    seed: int,
+    dtype: torch.dtype,
+    options: dict[str, object],
+) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    common = {"config": config, "dtype": dtype}
+    common: dict[str, object] = {"config": config, "dtype": dtype}
     if model.attention != "auto":
         common["attn_implementation"] = model.attention
     try:
@@ -186,9 +195,9 @@ def _build(
     return network
 
 
-def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
+def _check_token_ids(model_path: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that the tokens every run needs have embeddings; those of prompts are checked later."""
-    rows = network.get_input_embeddings().weight.shape[0]
+    rows = embeddings(network).shape[0]
     head = network.get_output_embeddings()
     outputs = rows if head is None else head.weight.shape[0]
     if outputs > rows:
@@ -196,13 +205,10 @@ def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
             f"model {model_path!r}: its output layer has {outputs} tokens but its input only {rows} embeddings, "
             "so sampled tokens could not be fed back; download the model again"
         )
-    generation = getattr(network, "generation_config", None)
-    stops = getattr(generation, "eos_token_id", None)
-    needed = [
-        ("the tokenizer's EOS token", tokenizer.eos_token_id),
-        ("its pad token", tokenizer.pad_token_id),
-    ]
-    needed += [("an EOS token of generation_config.json", stop) for stop in _as_list(stops)]
+    stops = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    needed = [("the tokenizer's EOS token", tokenizer.eos_token_id), ("its pad token", tokenizer.pad_token_id)]
+    for stop in stops if isinstance(stops, list | tuple) else [stops]:
+        needed.append(("an EOS token of generation_config.json", stop))
     for name, token in needed:
         if token is not None and token >= min(rows, outputs):
             raise RecipeError(
@@ -211,24 +217,12 @@ def _check_token_ids(model_path: str, network: Any, tokenizer: Any) -> None:
             )
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def _load_errors() -> tuple[type[Exception], ...]:
     """Return what transformers raises for missing, truncated, unknown or inconsistent files."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    contradictions = (
-        AssertionError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    )
+    contradictions = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
     return *contradictions, OSError, ImportError, SafetensorError, StrictDataclassError
 
 
@@ -239,7 +233,7 @@ def _load_message(what: str, model_path: str, error: BaseException) -> str:
     return f"model {model_path!r}: cannot load its {what}: {reason[:300]}{hint}"
 
 
-def _disable_config_dropout(config: Any) -> None:
+def _disable_config_dropout(config: PretrainedConfig) -> None:
     # With dropout the trained policy would differ from the sampling policy (ratio != 1).
     for key, value in list(vars(config).items()):
         if "drop" in key and isinstance(value, float):
@@ -253,9 +247,9 @@ def _disable_module_dropout(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check_train_mode(model_path: str, network: Any) -> None:
+def _check_train_mode(model_path: str, network: PreTrainedModel) -> None:
     """Check that train and eval mode agree: router noise or batch norm would make sampling off-policy."""
-    ids = torch.arange(3)[None] % network.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(3)[None] % embeddings(network).shape[0]
     logits = []
     for training in (False, True):
         with in_mode(network, training=training), seeded(0):

@@ -6,7 +6,8 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from safetensors.torch import save_file
@@ -16,6 +17,9 @@ from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RecipeError
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from reasonrl.recipe.schema import LoraConfig
 
 
@@ -34,11 +38,10 @@ def apply_lora(
         RecipeError: if peft is missing or no module matches.
     """
     peft = _peft("model.lora")
-    targets: Any = list(config.target_modules)
-    options: dict[str, Any] = {"lora_alpha": config.alpha}
+    targets = list(config.target_modules)
     settings = peft.LoraConfig(
         r=config.rank,
-        **options,
+        lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",
@@ -58,7 +61,7 @@ def apply_lora(
     return adapted
 
 
-def merge_adapter(model: nn.Module, folder: Path) -> Any:
+def merge_adapter(model: nn.Module, folder: Path) -> PreTrainedModel:
     """Merge the PEFT adapter of ``folder`` into ``model`` and make all weights trainable.
 
     Raises:
@@ -87,7 +90,7 @@ def write_adapter(model: Any, tensors: Mapping[str, Tensor], folder: Path) -> No
     save_file({key: value.contiguous() for key, value in found.items()}, folder / ADAPTER_FILE)
 
 
-def _peft(wanted_by: str) -> Any:
+def _peft(wanted_by: str) -> ModuleType:
     try:
         import peft
     except ImportError as error:
@@ -95,14 +98,19 @@ def _peft(wanted_by: str) -> Any:
     return peft
 
 
-def is_lora(model: nn.Module) -> bool:
+def is_lora(model: nn.Module) -> TypeGuard[PeftModel]:
     """Whether ``model`` came from :func:`apply_lora`."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
-def base_model(model: Any) -> Any:
+def base_model(model: nn.Module) -> PreTrainedModel:
     """Return the transformers model inside the adapter wrapper, or ``model`` itself."""
-    return model.get_base_model() if is_lora(model) else model
+    return cast("PreTrainedModel", model.get_base_model() if is_lora(model) else model)
+
+
+def embeddings(model: nn.Module) -> Tensor:
+    """Return the weights of the input embeddings, a row per token."""
+    return cast("Tensor", base_model(model).get_input_embeddings().weight)
 
 
 def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -111,7 +119,11 @@ def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     The live weights do not change; a tensor without an adapter is the live one.
     """
     base = base_model(model)
-    adapted = dict(_adapted_layers(base))
+    adapted = {
+        f"{name}.weight": module
+        for name, module in base.named_modules()
+        if hasattr(module, "get_delta_weight") and hasattr(module, "active_adapters")
+    }
     for name, tensor in base.state_dict().items():
         if ".lora_" in name:
             continue
@@ -127,9 +139,3 @@ def _merge(layer: Any, weight: Tensor) -> Tensor:
     for adapter in layer.active_adapters:
         total = total + layer.get_delta_weight(adapter).float()
     return total.to(weight.dtype)
-
-
-def _adapted_layers(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in base.named_modules():
-        if hasattr(module, "get_delta_weight") and hasattr(module, "active_adapters"):
-            yield f"{name}.weight", module

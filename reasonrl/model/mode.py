@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from torch import nn
 
 CPU = torch.device("cpu")
 
 
 @contextmanager
-def in_mode(module: Any, *, training: bool) -> Iterator[None]:
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Put ``module`` into train or eval mode and restore it afterward.
 
     transformers checkpoints activations only in train mode, and adapter dropout is active there. So everything that

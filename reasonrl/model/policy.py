@@ -122,7 +122,7 @@ class PolicyModule(nn.Module):
             return logprobs_and_entropy(logits, ids, temperature=temperature, entropy=entropy)
 
         total = token_ids.shape[0]
-        if total <= size or not self._path.chunkable:
+        if total <= size or not self._path.plain_head:
             return score(hidden, token_ids, slice(0, total))
         parts = [
             checkpoint(

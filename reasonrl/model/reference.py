@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +13,8 @@ from reasonrl.model.lora import is_lora
 from reasonrl.model.mode import in_mode
 from reasonrl.model.policy import ForwardOutput, PolicyModule
 
-
-class FrozenReference:
-    """A frozen copy of the initial policy."""
-
-    def __init__(self, policy: PolicyModule) -> None:
-        frozen = PolicyModule(copy.deepcopy(policy.model))
-        self._policy = frozen.requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
-    ) -> ForwardOutput:
-        """Run ``PolicyModule.forward`` for log-probabilities only."""
-        return self._policy(input_ids, attention_mask, response_mask, temperature=temperature)
-
-
-class AdapterOffReference:
-    """The policy with its adapters disabled, without a second copy. ``entry``: the module the trainer calls."""
-
-    def __init__(self, policy: PolicyModule, entry: nn.Module | None = None) -> None:
-        self._policy = policy
-        self._entry = policy if entry is None else entry
-
-    @torch.no_grad()
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
-    ) -> ForwardOutput:
-        """Run ``PolicyModule.forward`` for log-probabilities only."""
-        model = cast(Any, self._policy.model)
-        with in_mode(self._policy, training=False), model.disable_adapter():
-            return self._entry(input_ids, attention_mask, response_mask, temperature=temperature)
-
-
-Reference = FrozenReference | AdapterOffReference
+Reference = Callable[..., ForwardOutput]
+"""``PolicyModule.forward`` of the initial policy, for log-probabilities only."""
 
 
 def build_reference(policy: PolicyModule, entry: nn.Module | None = None) -> Reference:
@@ -54,4 +23,19 @@ def build_reference(policy: PolicyModule, entry: nn.Module | None = None) -> Ref
     With LoRA it is the policy with the adapters disabled, called through ``entry`` (the DDP or FSDP wrapper; default:
     the policy itself). Otherwise it is a frozen copy on the same device.
     """
-    return AdapterOffReference(policy, entry) if is_lora(policy.model) else FrozenReference(policy)
+    model = policy.model
+    called: nn.Module
+    disabled: Callable[[], AbstractContextManager[object]] = nullcontext
+    if is_lora(model):
+        frozen, called, disabled = policy, policy if entry is None else entry, model.disable_adapter
+    else:
+        frozen = called = PolicyModule(copy.deepcopy(model)).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(
+        input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
+    ) -> ForwardOutput:
+        with in_mode(frozen, training=False), disabled():
+            return called(input_ids, attention_mask, response_mask, temperature=temperature)
+
+    return forward

@@ -2,8 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
@@ -47,7 +47,8 @@ def execute_run(
         output: receives a copy of the final model folder.
     """
     quiet_libraries()
-    _refuse_output(output)
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
     reporter, builder = options.reporter, Builder(resolved, plugins)
     setup = (
         _RlSetup(resolved, plugins, builder, reporter)
@@ -104,7 +105,7 @@ class _RlSetup:
             settings=build_update_settings(resolved),
             accelerator=bundle.accelerator,
             ranks=bundle.ranks,
-            reference=reference.forward if reference else None,
+            reference=reference,
         )
         trainer = Trainer(
             recipe,
@@ -137,12 +138,7 @@ class _SftSetup:
         recipe = self._resolved.recipe
         policy, optimizer = prepare(bundle, recipe.optimizer)
         trainer = SftTrainer(
-            recipe,
-            bundle,
-            policy=policy,
-            optimizer=optimizer,
-            examples=self._examples,
-            reporter=run.reporter,
+            recipe, bundle, policy=policy, optimizer=optimizer, examples=self._examples, reporter=run.reporter
         )
         return trainer, SyncedBackend(backend, policy, bundle, run.stop)
 
@@ -198,31 +194,18 @@ def open_examples(resolved: ResolvedSft, tasks: Tasks, bundle: ModelBundle) -> t
         pairs = PairExamples.encode(load_pairs(recipe.data), encode)
         lines.append(f"{recipe.data.path}: {pairs.line()}")
         stream = pairs.stream(seed=recipe.seed, rank=ranks.rank, ranks=ranks.size)
-    first = next(stream)
-    return _chain(first, stream), lines
+    return chain([next(stream)], stream), lines
 
 
 def open_encoder(bundle: ModelBundle, sampling: SamplingConfig) -> Encoder:
     """What makes examples for this model."""
-    model: Any = bundle.policy.model
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = getattr(getattr(bundle.policy.model, "generation_config", None), "eos_token_id", None)
     return Encoder(
         bundle.renderer,
         prompt_limit(bundle, sampling, completion_tokens=1),
         max_completion_tokens=sampling.max_completion_tokens,
         ends=ends if isinstance(ends, list | tuple) else [ends] if ends is not None else [],
     )
-
-
-def _chain(first: Example, rest: Iterator[Example]) -> Iterator[Example]:
-    yield first
-    yield from rest
-
-
-def _refuse_output(output: str | Path | None) -> None:
-    """Hours of training are a bad time to learn that the copy has no place."""
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
 
 
 def _copy_model(model_path: Path | None, output: str | Path | None) -> None:

@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from torch import nn
+from torch.optim import Optimizer
 
 from reasonrl.contracts.protocols import RewardContext, RolloutContext
 from reasonrl.data.render import PromptRenderer
@@ -17,6 +18,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
+from reasonrl.model.lora import embeddings
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
@@ -46,10 +48,7 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     # accelerate keeps the first precision of a process for good; a second run may ask for another one.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision=AUTOCAST[dtype],
-        log_with=list(trackers) or None,
-        project_dir=str(recipe.output_dir),
+        cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
     master = replace(model, dtype="float32")
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device)
@@ -68,8 +67,7 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
 
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:
     given = f"the chat template {model.chat_template}" if model.chat_template else "the model's chat template"
-    rows = loaded.model.get_input_embeddings().weight.shape[0]
-    return PromptRenderer(loaded.tokenizer, template_name=given, rows=rows)
+    return PromptRenderer(loaded.tokenizer, template_name=given, rows=embeddings(loaded.model).shape[0])
 
 
 def choose_cpu(device: Device) -> bool:
@@ -93,14 +91,16 @@ def choose_cpu(device: Device) -> bool:
     return on_cpu
 
 
-def prepare(bundle: ModelBundle, config: OptimizerConfig, critic: CriticConfig | None = None) -> tuple[Any, Any]:
+def prepare(
+    bundle: ModelBundle, config: OptimizerConfig, critic: CriticConfig | None = None
+) -> tuple[nn.Module, Optimizer]:
     """The policy and its optimizer, wrapped by accelerate. Train mode is the update's alone."""
     policy, optimizer = bundle.accelerator.prepare(bundle.policy, build_optimizer(bundle.policy, config, critic))
     policy.eval()
     return policy, optimizer
 
 
-def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Any:
+def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Optimizer:
     """AdamW with one group for the policy and one for the critic; ``role`` and ``base_lr`` ride along."""
     policy_parameters, critic_parameters = policy.parameter_groups()
     groups = [{"params": policy_parameters, "role": "policy", "base_lr": config.learning_rate}]

@@ -6,7 +6,6 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,13 +24,15 @@ VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "data
 
 def describe_bundle(resolved: AnyResolved, bundle: ModelBundle, run_dir: Path | None, checked: Preflight) -> Lines:
     """What is known of a run once its model is loaded and its prompts are measured."""
+    every = resolved.recipe.evaluation.every
+    when = "; first, last" + (f" and every {every} steps" if every else "")
     lines = [
         ("model", _model_line(resolved, bundle)),
         *_template_lines(resolved, bundle),
         ("device", _device_line(bundle)),
         *(("data", text) for text in checked.data),
         *checked.lines(),
-        *_suite_lines(checked, resolved.recipe.evaluation.every),
+        *(("evaluation", suite.line() + when) for suite in checked.suites),
         ("run folder", str(run_dir)),
     ]
     return [(label, redact_text(text)) for label, text in lines]
@@ -58,20 +59,9 @@ def _template_lines(resolved: AnyResolved, bundle: ModelBundle) -> Iterator[tupl
     if said:
         yield "chat template", ", ".join(said)
     if bundle.renderer.has_own_bos:
-        yield (
-            "prompts",
-            f"begin with a {bundle.tokenizer.bos_token} of their own, so the tokenizer's is left out",
-        )
+        yield "prompts", f"begin with a {bundle.tokenizer.bos_token} of their own, so the tokenizer's is left out"
     if bundle.renderer.takes_off_eos:
-        yield (
-            "prompts",
-            f"end without the {bundle.tokenizer.eos_token} that the tokenizer puts behind raw text",
-        )
-
-
-def _suite_lines(checked: Preflight, every: int) -> Iterator[tuple[str, str]]:
-    when = "; first, last" + (f" and every {every} steps" if every else "")
-    yield from (("evaluation", suite.line() + when) for suite in checked.suites)
+        yield "prompts", f"end without the {bundle.tokenizer.eos_token} that the tokenizer puts behind raw text"
 
 
 def _device_line(bundle: ModelBundle) -> str:
@@ -81,8 +71,8 @@ def _device_line(bundle: ModelBundle) -> str:
 
 
 def build_manifest(
-    resolved: AnyResolved, plugins: Plugins, bundle: ModelBundle, plain: Mapping[str, Any]
-) -> dict[str, Any]:
+    resolved: AnyResolved, plugins: Plugins, bundle: ModelBundle, plain: Mapping[str, object]
+) -> dict[str, object]:
     """``run.json``: versions, plugins, machine, seed, git state. ``recipe`` has secrets redacted."""
     manifest = {
         "reasonrl": __version__,
@@ -114,7 +104,7 @@ def _model_path(resolved: AnyResolved) -> str:
     return os.path.abspath(path) if Path(path).is_dir() else path
 
 
-def _git_state() -> dict[str, Any] | None:
+def _git_state() -> dict[str, object] | None:
     """Commit of the working folder's repository; None outside of one."""
     try:
         commit = _git("rev-parse", "HEAD")

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
@@ -67,7 +66,7 @@ class Driver:
             self._run.writer.transcribe(step, outcome.groups)
             self._close(outcome.groups, outcome.diagnosis)
 
-    def _progress(self) -> dict[str, Any]:
+    def _progress(self) -> dict[str, object]:
         return {**self._job.progress(), "plans": self._run.schedule.to_json()}
 
     def _close(self, groups: Sequence[ScoredGroup], diagnosis: str = "") -> None:
@@ -98,7 +97,7 @@ class Driver:
 
     def _record(
         self,
-        record: Mapping[str, Any],
+        record: Mapping[str, Mapping[str, float]],
         metrics: Mapping[str, float],
         timer: Timer,
         groups: Sequence[ScoredGroup],
@@ -108,9 +107,7 @@ class Driver:
             self._save_s = 0.0
         timing = {key: value for key, value in timer.metrics().items() if value > 1e-3}
         whole = StepRecord(
-            step=self._state.step,
-            metrics={**record["metrics"], **metrics},
-            timing_s={**record["timing_s"], **timing},
+            step=self._state.step, metrics={**record["metrics"], **metrics}, timing_s={**record["timing_s"], **timing}
         )
         self._run.writer.record(whole, groups)
 

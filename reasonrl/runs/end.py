@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.errors import (
     RAISABLE,
     PluginContractError,
@@ -20,7 +20,7 @@ from reasonrl.runs.result import RunResult
 log = logging.getLogger(__name__)
 
 
-def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunResult:
+def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBackend], None]) -> RunResult:
     """Start the backend, run ``work(backend)``, and leave a truthful summary however they end.
 
     Raises:
@@ -47,7 +47,7 @@ def carry_out(run: OpenRun, backend: Any, work: Callable[[Any], None]) -> RunRes
 
 
 @contextmanager
-def _enter(backend: Any) -> Iterator[Any]:
+def _enter(backend: RolloutBackend) -> Iterator[RolloutBackend]:
     """The backend; one that does not end well hides no earlier error."""
     running = backend.__enter__()
     try:

@@ -5,13 +5,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from reasonrl.errors import RecipeError
-from reasonrl.plugins import Kind, Plugins
+from reasonrl.plugins import Kind, PluginRecord, Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.rewards.from_file import RewardFileConfig
+from reasonrl.runs.state import Identity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LONGER = "the learning rate continues from its current value to the new end of its schedule"
 SAME = "the results are those of an uninterrupted run"
@@ -45,12 +49,12 @@ FIXED = ("rollout_backend.name",)
 MAX_SHOWN = 5
 
 
-def build_identity(resolved: AnyResolved, plugins: Plugins, tokenizer: Any) -> dict[str, Any]:
+def build_identity(resolved: AnyResolved, plugins: Plugins, tokenizer: "PreTrainedTokenizerBase") -> Identity:
     """JSON that is equal for equal runs. Secrets are redacted; values from the environment are not compared."""
     return {**build_early_identity(resolved, plugins), "tokenizer": {"sha256": hash_tokenizer(tokenizer)}}
 
 
-def build_early_identity(resolved: AnyResolved, plugins: Plugins) -> dict[str, Any]:
+def build_early_identity(resolved: AnyResolved, plugins: Plugins) -> Identity:
     """What is known before a model is loaded."""
     plain = json.loads(json.dumps(render_plain(resolved)))
     return {"recipe": plain, "plugins": {r.name: r.version for r in _providers(resolved, plugins)}}
@@ -69,7 +73,7 @@ def used_plugins(resolved: AnyResolved, plugins: Plugins) -> list[str]:
     return sorted({f"{r.name} {r.version}".strip() for r in _providers(resolved, plugins)})
 
 
-def _providers(resolved: AnyResolved, plugins: Plugins) -> list[Any]:
+def _providers(resolved: AnyResolved, plugins: Plugins) -> list[PluginRecord]:
     """A reward that is a file has no plugin; its path and content are in the recipe."""
     return [
         plugins.provider(cast(Kind, c.spec.kind), c.spec.name)
@@ -88,7 +92,7 @@ def is_changeable(key: str) -> bool:
     return key not in FIXED and any(fnmatchcase(key, pattern) for pattern in CHANGEABLE)
 
 
-def find_allowed_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+def find_allowed_changes(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
     """Key -> ``old -> new`` of what changed in a recipe and may."""
     return {key: f"{_show(old)} -> {_show(new)}" for key, old, new in differences(before, now) if is_changeable(key)}
 
@@ -99,7 +103,7 @@ def explain_changes(keys: Iterable[str]) -> str:
     return "; ".join(meaning for meaning in (LONGER, ROUNDING, COURSE) if meaning in found) or SAME
 
 
-def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_changes(run_dir: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Raises RecipeError with what differs; parts that only one side knows are not compared."""
     common = before.keys() & now.keys()
     changes = [
@@ -115,7 +119,7 @@ def refuse_changes(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, A
         )
 
 
-def differences(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: object, now: object, at: str = "") -> Iterator[tuple[str, object, object]]:
     """(dotted path, old, new) of every leaf that is not the same."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted(before.keys() | now.keys()):
@@ -125,7 +129,7 @@ def differences(before: Any, now: Any, at: str = "") -> Iterator[tuple[str, Any,
         yield at, before, now
 
 
-def hash_tokenizer(tokenizer: Any) -> str:
+def hash_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Of everything that turns text into tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
@@ -136,12 +140,12 @@ def hash_tokenizer(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _change(path: str, old: Any, new: Any) -> str:
+def _change(path: str, old: object, new: object) -> str:
     if path.startswith("recipe.rewards.") and path.endswith(".sha256"):
         return f"{path.removesuffix('.sha256')}: its file was edited"
     return f"{path}: {_show(old)} -> {_show(new)}"
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from reasonrl.contracts.data import RunInfo
 from reasonrl.errors import RecipeError
@@ -31,9 +30,9 @@ from reasonrl.runs.identity import (
 from reasonrl.runs.outline import format_title
 from reasonrl.runs.preflight import Preflight
 from reasonrl.runs.record import RunWriter, format_error
-from reasonrl.runs.resume import read_manifest
+from reasonrl.runs.resume import Manifest, read_manifest
 from reasonrl.runs.save import Checkpointer, ResumePoint, machine
-from reasonrl.runs.state import TrainState, read_state
+from reasonrl.runs.state import Identity, TrainState, read_state
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
@@ -86,7 +85,7 @@ class OpenRun:
     reporter: Reporter
     stop: StopSignals
 
-    def finish(self, outcome: str, error: BaseException | None = None) -> dict[str, Any]:
+    def finish(self, outcome: str, error: BaseException | None = None) -> dict[str, object]:
         """Write the summary and release the folder."""
         saved = self.checkpointer
         return self.writer.finish(outcome, error, best=saved.best, model_path=saved.model_path)
@@ -157,7 +156,7 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
     return schedule
 
 
-def _empty_summary(outcome: str, error: BaseException, steps: int = 0) -> dict[str, Any]:
+def _empty_summary(outcome: str, error: BaseException, steps: int = 0) -> dict[str, object]:
     """The summary of a run that ended before it took a step of its own."""
     return {
         "outcome": outcome,
@@ -181,7 +180,7 @@ def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> Ru
 
 
 def _find_point(
-    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Mapping[str, Any], total: int
+    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Identity, total: int
 ) -> ResumePoint | None:
     """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
     if not options.resume:
@@ -241,15 +240,14 @@ def _open_writer(
         info=info,
         reporter=options.reporter,
         plugins=plugins,
-        total_steps=info.total_steps,
         transcripts_per_step=recipe.logging.transcripts_per_step,
         trackers=trackers,
     )
 
 
 def _list_resumes(
-    before: Mapping[str, Any], ranks: Ranks, point: ResumePoint | None, plain: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    before: Manifest, ranks: Ranks, point: ResumePoint | None, plain: Mapping[str, object]
+) -> list[Mapping[str, object]]:
     """Every time that the run was resumed: after which step, on what, with which keys changed.
 
     ``run.json`` else tells of the last start.

@@ -68,16 +68,10 @@ def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
     source = f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
     yield "imitates", source
-    yield (
-        "steps",
-        f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in all",
-    )
+    yield "steps", f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in all"
 
 
 def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
     for name, suite in resolved.suites.items():
         how = "greedy" if suite.config.temperature == 0 else f"temperature {suite.config.temperature:g}"
-        yield (
-            "evaluation",
-            f"{name} asks for {suite.config.problems} problems x {suite.config.samples}, {how}",
-        )
+        yield "evaluation", f"{name} asks for {suite.config.problems} problems x {suite.config.samples}, {how}"

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from reasonrl.plugins import PluginRecord, Plugins, RunPlugin, load_plugins
 from reasonrl.recipe.resolved import AnyResolved
@@ -15,9 +14,9 @@ from reasonrl.rundir.layout import RUN
 log = redacting_logger(__name__)
 
 
-def record_plugin(record: PluginRecord) -> dict[str, Any]:
+def record_plugin(record: PluginRecord) -> dict[str, object]:
     """A plugin in ``run.json``; one that was given by ``--plugin`` can be loaded again."""
-    plain: dict[str, Any] = {
+    plain: dict[str, object] = {
         "name": record.name,
         "distribution": record.distribution,
         "version": record.version,
@@ -25,8 +24,7 @@ def record_plugin(record: PluginRecord) -> dict[str, Any]:
     }
     if record.sha256:
         value = record.file if record.value.endswith(".py") else record.value
-        plain |= {"value": value, "file": record.file, "sha256": record.sha256}
-        plain["provides"] = list(record.provides)
+        plain |= {"value": value, "file": record.file, "sha256": record.sha256, "provides": list(record.provides)}
     return plain
 
 
@@ -66,7 +64,7 @@ def _recorded(run: Path) -> list[RunPlugin]:
     ]
 
 
-def _manifest(run: Path) -> Mapping[str, Any]:
+def _manifest(run: Path) -> Mapping[str, object]:
     try:
         data = json.loads((run / RUN).read_bytes())
     except (OSError, ValueError):  # whoever needs it says so

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
 
 from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_lines, fitting, judge, measure
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
+from reasonrl.model.lora import base_model
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.runs.sources import describe_shortage
 from reasonrl.trainer.bundle import ModelBundle
@@ -37,10 +37,7 @@ class Preflight:
         """For the header of a run."""
         if self.source is not None and self.source.stream.size is None:
             over = "is dropped for another" if self.source.redraws else "stops the run"
-            yield (
-                "prompts",
-                f"train: endless, checked as drawn; one over {self.source.limit.tokens:,} tokens {over}",
-            )
+            yield "prompts", f"train: endless, checked as drawn; one over {self.source.limit.tokens:,} tokens {over}"
         for line in check_lines(self.checks):
             yield "prompts", line
 
@@ -79,7 +76,7 @@ def preflight(
 
 def prompt_limit(bundle: ModelBundle, sampling: SamplingConfig, completion_tokens: int) -> PromptLimit:
     """The limit of prompts beside completions of ``completion_tokens``."""
-    config: Any = cast(Any, bundle.policy.model).config.get_text_config()
+    config = base_model(bundle.policy.model).config.get_text_config()
     return PromptLimit(
         max_prompt_tokens=sampling.max_prompt_tokens,
         completion_tokens=completion_tokens,

@@ -25,11 +25,7 @@ def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> 
 
 
 def refuse_unready(resolved: AnyResolved) -> None:
-    """Refuse a recipe that asks for files or packages that are not here. A finished model needs none of them.
-
-    Raises:
-        RecipeError: if the recipe or an argument is wrong.
-    """
+    """Refuse a recipe that asks for files or packages that are not here. A finished model needs none of them."""
     source, recipe = resolved.source, resolved.recipe
     if problem := tracker_problem(recipe.logging.trackers):
         raise source.error(("logging", "trackers"), f": {problem}")

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.errors import describe
@@ -12,20 +11,13 @@ from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
+from reasonrl.plugins import Plugins
 from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.rundir import files
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
-from reasonrl.rundir.layout import (
-    EVALS,
-    METRICS,
-    SUMMARY,
-    TRACEBACK,
-    eval_dir,
-    name_step,
-    transcript_file,
-)
-from reasonrl.runs.state import TrainState
+from reasonrl.rundir.layout import EVALS, METRICS, SUMMARY, TRACEBACK, eval_dir, name_step, transcript_file
+from reasonrl.runs.state import Headline, Records, TrainState
 from reasonrl.trainer.evaluator import suite_metrics
 
 log = logging.getLogger(__name__)
@@ -40,8 +32,7 @@ class RunWriter:
         run_dir: RunDir | None,
         info: RunInfo,
         reporter: Reporter,
-        plugins: Any,
-        total_steps: int,
+        plugins: Plugins,
         transcripts_per_step: int,
         trackers: Trackers | None = None,
     ) -> None:
@@ -49,19 +40,18 @@ class RunWriter:
         self._info = info
         self._reporter = reporter
         self._plugins = plugins
-        self._total_steps = total_steps
         self._transcripts_per_step = transcripts_per_step
         self._trackers = trackers
         self._started = time.monotonic()
-        self._first_evaluation: Mapping[str, Any] = {}
-        self.last_evaluation: Mapping[str, Any] = {}
+        self._first_evaluation: Headline = {}
+        self.last_evaluation: Headline = {}
         self._earlier_s = 0.0
         self._steps_done = 0
         self._metrics_bytes = _size(run_dir.path / METRICS) if run_dir is not None else 0
 
     def restore(self, state: TrainState) -> None:
         """Continue the records after the checkpoint of ``state``."""
-        self._first_evaluation, self.last_evaluation = dict(state.records["first"]), dict(state.records["last"])
+        self._first_evaluation, self.last_evaluation = state.records["first"], state.records["last"]
         self._earlier_s = state.records["wall_s"]
         self._steps_done = state.step
 
@@ -74,7 +64,7 @@ class RunWriter:
     def show(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """A step that has been taken, for whoever watches: its evaluation may take minutes."""
         if self._run_dir is not None:
-            self._reporter.stepped(record, self._total_steps, groups)
+            self._reporter.stepped(record, self._info.total_steps, groups)
 
     def record(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """One finished step with its evaluation."""
@@ -105,7 +95,7 @@ class RunWriter:
             self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Records:
         """What a checkpoint keeps of the records: the evaluations' figures, the bytes of metrics.jsonl, the seconds."""
         assert self._run_dir is not None
         metrics = self._run_dir.path / METRICS
@@ -139,9 +129,9 @@ class RunWriter:
         outcome: str,
         error: BaseException | None = None,
         *,
-        best: Mapping[str, Any] | None = None,
+        best: Headline | None = None,
         model_path: Path | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Write ``summary.json``, tell observers and the reporter, release the folder."""
         summary = {
             "outcome": outcome,
@@ -174,12 +164,15 @@ def format_error(error: BaseException | None) -> str | None:
     return redact_text(describe(error))
 
 
-def _headline(step: int, results: Sequence[SuiteResult]) -> dict[str, Any]:
-    """The first suite's figures, with all suites below ``suites``."""
-    first = results[0].to_json()
-    return {
-        "step": step,
-        "suite": results[0].name,
-        **{key: first[key] for key in ("accuracy", "ci95", "format", "length_tokens", "problems")},
-        "suites": {result.name: result.to_json() for result in results},
-    }
+def _headline(step: int, results: Sequence[SuiteResult]) -> Headline:
+    first = results[0]
+    return Headline(
+        step=step,
+        suite=first.name,
+        accuracy=first.metrics["accuracy"],
+        ci95=[*first.ci95],
+        format=first.metrics["format"],
+        length_tokens=first.metrics["length_tokens"],
+        problems=first.problems,
+        suites={result.name: result.to_json() for result in results},
+    )

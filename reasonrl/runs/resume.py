@@ -3,10 +3,10 @@
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from reasonrl.errors import PluginError, RecipeError
 from reasonrl.plugins import Plugins
@@ -19,6 +19,15 @@ from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
 from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)
+
+
+class Manifest(TypedDict, total=False):
+    """What is read again of ``run.json``."""
+
+    recipe: Mapping[str, object]
+    model_path: str
+    plugins: list[Mapping[str, str]]
+    resumed: list[Mapping[str, object]]
 
 
 def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
@@ -122,7 +131,7 @@ def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: 
     )
 
 
-def read_manifest(run_dir: Path) -> dict[str, Any]:
+def read_manifest(run_dir: Path) -> Manifest:
     """``run.json`` as the last start wrote it.
 
     Raises:
@@ -130,13 +139,13 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / RUN
     try:
-        run: dict[str, Any] = json.loads(path.read_bytes())
+        run: Manifest = json.loads(path.read_bytes())
         run["plugins"] = [dict(record) for record in run["plugins"]]
         return {"recipe": run["recipe"], "model_path": run["model_path"], **run}
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise RecipeError(f"{path}: cannot be read: {err!r}") from err
 
 
-def _identity_then(run: Mapping[str, Any], used: Mapping[str, str]) -> dict[str, Any]:
+def _identity_then(run: Manifest, used: Iterable[str]) -> dict[str, object]:
     versions = {record.get("name"): record.get("version") for record in run["plugins"]}
     return {"recipe": run["recipe"], "plugins": {name: versions.get(name) for name in used}}

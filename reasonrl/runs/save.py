@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from reasonrl.errors import is_out_of_memory
 from reasonrl.model.export import gather_model, write_adapters, write_model
@@ -17,10 +18,13 @@ from reasonrl.recipe.schema import CheckpointConfig
 from reasonrl.rundir.checkpoints import new_checkpoint
 from reasonrl.rundir.layout import step_dir
 from reasonrl.runs.record import RunWriter
-from reasonrl.runs.state import TrainState
+from reasonrl.runs.state import Headline, Identity, Records, TrainState
 from reasonrl.runs.tensors import TensorState, gather, scatter
 from reasonrl.trainer.job import Job
 from reasonrl.trainer.ranks import Ranks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +46,11 @@ class Checkpointer:
 
     run_dir: Path | None
     ranks: Ranks
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     config: CheckpointConfig
-    identity: Mapping[str, Any]
+    identity: Identity
     writer: RunWriter
-    best: Mapping[str, Any] | None = None
+    best: Headline | None = None
     model_path: Path | None = None
 
     def save(self, job: Job, state: TrainState, *, is_due: bool = True, is_alone: bool = False) -> None:
@@ -69,7 +73,14 @@ class Checkpointer:
                 self._write(self.run_dir, job, state, weights, tensors, is_due=is_due)
 
     def _write(
-        self, run_dir: Path, job: Job, state: TrainState, weights: Any, tensors: TensorState, *, is_due: bool
+        self,
+        run_dir: Path,
+        job: Job,
+        state: TrainState,
+        weights: Mapping[str, Tensor],
+        tensors: TensorState,
+        *,
+        is_due: bool,
     ) -> None:
         best = self._choose_best(state.step, is_due=is_due)
         # An incomplete checkpoint replaces no complete one.
@@ -78,11 +89,11 @@ class Checkpointer:
             write_model(job.policy, self.tokenizer, folder, weights)
             write_adapters(job.policy, folder, tensors.of_model())
             tensors.write(folder)
-            records = {**self.writer.state(), "best": best}
+            records: Records = {**self.writer.state(), "best": best}
             replace(state, records=records, identity=self.identity, machine=machine(self.ranks)).write(folder)
         self.best, self.model_path = best, step_dir(run_dir, state.step)
 
-    def _choose_best(self, step: int, *, is_due: bool) -> Mapping[str, Any] | None:
+    def _choose_best(self, step: int, *, is_due: bool) -> Headline | None:
         """The best saved step by the first suite's accuracy, ``step`` included; the first of equals.
 
         A checkpoint that is not due is no candidate: where a run was stopped must not change what it keeps.
@@ -139,7 +150,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def machine(ranks: Ranks) -> dict[str, Any]:
+def machine(ranks: Ranks) -> dict[str, object]:
     """What the arithmetic depends on beside the recipe."""
     return {
         "device": ranks.device.type,

@@ -1,7 +1,6 @@
 """The data that a recipe names: whether it is there, and what is in it. Torch-free."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from reasonrl.contracts.protocols import Task, TaskContext
 from reasonrl.contracts.specs import TaskSpec
@@ -20,11 +19,7 @@ MAX_CHEAP_BYTES = 32 * 2**20
 
 
 def refuse_missing(resolved: AnyResolved) -> None:
-    """Look for every file that the recipe reads, before anything slow is loaded.
-
-    Raises:
-        RecipeError: if the recipe or an argument is wrong.
-    """
+    """Look for every file that the recipe reads, before anything slow is loaded."""
     for key, task in _tasks(resolved).items():
         _bytes_of(resolved, key, task)
     if isinstance(resolved, ResolvedSft) and resolved.recipe.data is not None:
@@ -32,12 +27,7 @@ def refuse_missing(resolved: AnyResolved) -> None:
 
 
 def describe_data(resolved: AnyResolved, plugins: Plugins) -> Iterator[str]:
-    """What is in the data that is cheap to read: a line a file.
-
-    Raises:
-        RecipeError: if the recipe or an argument is wrong.
-        PluginError: if a plugin is missing, broken or in conflict.
-    """
+    """What is in the data that is cheap to read: a line a file."""
     tasks = Tasks(plugins, resolved.recipe.seed)
     cheap = [task for key, task in _tasks(resolved).items() if _is_cheap(resolved, key, task)]
     for task in cheap:
@@ -70,12 +60,7 @@ class Tasks:
         self._built: list[tuple[Component, Task]] = []
 
     def get(self, component: Component) -> Task:
-        """The task of that slot.
-
-        Raises:
-            RecipeError: if the recipe or an argument is wrong.
-            PluginError: if a plugin is missing, broken or in conflict.
-        """
+        """The task of that slot."""
         for known, task in self._built:
             if known == component:
                 return task
@@ -124,11 +109,7 @@ def _tasks(resolved: AnyResolved) -> dict[str, Component]:
 
 
 def _is_cheap(resolved: AnyResolved, key: str, task: Component) -> bool:
-    """Whether the task reads small files, and nothing else.
-
-    Raises:
-        RecipeError: if one is not there.
-    """
+    """Whether the task reads small files, and nothing else."""
     size = _bytes_of(resolved, key, task)
     return size is not None and 0 < size <= MAX_CHEAP_BYTES and not missing_modules(task.spec)
 
@@ -148,11 +129,7 @@ def _size(resolved: AnyResolved, name: str, key: str) -> int | None:
 
 
 def _bytes_of(resolved: AnyResolved, key: str, task: Component) -> int | None:
-    """Bytes of all files that the task reads; None if it reads other data too.
-
-    Raises:
-        RecipeError: if the recipe or an argument is wrong.
-    """
+    """Bytes of all files that the task reads; None if it reads other data too."""
     sizes = [_size(resolved, name, f"{key}.{option}") for option, name in _reads(task).items() if name]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
@@ -162,7 +139,7 @@ def _reads(task: Component) -> Mapping[str, str]:
     if task.spec.reads is None:
         return {}
     with plugin_call(f"task {task.name!r}: reads(config)") as call:
-        found: Any = task.spec.reads(task.config)
+        found = task.spec.reads(task.config)
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for pair in found.items() for text in pair):
         raise PluginContractError(f"{call} returned {found!r:.80}, expected option -> file or hub name")
     return found

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from reasonrl.errors import RecipeError
 from reasonrl.observability.reporter import Reporter, SilentReporter
@@ -90,7 +89,10 @@ def _carry_out(
     plugins: Plugins,
     reporter: Reporter | None,
     output: str | Path | None = None,
-    **options: Any,
+    *,
+    run_dir: str | Path | None,
+    resume: bool = False,
+    strict: bool = False,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
     with handle_stop_signals() as stop:
@@ -100,7 +102,8 @@ def _carry_out(
         from reasonrl.runs.assemble import execute_run
         from reasonrl.runs.open import RunOptions
 
-        return execute_run(resolved, plugins, RunOptions(reporter=heard, stop=stop, **options), output=output)
+        options = RunOptions(run_dir=run_dir, resume=resume, strict=strict, reporter=heard, stop=stop)
+        return execute_run(resolved, plugins, options, output=output)
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
@@ -13,25 +13,54 @@ from reasonrl.rundir.layout import TRAINER_STATE
 SCHEMA = 2
 
 
+class Headline(TypedDict, total=False):
+    """The first suite's figures, with all suites below ``suites``; of the best saved step, the first three alone."""
+
+    step: int
+    suite: str
+    accuracy: float
+    ci95: list[float]
+    format: float
+    length_tokens: float
+    problems: int
+    suites: Mapping[str, Mapping[str, object]]
+
+
+class Records(TypedDict, total=False):
+    """Headlines of the first and the last evaluation, bytes of metrics.jsonl, seconds so far, the best step."""
+
+    first: Headline
+    last: Headline
+    metrics_bytes: int
+    wall_s: float
+    best: Headline | None
+
+
+class Identity(TypedDict, total=False):
+    """What must not change between a run and its continuation: see ``identity.py``."""
+
+    recipe: Mapping[str, object]
+    plugins: Mapping[str, str]
+    tokenizer: Mapping[str, str]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainState:
     """The state at a step boundary: ``step`` steps are finished, and nothing of the next one has happened."""
 
     step: int = 0
-    progress: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, object] = field(default_factory=dict)
     """The trainer's own: position in the stream of problems, policy version, controllers of the algorithm."""
     is_recorded: bool = True
     """False: a signal broke off the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
-    record: Mapping[str, Any] | None = None
+    record: Mapping[str, Mapping[str, float]] | None = None
     """``{"metrics": ..., "timing_s": ...}`` of ``step``, while it is not recorded."""
     unfinished: int = 0
     """Optimizer steps of step + 1 that the tensors have in them already: an error broke its update off."""
-    records: Mapping[str, Any] = field(default_factory=dict)
-    """Headlines of the first and the last evaluation, the best step, bytes of metrics.jsonl, seconds so far."""
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    records: Records = field(default_factory=Records)
+    machine: Mapping[str, object] = field(default_factory=dict)
     """Number of processes and threads, torch version: bit-exact only where they are the same."""
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe, tokenizer, plugins: see ``identity.py``."""
+    identity: Identity = field(default_factory=Identity)
 
     def write(self, folder: Path) -> None:
         """As ``trainer_state.json`` of a checkpoint."""

@@ -4,10 +4,10 @@ One path serves one process, DDP and FSDP: torch's distributed state dicts, gath
 unwrapped ``PolicyModule`` has. Every rank calls every function; only rank 0 holds what was gathered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -19,11 +19,15 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.optim import Optimizer
 
 from reasonrl.errors import CheckpointError
 from reasonrl.model.export import model_names
 from reasonrl.rundir import files
 from reasonrl.rundir.manifest import list_manifest_files
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.state_dict import ValueType
 
 TRAINABLE_FILE = "trainable.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -55,23 +59,23 @@ class TensorState:
         files.write_tensors(folder / OPTIMIZER_FILE, self.optimizer)
 
 
-def gather(policy: nn.Module, optimizer: Any) -> TensorState:
+def gather(policy: nn.Module, optimizer: Optimizer) -> TensorState:
     """What a checkpoint holds beside the model folder; empty on ranks other than 0."""
     wanted = _trainable_names(policy) - {MODEL_PREFIX + name for name in model_names(policy)}
-    parameters: dict[str, Any] = get_model_state_dict(policy, options=_GATHERED)
+    parameters = cast("dict[str, Tensor]", get_model_state_dict(policy, options=_GATHERED))
     return TensorState(
         trainable={name: parameters[name] for name in sorted(wanted) if name in parameters},
         optimizer=_gather_optimizer(policy, unwrap_optimizer(optimizer)),
     )
 
 
-def scatter(policy: nn.Module, optimizer: Any, folder: Path) -> None:
+def scatter(policy: nn.Module, optimizer: Optimizer, folder: Path) -> None:
     """Put a verified checkpoint back into a policy and an optimizer that were made by the same recipe.
 
     Raises:
         CheckpointError: if the checkpoint lacks a trained parameter, or shapes differ.
     """
-    tensors: dict[str, Any] = _read_parameters(policy, folder)
+    tensors = _read_parameters(policy, folder)
     missing = sorted(_trainable_names(policy) - tensors.keys())
     if missing:
         raise CheckpointError(
@@ -85,7 +89,7 @@ def scatter(policy: nn.Module, optimizer: Any, folder: Path) -> None:
         raise CheckpointError(f"{folder} does not fit the recipe's model: {reason}") from err
 
 
-def unwrap_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
     """The torch optimizer inside what accelerate wrapped around it."""
     return getattr(optimizer, "optimizer", optimizer)
 
@@ -94,18 +98,20 @@ def _trainable_names(policy: nn.Module) -> set[str]:
     return {name.removeprefix("module.") for name, p in policy.named_parameters() if p.requires_grad}
 
 
-def _read_parameters(policy: nn.Module, folder: Path) -> dict[str, Any]:
+def _read_parameters(policy: nn.Module, folder: Path) -> "dict[str, ValueType]":
     listed = list_manifest_files(folder)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, ValueType] = {}
     known = set(model_names(policy))
     for name in listed:
         if known and name.startswith("model") and name.endswith(".safetensors"):
             loaded = load_file(folder / name)
             tensors |= {MODEL_PREFIX + key: value for key, value in loaded.items() if key in known}
-    return tensors | (load_file(folder / TRAINABLE_FILE) if TRAINABLE_FILE in listed else {})
+    if TRAINABLE_FILE in listed:
+        tensors |= load_file(folder / TRAINABLE_FILE)
+    return tensors
 
 
-def _gather_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _gather_optimizer(policy: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     if not optimizer.state:
         return {}  # torch would take a step to fill it
     state: Any = get_optimizer_state_dict(policy, optimizer, options=_GATHERED).get("state", {})
@@ -114,7 +120,7 @@ def _gather_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _scatter_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+def _scatter_optimizer(policy: nn.Module, optimizer: Optimizer, flat: Mapping[str, Tensor]) -> None:
     state: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         parameter, _, entry = name.rpartition(".")
@@ -128,7 +134,7 @@ def _scatter_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, flat
     _forget_others(policy, optimizer, state.keys())
 
 
-def _forget_others(policy: nn.Module, optimizer: torch.optim.Optimizer, known: Any) -> None:
+def _forget_others(policy: nn.Module, optimizer: Optimizer, known: Container[str]) -> None:
     """A parameter that had no state when it was saved (the policy during the critic's warm-up) has none now."""
     for name, parameter in policy.named_parameters():
         if name.removeprefix("module.") not in known:

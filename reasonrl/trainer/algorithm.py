@@ -1,9 +1,7 @@
 """The algorithm of a run behind checks: what a call of it raises, or returns wrongly, is told with its name."""
 
 import json
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from reasonrl.contracts.batch import (
     TrainBatch,
 )
 from reasonrl.contracts.data import ScoredGroup
+from reasonrl.contracts.protocols import Algorithm
 from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 
@@ -27,7 +26,7 @@ class AlgorithmCalls:
         label: names the algorithm and its plugin in messages.
     """
 
-    def __init__(self, algorithm: Any, label: str) -> None:
+    def __init__(self, algorithm: Algorithm, label: str) -> None:
         self._algorithm, self._label = algorithm, label
 
     @property
@@ -36,7 +35,7 @@ class AlgorithmCalls:
         return hasattr(self._algorithm, "keep")
 
     def keep(self, group: ScoredGroup) -> bool:
-        if not self.filters_groups:
+        if not hasattr(self._algorithm, "keep"):
             return True
         with self._call("keep"):
             return bool(self._algorithm.keep(group))
@@ -62,19 +61,19 @@ class AlgorithmCalls:
         with self._call("compute_loss") as call:
             out = self._algorithm.compute_loss(inputs, normalizer, ctx)
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
-        loss: Any = out.loss
+        loss = out.loss
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise PluginContractError(f"{call} returned a loss that is no scalar tensor with a gradient")
         return out
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> object:
         """A copy of its controllers' state, plain JSON."""
         if not hasattr(self._algorithm, "state_dict"):
             return {}
         with self._call("state_dict"):
             return json.loads(json.dumps(self._algorithm.state_dict()))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: object) -> None:
         if hasattr(self._algorithm, "load_state_dict"):
             with self._call("load_state_dict"):
                 self._algorithm.load_state_dict(state)

@@ -1,7 +1,7 @@
 """The model of a run on this process's device, with what goes along with it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
@@ -9,6 +9,9 @@ from reasonrl.data.render import PromptRenderer
 from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.watch import EvaluationWatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +21,7 @@ class ModelBundle:
     accelerator: Accelerator
     ranks: Ranks
     policy: PolicyModule
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     renderer: PromptRenderer
     model_path: str
     precision: str

@@ -26,11 +26,7 @@ class Evaluator:
 
 
 def evaluate_suites(
-    suites: Sequence[Suite],
-    backend: RolloutBackend,
-    renderer: PromptRenderer,
-    ranks: Ranks,
-    watch: EvaluationWatch,
+    suites: Sequence[Suite], backend: RolloutBackend, renderer: PromptRenderer, ranks: Ranks, watch: EvaluationWatch
 ) -> list[SuiteResult]:
     """Every suite, its problems dealt out over the ranks; all ranks get all results."""
     total = sum(suite.problems for suite in suites)

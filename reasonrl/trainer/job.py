@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import nn
+from torch.optim import Optimizer
+
 from reasonrl.contracts.data import ScoredGroup, StepRecord
 
 
@@ -20,9 +23,9 @@ class Job(Protocol):
     """A trainer. ``policy`` and ``optimizer`` as accelerate prepared them."""
 
     @property
-    def policy(self) -> Any: ...
+    def policy(self) -> nn.Module: ...
     @property
-    def optimizer(self) -> Any: ...
+    def optimizer(self) -> Optimizer: ...
 
     @property
     def policy_version(self) -> int:
@@ -36,7 +39,7 @@ class Job(Protocol):
 
     def step(self, step: int) -> StepOutcome: ...
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, object]:
         """JSON, a copy: with the tensors, all that the next step depends on. All ranks call it between steps."""
         ...
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+from torch.optim import Optimizer
+
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
 from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS, MAX_UNSCORED_FRAC
@@ -74,31 +77,27 @@ class Trainer:
         """Prompts taken from the stream."""
 
     @property
-    def policy(self) -> Any:
-        """As accelerate wrapped it."""
+    def policy(self) -> nn.Module:
         return self._updater.policy
 
     @property
-    def optimizer(self) -> Any:
-        """As accelerate wrapped it."""
+    def optimizer(self) -> Optimizer:
         return self._updater.optimizer
 
     @property
     def policy_version(self) -> int:
-        """Optimizer steps taken since the start of the run."""
         return self._updater.policy_version
 
     @property
     def optimizer_steps(self) -> int:
-        """Optimizer steps that this process has begun."""
-        return self._updater.optimizer_steps
+        return self._updater.guard.begun
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, object]:
         """JSON: position in the stream, policy version, state of the algorithm's controllers after the last step."""
         return {
             "position": self.position,
             "policy_version": self._updater.policy_version,
-            "consecutive_skips": self._updater.consecutive_skips,
+            "consecutive_skips": self._updater.guard.consecutive_skips,
             "algorithm": self._updater.algorithm.state_dict(),
         }
 
@@ -106,7 +105,7 @@ class Trainer:
         """Load what ``progress`` returned in another process."""
         self.position = progress["position"]
         self._updater.policy_version = progress["policy_version"]
-        self._updater.consecutive_skips = progress["consecutive_skips"]
+        self._updater.guard.consecutive_skips = progress["consecutive_skips"]
         self._updater.algorithm.load_state_dict(progress["algorithm"])
 
     def step(self, step: int) -> StepOutcome:
@@ -188,10 +187,7 @@ class Trainer:
         self._reporter.phase("updating")
         trainer, updater = self._recipe.trainer, self._updater
         ctx = StepContext(
-            step=step,
-            total_steps=trainer.steps,
-            policy_version=updater.policy_version,
-            reduce=self._ranks.reduce,
+            step=step, total_steps=trainer.steps, policy_version=updater.policy_version, reduce=self._ranks.reduce
         )
         with timer("policy_eval_s"):
             evals = evaluate_policy(

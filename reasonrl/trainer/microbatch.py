@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from reasonrl.model.mode import in_mode
 from reasonrl.trainer.ranks import Ranks
@@ -22,7 +21,7 @@ class Microbatch:
 
 
 def accumulate_gradients(
-    policy: Any,
+    policy: nn.Module,
     plan: Sequence[Sequence[int]],
     compute_loss: Callable[[Microbatch], Tensor],
     *,

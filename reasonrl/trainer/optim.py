@@ -3,10 +3,10 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS
 
@@ -30,7 +30,7 @@ class GuardedOptimizer:
     those that the optimizer has begun in this process: one that raises may have changed some parameters.
     """
 
-    def __init__(self, optimizer: Any, max_grad_norm: float) -> None:
+    def __init__(self, optimizer: Optimizer, max_grad_norm: float) -> None:
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
         self.consecutive_skips = 0
@@ -51,7 +51,8 @@ class GuardedOptimizer:
         norms = {}
         for group in self._optimizer.param_groups:
             if group["role"] in frozen:
-                _drop_gradients(group["params"])
+                for parameter in group["params"]:
+                    parameter.grad = None
             else:
                 norms[group["role"]] = clip(group["params"], self._max_grad_norm)
         result = StepResult(norms, is_finite and all(map(math.isfinite, norms.values())))
@@ -80,15 +81,10 @@ class GuardedOptimizer:
         self.consecutive_skips = 0 if is_taken else self.consecutive_skips + 1
 
 
-def set_learning_rate(optimizer: Any, factor: float) -> None:
+def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
     """Scale every group's base rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-
-def _drop_gradients(parameters: list[Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
 
 
 def clip(parameters: list[Parameter], max_norm: float) -> float:

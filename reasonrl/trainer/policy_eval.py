@@ -1,19 +1,18 @@
 """Gradient-free evaluations of a batch before its first update: old and reference log-probabilities, values."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reasonrl.contracts.batch import PolicyEval, TrainBatch
 from reasonrl.contracts.specs import Needs
+from reasonrl.model.reference import Reference
 from reasonrl.trainer.microbatch import plan_microbatches
 from reasonrl.trainer.ranks import Ranks
 
 
 def evaluate_policy(
-    policy: Any,
-    reference: Any | None,
+    policy: nn.Module,
+    reference: Reference | None,
     batch: TrainBatch,
     *,
     needs: Needs,
@@ -34,6 +33,7 @@ def evaluate_policy(
             policy, batch, temperature=temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
         )
     if needs.reference:
+        assert reference is not None
         ref, _ = _forward_all(
             reference, batch, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
         )
@@ -42,7 +42,13 @@ def evaluate_policy(
 
 @torch.no_grad()
 def _forward_all(
-    module: Any, batch: TrainBatch, *, temperature: float, values: bool, max_tokens: int, ranks: Ranks
+    module: nn.Module | Reference,
+    batch: TrainBatch,
+    *,
+    temperature: float,
+    values: bool,
+    max_tokens: int,
+    ranks: Ranks,
 ) -> tuple[Tensor, Tensor | None]:
     lengths = batch.attention_mask.sum(dim=1).tolist()
     plan = plan_microbatches(lengths, range(batch.num_rows), max_tokens)
@@ -57,7 +63,7 @@ def _forward_all(
         with ranks.autocast():
             out = module(part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked)
         logprobs = _place(logprobs, out.logprobs, index, batch)
-        all_values = _place(all_values, out.values, index, batch) if values else None
+        all_values = _place(all_values, out.values, index, batch) if values and out.values is not None else None
     assert logprobs is not None  # a rank has at least one row
     return logprobs, all_values
 

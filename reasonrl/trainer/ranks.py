@@ -1,8 +1,8 @@
 """The few collective operations that the trainer needs; the identity on one process."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -29,7 +29,7 @@ class Ranks:
         self.reduce = Reduce(sum=self.sum_tensor)
         self._shared: BaseException | None = None
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[object]:
         """The precision of forward passes, for modules that accelerate has not wrapped."""
         return self._accelerator.autocast()
 
@@ -91,6 +91,5 @@ class Ranks:
 
 
 def _to_host(metric: Metric) -> Metric:
-    value: Any = metric.value.item() if isinstance(metric.value, Tensor) else metric.value
-    weight: Any = metric.weight.item() if isinstance(metric.weight, Tensor) else metric.weight
-    return Metric(float(value), float(weight), metric.reduction)
+    value, weight = (float(x.detach() if isinstance(x, Tensor) else x) for x in (metric.value, metric.weight))
+    return Metric(value, weight, metric.reduction)

@@ -1,9 +1,9 @@
 """What the scored groups of a step say by themselves, before any tensor is made."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from reasonrl.contracts.data import FinishReason, RewardOutput, ScoredGroup
+from reasonrl.contracts.data import FinishReason, ScoredGroup
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.functional.group import is_flat
 
@@ -25,16 +25,16 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         "train/truncated_frac": mean(truncated, len(lengths)),
         "group/zero_std_frac": mean(sum(map(_is_flat, groups)), len(groups)),
     }
-    return {**metrics, **_components(rewards), **_details(rewards)}
+    components = _means("reward/component", [reward.components for reward in rewards])
+    return {**metrics, **components, **_means("reward/detail", [reward.metrics for reward in rewards])}
 
 
-def _components(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
-    """Each reward before its weight, over the completions that it scored."""
-    names = dict.fromkeys(name for reward in rewards for name in reward.components)
+def _means(at: str, figures: Sequence[Mapping[str, float | None]]) -> dict[str, Metric]:
+    """Each figure over the completions that have it: a reward before its weight, or a metric of its own."""
     out = {}
-    for name in names:
-        values = [v for r in rewards if (v := r.components.get(name)) is not None]
-        out[f"reward/component/{name}"] = mean(sum(values), len(values))
+    for name in dict.fromkeys(name for one in figures for name in one):
+        values = [value for one in figures if (value := one.get(name)) is not None]
+        out[f"{at}/{name}"] = mean(sum(values), len(values))
     return out
 
 
@@ -51,15 +51,6 @@ def explain_unscored(groups: Sequence[ScoredGroup]) -> dict[str, str]:
         if reasons:
             most = reasons.most_common(1)[0][0]
             out[name] = f"for {reasons.total()} of {len(rewards)} completions ({most})"
-    return out
-
-
-def _details(rewards: Sequence[RewardOutput]) -> dict[str, Metric]:
-    names = dict.fromkeys(key for reward in rewards for key in reward.metrics)
-    out = {}
-    for key in names:
-        values = [reward.metrics[key] for reward in rewards if key in reward.metrics]
-        out[f"reward/detail/{key}"] = mean(sum(values), len(values))
     return out
 
 

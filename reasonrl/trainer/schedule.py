@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from reasonrl.recipe.schema import OptimizerConfig
 
@@ -50,7 +50,7 @@ class Schedule:
 
 
 def open_schedule(
-    config: OptimizerConfig, total_steps: int, *, after: int = 0, progress: Mapping[str, Any] | None = None
+    config: OptimizerConfig, total_steps: int, *, after: int = 0, progress: Mapping[str, object] | None = None
 ) -> Schedule:
     """The schedule of a run of ``total_steps``.
 
@@ -58,7 +58,7 @@ def open_schedule(
         after: the step that a resumed run has finished.
         progress: what the job told after that step, with the plans up to then.
     """
-    known: Sequence[Sequence[int]] = (progress or {}).get("plans", [])
+    known = cast("Sequence[tuple[int, int]]", (progress or {}).get("plans", []))
     plans = tuple((start, steps) for start, steps in known) or ((0, total_steps),)
     if plans[-1][1] != total_steps:
         plans = ((0, total_steps),) if after == 0 else (*plans, (after, total_steps))

@@ -7,6 +7,8 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from reasonrl.contracts.data import StepRecord
 from reasonrl.data.collate import pad_rows
@@ -32,8 +34,8 @@ class SftTrainer:
         recipe: SftRecipe,
         bundle: ModelBundle,
         *,
-        policy: Any,
-        optimizer: Any,
+        policy: nn.Module,
+        optimizer: Optimizer,
         examples: Iterator[Example],
         reporter: Reporter,
     ) -> None:
@@ -44,7 +46,7 @@ class SftTrainer:
         self._num_taken = 0
         self.policy_version = 0
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, object]:
         """JSON: how many examples each rank has taken, the policy's version, and the guard's count."""
         return {
             "examples": self._ranks.gather([self._num_taken]),
@@ -70,7 +72,6 @@ class SftTrainer:
 
     @property
     def optimizer_steps(self) -> int:
-        """Optimizer steps that this process has begun."""
         return self._guard.begun
 
     def step(self, step: int) -> StepOutcome:

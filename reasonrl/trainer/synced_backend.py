@@ -1,6 +1,6 @@
 """The rollout backend of a run, synced with the policy's weights."""
 
-from typing import Any
+from torch import nn
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.model.export import iter_hf_weights
@@ -11,7 +11,7 @@ from reasonrl.trainer.bundle import ModelBundle
 class SyncedBackend:
     """Syncs the weights right before sampling, not after an update: a failed sync then loses no finished step."""
 
-    def __init__(self, backend: RolloutBackend, policy: Any, bundle: ModelBundle, stop: StopSignals) -> None:
+    def __init__(self, backend: RolloutBackend, policy: nn.Module, bundle: ModelBundle, stop: StopSignals) -> None:
         self._backend, self._policy, self._bundle, self._stop = backend, policy, bundle, stop
         self._version: int | None = None
 

@@ -8,11 +8,11 @@ processes changes the gradient.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from reasonrl.contracts.batch import (
     AdvantageOutput,
@@ -27,6 +27,7 @@ from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.specs import Needs
 from reasonrl.functional.correction import rollout_correction
 from reasonrl.functional.precision import widest_float
+from reasonrl.model.reference import Reference
 from reasonrl.recipe.schema import RolloutCorrectionConfig
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
@@ -59,9 +60,7 @@ class _Inputs:
 
     def select(self, rows: Tensor, length: int) -> "_Inputs":
         return _Inputs(
-            self.batch.select(rows, length),
-            self.evals.select(rows, length),
-            self.advantages.select(rows, length),
+            self.batch.select(rows, length), self.evals.select(rows, length), self.advantages.select(rows, length)
         )
 
 
@@ -74,38 +73,24 @@ class Updater:
     def __init__(
         self,
         *,
-        policy: Any,
-        optimizer: Any,
+        policy: nn.Module,
+        optimizer: Optimizer,
         algorithm: AlgorithmCalls,
         needs: Needs,
         settings: UpdateSettings,
         accelerator: Accelerator,
         ranks: Ranks,
-        reference: Any | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.policy, self.reference = policy, reference
         self.optimizer = optimizer
-        self._guard = GuardedOptimizer(optimizer, settings.max_grad_norm)
+        self.guard = GuardedOptimizer(optimizer, settings.max_grad_norm)
         self.algorithm = algorithm
         self.needs = needs
         self._settings = settings
         self._accelerator = accelerator
         self._ranks = ranks
         self.policy_version = 0
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Optimizer steps that this process has begun."""
-        return self._guard.begun
-
-    @property
-    def consecutive_skips(self) -> int:
-        """Optimizer steps left out since the last one taken; state of the run, as ``policy_version`` is."""
-        return self._guard.consecutive_skips
-
-    @consecutive_skips.setter
-    def consecutive_skips(self, value: int) -> None:
-        self._guard.consecutive_skips = value
 
     def update(
         self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput, ctx: StepContext
@@ -121,25 +106,26 @@ class Updater:
         skipped = 0
         for first_epoch, rows in self._optimizer_steps(batch.num_rows):
             if self._ranks.sums([check.bad_rows(rows)])[0]:
-                self._guard.skip()
+                self.guard.skip()
                 parts.append(_work_metrics([], [], range(0)))
             else:
                 parts.extend(self._optimizer_step(inputs, rows, ctx, first_epoch=first_epoch))
-            skipped += self.consecutive_skips > 0
-            if self._guard.is_stuck:
+            skipped += self.guard.consecutive_skips > 0
+            if self.guard.is_stuck:
                 break
         return UpdateOutput(
             metrics=_with_sample_size(self._ranks.resolve(parts)),
             policy_version=self.policy_version,
             num_skipped=skipped,
-            num_consecutive_skips=self.consecutive_skips,
+            num_consecutive_skips=self.guard.consecutive_skips,
         )
 
     def _optimizer_steps(self, num_rows: int) -> Iterator[tuple[bool, range]]:
         """(is it the first pass, rows) of each optimizer step."""
+        size = num_rows // self._settings.minibatches
         for epoch in range(self._settings.update_epochs):
-            for rows in _minibatch_rows(num_rows, self._settings.minibatches):
-                yield epoch == 0, rows
+            for m in range(self._settings.minibatches):
+                yield epoch == 0, range(m * size, (m + 1) * size)
 
     def _optimizer_step(
         self, inputs: _Inputs, rows: range, ctx: StepContext, *, first_epoch: bool
@@ -165,7 +151,7 @@ class Updater:
         loss, broken_tokens = self._ranks.sums([local_loss, local_broken])
         outcome = self._apply(ctx, loss, is_finite=math.isfinite(loss) and not broken_tokens)
         # A NaN in a mean would hide the finite minibatches; a skipped step has metrics of its own.
-        kept = [] if self.consecutive_skips else metrics
+        kept = [] if self.guard.consecutive_skips else metrics
         return [*kept, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
 
     def _part(self, inputs: _Inputs, micro: Microbatch, lengths: Sequence[int]) -> _Inputs:
@@ -240,15 +226,13 @@ class Updater:
         keys = sorted(extra)
         total = self._ranks.sums([float(tokens.sum()), float((tokens > 0).sum()), *(extra[key] for key in keys)])
         return LossNormalizer(
-            num_response_tokens=total[0],
-            num_sequences=total[1],
-            extra=dict(zip(keys, total[2:], strict=True)),
+            num_response_tokens=total[0], num_sequences=total[1], extra=dict(zip(keys, total[2:], strict=True))
         )
 
     def _apply(self, ctx: StepContext, loss: float, *, is_finite: bool) -> dict[str, Metric]:
         """Clip and step, or skip; and what that says in metrics."""
         critic_only = ctx.step <= self._settings.critic_warmup_steps
-        result = self._guard.step(is_finite=is_finite, frozen=("policy",) if critic_only else ())
+        result = self.guard.step(is_finite=is_finite, frozen=("policy",) if critic_only else ())
         # Every rank holds the same loss and norms: a count by rank would be as many times too high.
         share = 1.0 / self._ranks.size
         metrics = {
@@ -269,11 +253,6 @@ def _with_sample_size(metrics: Mapping[str, float]) -> dict[str, float]:
     if metrics.get(_SQUARES):
         kept["rollout/effective_sample_frac"] = metrics["rollout/weight"] ** 2 / metrics[_SQUARES]
     return kept
-
-
-def _minibatch_rows(num_rows: int, minibatches: int) -> list[range]:
-    size = num_rows // minibatches
-    return [range(m * size, (m + 1) * size) for m in range(minibatches)]
 
 
 def _rows_with_gradient(inputs: _Inputs, rows: range) -> list[int]:

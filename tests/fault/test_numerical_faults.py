@@ -233,7 +233,7 @@ def test_three_in_a_row_over_several_batches_are_stuck() -> None:
 
 def test_the_count_of_skips_can_be_put_back() -> None:
     bench = Bench(CASES["grpo"])
-    bench.updater.consecutive_skips = 2
+    bench.updater.guard.consecutive_skips = 2
     assert bench.update(**in_rewards(math.nan)).num_consecutive_skips == 3
 
 

@@ -56,7 +56,6 @@ class Subject:
             info=info,
             reporter=SilentReporter(),
             plugins=Unplugged(),
-            total_steps=9,
             transcripts_per_step=0,
         )
         self.checkpointer = Checkpointer(

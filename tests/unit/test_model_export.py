@@ -97,7 +97,7 @@ def test_the_reference_stays_what_the_policy_was(tmp_path: Path, lora: LoraConfi
     start = policy(IDS, mask, mask, temperature=0.8).logprobs.detach()
     reference = build_reference(policy)
     shaken(policy).train()
-    output = reference.forward(IDS, mask, mask, temperature=0.8)
+    output = reference(IDS, mask, mask, temperature=0.8)
     torch.testing.assert_close(output.logprobs, start, atol=1e-6, rtol=0)
     assert not output.logprobs.requires_grad
     assert policy.training

@@ -179,7 +179,6 @@ def open_writer(folder: RunDir | None, reporter: Any = None, **options: Any) -> 
         info=RunInfo(name="r", run_dir=path, seed=0, total_steps=3, recipe={}),
         reporter=reporter or Recorder(),
         plugins=load_plugins(environ={"REASONRL_PLUGINS": ""}),
-        total_steps=3,
         transcripts_per_step=options.pop("transcripts", 2),
         **options,
     )
