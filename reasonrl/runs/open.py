@@ -185,13 +185,12 @@ def _find_point(
     """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
     if not options.resume:
         return None
-    found: str | None = None
+    newest: Path | None = None
     if folder is not None:
         clear_leftovers(folder.path)
         newest = find_newest_valid(folder.path, strict=options.strict)
-        found = str(newest) if newest else None
-    found = ranks.broadcast(found)
-    point = ResumePoint(Path(found), read_state(Path(found))) if found else None
+    newest = ranks.broadcast(newest)
+    point = ResumePoint(newest, read_state(newest)) if newest else None
     if point is not None:
         refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
         if point.state.step > total:
