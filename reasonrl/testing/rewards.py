@@ -90,7 +90,8 @@ class RewardSubject(Subject):
         return self.ask(reward, replace(group, request=replace(group.request, problem=_copy(group))))
 
     def ask(self, reward: Reward | GroupReward, group: RolloutGroup) -> list[Verdict]:
-        if self.kind == "group":
+        kind_of(reward, self.spec.name)  # refuses what is neither
+        if isinstance(reward, GroupReward):
             return judge_group(reward, group)
         return [judge_one(reward, group.request.problem, c) for c in group.completions]
 
