@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from reasonrl.cli.table import entries, terminal_width, wrap
 
@@ -39,12 +39,12 @@ class Usage:
     epilog: str = ""
 
 
-def usage_of(command: Any, path: str) -> Usage:
+def usage_of(command: TyperCommand | TyperGroup, path: str) -> Usage:
     """Describe ``command``, called as ``path``, such as ``reasonrl plugins new``."""
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
-    arguments = [p for p in shown if p.param_type_name == "argument"]
-    options = [p for p in shown if p.param_type_name == "option" and not set(p.opts) & set(HELP_NAMES)]
-    commands = getattr(command, "commands", {})
+    arguments = [p for p in shown if isinstance(p, TyperArgument)]
+    options = [p for p in shown if isinstance(p, TyperOption) and not set(p.opts) & set(HELP_NAMES)]
+    commands = command.commands if isinstance(command, TyperGroup) else {}
     tail = ["COMMAND"] if commands else [_argument_in_line(argument) for argument in arguments]
     return Usage(
         line=" ".join([path, "[OPTIONS]", *tail]),
@@ -56,19 +56,19 @@ def usage_of(command: Any, path: str) -> Usage:
     )
 
 
-def name_of(parameter: Any) -> str:
+def name_of(parameter: TyperArgument | TyperOption) -> str:
     """Return the name of a parameter in help and errors: ``RECIPE``, ``--run-dir``."""
-    if parameter.param_type_name == "argument":
-        return str(parameter.metavar or parameter.name.upper())
+    if isinstance(parameter, TyperArgument):
+        return parameter.metavar or str(parameter.name).upper()
     return max(parameter.opts, key=len)
 
 
-def _argument_in_line(argument: Any) -> str:
+def _argument_in_line(argument: TyperArgument) -> str:
     name = name_of(argument)
     return (name if argument.required else f"[{name}]") + ("..." if argument.nargs == -1 else "")
 
 
-def _option_name(option: Any) -> str:
+def _option_name(option: TyperOption) -> str:
     names = ", ".join(sorted(option.opts, key=len))
     return names if option.is_flag else f"{names} {option.metavar or 'VALUE'}"
 
@@ -104,20 +104,21 @@ def _help(entry: Entry) -> str:
     return f"{entry.help.removesuffix('.')} (default {entry.default})." if entry.default else entry.help
 
 
-class _PlainHelp:
-    """Plain help, the same as in ``docs/reference/cli.md``."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        width = min(terminal_width(), MAX_WIDTH)
-        formatter.write("\n".join(_lines(usage_of(self, ctx.command_path), width)))
+def _write_help(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
+    width = min(terminal_width(), MAX_WIDTH)
+    formatter.write("\n".join(_lines(usage_of(command, ctx.command_path), width)))
 
 
-class Command(_PlainHelp, TyperCommand):
-    """A command with plain help."""
+class Command(TyperCommand):
+    """A command with plain help, the same as in ``docs/reference/cli.md``."""
+
+    format_help = _write_help
 
 
-class Group(_PlainHelp, TyperGroup):
-    """A command group with plain help."""
+class Group(TyperGroup):
+    """A command group with the same help."""
+
+    format_help = _write_help
 
 
 class Commands(typer.Typer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -70,22 +70,22 @@ class Progress(SilentReporter):
             self._waiting.stop()
 
 
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def open_waiting(what: str) -> Iterator[None]:
     """Show on standard error what is in progress."""
-    progress = Progress(Console(stderr=True, highlight=False, soft_wrap=True))
-    progress.waiting(what)
-    try:
+    with closing(Progress(_stderr())) as progress:
+        progress.waiting(what)
         yield
-    finally:
-        progress.close()
 
 
 @contextmanager
 def open_checks() -> Iterator[Callable[[str, str], None]]:
     """Show on standard error which check runs: every check in a terminal, else one line per component."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    progress, shown = Progress(console), set[str]()
+    console, shown = _stderr(), set[str]()
 
     def tell(subject: str, check: str) -> None:
         if console.is_terminal:
@@ -94,10 +94,8 @@ def open_checks() -> Iterator[Callable[[str, str], None]]:
             shown.add(subject)
             progress.waiting(f"checking {subject}")
 
-    try:
+    with closing(Progress(console)) as progress:
         yield tell
-    finally:
-        progress.close()
 
 
 @contextmanager
@@ -109,11 +107,8 @@ def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
     if not is_first_process():
         yield SilentReporter()
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    progress = Progress(console)
+    console = _stderr()
     ConsoleReporter(console).starting(outline_question(resolved, what))
-    progress.waiting("loading torch and transformers")
-    try:
+    with closing(Progress(console)) as progress:
+        progress.waiting("loading torch and transformers")
         yield progress
-    finally:
-        progress.close()

@@ -130,7 +130,8 @@ def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
 
 
 def _wrong_version(run: RunRecords) -> Iterator[Finding]:
-    versions = {0: 0.0, **dict(zip(*_pairs(run, "policy/version"), strict=True))}
+    curve = run.curve("policy/version")
+    versions = {0: 0.0, **dict(zip(curve.steps, curve.values, strict=True))}
     for step, sampled_by in sorted(run.sampled_by.items()):
         newest = versions.get(step - 1)
         if newest is not None and any(version != newest for version in sampled_by):
@@ -143,11 +144,6 @@ def _wrong_version(run: RunRecords) -> Iterator[Finding]:
                 step=step,
             )
             return
-
-
-def _pairs(run: RunRecords, key: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    curve = run.curve(key)
-    return curve.steps, curve.values
 
 
 def check_critic(run: RunRecords) -> Iterator[Finding]:
