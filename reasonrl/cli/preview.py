@@ -13,7 +13,7 @@ from reasonrl.cli.table import for_terminal, wrap
 if TYPE_CHECKING:
     from reasonrl.contracts.data import Problem, Split
     from reasonrl.contracts.protocols import Task
-    from reasonrl.data.render import PromptRenderer, RenderedPrompt
+    from reasonrl.data.render import PromptRenderer
     from reasonrl.plugins import Component, Plugins, RewardComponent
     from reasonrl.recipe.resolved import AnyResolved
     from reasonrl.rewards.runner import RewardRunner
@@ -150,16 +150,14 @@ def _entry(
     if renderer is not None:
         rendered = renderer.render(problem)
         shown = rendered.text
+        tokens = None
         if reference is not None:
             reference = renderer.completion_after(rendered, problem, reference)
-        entry |= {"prompt_text": shown, "reference": reference, **_counts(renderer, rendered, reference)}
+            tokens = len(renderer.tokenizer.encode(reference, add_special_tokens=False))
+        entry |= {"prompt_text": shown, "reference": reference}
+        entry |= {"prompt_tokens": len(rendered.ids), "reference_tokens": tokens}
     paid = None if reference is None else _reward(runner, problem, reference, shown)
     return {**entry, "reference_reward": paid}
-
-
-def _counts(renderer: "PromptRenderer", rendered: "RenderedPrompt", reference: str | None) -> dict[str, int | None]:
-    tokens = None if reference is None else renderer.tokenizer.encode(reference, add_special_tokens=False)
-    return {"prompt_tokens": len(rendered.ids), "reference_tokens": None if tokens is None else len(tokens)}
 
 
 def _reward(runner: "RewardRunner", problem: "Problem", text: str, prompt_text: str) -> float | None:

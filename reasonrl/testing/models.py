@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from reasonrl.model.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 Architecture = Literal["qwen2", "llama", "gpt_neox", "gemma2", "gpt2"]
 
@@ -53,11 +53,11 @@ def tiny_config(
     vocab_size: int = 258,
     max_positions: int = 2048,
     tie: bool = True,
-) -> Any:
+) -> PreTrainedConfig:
     """Build the config of a small model; Qwen2, Llama and Gemma 2 have grouped-query attention."""
     from transformers import AutoConfig
 
-    shape: dict[str, Any] = {
+    shape: dict[str, object] = {
         "vocab_size": vocab_size,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
