@@ -40,7 +40,10 @@ class PPO:
         mask = batch.response_mask
         values = required(evals.values, "values")
         rewards, metrics = self._token_rewards(batch, evals)
-        advantages, returns = gae(rewards, values, mask, gamma=self.config.gamma, lam=self.config.lam)
+        lam = self._policy_lam(mask, values)
+        advantages, returns = gae(rewards, values, mask, gamma=self.config.gamma, lam=lam)
+        if self.config.critic_lam is not None:
+            _, returns = gae(rewards, values, mask, gamma=self.config.gamma, lam=self.config.critic_lam)
         metrics |= _critic_metrics(values, returns, mask, ctx.reduce)
         if self.config.whiten:
             advantages = masked_whiten(advantages, mask, ctx.reduce)
@@ -61,6 +64,7 @@ class PPO:
             mask,
             eps_low=config.clip_eps,
             eps_high=config.eps_high,
+            dual_clip=config.dual_clip,
         )
         value_loss, value_metrics = self._value_loss(inputs)
         per_token = surrogate.loss + config.value_coef * value_loss
@@ -75,6 +79,13 @@ class PPO:
             **policy_metrics(inputs, surrogate),
         }
         return LossOutput(loss=token_mean_share(per_token, mask, normalizer), metrics=metrics)
+
+    def _policy_lam(self, mask: Tensor, values: Tensor) -> float | Tensor:
+        """GAE mixing of the policy's advantages, by length if asked (arXiv:2504.05118 eq. 10)."""
+        if self.config.lam_alpha is None:
+            return self.config.lam
+        length = mask.sum(dim=1).to(values.dtype).clamp(min=1.0)
+        return (1.0 - 1.0 / (self.config.lam_alpha * length)).clamp(min=0.0)
 
     def _token_rewards(self, batch: TrainBatch, evals: PolicyEval) -> tuple[Tensor, dict[str, Metric]]:
         """``[B, T]``: the completion's reward on its last token, the tokens' own, minus the KL penalty."""
@@ -99,7 +110,9 @@ class PPO:
             old = zero_outside(required(inputs.evals.values, "values"), mask)
             bounded = old + (values - old).clamp(-self.config.value_clip, self.config.value_clip)
             clipped_error = (bounded - returns) ** 2
-            metrics["critic/value_clip_frac"] = mean((clipped_error > error).sum(), mask.sum())
+            # old + (values - old) is not values to the last bit: only a difference over the bound is a clip.
+            is_clipped = ((values - old).abs() > self.config.value_clip) & (clipped_error > error)
+            metrics["critic/value_clip_frac"] = mean(is_clipped.sum(), mask.sum())
             error = torch.maximum(error, clipped_error)
         loss = 0.5 * error
         metrics["loss/value"] = mean(loss.detach().sum(), mask.sum())

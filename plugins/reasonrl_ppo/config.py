@@ -47,6 +47,16 @@ class PPOConfig:
     value_coef: float = field(default=1.0, metadata={"help": "Weight of the value loss."})
     gamma: float = field(default=1.0, metadata={"help": "Discount per token."})
     lam: float = field(default=1.0, metadata={"help": "GAE mixing; 1 = Monte Carlo returns, 0 = one step."})
+    critic_lam: float | None = field(
+        default=None, metadata={"help": "GAE mixing of the critic's targets (VAPO: 1); null = that of the policy."}
+    )
+    lam_alpha: float | None = field(
+        default=None,
+        metadata={"help": "The policy's lam is 1 - 1 / (lam_alpha * length), at least 0 (VAPO: 0.05); null = lam."},
+    )
+    dual_clip: float | None = field(
+        default=None, metadata={"help": "With A < 0 the loss is at most -dual_clip * A; null = no second bound."}
+    )
     whiten: bool = field(
         default=True, metadata={"help": "Advantages to mean 0 and standard deviation 1 over the whole batch."}
     )
@@ -59,6 +69,13 @@ class PPOConfig:
             require(self.clip_eps_high > 0, "clip_eps_high", "> 0", self.clip_eps_high)
         if self.value_clip is not None:
             require(self.value_clip > 0, "value_clip", "> 0, or null", self.value_clip)
+        if self.critic_lam is not None:
+            require(0 <= self.critic_lam <= 1, "critic_lam", "in [0, 1], or null", self.critic_lam)
+        if self.lam_alpha is not None:
+            require(self.lam_alpha > 0, "lam_alpha", "> 0, or null", self.lam_alpha)
+            require(self.lam == 1, "lam", "left at 1 when lam_alpha sets it", self.lam)
+        if self.dual_clip is not None:
+            require(self.dual_clip > 1, "dual_clip", "> 1, or null", self.dual_clip)
         require(self.value_coef > 0, "value_coef", "> 0", self.value_coef)
         require(0 <= self.gamma <= 1, "gamma", "in [0, 1]", self.gamma)
         require(0 <= self.lam <= 1, "lam", "in [0, 1]", self.lam)

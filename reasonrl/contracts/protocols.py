@@ -122,6 +122,8 @@ class Algorithm(Protocol):
     Optional methods, found by name:
         ``counts(batch, advantages) -> dict[str, float]``: summed over ranks into ``normalizer.extra``.
         ``keep(group: ScoredGroup) -> bool``: False = sample further prompts until the batch is full.
+        ``state_dict() -> JSON``, ``load_state_dict(state)``: what a controller, such as one of an adaptive KL, needs
+        when the run is resumed; saved with every checkpoint. JSON alone: numbers, text, lists, mappings.
     """
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput: ...

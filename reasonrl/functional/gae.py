@@ -7,7 +7,7 @@ from reasonrl.functional.masked import check_same_shape, zero_outside
 
 
 def gae(
-    token_rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float
+    token_rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute advantages and returns.
 
@@ -19,7 +19,8 @@ def gae(
         token_rewards: ``[B, T]``, earned by token t; the completion's reward is on its last token.
         values: ``[B, T]``, value of the state before token t.
         response_mask: ``[B, T]`` bool.
-        gamma, lam: discount and mixing per token, each in [0, 1].
+        gamma: discount per token, in [0, 1].
+        lam: mixing per token, in [0, 1]; a tensor ``[B]`` gives each row its own.
 
     Returns:
         (advantages, returns), ``[B, T]`` as ``values``, detached, 0 outside the mask, not whitened; returns =

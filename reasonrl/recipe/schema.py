@@ -105,7 +105,9 @@ class CriticConfig:
 
     kind: Literal["shared", "separate"] = option("a value head on the policy's trunk, or a copy of the model", "shared")
     learning_rate: float | None = option("null = the optimizer's", None)
-    warmup_steps: int = option("first steps that train the critic only", 0)
+    warmup_steps: int = option(
+        "first steps that train the critic only (with kind shared, its head only); the policy stays", 0
+    )
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate")

@@ -37,7 +37,8 @@ def evaluate_policy(
         ref, _ = _forward_all(
             reference, batch, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
         )
-    return PolicyEval(old_logprobs=old, ref_logprobs=ref, values=values)
+    # The update's own forward gives a ratio of exactly 1, which another pass in lower precision may not.
+    return PolicyEval(old_logprobs=old if want_old else None, ref_logprobs=ref, values=values)
 
 
 @torch.no_grad()

@@ -35,6 +35,8 @@ CONFIGS = st.sampled_from(
         PPOConfig(clip_eps_high=0.28, value_clip=None, value_coef=0.5, gamma=0.9, lam=0.8, entropy_coef=0.01),
         PPOConfig(lam=0.0, whiten=False, kl=KLConfig(coef=0.3)),
         PPOConfig(gamma=0.95, value_clip=0.2, kl=KLConfig(coef=0.2, estimator="k2", placement="loss")),
+        PPOConfig(critic_lam=1.0, lam_alpha=0.4, dual_clip=1.1),
+        PPOConfig(gamma=0.9, lam=0.5, critic_lam=0.0, dual_clip=1.5, clip_eps_high=0.9),
         PPOConfig(lam=0.9, entropy_coef=0.02, kl=KLConfig(coef=0.2, estimator="k3", placement="loss")),
     ]
 )
@@ -47,12 +49,20 @@ def build(config: PPOConfig) -> PPO:
 
 def expected(rows: dict, config: PPOConfig) -> tuple[oracle.Gradients, list, list]:
     in_reward = config.kl.placement == "reward"
-    adv, ret = oracle.advantages(rows, config.gamma, config.lam, config.kl.coef if in_reward else 0.0)
+    adv, ret = oracle.advantages(
+        rows,
+        config.gamma,
+        config.lam,
+        config.kl.coef if in_reward else 0.0,
+        critic_lam=config.critic_lam,
+        alpha=config.lam_alpha,
+    )
     if config.whiten:
         adv = oracle.whiten(adv, rows["mask"])
     options = {
         "low": config.clip_eps,
         "high": config.eps_high,
+        "dual": config.dual_clip,
         "value_clip": config.value_clip,
         "value_coef": config.value_coef,
         "entropy_coef": config.entropy_coef,

@@ -1,14 +1,16 @@
 """Loss and gradient of a whole update do not depend on padding, row order, micro-batch size or number of ranks."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from support.scripted import CASES, PAD, Case, Outcome, run_update, scripted_groups, tiny_policy
 
-from reasonrl.contracts.batch import TrainBatch
+from reasonrl.contracts.batch import LossNormalizer, TrainBatch
 from reasonrl.contracts.data import ScoredGroup
 from reasonrl.data.collate import collate
+from reasonrl_critic_free.algorithm import GRPO
 
 PROMPTS, GROUP_SIZE = 4, 3
 DTYPES = {torch.float64: {"rtol": 0.0, "atol": 1e-9}, torch.float32: {"rtol": 1e-4, "atol": 1e-6}}
@@ -173,3 +175,28 @@ def test_minibatches_and_epochs_take_that_many_steps() -> None:
     outcome = update(CASES["ppo"], torch.float64, scripted_groups(4, GROUP_SIZE), minibatches=2, update_epochs=3)
     assert outcome.output.policy_version == 6
     assert outcome.metrics["policy/ratio_max"] > 1.0
+
+
+def test_the_normalizer_counts_tokens_and_completions() -> None:
+    """Ragged completions, one unscored: their number is neither that of rows nor that of columns with a token."""
+    groups = scripted_groups(3, 4, seed=1)
+    batch = collate(groups, pad_id=PAD, device=torch.device("cpu"))
+    seen: list[LossNormalizer] = []
+
+    class Spy(GRPO):
+        def compute_loss(self, inputs: Any, normalizer: LossNormalizer, ctx: Any) -> Any:
+            seen.append(normalizer)
+            return super().compute_loss(inputs, normalizer, ctx)
+
+    case = CASES["grpo_sequence_kl"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("support.scripted.GRPO", Spy)
+        run_update(case, tiny_policy(case), groups, group_size=4, batch=batch)
+    lengths = [
+        len(completion.token_ids)
+        for group in groups
+        for completion, reward in zip(group.group.completions, group.rewards, strict=True)
+        if reward.total is not None
+    ]
+    assert len(lengths) == batch.num_rows - 1 != int(batch.response_mask.any(dim=0).sum())
+    assert {(n.num_response_tokens, n.num_sequences) for n in seen} == {(float(sum(lengths)), float(len(lengths)))}

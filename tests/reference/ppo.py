@@ -19,8 +19,19 @@ class Gradients:
     entropy: Rows
 
 
-def advantages(rows: dict[str, list], gamma: float, lam: float, kl_coef: float) -> tuple[Rows, Rows]:
-    """Unwhitened advantages and returns; ``kl_coef`` weighs the k1 penalty in the reward."""
+def advantages(
+    rows: dict[str, list],
+    gamma: float,
+    lam: float,
+    kl_coef: float,
+    *,
+    critic_lam: float | None = None,
+    alpha: float | None = None,
+) -> tuple[Rows, Rows]:
+    """Unwhitened advantages and returns; ``kl_coef`` weighs the k1 penalty in the reward.
+
+    VAPO (arXiv:2504.05118): ``critic_lam`` for the returns, lam = 1 - 1 / (alpha l) for a completion of l tokens.
+    """
     all_advantages, all_returns = [], []
     for i, mask in enumerate(rows["mask"]):
         last = max((t for t, taken in enumerate(mask) if taken), default=-1)
@@ -29,7 +40,10 @@ def advantages(rows: dict[str, list], gamma: float, lam: float, kl_coef: float) 
             if taken:
                 rewards[t] = rows["token_rewards"][i][t] + (rows["rewards"][i] if t == last else 0.0)
                 rewards[t] -= kl_coef * estimate(rows["old_logprobs"][i][t], rows["ref_logprobs"][i][t], "k1")
-        a, r = gae_row(rewards, rows["old_values"][i], mask, gamma, lam)
+        mixing = lam if alpha is None else max(0.0, 1 - 1 / (alpha * max(1, sum(mask))))
+        a, r = gae_row(rewards, rows["old_values"][i], mask, gamma, mixing)
+        if critic_lam is not None:
+            _, r = gae_row(rewards, rows["old_values"][i], mask, gamma, critic_lam)
         all_advantages.append(a)
         all_returns.append(r)
     return all_advantages, all_returns
@@ -48,9 +62,13 @@ def whiten(x: Rows, mask: list[list[bool]]) -> Rows:
     ]
 
 
-def surrogate(logp: float, old: float, advantage: float, low: float, high: float) -> tuple[float, float]:
-    """-min(r A, clip(r) A) and its derivative by ln p: -r A, or 0 where the clip has taken over."""
+def surrogate(
+    logp: float, old: float, advantage: float, low: float, high: float, dual: float | None = None
+) -> tuple[float, float]:
+    """-min(r A, clip(r) A), at most -dual A with A < 0, and its derivative by ln p: -r A, or 0 where it is clipped."""
     r = math.exp(logp - old)
+    if dual is not None and advantage < 0 and r > dual:
+        return -dual * advantage, 0.0
     clipped = min(max(r, 1 - low), 1 + high)
     if clipped * advantage < r * advantage:
         return -clipped * advantage, 0.0
@@ -83,7 +101,9 @@ def loss(rows: dict[str, list], adv: Rows, ret: Rows, config: dict) -> Gradients
     total = 0.0
     for i, t in ((i, t) for i, m in enumerate(mask) for t, taken in enumerate(m) if taken):
         logp = rows["logprobs"][i][t]
-        p, dp = surrogate(logp, rows["old_logprobs"][i][t], adv[i][t], config["low"], config["high"])
+        p, dp = surrogate(
+            logp, rows["old_logprobs"][i][t], adv[i][t], config["low"], config["high"], config.get("dual")
+        )
         v, dv = value_error(rows["values"][i][t], rows["old_values"][i][t], ret[i][t], config["value_clip"])
         k, dk = (0.0, 0.0)
         if config["loss_kl"] > 0:

@@ -153,3 +153,10 @@ def test_ppo_dummy_micro_batch_adds_nothing() -> None:
     assert got.loss == 0.0
     assert all((gradient == 0).all() for gradient in got.gradients.values())
     assert got.metrics == {"policy/ratio_max": 0.0}
+
+
+def test_ppo_value_clip_frac_counts_no_rounding() -> None:
+    """old + (V - old) is not V to the last bit in float32; far inside the bound, nothing is clipped."""
+    for seed in range(20):
+        got = run(build(PPOConfig(value_clip=100.0)), random_rows(seed), Layout(dtype=torch.float32))
+        assert got.metrics["critic/value_clip_frac"] == 0.0

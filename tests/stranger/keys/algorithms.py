@@ -71,6 +71,32 @@ def gamma_and_lam(lab: Lab, kind: str) -> None:
     assert discounted[0] < 0.5 * whole
 
 
+@effect("critic_lam", of=PPO)
+def critic_lam(lab: Lab, kind: str) -> None:
+    """With values of 0, as at first, the critic's targets are discounted, and the policy's advantages are not."""
+    one, half = lab.run("ppo"), lab.run("ppo", "algorithm.critic_lam=0.5")
+    assert half.values("critic/returns")[0] < 0.5 * one.values("critic/returns")[0]
+    assert half.values("optim/grad_norm")[0] != one.values("optim/grad_norm")[0]
+
+
+@effect("lam_alpha", of=PPO)
+def lam_alpha(lab: Lab, kind: str) -> None:
+    """Completions have 8 tokens: 1 - 1 / (0.25 * 8) is a lam of 0.5."""
+    alpha, half = lab.run("ppo", "algorithm.lam_alpha=0.25"), lab.run("ppo", "algorithm.lam=0.5")
+    assert np.isclose(alpha.values("critic/returns")[0], half.values("critic/returns")[0], rtol=1e-4)
+    assert alpha.values("critic/returns")[0] < 0.5 * lab.run("ppo").values("critic/returns")[0]
+
+
+@effect("dual_clip", of=PPO)
+def dual_clip(lab: Lab, kind: str) -> None:
+    """A bound just over 1 takes gradients away that the first clip leaves to negative advantages."""
+    fractions = [
+        max(lab.run("ppo", *TWICE, f"algorithm.dual_clip={bound}").values("policy/clip_frac"))
+        for bound in (1.001, "null")
+    ]
+    assert fractions[0] > fractions[1]
+
+
 @effect("whiten", of=PPO)
 def whiten(lab: Lab, kind: str) -> None:
     """Advantages of mean 0; without it the first ones are the returns."""
