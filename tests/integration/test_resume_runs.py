@@ -1,9 +1,11 @@
-"""What `reasonrl resume` goes on with, what it refuses, and what it says."""
+"""What `reasonrl resume` continues, what it refuses, and what it prints."""
 
 import json
 import logging
 import shutil
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,9 +238,18 @@ def test_a_signal_in_any_phase_saves_the_boundary_and_goes_on_exactly(
     assert texts[0] == texts[1]
 
 
-def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
-    import signal
+@pytest.fixture
+def default_handlers() -> Iterator[None]:
+    """Those of a terminal's foreground: a shell starts `pytest &` with SIGINT ignored."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
+
+def test_handlers_are_restored_and_ignored_signals_stay_ignored(default_handlers: None) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with handle_stop_signals() as stop:
         assert signal.getsignal(signal.SIGINT) == stop.handle
@@ -246,11 +257,8 @@ def test_handlers_are_restored_and_ignored_signals_stay_ignored() -> None:
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with handle_stop_signals():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before[0])
+    with handle_stop_signals():
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_it_is_there_from_python(finished: Path) -> None:
