@@ -63,7 +63,7 @@ def installed(wheel: Path, site: Path, cwd: Path) -> None:
 
 
 def play(kind: str, folder: Path) -> None:
-    name, site = f"outside-{kind}", folder / "site"
+    name, site = f"outside-{kind.replace('_', '-')}", folder / "site"
     told = done(command("reasonrl", "plugins", "new", name, "--kind", kind, "--dir", folder, cwd=folder))
     project = folder / f"reasonrl-{name}"
     assert str(project) in told
