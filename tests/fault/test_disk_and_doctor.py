@@ -42,7 +42,7 @@ def test_one_changed_bit_anywhere_is_told_with_its_file_and_the_step_to_go_on_fr
             assert (found.severity, found.step) == ("error", 2)
             # A damaged manifest may accuse the file whose entry it garbles.
             assert path.name in found.message or path.name == "manifest.json"
-            assert "step 1 is intact" in found.remedy
+            assert "from step 1, which is intact" in found.remedy
         path.write_bytes(content)
     assert findings(run_dir) == []
 
