@@ -34,7 +34,7 @@ def evaluate(needs: Needs, *, used_once: bool, max_tokens: int = 10_000) -> Poli
         (Needs(), False, True, False, False),
         (Needs(old_for_advantages=True), True, True, False, False),
         (Needs(reference=True), True, False, True, False),
-        (Needs(critic=True), True, True, False, True),
+        (Needs(critic=True), True, False, False, True),
         (Needs(critic=True, reference=True), False, True, True, True),
     ],
 )
