@@ -10,7 +10,7 @@
       RolloutError           the backend could not produce completions
       CheckpointError        a checkpoint cannot be written or trusted
       TrainingError          the run cannot go on (too many unscored completions, non-finite updates)
-      UnexpectedError        stands for an error that nobody foresaw, which is its cause
+      UnexpectedError        any other error, which is its cause
       ShapeError             tensors that do not fit together
 
 A message says where, what we got, what was expected and what to do next, in one line, and no secret.
@@ -79,7 +79,7 @@ class TrainingError(ReasonRLError):
 
 
 class UnexpectedError(ReasonRLError):
-    """Stands for an error that nobody foresaw, its cause."""
+    """Any other error, which is its ``__cause__``."""
 
 
 class ShapeError(ReasonRLError, ValueError):

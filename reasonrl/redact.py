@@ -22,7 +22,7 @@ _STRONG = {"secret", "secrets", "password", "passwords", "passwd", "passphrase",
 _STRONG |= {"apikey", "apikeys"}
 _KEYS = {"api", "access", "private", "auth", "signing", "encryption", "ssh", "license"}
 _TOKENS = {"access", "auth", "api", "bearer", "hf", "hub", "secret", "refresh", "session"}
-# What a model reads or writes is called a token too: `stop_token: "</s>"` is no secret.
+# What a model reads or writes is called a token too: `stop_token: "</s>"` is not a secret.
 _TEXT_TOKEN = re.compile(
     "pad|eos|bos|unk|sep|cls|mask|stop|start|end|begin|special|think|answer|image|tool|fim|new|next|first|last|per|max"
     "|min|num|extra|wait"

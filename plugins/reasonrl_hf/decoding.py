@@ -116,7 +116,7 @@ class BatchDecoder:
         else:
             uniforms = self._uniforms[self._active, step]
             tokens, logprobs = sample_tokens(logits, uniforms, self._settings.sampling.temperature)
-        # Finished rows that still run write behind their ends, where nobody looks.
+        # Finished rows that still run write behind their ends, which is ignored.
         self._tokens[self._active, step] = tokens
         self._logprobs[self._active, step] = logprobs
         return tokens

@@ -141,7 +141,7 @@ def _check_file(source: Source, suffix: str, is_gzip: bool) -> None:
 def _nearby(path: Path) -> str:
     """Suggest a similar file name."""
     if not path.parent.is_dir():
-        return f" (there is no folder {path.parent})"
+        return f" (there is not a folder {path.parent})"
     close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
 

@@ -57,7 +57,7 @@ def rollout_correction(
     """
     check_same_shape("rollout_correction", old_logprobs=old_logprobs, rollout_logprobs=rollout_logprobs, mask=mask)
     if level == "geometric" and mode == "truncate":
-        raise ValueError("a geometric mean is no weight; use mode mask")
+        raise ValueError("a geometric mean is biased as a weight; use mode mask")
     known = mask & ~torch.isnan(rollout_logprobs)
     log_rho = zero_outside(old_logprobs, known).detach() - zero_outside(rollout_logprobs, known)
     if level == "sequence":

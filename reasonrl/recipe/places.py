@@ -19,8 +19,8 @@ def holds_runs(folder: Path) -> bool:
 
 
 def no_model(folder: Path, shown: str) -> str:
-    """Why a folder without ``config.json`` is no model, and what to name instead."""
+    """Why a folder without ``config.json`` is not a model, and what to name instead."""
     saved = [path for _, path in find_steps((folder / CHECKPOINTS).glob("*")) if (path / "config.json").is_file()]
     if is_run(folder) and saved:
         return f"{shown} is a run folder, expected a model folder; its newest model: {saved[-1]}"
-    return f"{shown} is no model folder: it has no config.json"
+    return f"{shown} is not a model folder: it has no config.json"

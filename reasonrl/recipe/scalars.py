@@ -22,7 +22,7 @@ _RESOLVER = yaml.SafeLoader("")
 
 
 def surprises(root: yaml.Node) -> Iterator[tuple[Place, str]]:
-    """Where a bare value is no such thing as it looks, with what to write instead."""
+    """Where a bare value is not what it looks like, with what to write instead."""
     found = [(place, node) for place, node in _scalars(root, (), set()) if _is_suspicious(node)]
     for place, node in found:
         if node.value == "=":

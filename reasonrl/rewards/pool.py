@@ -177,7 +177,7 @@ class WorkerPool:
         try:
             while len(answers) < len(requests):
                 answers.update(self._round(requests, waiting))
-        finally:  # interrupted: nobody wants the answers any more
+        finally:  # interrupted: the answers are discarded
             for worker in [w for w in self._workers if w.task is not None]:
                 self._kill(worker)
         return [answers[task] for task in range(len(requests))]

@@ -103,7 +103,7 @@ def decode_reply(payload: bytes, number: int, size: int) -> Reply:
     """What a worker answered to request ``number``, of ``size`` completions, every score checked.
 
     Raises:
-        ValueError: if it is no reply to that request.
+        ValueError: if it is not a reply to that request.
     """
     data = parse(payload)
     entries, retired = data.get("verdicts"), data.get("retired")

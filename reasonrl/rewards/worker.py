@@ -22,7 +22,7 @@ from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, k
 from reasonrl.rewards.processes import TELL_WHERE
 from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
 
-# Of a reward in a process of its own nothing may pass: not even its KeyboardInterrupt, for nobody pressed Ctrl-C.
+# Nothing that a reward raises may leave its process, not even a KeyboardInterrupt: Ctrl-C was not pressed.
 ANYTHING = (BaseException,)
 
 Judge = Callable[..., Verdict | list[Verdict]]

@@ -129,7 +129,7 @@ def _refuse_empty(explicit: str | Path | None) -> None:
 
 def _cannot_create(parent: Path, err: OSError) -> str:
     found = next((p for p in (parent, *parent.parents) if os.path.lexists(p)), parent)
-    reason = (err.strerror or str(err)) if found.is_dir() else f"{found} is no folder"
+    reason = (err.strerror or str(err)) if found.is_dir() else f"{found} is not a folder"
     return f"cannot create a run folder in {parent}: {reason}; choose another place"
 
 

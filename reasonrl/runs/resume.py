@@ -37,12 +37,12 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
         overrides: keys that may change, such as ``trainer.steps=N`` to go on for longer; see ``CHANGEABLE``.
 
     Raises:
-        RecipeError: if this is no run folder, or recipe or plugins are not what they were.
+        RecipeError: if this is not a run folder, or recipe or plugins are not what they were.
         RunDirInUseError: if another process uses the folder.
     """
     for name in (RUN, RECIPE):
         if not (run_dir / name).is_file():
-            raise RecipeError(f"{run_dir} is no run folder: it has no {name}")
+            raise RecipeError(f"{run_dir} is not a run folder: it has no {name}")
     refuse_in_use(run_dir)
     for override in overrides:
         if not is_changeable(override.partition("=")[0].strip()):

@@ -96,7 +96,7 @@ class Checkpointer:
     def _choose_best(self, step: int, *, is_due: bool) -> Headline | None:
         """The best saved step by the first suite's accuracy, ``step`` included; the first of equals.
 
-        A checkpoint that is not due is no candidate: where a run was stopped must not change what it keeps.
+        A checkpoint that is not due is not a candidate: where a run was stopped must not change what it keeps.
         """
         last = self.writer.last_evaluation
         if not (self.config.keep_best and is_due) or last.get("step") != step:

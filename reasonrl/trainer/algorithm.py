@@ -63,7 +63,7 @@ class AlgorithmCalls:
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
         loss = out.loss
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise PluginContractError(f"{call} returned a loss that is no scalar tensor with a gradient")
+            raise PluginContractError(f"{call} returned a loss that is not a scalar tensor with a gradient")
         return out
 
     def state_dict(self) -> object:

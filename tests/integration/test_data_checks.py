@@ -84,7 +84,7 @@ def test_a_missing_file_is_found_before_anything_slow(command: str, folder: Path
         (["task.dataset=num.jsonl"], "task.dataset: num.jsonl: no such file; did you mean 'nums.jsonl'?"),
         (
             ["evaluation.suites.held_out.task={name: countdown, source: dataset, dataset: no/nums.csv}"],
-            "evaluation.suites.held_out.task.dataset: no/nums.csv: no such file (there is no folder no)",
+            "evaluation.suites.held_out.task.dataset: no/nums.csv: no such file (there is not a folder no)",
         ),
     ):
         code = "import sys; from reasonrl.cli.app import main; sys.argv[0] = 'reasonrl'\n" + (

@@ -171,7 +171,7 @@ def test_a_folder_in_use_and_a_folder_that_is_no_run_are_refused(finished: Path,
         done = resume_cli(run)
     assert (done.exit_code, "in use by another run" in done.output) == (3, True)
     done = resume_cli(tmp_path)
-    assert (done.exit_code, "is no run folder" in done.output) == (2, True)
+    assert (done.exit_code, "is not a run folder" in done.output) == (2, True)
 
 
 def test_the_best_checkpoint_stays_and_is_named(tiny_model: Path, tmp_path: Path) -> None:

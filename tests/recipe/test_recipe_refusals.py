@@ -123,7 +123,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("unknown tracker", [], ["logging.trackers=[wandbb]"], "no tracker 'wandbb'; did you mean 'wandb'?"),
     ("absent tracker", [], [f"logging.trackers=[{ABSENT}]"], f"'{ABSENT}' is not installed: pip install"),
     ("folder that takes no run", [], ["output_dir=/proc/runs"], "cannot create a run folder in /proc/runs"),
-    ("model folder without a model", [], ["model.path=model"], "model.path: model is no model folder: it has no"),
+    ("model folder without a model", [], ["model.path=model"], "model.path: model is not a model folder: it has no"),
     ("run for a model", [], ["model.path=run"], "run is a run folder, expected a model folder; its newest model: run/"),
     ("run that is not there", [], ["model.path=several/run-7"], "no such folder, and not a hub name"),
     ("data that is not there", ["task: {name: countdown, source: dataset, dataset: ./no.jsonl}"], [],

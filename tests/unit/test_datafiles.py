@@ -158,7 +158,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path, "questions.jsonl", GOOD)
     said = refusal(str(tmp_path / "question.jsonl"))
     assert "no such file; did you mean '" in said
-    assert f"there is no folder {tmp_path}/none" in refusal(str(tmp_path / "none" / "x.csv"))
+    assert f"there is not a folder {tmp_path}/none" in refusal(str(tmp_path / "none" / "x.csv"))
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone")
     assert "link.jsonl: no such file" in refusal(str(tmp_path / "link.jsonl"))
     os.mkfifo(tmp_path / "pipe.jsonl")

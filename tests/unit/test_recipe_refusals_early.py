@@ -56,7 +56,7 @@ def test_an_algorithm_that_needs_the_samplers_log_probabilities(needed: bool, gi
 def test_a_place_that_takes_no_folder_is_refused_and_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output_dir, explicit in ((tmp_path / "file" / "runs", None), (tmp_path, tmp_path / "file" / "run")):
-        with pytest.raises(RecipeError, match=r"cannot create a run folder in .*: .*file is no folder"):
+        with pytest.raises(RecipeError, match=r"cannot create a run folder in .*: .*file is not a folder"):
             refuse_unwritable(output_dir, explicit)
     with pytest.raises(RecipeError, match="cannot create a run folder in /proc"):
         refuse_unwritable("/proc/runs", None)

@@ -66,7 +66,7 @@ def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> N
 
 def test_a_parent_that_is_no_folder_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RecipeError, match=r"cannot create a run folder in .*file: .*file is no folder; choose"):
+    with pytest.raises(RecipeError, match=r"cannot create a run folder in .*file: .*file is not a folder; choose"):
         make(tmp_path / "file" / "run")
     with pytest.raises(RecipeError, match="cannot create a run folder"):
         RunDir.create(output_dir=tmp_path / "file", name="r")

@@ -91,7 +91,7 @@ def test_nested_columns_and_conversations_are_taken_as_they_are(tmp_path: Path) 
 
 
 def test_the_rows_are_accounted_for(tmp_path: Path) -> None:
-    """Contradictory rows are all dropped: nobody can say which one is right."""
+    """Contradictory rows are all dropped: there is no telling which one is right."""
     rows = [{"question": f"What is {i}?", "answer": i} for i in range(40)]
     twice = [rows[3], {"question": " what IS 4? ", "answer": "4"}]
     against = [{"question": "What is 5?", "answer": 6}]

@@ -124,7 +124,7 @@ def _single(run: RunRecords, accuracy: Curve) -> Iterator[Finding]:
 
 
 def is_solved(run: RunRecords) -> bool:
-    """Whether the training problems are practically solved, so that low entropy is no collapse."""
+    """Whether the training problems are practically solved, so that low entropy is not a collapse."""
     accuracy = run.curve("train/accuracy")
     return len(accuracy) > 0 and accuracy.last >= SOLVED
 
