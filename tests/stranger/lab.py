@@ -113,6 +113,8 @@ class Lab:
         (folder / "models").symlink_to(commands.models)
         self.file(PLUGIN.name, PLUGIN.read_text(encoding="utf-8"))
         self.file("reward.py", "def score(problem, completion):\n    return float(len(completion.text) % 2)\n")
+        judged = "    value = float(len(completion.text) % 2)\n    return Score(value=value, correct=value == 1.0)\n"
+        self.file("judged.py", f"from reasonrl import Score\n\n\ndef score(problem, completion):\n{judged}")
         self._kept: dict[tuple[str, ...], Run] = {}
         self._numbers = itertools.count(1)
         for name, recipe in RECIPES.items():
