@@ -32,7 +32,7 @@ PLUGIN_PROJECTS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pypr
 def undeclared(project: Path, files: list[Path]) -> list[str]:
     """What the files import from third parties and the project's pyproject does not list."""
     table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    modules = set().union(*map(imported, files)) - set(sys.stdlib_module_names)
+    modules = set().union(*map(imported, files)) - set(sys.stdlib_module_names) - {"_typeshed"}
     third_party = {m for m in modules if not m.startswith("reasonrl")}
     extras = {**table.get("optional-dependencies", {}), None: table["dependencies"]}
     return sorted(m for m in third_party if DISTRIBUTIONS.get(m, m) not in _names(extras.get(OPTIONAL.get(m), [])))

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
 from support.resume_runs import assert_same_run, resumable_recipe
 from support.small_recipes import summary_of
 from support.traps_plugin import TRAP
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import reasonrl.trainer.evaluator as evaluator
 import reasonrl.trainer.loop as loop

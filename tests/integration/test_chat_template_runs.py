@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
 from support.chat_templates import CHATML, FOLDS_SYSTEM, OPENS_THINKING, QWEN3, R1, SHAPES, chat_model
 from transformers import AutoTokenizer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from reasonrl.cli.app import app
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
 from support.tiny_runs import REPOSITORY, metrics_of
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from reasonrl.cli.app import app
 from reasonrl.runs.identity import CHANGEABLE, is_changeable
