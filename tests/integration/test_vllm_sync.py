@@ -60,8 +60,8 @@ def test_a_weight_that_is_not_delivered_is_named(dropped: str, named: str, loade
 @pytest.mark.parametrize(
     ("name", "tensor", "named"),
     [
-        (f"{LAYER}.self_attn.ghost.weight", torch.zeros(2), f"'{LAYER}.self_attn.ghost.weight' came last"),
-        ("model.norm.weight", torch.zeros(7), "'model.norm.weight' came last"),
+        (f"{LAYER}.self_attn.ghost.weight", torch.zeros(2), f"weight sync failed at '{LAYER}.self_attn.ghost.weight'"),
+        ("model.norm.weight", torch.zeros(7), "weight sync failed at 'model.norm.weight'"),
     ],
 )
 def test_a_weight_that_does_not_fit_is_named(
