@@ -1,5 +1,6 @@
 """What the algorithms without a critic share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -27,7 +28,7 @@ from reasonrl_critic_free.config import CommonConfig
 C = TypeVar("C", bound=CommonConfig)
 
 
-class CriticFree(Generic[C]):
+class CriticFree(ABC, Generic[C]):
     """Advantages from rewards alone, then a surrogate loss, averaged over the optimizer step.
 
     L = mean of [ surrogate(r, A) + kl.coef * KL - entropy_coef * H ]. A subclass chooses the advantages, the surrogate
@@ -45,9 +46,9 @@ class CriticFree(Generic[C]):
         """How the rewards of a group become advantages."""
         return "std"
 
+    @abstractmethod
     def surrogate(self, inputs: LossInput, old: Tensor, mask: Tensor) -> Surrogate:
         """The policy term per token."""
-        raise NotImplementedError
 
     def share(self, per_token: Tensor, mask: Tensor, normalizer: LossNormalizer) -> Tensor:
         """This micro-batch's share of the mean: over all tokens, unless a subclass says otherwise."""

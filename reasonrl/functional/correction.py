@@ -44,7 +44,7 @@ def rollout_correction(
     a geometric mean decides only which completions stay, with weight 1, since as a weight it is biased.
 
     The field's names: token + truncate is TIS, token + mask IcePop, sequence + mask MIS. A log-probability of the
-    sampler that is NaN says nothing: its token gets weight 0 and leaves products and means.
+    sampler that is NaN or +inf says nothing: its token gets weight 0 and leaves products and means.
 
     Args:
         old_logprobs: ``[B, T]``, of the trainer. rollout_logprobs: ``[B, T]``, of the sampler.
@@ -58,7 +58,7 @@ def rollout_correction(
     check_same_shape("rollout_correction", old_logprobs=old_logprobs, rollout_logprobs=rollout_logprobs, mask=mask)
     if level == "geometric" and mode == "truncate":
         raise ValueError("a geometric mean is biased as a weight; use mode mask")
-    known = mask & ~torch.isnan(rollout_logprobs)
+    known = mask & (rollout_logprobs < float("inf"))  # neither NaN nor an impossible +inf
     log_rho = zero_outside(old_logprobs, known).detach() - zero_outside(rollout_logprobs, known)
     if level == "sequence":
         log_rho = zero_outside(masked_sum(log_rho, known, dim=1)[:, None].expand(mask.shape), known)

@@ -78,3 +78,13 @@ def test_a_geometric_mean_is_refused_as_a_weight() -> None:
     old, rollout, mask = tensors(random_rows(0))
     with pytest.raises(ValueError, match="use mode mask"):
         rollout_correction(old, rollout, mask, level="geometric", mode="truncate", threshold=2.0)
+
+
+@pytest.mark.parametrize(("level", "mode"), WAYS)
+def test_no_log_probability_of_the_sampler_makes_a_weight_nan(level: Any, mode: Any) -> None:
+    """Both infinities in one completion do not cancel to NaN in its product or mean."""
+    old, mask = torch.full((1, 4), -1.0), torch.ones(1, 4, dtype=torch.bool)
+    rollout = torch.tensor([[-math.inf, math.inf, math.nan, -1.0]])
+    got = rollout_correction(old, rollout, mask, level=level, mode=mode, threshold=2.0)
+    assert torch.isfinite(got.weights).all()
+    assert got.weights[0, 1:3].tolist() == [0.0, 0.0]
