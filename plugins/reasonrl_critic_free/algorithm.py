@@ -86,7 +86,7 @@ class GRPO(Clipped):
 
 
 class DrGRPO(Clipped):
-    """A_i = R_i - mean(R), and sums over tokens divided by a constant (arXiv:2503.20783 section 3.1)."""
+    """A_i = R_i - mean(R), and sums over tokens divided by a constant (arXiv:2503.20783 section 3.2)."""
 
     config: DrGRPOConfig
 
@@ -132,7 +132,7 @@ class DAPO(Clipped):
 
 
 class RLOO(CriticFree[RLOOConfig]):
-    """REINFORCE leave-one-out (arXiv:2402.14740 eq. 7), the gradient of sum_t ln p_t (R_i - mean of the others).
+    """REINFORCE leave-one-out (arXiv:2402.14740 section 2.3), the gradient of sum_t ln p_t (R_i - mean of the others).
 
     The ratio is not clipped; with one update of a batch it is 1. Sums over tokens, means over completions.
     """
@@ -154,7 +154,7 @@ class RLOO(CriticFree[RLOOConfig]):
 
 
 class ReinforcePP(Clipped):
-    """Returns-to-go of the reward and the KL penalty, normalized over all tokens of the batch (arXiv:2501.03262)."""
+    """Returns to go of reward and KL penalty, normalized over the batch's tokens (arXiv:2501.03262 eqs. 4 and 5)."""
 
     config: ReinforcePPConfig
 
@@ -170,7 +170,7 @@ class ReinforcePP(Clipped):
 
 
 class ReinforcePPBaseline(Clipped):
-    """Rewards less their group's mean, normalized over all tokens of the batch (arXiv:2501.03262)."""
+    """Rewards less their group's mean, normalized over the batch's tokens (arXiv:2501.03262 eqs. 6 and 7)."""
 
     config: ReinforcePPBaselineConfig
 
@@ -199,7 +199,7 @@ class GSPO(PerSequence[GSPOConfig]):
 
 
 class CISPO(CriticFree[CISPOConfig]):
-    """Weighted REINFORCE with bounded weights, mean over tokens (arXiv:2506.13585 eq. 4)."""
+    """Weighted REINFORCE with bounded weights, mean over tokens (arXiv:2506.13585 eqs. 4 and 5)."""
 
     config: CISPOConfig
 
@@ -210,7 +210,7 @@ class CISPO(CriticFree[CISPOConfig]):
 
 
 class MaxRL(Clipped):
-    """A_i = (R_i - mean(R)) / mean(R) (arXiv:2602.02710)."""
+    """A_i = (R_i - mean(R)) / mean(R) (arXiv:2602.02710 algorithm 1)."""
 
     config: MaxRLConfig
 
@@ -220,7 +220,7 @@ class MaxRL(Clipped):
 
 
 class GDPO(Clipped):
-    """Each reward normalized in its group, summed by weight, then normalized over the batch (arXiv:2601.05242)."""
+    """Each reward normalized in its group, then their weighted sum over the batch (arXiv:2601.05242 eqs. 4 to 7)."""
 
     config: GDPOConfig
 
@@ -255,7 +255,7 @@ class SAPO(PerSequence[SAPOConfig]):
 
 
 class DPPO(CriticFree[DPPOConfig]):
-    """A trust region on the change of the token's probability (arXiv:2602.04879, Binary-TV)."""
+    """A trust region on the change of the token's probability (arXiv:2602.04879 eqs. 12 and 13, Binary-TV)."""
 
     config: DPPOConfig
 

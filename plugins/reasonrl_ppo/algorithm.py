@@ -81,7 +81,7 @@ class PPO:
         return LossOutput(loss=token_mean_share(per_token, mask, normalizer), metrics=metrics)
 
     def _policy_lam(self, mask: Tensor, values: Tensor) -> float | Tensor:
-        """GAE mixing of the policy's advantages, by length if asked (arXiv:2504.05118 eq. 10)."""
+        """GAE mixing of the policy's advantages, by length if asked (arXiv:2504.05118 eq. 5)."""
         if self.config.lam_alpha is None:
             return self.config.lam
         length = mask.sum(dim=1).to(values.dtype).clamp(min=1.0)

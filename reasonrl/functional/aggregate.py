@@ -40,7 +40,7 @@ def constant_length_share(x: Tensor, mask: Tensor, normalizer: LossNormalizer, l
     """(1 / S) sum_i (1 / length) sum_t x_it with S = all sequences of the step.
 
     ``length`` is a constant of the run, such as the token limit: a divisor that depends on the completions sampled
-    biases the gradient. Source: arXiv:2503.20783 section 3.1.
+    biases the gradient. Source: arXiv:2503.20783 section 3.2.
 
     Args:
         x: ``[b, T]``. mask: ``[b, T]`` bool.

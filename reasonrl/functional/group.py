@@ -24,7 +24,7 @@ def group_advantages(rewards: Tensor, group_ids: Tensor, scored: Tensor, *, scal
 
     - ``std``: (R_i - mean(R)) / std(R), arXiv:2402.03300 section 4.1.2.
     - ``none``: R_i - mean(R), arXiv:2503.20783.
-    - ``leave_one_out``: R_i - mean of the others = n / (n - 1) (R_i - mean(R)), arXiv:2402.14740 eq. 7.
+    - ``leave_one_out``: R_i - mean of the others = n / (n - 1) (R_i - mean(R)), arXiv:2402.14740 section 2.3.
     - ``mean``: (R_i - mean(R)) / mean(R), arXiv:2602.02710; 0 unless the mean is positive.
 
     Choices: std is that of the group as a population (ddof 0), so that |A| <= sqrt(G - 1); nothing is added to it,

@@ -60,7 +60,7 @@ def sequence_surrogate(
     4e-4. Advantages must be the same for all tokens of a row.
 
     Args:
-        As ``clipped_surrogate``.
+        logprobs, old_logprobs, advantages, mask, eps_low, eps_high: as for ``clipped_surrogate``.
 
     Raises:
         ShapeError: if the shapes differ.
@@ -75,11 +75,11 @@ def weighted_surrogate(
 ) -> Surrogate:
     """Compute CISPO: loss_t = -min(r_t, ratio_max) A_t ln p_t with the weight detached: no token's gradient is cut off.
 
-    Source: arXiv:2506.13585 eq. 4 with the upper bound alone, as recommended there; ``ratio_max`` is that bound
+    Source: arXiv:2506.13585 eqs. 4 and 5 with the upper bound alone, as recommended there; ``ratio_max`` is that bound
     itself, 1 + eps_high in the paper's terms.
 
     Args:
-        As ``clipped_surrogate``; ratio_max: > 0.
+        logprobs, old_logprobs, advantages, mask: as for ``clipped_surrogate``. ratio_max: > 0.
 
     Raises:
         ShapeError: if the shapes differ.
@@ -107,7 +107,8 @@ def soft_surrogate(
     Source: arXiv:2511.20347 eqs. 5 and 6.
 
     Args:
-        As ``clipped_surrogate``; temperatures: > 0, larger fades sooner.
+        logprobs, old_logprobs, advantages, mask: as for ``clipped_surrogate``.
+        temperature_pos, temperature_neg: > 0, larger fades sooner.
 
     Raises:
         ShapeError: if the shapes differ.
@@ -127,10 +128,10 @@ def trust_region_surrogate(
 
     M_t = 0 if |p - p_old| > max_change and r_t > 1 with A_t > 0, or r_t < 1 with A_t < 0; else 1. The change of the
     probability itself, the total variation between "this token" and "another one", bounds the update of likely and
-    unlikely tokens alike, which the ratio does not. Source: arXiv:2602.04879 section 4.
+    unlikely tokens alike, which the ratio does not. Source: arXiv:2602.04879 eqs. 12 and 13.
 
     Args:
-        As ``clipped_surrogate``; max_change: in (0, 1).
+        logprobs, old_logprobs, advantages, mask: as for ``clipped_surrogate``. max_change: in (0, 1).
 
     Raises:
         ShapeError: if the shapes differ.
