@@ -4,6 +4,7 @@ The policy is a table of logits, one row a prefix; token 2 ends a completion, tw
 gradient of an algorithm's loss is a finite sum, and so is the gradient of the objective it stands for.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from reasonrl import AlgorithmContext, SamplingParams
 from reasonrl.contracts.batch import LossInput, LossNormalizer, PolicyEval, StepContext, TrainBatch
+from reasonrl.functional.group import group_advantages
 from reasonrl_critic_free import algorithm as algorithms
 from reasonrl_critic_free.config import KLConfig
 from reasonrl_critic_free.plugin import reasonrl_algorithms
@@ -208,3 +210,18 @@ def test_on_policy_the_surrogates_have_one_gradient(name: str, options: dict[str
     here = world(0)
     want = expected_gradient(build("grpo", **options), here)
     torch.testing.assert_close(expected_gradient(build(name), here), want, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("q", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_max_rl_follows_the_log_likelihood_of_success(size: int, q: float) -> None:
+    """Its weight on the gradient of the success rate q is that of ln q, truncated after size - 1 terms."""
+    same_group = torch.zeros(size, dtype=torch.int64)
+    weight = 0.0
+    for successes in range(size + 1):
+        rewards = (torch.arange(size) < successes).double()
+        advantages = group_advantages(rewards, same_group, same_group == 0, scale="mean")
+        score = rewards / q - (1 - rewards) / (1 - q)  # times the gradient of q: the expected gradient of ln p
+        chance = math.comb(size, successes) * q**successes * (1 - q) ** (size - successes)
+        weight += chance * float((advantages * score).mean())
+    assert weight == pytest.approx((1 - (1 - q) ** (size - 1)) / q)

@@ -1,6 +1,7 @@
 """Laws of the shared maths."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from reference import grpo as grpo_oracle
 from reference import kl as kl_oracle
 
 from reasonrl.contracts.batch import LossNormalizer, Reduce
-from reasonrl.functional.aggregate import sequence_mean_share, token_mean_share
+from reasonrl.functional.aggregate import constant_length_share, sequence_mean_share, token_mean_share
 from reasonrl.functional.gae import gae, last_token_mask
 from reasonrl.functional.group import group_advantages
 from reasonrl.functional.kl import kl_estimate, kl_loss
@@ -207,7 +208,7 @@ def test_logprobs_do_not_depend_on_the_chunk(seed: int, chunk: int, mode: str) -
 
 
 @EXAMPLES
-@given(SEEDS, st.sampled_from([token_mean_share, sequence_mean_share]))
+@given(SEEDS, st.sampled_from([token_mean_share, sequence_mean_share, partial(constant_length_share, length=7)]))
 def test_shares_add_up(seed: int, share: object) -> None:
     x, _, mask = random_case(seed)
     normalizer = LossNormalizer(num_response_tokens=float(mask.sum()), num_sequences=float(mask.any(1).sum()))

@@ -7,7 +7,7 @@ import torch
 
 from reasonrl.contracts.batch import LossNormalizer, Reduce
 from reasonrl.errors import ShapeError
-from reasonrl.functional.aggregate import sequence_mean_share, token_mean_share
+from reasonrl.functional.aggregate import constant_length_share, sequence_mean_share, token_mean_share
 from reasonrl.functional.gae import gae, last_token_mask
 from reasonrl.functional.group import group_advantages
 from reasonrl.functional.kl import kl_estimate, kl_loss, safe_exp
@@ -94,6 +94,7 @@ def test_aggregates_by_hand() -> None:
     normalizer = LossNormalizer(num_response_tokens=10.0, num_sequences=4.0)
     assert token_mean_share(x, mask, normalizer).item() == pytest.approx((1 + 2 + 6) / 10)
     assert sequence_mean_share(x, mask, normalizer).item() == pytest.approx((1.5 + 6) / 4)
+    assert constant_length_share(x, mask, normalizer, 5).item() == pytest.approx((1 + 2 + 6) / (4 * 5))
 
 
 def test_aggregates_of_a_dummy_row_are_0() -> None:
