@@ -42,7 +42,7 @@ fix:
     python scripts/gen_docs.py
 
 # build the documentation; just docs serve shows it while you write
-docs command="build --strict --quiet":
+docs command="build --strict":
     NO_MKDOCS_2_WARNING=1 mkdocs {{ command }}
 
 # everything, in fresh environments, as before a merge

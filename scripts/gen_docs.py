@@ -1,10 +1,12 @@
-"""Writes ``docs/reference/`` from the code: command line, recipe keys, metrics, plugin directory.
+"""Writes ``docs/reference/`` from the code, and the tables of ``docs/algorithms/`` from the code and ``formulas.yaml``.
 
 python scripts/gen_docs.py            rewrite what has changed
 python scripts/gen_docs.py --check    write nothing; exit status 1 if a page is out of date
 """
 
+import importlib
 import inspect
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +14,10 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import formulas
+from formulas import Formula
+
+from reasonrl import AlgorithmSpec
 from reasonrl.cli.usage import Usage, usage_of
 from reasonrl.contracts.metric_keys import CORE_METRICS
 from reasonrl.contracts.metrics import MetricDef
@@ -19,13 +25,19 @@ from reasonrl.plugins import Kind, Plugins, load_plugins
 from reasonrl.plugins.directory import read_directory
 from reasonrl.recipe.schema import Recipe, SftRecipe
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 NOTICE = "<!-- Written by scripts/gen_docs.py from the code; change the code, then run it. -->"
+PART = re.compile(r"(?<=<!-- generated: )(\w+)( -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+"""What is generated in a page that is otherwise written by hand."""
 COMPONENT_KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout_backend")
 
 
 def pages() -> dict[str, str]:
-    """File name -> text of every generated page. Only the bundled plugins are described."""
+    """Path below ``docs`` -> text of every generated page. Only the bundled plugins are described.
+
+    Raises:
+        ValueError: if a page of an algorithm, or what its table names, is missing.
+    """
     plugins = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
     bodies = {
         "cli.md": cli(),
@@ -33,21 +45,26 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics(plugins),
         "plugins.md": directory(plugins),
     }
-    return {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
+    written = {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
+    return {f"reference/{name}": page for name, page in written.items()} | algorithms(plugins)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite, or check, every page."""
     is_check = "--check" in arguments
-    stale = [name for name, text in pages().items() if _read(FOLDER / name) != text]
+    try:
+        stale = {name: page for name, page in pages().items() if _read(DOCS / name) != page}
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     if is_check:
         for name in stale:
-            sys.stderr.write(f"docs/reference/{name} is out of date; run python scripts/gen_docs.py\n")
+            sys.stderr.write(f"docs/{name} is out of date; run python scripts/gen_docs.py\n")
         return 1 if stale else 0
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in stale:
-        (FOLDER / name).write_text(pages()[name], encoding="utf-8")
-        sys.stdout.write(f"wrote docs/reference/{name}\n")
+    for name, page in stale.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_text(page, encoding="utf-8")
+        sys.stdout.write(f"wrote docs/{name}\n")
     return 0
 
 
@@ -259,6 +276,112 @@ def directory(plugins: Plugins) -> Iterator[str]:
 
 def _offers(names: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{kind}{'s' * (len(some) > 1)} {', '.join(some)}" for kind, some in names.items())
+
+
+# Algorithms
+
+
+def algorithms(plugins: Plugins) -> dict[str, str]:
+    """The pages of ``docs/algorithms`` with their generated parts."""
+    entries, specs = formulas.read(), plugins.specs("algorithm")
+    found = {"algorithms/index.md": _filled("algorithms/index.md", index_parts(entries, specs))}
+    for spec in specs:
+        name = f"algorithms/{spec.name}.md"
+        found[name] = _filled(name, algorithm_parts(entries, spec))
+    return found
+
+
+def _filled(name: str, parts: Mapping[str, Iterable[str]]) -> str:
+    page = _read(DOCS / name)
+    if page is None:
+        raise ValueError(f"docs/{name} is missing: every algorithm has a page of its own; see CONTRIBUTING.md")
+    if sorted(match[1] for match in PART.finditer(page)) != sorted(parts):
+        wanted = ", ".join(f"<!-- generated: {part} -->" for part in parts)
+        raise ValueError(f"docs/{name}: expected once each, closed by <!-- end -->: {wanted}")
+    return PART.sub(lambda match: match[1] + match[2] + "\n".join([*parts[match[1]], ""]), page)
+
+
+def index_parts(entries: Sequence[Formula], specs: Sequence[AlgorithmSpec]) -> dict[str, Iterable[str]]:
+    """The table of the algorithms, and that of the functions that they share."""
+    users = {spec.name: formulas.uses(_class(spec)) for spec in specs}
+    rows = [(_link(spec.name), *_proof(own), _recipes(spec)) for spec in specs for own in _own(entries, spec)[:1]]
+    shared = []
+    for entry in entries:
+        if entry.module.startswith("reasonrl."):
+            using = [name for name, used in users.items() if entry.name in used]
+            used_by = "all" if len(using) == len(users) else ", ".join(map(_link, using))
+            shared.append((entry.formula, *_proof(entry), used_by))
+    header = ("paper, equation", "function", "oracle", "tests")
+    return {
+        "algorithms": table(("algorithm", *header, "recipe"), rows),
+        "functions": table(("formula", *header, "used by"), shared),
+    }
+
+
+def algorithm_parts(entries: Sequence[Formula], spec: AlgorithmSpec) -> dict[str, Iterable[str]]:
+    """Every option of an algorithm; and its paper, code, oracle, tests and recipe, then those of its parts."""
+    whole, *parts = _own(entries, spec)
+    used = formulas.uses(_class(spec))
+    parts += [entry for entry in entries if entry.module.startswith("reasonrl.") and entry.name in used]
+    oracle, _, function = whole.oracle.partition(".")
+    lines = [
+        f"- Paper: {_papers(whole)}",
+        f"- Code: `{whole.name}` in `{whole.file}`",
+        f"- Oracle: `{function}` in `tests/reference/{oracle}.py`",
+        f"- Tests: {', '.join(f'`tests/{test}`' for test in whole.tests)}",
+        f"- Recipe: {_recipes(spec)}",
+        "",
+    ]
+    header = ("formula", "paper, equation", "function", "oracle", "tests")
+    return {
+        "options": table(("key", "type", "default", "meaning"), _rows(spec.config, "")),
+        "proof": [*lines, *table(header, [(part.formula, *_proof(part)) for part in parts])],
+    }
+
+
+def _own(entries: Sequence[Formula], spec: AlgorithmSpec) -> list[Formula]:
+    """The entry of the algorithm's class, then those of its methods."""
+    found = [entry for entry in entries if _belongs(entry, spec)]
+    if not found or found[0].function != spec.factory or not found[0].oracle:
+        raise ValueError(f"{formulas.SOURCE.name}: no entry with an oracle for {spec.factory}, algorithm {spec.name!r}")
+    return found
+
+
+def _belongs(entry: Formula, spec: AlgorithmSpec) -> bool:
+    return entry.function == spec.factory or entry.function.startswith(f"{spec.factory}.")
+
+
+def _class(spec: AlgorithmSpec) -> type:
+    module, _, name = str(spec.factory).partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    assert isinstance(cls, type)
+    return cls
+
+
+def _proof(entry: Formula) -> tuple[str, str, str, str]:
+    tests = ", ".join(f"`{test.partition('::')[2]}`" for test in entry.tests)
+    oracle = f"`{entry.oracle}`" if entry.oracle else "by hand"
+    module = entry.module.rpartition(".")[2]
+    function = f"{module}.{entry.name}" if entry.module.startswith("reasonrl.") else entry.name
+    return _papers(entry), f"`{function}`", oracle, tests
+
+
+def _papers(entry: Formula) -> str:
+    found = [formulas.PAPER.fullmatch(paper) for paper in entry.paper]
+    return "; ".join(
+        f"[{m['id']}](https://arxiv.org/abs/{m['id']})" + (f", {m['where']}" if m["where"] else "") for m in found if m
+    )
+
+
+def _recipes(spec: AlgorithmSpec) -> str:
+    found = formulas.recipes(spec.name)
+    if not found:
+        raise ValueError(f"no recipe below recipes/ has algorithm: {{name: {spec.name}}}")
+    return ", ".join(f"`{file}`" for file in found)
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`]({name}.md)"
 
 
 if __name__ == "__main__":

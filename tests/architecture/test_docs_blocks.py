@@ -20,6 +20,7 @@ def test_every_block_can_be_run_or_says_why_not() -> None:
         ("<!-- not run: too lazy -->\n```sh\nx\n```\n", "marked 'not run: too lazy'"),
         ("<!-- not run: needs a GPU, eight of them -->\n```sh\nx\n```\n", ""),
         ('```python title="a.py"\nx\n```\n', ""),
+        ("```math\n\\frac{a}{b}\n```\n", ""),
     ],
 )
 def test_a_block_that_cannot_be_run_is_named(text: str, fault: str) -> None:

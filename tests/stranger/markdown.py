@@ -19,7 +19,8 @@ LANGUAGES = {
     "json": "with a title, a file; else JSON that parses",
     "toml": "a file",
     "pyi": "an interface, must parse",
-    "text": "output, formulas and the like",
+    "math": "an equation, rendered when the site is built",
+    "text": "output and the like",
 }
 
 REASONS = (
