@@ -1,0 +1,1 @@
+"""Rollout backend ``hf``: samples with the policy's own module."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
 from reasonrl import Completion, FinishReason, RolloutContext, RolloutGroup, RolloutRequest, SamplingParams
+from reasonrl.contracts.models import base_model, eos_token_ids
 from reasonrl.errors import RolloutError
 from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.config import HFConfig
 from reasonrl_hf.decoding import BatchDecoder, DecodeSettings, Row, Sampled
-from reasonrl_hf.stopping import StopStrings, decode, eos_token_ids
+from reasonrl_hf.stopping import StopStrings, decode
 
 
 class HFBackend:
@@ -32,7 +32,7 @@ class HFBackend:
         self._tokenizer = context.tokenizer
         self._policy_version = 0
         self._on_finished = context.on_finished
-        self._model = CachedModel(_inner_model(context.policy.model))
+        self._model = CachedModel(base_model(context.policy.model))
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
     def __enter__(self) -> HFBackend:
@@ -42,8 +42,7 @@ class HFBackend:
         self._stop_strings.clear()
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
-        """Record the version; the module is shared, so there is nothing to copy and ``weights`` is not
-        read."""
+        """Record the version. ``weights`` is not read: the policy's module is shared."""
         self._policy_version = policy_version
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
@@ -80,8 +79,7 @@ class HFBackend:
             )
 
     def _sample(self, rows: list[Row]) -> list[Sampled]:
-        """In batches of one sampling setting and similar prompt lengths; the answer is in the order of
-        ``rows``."""
+        """Sample in batches of one sampling setting and similar prompt lengths. Returned in the order of ``rows``."""
         out: dict[int, Sampled] = {}
         for sampling in dict.fromkeys(row.request.sampling for row in rows):
             mine = [i for i, row in enumerate(rows) if row.request.sampling == sampling]
@@ -125,14 +123,8 @@ class HFBackend:
         )
 
 
-def _inner_model(model: Any) -> Any:
-    """The transformers model: adapters live inside its layers, so their wrapper is not needed."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _even_batches(items: list[int], at_most: int) -> list[list[int]]:
-    """Cut into as few batches as possible, of nearly one size: a last batch of three rows costs as many
-    steps."""
+    """Cut into as few batches as possible, of nearly one size: a last batch of three rows costs as many steps."""
     if not items:
         return []
     count = -(-len(items) // at_most)

@@ -68,8 +68,10 @@ class CachedModel:
         return found[0]
 
     def _rehearse(self) -> None:
-        """Sample as the decoder does: a prompt behind padding, exchanged rows, one more token. The logits must be
-        those of a plain forward pass; a recurrent state, for instance, has read the padding."""
+        """Sample as the decoder does: a prompt behind padding, exchanged rows, one more token.
+
+        The logits must be those of a plain forward pass; a recurrent state, for instance, has read the padding.
+        """
         ids = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]], device=self.device)
         positions = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]], device=self.device)
         mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=self.device)

@@ -51,8 +51,10 @@ _EOS, _STOP = 1, 2
 
 
 class BatchDecoder:
-    """Decodes one batch of rows. ``rows`` below are places in the batch, R of them; A are still in the
-    running batch."""
+    """Decodes one batch of rows.
+
+    ``rows`` below are places in the batch, R of them; A are still in the running batch.
+    """
 
     def __init__(self, model: CachedModel, rows: Sequence[Row], settings: DecodeSettings) -> None:
         self._model = model

@@ -31,8 +31,7 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple
 
 
 def greedy_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The most likely token of each row of ``logits`` ``[B, V]`` (ties: the lowest id) and its ln p at
-    temperature 1."""
+    """The most likely token of each row of ``logits`` ``[B, V]`` and its ln p at temperature 1. Ties: the lowest id."""
     scaled = _scaled(logits, 1.0)
     best, tokens = scaled.max(dim=-1)
     return tokens, (best - torch.logsumexp(scaled, dim=-1)).float()

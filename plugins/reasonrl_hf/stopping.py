@@ -8,16 +8,6 @@ import torch
 from torch import Tensor
 
 
-def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's EOS and those of the model's generation config (chat models end turns with another
-    one)."""
-    ids = {tokenizer.eos_token_id}
-    config = getattr(model, "generation_config", None)
-    extra = getattr(config, "eos_token_id", None)
-    ids.update(extra if isinstance(extra, list | tuple) else [extra])
-    return tuple(sorted(i for i in ids if i is not None))
-
-
 class StopStrings:
     """Finds stop strings in a completion's decoded tail; the work per token does not grow with its length."""
 
@@ -39,8 +29,7 @@ class StopStrings:
         return any(stop in text for stop in self._stop)
 
     def _completing_tokens(self, vocabulary: int) -> Tensor:
-        """``[V]`` bool. A token can complete a match only if it holds a stop string's last character, or
-        part of it."""
+        """``[V]`` bool. A token can complete a match only if it holds a stop string's last character, or part of it."""
         last = {text[-1] for text in self._stop}
         if any(char.isspace() for char in last):
             # Some tokenizers drop a token's spaces when it is decoded alone.

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
+from reasonrl.contracts.models import eos_token_ids
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.checks import check_options, model_context
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.engine import LocalEngine, check_version
 from reasonrl_vllm.parallel import Team, process_count
-from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, eos_token_ids, sampling_options
+from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, sampling_options
 from reasonrl_vllm.server import ServerEngine
 from reasonrl_vllm.server_checks import inspect_server
-from reasonrl_vllm.sync import base_model
 
 
 class Engine(Protocol):
@@ -51,7 +51,7 @@ class VLLMBackend:
         self._team: Team | None = None
         self._policy_version: int | None = None
         self._reader = Reader(context.tokenizer)
-        self._eos_ids = eos_token_ids(base_model(context.policy.model), context.tokenizer)
+        self._eos_ids = eos_token_ids(context.policy.model, context.tokenizer)
 
     def __enter__(self) -> VLLMBackend:
         """Start the engine, or connect to it.

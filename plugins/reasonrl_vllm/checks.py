@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from reasonrl import RolloutContext
+from reasonrl.contracts.models import base_model
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.failures import OTHER_BACKEND
-from reasonrl_vllm.sync import base_model
 
 SMALLEST_HEAD_ON_CPU = 32
 

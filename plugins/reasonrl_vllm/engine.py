@@ -17,6 +17,7 @@ from torch import Tensor
 
 from reasonrl import RolloutContext
 from reasonrl.contracts.install import install_extra
+from reasonrl.contracts.models import base_model, tied_names
 from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.checks import check_architecture, check_modules, model_context
 from reasonrl_vllm.config import VLLMConfig
@@ -33,11 +34,9 @@ from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.sync import (
     Delivery,
     architecture,
-    base_model,
     check_delivered,
     deliver,
     filter_known,
-    tied_names,
 )
 
 SUPPORTED = SpecifierSet(">=0.32,<0.33")

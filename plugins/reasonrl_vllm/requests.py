@@ -107,13 +107,6 @@ def finish_reason(finished: str | None, stopped_by: int | str | None) -> FinishR
     return {"length": FinishReason.LENGTH, "abort": FinishReason.ABORT}.get(finished or "", FinishReason.ERROR)
 
 
-def eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return the EOS ids of the tokenizer and the generation config (chat models end turns with another one)."""
-    extra = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = {tokenizer.eos_token_id, *(extra if isinstance(extra, list | tuple) else [extra])}
-    return tuple(sorted(i for i in ids if i is not None))
-
-
 def _check_logprobs(answer: Answer) -> None:
     if len(answer.logprobs) != len(answer.token_ids):
         raise RolloutError(f"vllm: got {len(answer.logprobs)} log-probabilities for {len(answer.token_ids)} tokens")

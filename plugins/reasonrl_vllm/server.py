@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from reasonrl import RolloutContext
+from reasonrl.contracts.models import tied_names
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.client import Client
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.server_checks import ServerFacts, start_command
-from reasonrl_vllm.sync import Delivery, tied_names
+from reasonrl_vllm.sync import Delivery
 from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
 
 NO_LOGPROB = -9999.0

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import torch
 
 from reasonrl import RolloutContext
+from reasonrl.contracts.models import base_model, tied_names
 from reasonrl.errors import RolloutError
 from reasonrl_vllm.client import KEY, Client
 from reasonrl_vllm.config import VLLMConfig, is_loopback
 from reasonrl_vllm.engine import SUPPORTED
-from reasonrl_vllm.sync import base_model, tied_names
 
 log = logging.getLogger(__name__)
 COMPARED = (

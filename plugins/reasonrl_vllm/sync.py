@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from reasonrl.contracts.models import base_model
 from reasonrl.errors import RAISABLE, RolloutError
 
 SHOWN = 3
@@ -97,14 +98,6 @@ def _finalize(worker: Any, model: Any) -> None:
     finalize_layerwise_reload(model, worker.model_runner.vllm_config.model_config)
 
 
-def tied_names(model: Any) -> dict[str, str]:
-    """Map the second name of each tied weight of the trainer's ``model`` to its first, such as head to embedding."""
-    base = base_model(model)
-    parameters = dict(base.named_parameters(remove_duplicate=False))
-    tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
-    return {a: b for a, b in tied.items() if a in parameters and parameters[a] is parameters.get(b)}
-
-
 def filter_known(tied: dict[str, str], of_engine: Any) -> dict[str, str]:
     """Keep the ``tied`` names that exist in the engine's model; some have no separate head."""
     known = [name for name, _ in of_engine.named_parameters()]
@@ -124,11 +117,6 @@ class Delivery:
             for each in (name, *seconds):
                 self.name = each
                 yield each, tensor
-
-
-def base_model(model: Any) -> Any:
-    """Unwrap peft's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def architecture(model: Any) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from reasonrl.model.lora import base_model, is_lora
+from reasonrl.contracts.models import base_model
+from reasonrl.model.lora import is_lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

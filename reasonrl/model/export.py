@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from reasonrl.contracts.models import base_model, tied_names
 from reasonrl.errors import CheckpointError
-from reasonrl.model.lora import base_model, is_lora, iter_merged_weights, write_adapter
+from reasonrl.model.lora import is_lora, iter_merged_weights, write_adapter
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
 
@@ -101,7 +102,7 @@ def model_names(policy: nn.Module) -> list[str]:
     base = base_model(model)
     if is_lora(model) or _is_converted(base):
         return []
-    aliases = _tied_names(base)
+    aliases = tied_names(base)
     return [name for name in base.state_dict() if name not in aliases]
 
 
@@ -113,15 +114,8 @@ def _is_converted(base: PreTrainedModel) -> bool:
 
 def _iter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     base = base_model(model)
-    aliases = _tied_names(base)
+    aliases = tied_names(base)
     for name, tensor in iter_merged_weights(model):
         if name not in aliases:
             plain = tensor.detach()
             yield name, plain.full_tensor() if hasattr(plain, "full_tensor") else plain
-
-
-def _tied_names(base: PreTrainedModel) -> set[str]:
-    """Return the names that alias another saved weight."""
-    parameters = dict(base.named_parameters(remove_duplicate=False))
-    tied: dict[str, str] = getattr(base, "all_tied_weights_keys", None) or {}
-    return {name for name, source in tied.items() if parameters.get(name) is parameters.get(source, base)}

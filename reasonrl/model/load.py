@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
@@ -205,10 +206,8 @@ def _check_token_ids(model_path: str, network: PreTrainedModel, tokenizer: PreTr
             f"model {model_path!r}: its output layer has {outputs} tokens but its input only {rows} embeddings, "
             "so sampled tokens could not be fed back; download the model again"
         )
-    stops = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     needed = [("the tokenizer's EOS token", tokenizer.eos_token_id), ("its pad token", tokenizer.pad_token_id)]
-    for stop in stops if isinstance(stops, list | tuple) else [stops]:
-        needed.append(("an EOS token of generation_config.json", stop))
+    needed += [("an EOS token of generation_config.json", stop) for stop in generation_eos_ids(network)]
     for name, token in needed:
         if token is not None and token >= min(rows, outputs):
             raise RecipeError(

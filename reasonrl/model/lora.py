@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reasonrl.contracts.install import install_extra
+from reasonrl.contracts.models import base_model
 from reasonrl.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -101,11 +102,6 @@ def _peft(wanted_by: str) -> ModuleType:
 def is_lora(model: nn.Module) -> TypeGuard[PeftModel]:
     """Whether ``model`` came from :func:`apply_lora`."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
-def base_model(model: nn.Module) -> PreTrainedModel:
-    """Return the transformers model inside the adapter wrapper, or ``model`` itself."""
-    return cast("PreTrainedModel", model.get_base_model() if is_lora(model) else model)
 
 
 def embeddings(model: nn.Module) -> Tensor:

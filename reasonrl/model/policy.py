@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reasonrl.contracts.models import base_model
 from reasonrl.errors import RecipeError, ShapeError
 from reasonrl.functional.logprobs import EntropyMode, logprobs_and_entropy
 from reasonrl.model.critic import Critic
 from reasonrl.model.heads import LogitsPath, probe_logits_path
-from reasonrl.model.lora import base_model
 
 MAX_LOGITS_PER_CHUNK = 1 << 26
 """Logits alive at once (2^26 float32 = 256 MiB); beyond, the backward pass recomputes the head in chunks."""

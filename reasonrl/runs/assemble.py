@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
 from reasonrl.data.stream import ProblemStream
@@ -144,6 +145,7 @@ class _SftSetup:
 
 
 def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCalls:
+    """The recipe's algorithm from its plugin, behind checks."""
     recipe, spec = resolved.recipe, resolved.algorithm.spec
     context = AlgorithmContext(
         sampling=sampling_params(recipe.sampling),
@@ -155,6 +157,7 @@ def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCall
 
 
 def build_update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
+    """What the updater needs of the recipe."""
     recipe = resolved.recipe
     return UpdateSettings(
         minibatches=recipe.trainer.minibatches,
@@ -199,12 +202,11 @@ def open_examples(resolved: ResolvedSft, tasks: Tasks, bundle: ModelBundle) -> t
 
 def open_encoder(bundle: ModelBundle, sampling: SamplingConfig) -> Encoder:
     """What makes examples for this model."""
-    ends = getattr(getattr(bundle.policy.model, "generation_config", None), "eos_token_id", None)
     return Encoder(
         bundle.renderer,
         prompt_limit(bundle, sampling, completion_tokens=1),
         max_completion_tokens=sampling.max_completion_tokens,
-        ends=ends if isinstance(ends, list | tuple) else [ends] if ends is not None else [],
+        ends=generation_eos_ids(bundle.policy.model),
     )
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from reasonrl.contracts.models import base_model
 from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_lines, fitting, judge, measure
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.evaluation.suites import Suite
-from reasonrl.model.lora import base_model
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.runs.sources import describe_shortage
 from reasonrl.trainer.bundle import ModelBundle
