@@ -66,6 +66,7 @@ class TrainBatch(_Rows):
 
     @property
     def num_rows(self) -> int:
+        """B: completions in this batch."""
         return self.input_ids.shape[0]
 
 

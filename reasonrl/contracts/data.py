@@ -75,6 +75,7 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
+        """Whether every token is the most likely one: temperature 0."""
         return self.temperature == 0.0
 
     @property

@@ -25,6 +25,7 @@ class Example:
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of prompt and completion."""
         return len(self.prompt_ids) + len(self.completion_ids)
 
 

@@ -44,6 +44,7 @@ class PromptLimit:
 
     @property
     def tokens(self) -> int:
+        """The longest prompt admitted, in tokens."""
         if self.context is None:
             return self.max_prompt_tokens
         return min(self.max_prompt_tokens, self.context - self.completion_tokens)

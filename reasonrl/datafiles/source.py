@@ -23,9 +23,11 @@ class Source:
         return RecipeError(f"{self.key}: {self.path}: {text}")
 
     def line(self, number: int) -> str:
+        """``path:number``, counted from 1."""
         return f"{self.path}:{number}"
 
     def row(self, number: int) -> str:
+        """``path, row number`` for files without lines."""
         return f"{self.path}, row {number}"
 
 

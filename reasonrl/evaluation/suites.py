@@ -30,6 +30,7 @@ class Suite:
 
     @property
     def problems(self) -> int:
+        """Number of problems."""
         return len(self.indices)
 
     def line(self) -> str:

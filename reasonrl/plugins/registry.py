@@ -89,6 +89,7 @@ class Component:
 
     @property
     def name(self) -> str:
+        """The name under which the plugin registered it."""
         return self.spec.name
 
 

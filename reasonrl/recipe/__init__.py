@@ -1,0 +1,1 @@
+"""Recipes: read, merge, check and resolve. Torch-free."""

@@ -48,10 +48,12 @@ class RewardFileConfig:
 
     @property
     def file(self) -> Path:
+        """The Python file, absolute."""
         return Path(_parts(self.path)[0])
 
     @property
     def function(self) -> str:
+        """Name of the function in it."""
         return _parts(self.path)[1]
 
 

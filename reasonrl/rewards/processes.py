@@ -49,6 +49,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
+        """Its process id; also that of its process group."""
         return self._process.pid
 
     def has_ended(self) -> bool:

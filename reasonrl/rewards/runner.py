@@ -117,6 +117,7 @@ class RewardRunner:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the rewards, in the recipe's order."""
         return tuple(entry.name for entry in self._entries)
 
     def __enter__(self) -> "RewardRunner":

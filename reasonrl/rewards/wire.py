@@ -52,6 +52,7 @@ class Inbox:
         self._data = bytearray()
 
     def add(self, data: bytes) -> None:
+        """Append bytes as they were read."""
         self._data += data
 
     def announced(self) -> int:

@@ -94,6 +94,7 @@ class RunDir:
         files.write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
+        """Write a text file so that it is there whole or not at all."""
         files.write_atomic(self.path / name, text)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ def is_run(folder: Path) -> bool:
 
 
 def name_step(step: int) -> str:
+    """``step_000030``: the name of a folder or file of one step."""
     return f"step_{step:06d}"
 
 
@@ -35,10 +36,12 @@ def step_dir(run_dir: Path, step: int) -> Path:
 
 
 def eval_dir(run_dir: Path, step: int) -> Path:
+    """The evaluation after a step."""
     return run_dir / EVALS / name_step(step)
 
 
 def transcript_file(run_dir: Path, step: int) -> Path:
+    """The transcripts of a step's rollouts."""
     return run_dir / TRANSCRIPTS / f"{name_step(step)}.jsonl"
 
 

@@ -62,9 +62,11 @@ class Cadence:
     checkpoint_every: int
 
     def is_evaluated(self, step: int) -> bool:
+        """Whether the policy is evaluated after ``step``; 0 = before the first."""
         return step in (0, self.total_steps) or _due(step, self.evaluation_every)
 
     def is_saved(self, step: int) -> bool:
+        """Whether a checkpoint is saved after ``step``."""
         return step == self.total_steps or (step > 0 and _due(step, self.checkpoint_every))
 
 

@@ -13,10 +13,12 @@ from reasonrl.version import __version__
 
 
 def format_title(resolved: AnyResolved) -> str:
+    """First line of a run's header: version and recipe."""
     return f"reasonrl {__version__}: {resolved.recipe.name}"
 
 
 def format_model(resolved: AnyResolved) -> str:
+    """The model as the recipe names it, secrets redacted."""
     model = resolved.recipe.model
     return redact_text(str(model.name or model.path))
 

@@ -23,9 +23,14 @@ class Job(Protocol):
     """A trainer. ``policy`` and ``optimizer`` as accelerate prepared them."""
 
     @property
-    def policy(self) -> nn.Module: ...
+    def policy(self) -> nn.Module:
+        """The trained model."""
+        ...
+
     @property
-    def optimizer(self) -> Optimizer: ...
+    def optimizer(self) -> Optimizer:
+        """Its optimizer."""
+        ...
 
     @property
     def policy_version(self) -> int:
@@ -37,7 +42,9 @@ class Job(Protocol):
         """Optimizer steps that this process has begun; only they change the tensors."""
         ...
 
-    def step(self, step: int) -> StepOutcome: ...
+    def step(self, step: int) -> StepOutcome:
+        """Take step ``step``, counted from 1."""
+        ...
 
     def progress(self) -> dict[str, object]:
         """JSON, a copy: with the tensors, all that the next step depends on. All ranks call it between steps."""

@@ -20,6 +20,7 @@ class StepResult:
 
     @property
     def has_finite_gradient(self) -> bool:
+        """Whether the gradient norm of every role is finite."""
         return all(map(math.isfinite, self.norms.values()))
 
 

@@ -48,6 +48,7 @@ class Ranks:
         return [float(v) for v in self._accelerator.reduce(tensor, reduction="sum")]
 
     def max(self, value: int) -> int:
+        """The largest value of all ranks, on every rank."""
         return max(self.gather([value]))
 
     def gather(self, items: Sequence[T]) -> list[T]:

@@ -46,6 +46,7 @@ class Schedule:
         return 1.0
 
     def to_json(self) -> list[list[int]]:
+        """The plans as ``open_schedule`` reads them from a checkpoint."""
         return [list(plan) for plan in self.plans]
 
 

@@ -72,6 +72,7 @@ class SftTrainer:
 
     @property
     def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun."""
         return self._guard.begun
 
     def step(self, step: int) -> StepOutcome:

@@ -14,6 +14,7 @@ class Timer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent in the ``with`` block to ``stage``."""
         started = time.perf_counter()
         try:
             yield
