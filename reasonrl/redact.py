@@ -140,6 +140,7 @@ class WarnOnce:
         self._seen: set[object] = set()
 
     def __call__(self, key: object, text: str, *args: object, error: BaseException | None = None) -> None:
+        """Log ``text % args`` unless ``key`` was seen before."""
         if key not in self._seen:
             self._seen.add(key)
             self._log.warning(text, *args, exc_info=error)

@@ -105,14 +105,18 @@ class Task(Protocol):
 class Reward(Protocol):
     """Judges one completion. A plain float is a Score; None is unscored. Raising means unscored too, and is counted."""
 
-    def score(self, problem: Problem, completion: Completion) -> Score | float | None: ...
+    def score(self, problem: Problem, completion: Completion) -> Score | float | None:
+        """Return the reward of one completion; None = unscored."""
+        ...
 
 
 @runtime_checkable
 class GroupReward(Protocol):
     """Judges the completions of one prompt together; returns one score each, in order."""
 
-    def score_group(self, group: RolloutGroup) -> Sequence[Score | float | None]: ...
+    def score_group(self, group: RolloutGroup) -> Sequence[Score | float | None]:
+        """Return one reward a completion, in order; None = unscored."""
+        ...
 
 
 @runtime_checkable
@@ -126,7 +130,9 @@ class Algorithm(Protocol):
         when the run is resumed; saved with every checkpoint. JSON alone: numbers, text, lists, mappings.
     """
 
-    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput: ...
+    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
+        """Return advantages ``[B, T]``, 0 outside ``response_mask``."""
+        ...
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         """This micro-batch's share; the shares of an optimizer step sum to the full-batch loss."""

@@ -35,6 +35,7 @@ class BackendCalls:
             self._backend.__exit__(*exc)
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
+        """Pass new weights on to the backend."""
         with self._call("sync_weights"):
             self._backend.sync_weights(weights, policy_version=policy_version)
 

@@ -70,6 +70,7 @@ class SuiteResult:
     behavior: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
+        """The result as ``evals/`` stores it, without the completions."""
         return {
             "accuracy": self.metrics["accuracy"],
             "ci95": [self.ci95[0], self.ci95[1]],

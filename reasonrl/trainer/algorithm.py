@@ -35,12 +35,14 @@ class AlgorithmCalls:
         return hasattr(self._algorithm, "keep")
 
     def keep(self, group: ScoredGroup) -> bool:
+        """Whether to train on the group; True unless the algorithm filters."""
         if not hasattr(self._algorithm, "keep"):
             return True
         with self._call("keep"):
             return bool(self._algorithm.keep(group))
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
+        """Return advantages, their shapes checked."""
         with self._call("compute_advantages") as call:
             out = self._algorithm.compute_advantages(batch, evals, ctx)
         check_returned(isinstance(out, AdvantageOutput), call, out, "AdvantageOutput")
@@ -52,12 +54,14 @@ class AlgorithmCalls:
         return out
 
     def counts(self, batch: TrainBatch, advantages: AdvantageOutput) -> dict[str, float]:
+        """Return the algorithm's own counts of these rows; empty if it has none."""
         if not hasattr(self._algorithm, "counts"):
             return {}
         with self._call("counts"):
             return {str(key): float(value) for key, value in self._algorithm.counts(batch, advantages).items()}
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
+        """Return a micro-batch's loss, checked to be a scalar with a gradient."""
         with self._call("compute_loss") as call:
             out = self._algorithm.compute_loss(inputs, normalizer, ctx)
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
@@ -74,6 +78,7 @@ class AlgorithmCalls:
             return json.loads(json.dumps(self._algorithm.state_dict()))
 
     def load_state_dict(self, state: object) -> None:
+        """Restore what ``state_dict`` returned."""
         if hasattr(self._algorithm, "load_state_dict"):
             with self._call("load_state_dict"):
                 self._algorithm.load_state_dict(state)

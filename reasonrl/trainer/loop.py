@@ -78,18 +78,22 @@ class Trainer:
 
     @property
     def policy(self) -> nn.Module:
+        """The trained model."""
         return self._updater.policy
 
     @property
     def optimizer(self) -> Optimizer:
+        """Its optimizer."""
         return self._updater.optimizer
 
     @property
     def policy_version(self) -> int:
+        """Optimizer steps behind the weights."""
         return self._updater.policy_version
 
     @property
     def optimizer_steps(self) -> int:
+        """Optimizer steps that this process has begun."""
         return self._updater.guard.begun
 
     def progress(self) -> dict[str, object]:
