@@ -75,6 +75,8 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "fraction",
             "Sampled prompts not trained on: refused by the algorithm's keep(), or more than the step needs.",
         ),
+        ("group/sampling_rounds", "count", "Rounds of sampling that the step took; only if the algorithm filters."),
+        ("group/trained", "count", "Prompts whose groups were trained on; only if the algorithm filters."),
         (
             "policy/kl_rollout_k3",
             "nats/token",

@@ -193,9 +193,16 @@ class TrainerConfig:
     minibatches: int = option("optimizer steps per pass over the batch", 1)
     update_epochs: int = option("passes over the batch", 1)
     max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 16384)
+    max_sampling_rounds: int = option(
+        "an algorithm that filters groups, such as dapo, may sample prompts_per_step prompts this often in a step", 20
+    )
+    too_few_groups: Literal["stop", "train"] = option(
+        "groups are missing after the last round: stop the run, or train on those there are", "stop"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
+        _at_least(self, 1, "max_sampling_rounds")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"

@@ -26,6 +26,8 @@ CHANGEABLE: Mapping[str, str] = {
     "sft.max_tokens": LONGER,
     "sampling.max_prompt_tokens": COURSE,
     "sampling.overlong_prompts": COURSE,
+    "trainer.max_sampling_rounds": COURSE,
+    "trainer.too_few_groups": COURSE,
     "trainer.max_tokens_per_microbatch": ROUNDING,
     "sft.max_tokens_per_microbatch": ROUNDING,
     "model.gradient_checkpointing": ROUNDING,

@@ -26,12 +26,11 @@ from reasonrl.trainer.microbatch import list_local_prompts
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.rollout_metrics import explain_unscored, rollout_metrics
+from reasonrl.trainer.sharing import share_out
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.update import Updater
-
-MAX_REFILLS = 20
 
 
 @dataclass(slots=True)
@@ -43,6 +42,9 @@ class Collected:
     sampled: list[ScoredGroup] = field(default_factory=list)
     kept: list[ScoredGroup] = field(default_factory=list)
     """Those to train on."""
+    rounds: int = 0
+    refused: int = 0
+    """Sampled groups that are not trained on."""
     redraws: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -133,28 +135,25 @@ class Trainer:
         )
 
     def _collect(self, step: int, timer: Timer) -> Collected:
-        """Sample and score until the algorithm has kept this rank's share of groups."""
+        """Sample and score in rounds until the algorithm has kept enough groups, or no round is left."""
         self._reporter.phase("sampling")
-        quota = self._recipe.trainer.prompts_per_step // self._ranks.size
-        collected = Collected(position=self.position)
+        trainer, ranks = self._recipe.trainer, self._ranks
+        collected, num_kept = Collected(position=self.position), 0
         with timer("sync_s"):
             backend = self._backend.sync(self.policy_version)
-        for _ in range(MAX_REFILLS):
+        while num_kept < trainer.prompts_per_step and collected.rounds < trainer.max_sampling_rounds:
             self._sample(backend, collected, timer)
-            is_enough = self._ranks.max(quota - len(collected.kept)) <= 0
-            if is_enough:
-                break
-        collected.metrics = self._sampled_metrics(collected, quota)
-        with self._ranks.together():
+            num_kept = int(ranks.sums([len(collected.kept)])[0])
+        if self._updater.algorithm.filters_groups:
+            collected.kept, left = share_out(
+                collected.kept, ranks, wanted=trainer.prompts_per_step, minibatches=trainer.minibatches
+            )
+            collected.refused += len(left) if ranks.is_main else 0
+        collected.metrics = self._sampled_metrics(collected)
+        with ranks.together():
             # First: an algorithm may well keep nothing of what could not be scored.
             self._check_scored(step, collected)
-            if not is_enough:
-                raise TrainingError(
-                    f"step {step}: after {MAX_REFILLS} rounds of sampling the algorithm kept only "
-                    f"{len(collected.kept)} of the {quota} groups it needs; the task is too easy or too hard for it, "
-                    "or its keep() is too strict"
-                )
-        del collected.kept[quota:]
+            self._check_enough(step, collected.rounds, num_kept)
         return collected
 
     def _sample(self, backend: RolloutBackend, collected: Collected, timer: Timer) -> None:
@@ -164,8 +163,11 @@ class Trainer:
             groups = backend.generate([self._request(*pair) for pair in drawn])
         with timer("reward_s"), self._ranks.together():
             scored = self._rewards.score_all(groups)
-            collected.kept += [group for group in scored if self._updater.algorithm.keep(group)]
+            kept = [group for group in scored if self._updater.algorithm.keep(group)]
         collected.sampled += scored
+        collected.kept += kept
+        collected.refused += len(scored) - len(kept)
+        collected.rounds += 1
         collected.redraws += sum(prompt.redraws for _, prompt in drawn)
         collected.position += self._recipe.trainer.prompts_per_step
 
@@ -224,15 +226,32 @@ class Trainer:
             "throughput/train_tokens_per_s": update.metrics["batch/train_tokens"] / max(training_s, 1e-9),
         }
 
-    def _sampled_metrics(self, collected: Collected, quota: int) -> dict[str, float]:
+    def _sampled_metrics(self, collected: Collected) -> dict[str, float]:
         """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
-        num_sampled = len(collected.sampled)
         metrics = rollout_metrics(collected.sampled)
         if self._updater.algorithm.filters_groups:
-            metrics["group/discarded_frac"] = mean(max(num_sampled - quota, 0), num_sampled)
+            metrics["group/discarded_frac"] = mean(collected.refused, len(collected.sampled))
+            metrics["group/sampling_rounds"] = Metric(collected.rounds, reduction="max")
+            metrics["group/trained"] = Metric(len(collected.kept), reduction="sum")
         if self._prompts.redraws:
             metrics["prompt/overlong_dropped"] = Metric(collected.redraws, reduction="sum")
         return self._ranks.resolve([metrics])
+
+    def _check_enough(self, step: int, rounds: int, num_kept: int) -> None:
+        trainer, name = self._recipe.trainer, self._recipe.algorithm["name"]
+        least, wanted, way_out = trainer.prompts_per_step, "a step needs", " or set trainer.too_few_groups=train"
+        if trainer.too_few_groups == "train":
+            least, wanted, way_out = (
+                trainer.minibatches * self._ranks.size,
+                "the smallest step needs (trainer.minibatches x processes)",
+                "",
+            )
+        if num_kept < least:
+            raise TrainingError(
+                f"step {step}: after {rounds} rounds of sampling (trainer.max_sampling_rounds) {name} has kept "
+                f"{num_kept} of the {least} groups that {wanted}; the problems are too easy or too hard for the "
+                f"policy: raise that limit{way_out}, then resume, or start a new run with other problems"
+            )
 
     def _check_scored(self, step: int, collected: Collected) -> None:
         unscored = collected.metrics.get("train/unscored_frac", 1.0)

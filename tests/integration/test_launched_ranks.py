@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from support.resume_runs import assert_same_run, resumable_recipe
-from support.small_recipes import PLUGIN, recipe, summary_of
+from support.small_recipes import PLUGIN, cli, recipe, summary_of
 from support.tiny_runs import metrics_of
 
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -108,6 +110,24 @@ def test_an_error_in_one_process_ends_both_with_the_last_step_saved(
         assert done.returncode == 0, done.stdout + done.stderr
         shutil.rmtree(run / "checkpoints" / "step_000002")
         assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.slow
+def test_groups_that_one_process_keeps_are_shared(tiny_model: Path, tmp_path: Path) -> None:
+    """Of every round the first of four problems is kept, and the first process samples it."""
+    path = recipe(tmp_path, tiny_model, algorithm={"name": "sabotage", "keep_every": 4})
+    done = launch(tmp_path, "train", path, "--run-dir", tmp_path / "two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cli("train", path, "--run-dir", tmp_path / "one").exit_code == 0
+    lines = [metrics_of(tmp_path / name) for name in ("one", "two")]
+    for key in ("group/trained", "group/sampling_rounds", "group/discarded_frac"):
+        assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]], key
+    weights = [load_file(tmp_path / name / "checkpoints/step_000002/model.safetensors") for name in ("one", "two")]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0.0, atol=1e-5, msg=key)
+    done = launch(tmp_path, "train", path, "trainer.max_sampling_rounds=3", "--run-dir", tmp_path / "few")
+    assert done.returncode == 1
+    assert "has kept 3 of the 4 groups that a step needs" in done.stderr
 
 
 @pytest.mark.slow

@@ -162,6 +162,8 @@ OTHER_VALUES = {
     "sampling.max_prompt_tokens": "60",
     "sampling.overlong_prompts": "drop",
     "trainer.max_tokens_per_microbatch": "64",
+    "trainer.max_sampling_rounds": "3",
+    "trainer.too_few_groups": "train",
     "model.gradient_checkpointing": "true",
     "model.attention": "eager",
     "rollout_backend.max_batch_rows": "2",

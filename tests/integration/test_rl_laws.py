@@ -73,11 +73,52 @@ def test_a_keep_that_raises_names_its_algorithm(tiny_model: Path, tmp_path: Path
     assert summary_of(tmp_path / "run")["outcome"] == "failed"
 
 
-def test_an_algorithm_that_keeps_nothing_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+FILTERED = {"name": "sabotage", "keep_every": 3}
+"""Keeps problems 0, 3, 6, 9, ..."""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "after 20 rounds of sampling (trainer.max_sampling_rounds) sabotage has kept 0 of the 4 groups"),
+        (("trainer.max_sampling_rounds=2",), "after 2 rounds of sampling"),
+        (("trainer.too_few_groups=train",), "has kept 0 of the 1 groups that the smallest step needs"),
+        (("trainer.too_few_groups=train", "trainer.minibatches=2"), "has kept 0 of the 2 groups"),
+    ],
+)
+def test_an_algorithm_that_keeps_nothing_stops_the_run(
+    overrides: tuple[str, ...], said: str, tiny_model: Path, tmp_path: Path
+) -> None:
     path = recipe(tmp_path, tiny_model, algorithm={"name": "sabotage", "keep_every": 0})
-    done = cli("train", path, "--run-dir", tmp_path / "run")
+    done = cli("train", path, *overrides, "--run-dir", tmp_path / "run")
     assert done.exit_code == 1
-    assert "after 20 rounds of sampling the algorithm kept only 0 of the 4 groups it needs" in done.output
+    assert said in done.output
+    assert "raise that limit" in done.output
+
+
+def test_a_run_that_ran_out_of_rounds_goes_on_with_more(tiny_model: Path, tmp_path: Path) -> None:
+    path, run = recipe(tmp_path, tiny_model, algorithm=FILTERED), tmp_path / "run"
+    done = cli("train", path, "trainer.max_sampling_rounds=2", "--run-dir", run)
+    assert (done.exit_code, "has kept 3 of the 4 groups" in done.output) == (1, True)
+    assert "or set trainer.too_few_groups=train" in done.output
+    done = cli("resume", run, "trainer.max_sampling_rounds=3")
+    assert done.exit_code == 0, done.output
+    assert [line["group/sampling_rounds"] for line in metrics_of(run)] == [3, 3]
+
+
+def test_it_trains_on_the_groups_there_are(tiny_model: Path, tmp_path: Path) -> None:
+    """Of problems 0 to 3 two are kept, of 4 to 7 one, which is too few for two minibatches."""
+    options = ("trainer.too_few_groups=train", "trainer.max_sampling_rounds=1")
+    lines = metrics_of(train(tmp_path, tiny_model, *options, algorithm=FILTERED))
+    assert [line["group/trained"] for line in lines] == [2, 1]
+    assert [line["group/discarded_frac"] for line in lines] == [0.5, 0.75]
+    assert [line["policy/version"] for line in lines] == [1, 2]
+    path = recipe(tmp_path, tiny_model, algorithm=FILTERED)
+    done = cli("train", path, *options, "trainer.minibatches=2", "--run-dir", tmp_path / "second")
+    assert done.exit_code == 1
+    assert "step 2: after 1 rounds of sampling" in done.output
+    assert "sabotage has kept 1 of the 2 groups that the smallest step needs" in done.output
+    assert [line["policy/version"] for line in metrics_of(tmp_path / "second")] == [2]
 
 
 def test_a_suite_is_no_larger_than_its_split(tiny_model: Path, tmp_path: Path) -> None:

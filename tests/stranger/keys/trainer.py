@@ -2,7 +2,7 @@
 
 import numpy as np
 from stranger.keys.registry import effect
-from stranger.lab import Lab, distance
+from stranger.lab import Lab, Run, distance
 
 
 @effect("trainer.steps")
@@ -42,6 +42,26 @@ def max_tokens_per_microbatch(lab: Lab, kind: str) -> None:
     assert cut.probe["layer_rows"] == whole.probe["layer_rows"]
     assert distance(whole.weights(), cut.weights()) < 1e-2 * distance(whole.weights(), lab.start())
     assert np.allclose(whole.values("train/reward"), cut.values("train/reward"), atol=0.05)
+
+
+def filtered(lab: Lab, *options: str) -> Run:
+    """DAPO with rewards of which about half are 1, however it ends."""
+    dapo = ("algorithm={name: dapo, min_accuracy: 0.3, max_accuracy: 0.6}", "rewards={mine: {path: judged.py:score}}")
+    return lab.attempt("train", *dapo, *options)
+
+
+@effect("trainer.max_sampling_rounds", "trainer.too_few_groups")
+def max_sampling_rounds(lab: Lab, kind: str) -> None:
+    """DAPO drops groups in the first round; then a step is short of them, and the recipe says what follows."""
+    enough = filtered(lab)
+    assert max(enough.values("group/sampling_rounds")) > 1
+    assert enough.values("group/trained") == [4, 4, 4]
+    stopped = filtered(lab, "trainer.max_sampling_rounds=1")
+    assert stopped.done.code == 1
+    assert "after 1 rounds of sampling" in stopped.done.err
+    fewer = filtered(lab, "trainer.max_sampling_rounds=1", "trainer.too_few_groups=train")
+    assert fewer.values("group/sampling_rounds")[0] == 1
+    assert 0 < fewer.values("group/trained")[0] < 4
 
 
 @effect("algorithm")
