@@ -73,17 +73,26 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         (
             "group/discarded_frac",
             "fraction",
-            "Sampled prompts not trained on: refused by the algorithm's keep(), or more than the step needs.",
+            "Sampled prompts never trained on: refused by the algorithm's keep(), or dropped by `carry_groups: false`.",
+        ),
+        (
+            "group/carried_frac",
+            "fraction",
+            "Of the groups trained on, those sampled in an earlier step; only if the algorithm filters.",
         ),
         ("group/sampling_rounds", "count", "Rounds of sampling that the step took; only if the algorithm filters."),
         ("group/trained", "count", "Prompts whose groups were trained on; only if the algorithm filters."),
         (
             "policy/kl_rollout_k3",
             "nats/token",
-            "KL(sampler || trainer) before the update, k3; far from 0 = stale weights.",
+            "KL(sampler || trainer) before the update, k3, without carried groups; far from 0 = stale weights.",
         ),
         ("policy/version", "count", "Optimizer steps that the policy has finished."),
-        ("rollout/logprob_gap", "nats", "Mean |trainer - sampler| log-probability of sampled tokens."),
+        (
+            "rollout/logprob_gap",
+            "nats",
+            "Mean |trainer - sampler| log-probability of sampled tokens, without carried groups.",
+        ),
         ("rollout/corrected_frac", "fraction", "Tokens whose weight was truncated or masked by `rollout_correction`."),
         ("rollout/weight", "1", "Mean weight that `rollout_correction` gives to tokens."),
         (
@@ -91,7 +100,11 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "fraction",
             "(sum w)^2 / (n sum w^2) of these weights: 1 where trainer and sampler agree.",
         ),
-        ("rollout/logprob_gap_max", "nats", "Largest |trainer - sampler| log-probability of a sampled token."),
+        (
+            "rollout/logprob_gap_max",
+            "nats",
+            "Largest |trainer - sampler| log-probability of a sampled token, without carried groups.",
+        ),
         ("loss/total", "1", "The loss that was differentiated, mean over the optimizer steps."),
         ("loss/sft", "nats/token", "Negative log-likelihood of the imitated completion tokens."),
         ("optim/grad_norm", "1", "L2 norm of the policy's gradient before clipping, finite updates only."),

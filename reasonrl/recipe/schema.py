@@ -199,6 +199,9 @@ class TrainerConfig:
     too_few_groups: Literal["stop", "train"] = option(
         "groups are missing after the last round: stop the run, or train on those there are", "stop"
     )
+    carry_groups: bool = option(
+        "groups that were kept beyond the need are trained on in the next step, one update late; false = dropped", True
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")

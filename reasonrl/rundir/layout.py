@@ -15,6 +15,8 @@ LOCK = ".lock"
 CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS = "checkpoints", "transcripts", "evals", "trackers"
 TRAINER_STATE = "trainer_state.json"
 """In each checkpoint."""
+CARRIED = "carried.jsonl"
+"""In a checkpoint, if there are such groups."""
 
 _STEP = re.compile(r"step_(\d{6,18})")
 _LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")

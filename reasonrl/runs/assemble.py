@@ -16,7 +16,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.rundir import manifest
-from reasonrl.rundir.layout import TRAINER_STATE
+from reasonrl.rundir.layout import CARRIED, TRAINER_STATE
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
 from reasonrl.runs.drive import Driver
 from reasonrl.runs.end import carry_out
@@ -36,7 +36,7 @@ from reasonrl.trainer.sft import SftTrainer
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
 
-STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, manifest.NAME)
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, manifest.NAME)
 
 
 def execute_run(

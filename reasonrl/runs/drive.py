@@ -61,7 +61,13 @@ class Driver:
             set_learning_rate(self._job.optimizer, self._run.schedule.factor(step))
             outcome = self._job.step(step)
             record = {"metrics": dict(outcome.record.metrics), "timing_s": dict(outcome.record.timing_s)}
-            self._state = TrainState(step=step, is_recorded=False, record=record, progress=self._progress())
+            self._state = TrainState(
+                step=step,
+                is_recorded=False,
+                record=record,
+                progress=self._progress(),
+                carried=self._job.carried,
+            )
             self._optimizer_steps = self._job.optimizer_steps
             self._run.writer.transcribe(step, outcome.groups)
             self._close(outcome.groups, outcome.diagnosis)

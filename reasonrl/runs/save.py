@@ -122,7 +122,7 @@ class Checkpointer:
             changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are in it already")
         if changed and self.ranks.is_main:
             log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
-        job.restore(state.progress)
+        job.restore(state.progress, state.carried)
 
 
 def needs_all_ranks(job: Job) -> bool:

@@ -1,14 +1,16 @@
 """Where a run stands, besides tensors: the content of ``trainer_state.json``."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypedDict
 
+from reasonrl.contracts.data import ScoredGroup
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import TRAINER_STATE
+from reasonrl.rundir.layout import CARRIED, TRAINER_STATE
+from reasonrl.runs.carried import read_groups, write_groups
 
 SCHEMA = 2
 
@@ -51,6 +53,8 @@ class TrainState:
     step: int = 0
     progress: Mapping[str, object] = field(default_factory=dict)
     """The trainer's own: position in the stream of problems, policy version, controllers of the algorithm."""
+    carried: Sequence[ScoredGroup] = ()
+    """Sampled in steps up to this one, to be trained on in the next: the lines of ``carried.jsonl``."""
     is_recorded: bool = True
     """False: a signal broke off the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
     record: Mapping[str, Mapping[str, float]] | None = None
@@ -63,8 +67,11 @@ class TrainState:
     identity: Identity = field(default_factory=Identity)
 
     def write(self, folder: Path) -> None:
-        """As ``trainer_state.json`` of a checkpoint."""
-        data = {"schema": SCHEMA, **asdict(self)}
+        """As ``trainer_state.json`` of a checkpoint, and ``carried.jsonl`` if there is anything to carry."""
+        data = {"schema": SCHEMA, **asdict(replace(self, carried=()))}
+        del data["carried"]
+        if self.carried:
+            write_groups(folder / CARRIED, self.carried)
         files.write_text(folder / TRAINER_STATE, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -84,4 +91,4 @@ def read_state(folder: Path) -> TrainState:
         raise CheckpointError(
             f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
         )
-    return TrainState(**data)
+    return TrainState(**data, carried=read_groups(folder / CARRIED))

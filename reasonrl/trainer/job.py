@@ -42,14 +42,22 @@ class Job(Protocol):
         """Optimizer steps that this process has begun; only they change the tensors."""
         ...
 
+    @property
+    def carried(self) -> Sequence[ScoredGroup]:
+        """Groups that have been sampled and wait for the next step, those of all ranks on each."""
+        ...
+
     def step(self, step: int) -> StepOutcome:
         """Take step ``step``, counted from 1."""
         ...
 
     def progress(self) -> dict[str, object]:
-        """JSON, a copy: with the tensors, all that the next step depends on. All ranks call it between steps."""
+        """JSON, a copy: with the tensors and ``carried``, all that the next step depends on.
+
+        All ranks call it between steps.
+        """
         ...
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Load what ``progress`` returned in another process."""
+    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
+        """Load what ``progress`` and ``carried`` were in another process."""
         ...

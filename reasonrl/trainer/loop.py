@@ -1,6 +1,6 @@
 """The training loop's step: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,16 +35,18 @@ from reasonrl.trainer.update import Updater
 
 @dataclass(slots=True)
 class Collected:
-    """This rank's scored groups of one step. ``metrics`` are those of all ranks."""
+    """This rank's scored groups of one step. ``carried`` and ``metrics`` are those of all ranks."""
 
     position: int
     """In the stream of prompts, behind the last one drawn."""
     sampled: list[ScoredGroup] = field(default_factory=list)
     kept: list[ScoredGroup] = field(default_factory=list)
-    """Those to train on."""
+    """Those to train on, carried ones first."""
+    carried: Sequence[ScoredGroup] = ()
+    """Kept beyond the need of this step, for the next one."""
     rounds: int = 0
     refused: int = 0
-    """Sampled groups that are not trained on."""
+    """Sampled groups that are trained on in no step."""
     redraws: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -77,6 +79,8 @@ class Trainer:
         self._unscored_since: dict[str, int] = {}
         self.position = 0
         """Prompts taken from the stream."""
+        self.carried: Sequence[ScoredGroup] = ()
+        """Of all ranks: kept in the last step beyond its need, to be trained on in the next one."""
 
     @property
     def policy(self) -> nn.Module:
@@ -107,9 +111,9 @@ class Trainer:
             "algorithm": self._updater.algorithm.state_dict(),
         }
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
-        """Load what ``progress`` returned in another process."""
-        self.position = progress["position"]
+    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
+        """Load what ``progress`` and ``carried`` were in another process."""
+        self.position, self.carried = progress["position"], carried
         self._updater.policy_version = progress["policy_version"]
         self._updater.guard.consecutive_skips = progress["consecutive_skips"]
         self._updater.algorithm.load_state_dict(progress["algorithm"])
@@ -124,7 +128,7 @@ class Trainer:
                 pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
                 batch = collate(collected.kept, pad_id=pad_id, device=device)
             update = self._learn(step, batch, timer)
-            self.position = collected.position
+            self.position, self.carried = collected.position, collected.carried
         skips = update.num_consecutive_skips
         return StepOutcome(
             record=StepRecord(
@@ -138,7 +142,8 @@ class Trainer:
         """Sample and score in rounds until the algorithm has kept enough groups, or no round is left."""
         self._reporter.phase("sampling")
         trainer, ranks = self._recipe.trainer, self._ranks
-        collected, num_kept = Collected(position=self.position), 0
+        collected = Collected(position=self.position, kept=list(self.carried[ranks.rank :: ranks.size]))
+        num_kept = 0
         with timer("sync_s"):
             backend = self._backend.sync(self.policy_version)
         while num_kept < trainer.prompts_per_step and collected.rounds < trainer.max_sampling_rounds:
@@ -148,7 +153,10 @@ class Trainer:
             collected.kept, left = share_out(
                 collected.kept, ranks, wanted=trainer.prompts_per_step, minibatches=trainer.minibatches
             )
-            collected.refused += len(left) if ranks.is_main else 0
+            if trainer.carry_groups:
+                collected.carried = left
+            elif ranks.is_main:
+                collected.refused += len(left)
         collected.metrics = self._sampled_metrics(collected)
         with ranks.together():
             # First: an algorithm may well keep nothing of what could not be scored.
@@ -230,7 +238,10 @@ class Trainer:
         """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
         metrics = rollout_metrics(collected.sampled)
         if self._updater.algorithm.filters_groups:
+            seeds = {group.group.request.seed for group in self.carried}
             metrics["group/discarded_frac"] = mean(collected.refused, len(collected.sampled))
+            is_old = [group.group.request.seed in seeds for group in collected.kept]
+            metrics["group/carried_frac"] = mean(sum(is_old), len(is_old))
             metrics["group/sampling_rounds"] = Metric(collected.rounds, reduction="max")
             metrics["group/trained"] = Metric(len(collected.kept), reduction="sum")
         if self._prompts.redraws:

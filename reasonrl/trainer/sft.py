@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from reasonrl.contracts.data import StepRecord
+from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.data.collate import pad_rows
 from reasonrl.data.demonstrations import Example
 from reasonrl.errors import CheckpointError
@@ -28,6 +28,8 @@ from reasonrl.trainer.timing import Timer
 
 class SftTrainer:
     """One optimizer step per ``tokens_per_batch`` tokens."""
+
+    carried: Sequence[ScoredGroup] = ()
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class SftTrainer:
             "consecutive_skips": self._guard.consecutive_skips,
         }
 
-    def restore(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
         """Take the examples again that were taken, without training on them.
 
         Raises:

@@ -191,7 +191,7 @@ class Updater:
             normalizer,
             ctx,
         )
-        gap = measure_rollout_gap(evals.old_logprobs, batch) if first_epoch else {}
+        gap = measure_rollout_gap(evals.old_logprobs, batch, ctx.policy_version) if first_epoch else {}
         broken = count_nonfinite_tokens(out.logprobs, batch.response_mask)
         return loss.loss, broken, {**loss.metrics, **gap, **correction}
 
@@ -279,16 +279,17 @@ def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: r
 
 
 @torch.no_grad()
-def measure_rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch) -> dict[str, Metric]:
+def measure_rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch, policy_version: int) -> dict[str, Metric]:
     """How far the trainer's log-probabilities are from the sampler's, over sampled tokens.
 
     ``policy/kl_rollout_k3``: mean of exp(x) - 1 - x with x = ln p_trainer - ln p_sampler, the k3 estimate of
-    KL(sampler || trainer). ``rollout/logprob_gap/*``: |x|. Tokens whose sampler log-probability is not finite are
-    left out.
+    KL(sampler || trainer). ``rollout/logprob_gap*``: |x|. Left out are tokens whose sampler log-probability is not
+    finite, and rows that an earlier version of the policy sampled: their gap is no fault of the sampler.
     """
     if old_logprobs is None or batch.rollout_logprobs is None:
         return {}
-    mask = batch.response_mask & torch.isfinite(batch.rollout_logprobs)
+    is_fresh = batch.policy_versions == policy_version
+    mask = batch.response_mask & torch.isfinite(batch.rollout_logprobs) & is_fresh[:, None]
     gap = (old_logprobs - batch.rollout_logprobs)[mask].to(widest_float(mask.device))
     if gap.numel() == 0:
         return {}

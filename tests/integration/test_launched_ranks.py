@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.resume_runs import assert_same_run, resumable_recipe
+from support.resume_runs import SCRIPTED, assert_same_run, cut_back, go, resumable_recipe
+from support.scripted_plugin import is_picked
 from support.small_recipes import PLUGIN, cli, recipe, summary_of
 from support.tiny_runs import metrics_of
+
+from reasonrl.rundir.jsonl import read_jsonl
+from reasonrl.runs.carried import read_groups
+from reasonrl.runs.state import read_state
 
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -128,6 +133,42 @@ def test_groups_that_one_process_keeps_are_shared(tiny_model: Path, tmp_path: Pa
     done = launch(tmp_path, "train", path, "trainer.max_sampling_rounds=3", "--run-dir", tmp_path / "few")
     assert done.returncode == 1
     assert "has kept 3 of the 4 groups that a step needs" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_every_kept_group_once(tiny_model: Path, tmp_path: Path) -> None:
+    path = resumable_recipe(
+        tmp_path,
+        tiny_model,
+        algorithm={"name": "picky"},
+        critic=None,
+        trainer={"steps": 5, "prompts_per_step": 4, "minibatches": 2},
+        checkpoint={"every": 1, "keep": 9},
+    )
+    run = tmp_path / "run"
+    done = launch(tmp_path, "train", path, "--run-dir", run, plugins=(SCRIPTED,))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [*read_jsonl(run / "trained.jsonl"), *read_jsonl(tmp_path / "runs" / "trained.jsonl")]
+    assert [len(line["trained"]) for line in lines] == [2] * 10
+    waiting = [waiting_in(run, step) for step in range(6)]
+    state = read_state(run / "checkpoints" / "step_000005")
+    kept = [n for n in range(state.progress["position"]) if is_picked(n)]  # type: ignore[call-overload]
+    assert sorted([*(n for line in lines for n in line["trained"]), *waiting[5]]) == kept
+    step = next(step for step in range(1, 5) if waiting[step])
+    again = cut_back(run, tmp_path / "again", step)
+    done = launch(tmp_path, "resume", again, plugins=(SCRIPTED,))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(run, again)
+    alone = cut_back(run, tmp_path / "alone", step)
+    (alone / "trained.jsonl").unlink()
+    assert go(None, alone).outcome == "completed"
+    assert next(read_jsonl(alone / "trained.jsonl"))["trained"][: len(waiting[step])] == waiting[step]
+
+
+def waiting_in(run: Path, step: int) -> list[int]:
+    """The problems of the groups that a checkpoint carries."""
+    groups = read_groups(run / "checkpoints" / f"step_{step:06d}" / "carried.jsonl")
+    return [group.group.request.problem.info["n"] for group in groups]
 
 
 @pytest.mark.slow

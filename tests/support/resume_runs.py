@@ -22,7 +22,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": {"name": "ppo", "entropy_coef": 0.01}, "critic": {"kind": "shared"}},
     "grpo": {"algorithm": {"name": "grpo", "kl": {"coef": 0.05}}, "critic": None},
 }
-COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors")
+COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors", "carried.jsonl")
 
 
 def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:

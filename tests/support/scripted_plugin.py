@@ -1,22 +1,29 @@
-"""A backend whose completions depend on the request alone, a task and a reward: runs that are all update."""
+"""A backend whose completions depend on the request alone, a task, a reward and an algorithm that filters groups."""
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reasonrl import (
+    AlgorithmSpec,
     Completion,
     FinishReason,
+    Needs,
     Problem,
     RewardSpec,
     RolloutBackendSpec,
     RolloutGroup,
     RolloutRequest,
+    RunInfo,
+    ScoredGroup,
     Split,
+    StepRecord,
     TaskSpec,
     hookimpl,
 )
+from reasonrl.contracts.batch import AdvantageOutput, LossInput, LossNormalizer, LossOutput
 
 
 class Numbers:
@@ -42,6 +49,27 @@ class Parity:
     def score(self, problem: Problem, completion: Completion) -> float:
         ids = completion.token_ids
         return round(sum(i % 2 == 0 for i in ids) / len(ids), 1)
+
+
+def is_picked(number: int) -> bool:
+    """About two problems in five."""
+    return random.Random(f"picked/{number}").random() < 0.4
+
+
+class Picky:
+    """REINFORCE on the groups of the picked problems."""
+
+    def __init__(self, config: Any, context: Any) -> None: ...
+
+    def keep(self, group: ScoredGroup) -> bool:
+        return is_picked(group.group.request.problem.info["n"])
+
+    def compute_advantages(self, batch: Any, evals: Any, ctx: Any) -> AdvantageOutput:
+        return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask)
+
+    def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: Any) -> LossOutput:
+        loss = -(inputs.logprobs * inputs.advantages.advantages).sum() / normalizer.num_response_tokens
+        return LossOutput(loss=loss)
 
 
 @dataclass(frozen=True)
@@ -88,6 +116,21 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
 @hookimpl
 def reasonrl_rewards() -> Iterable[RewardSpec]:
     yield RewardSpec(name="parity", summary="Even bytes.", factory=Parity)
+
+
+@hookimpl
+def reasonrl_algorithms() -> Iterable[AlgorithmSpec]:
+    yield AlgorithmSpec(name="picky", summary="Filters.", factory=Picky, needs=lambda config: Needs())
+
+
+@hookimpl
+def reasonrl_step_finished(run: RunInfo, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
+    """Which problems a process of a run with ``picky`` has trained on; processes have folders of their own."""
+    if run.recipe.get("algorithm", {}).get("name") == "picky":
+        line = {"step": record.step, "trained": [group.group.request.problem.info["n"] for group in groups]}
+        run.run_dir.mkdir(parents=True, exist_ok=True)
+        with (run.run_dir / "trained.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 @hookimpl

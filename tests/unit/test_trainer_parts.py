@@ -147,7 +147,7 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
     )
     batch = collate([rows], pad_id=0, device=torch.device("cpu"))
     old = torch.tensor([[5.0, -1.5, -2.0, -3.0], [5.0, -1.0, 0.0, 0.0]])
-    metrics = resolve(measure_rollout_gap(old, batch))
+    metrics = resolve(measure_rollout_gap(old, batch, 0))
     assert metrics == pytest.approx(
         {
             "policy/kl_rollout_k3": (math.exp(-0.5) - 1 + 0.5) / 2,
@@ -155,9 +155,10 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
             "rollout/logprob_gap_max": 0.5,
         }
     )
-    assert measure_rollout_gap(None, batch) == {}
+    assert measure_rollout_gap(None, batch, 0) == {}
+    assert measure_rollout_gap(old, batch, 1) == {}, "an earlier policy sampled these rows"
     silent = collate([scored([1.0])], pad_id=0, device=torch.device("cpu"))
-    assert measure_rollout_gap(old, silent) == {}
+    assert measure_rollout_gap(old, silent, 0) == {}
 
 
 class Recorder(SilentReporter):

@@ -64,6 +64,15 @@ def max_sampling_rounds(lab: Lab, kind: str) -> None:
     assert 0 < fewer.values("group/trained")[0] < 4
 
 
+@effect("trainer.carry_groups")
+def carry_groups(lab: Lab, kind: str) -> None:
+    """What one step has too much, the next one trains on; or it is dropped, and every step begins with none."""
+    carries, drops = filtered(lab), filtered(lab, "trainer.carry_groups=false")
+    assert max(carries.values("group/carried_frac")) > 0
+    assert drops.values("group/carried_frac") == [0, 0, 0]
+    assert min(drops.values("group/discarded_frac")) > 0
+
+
 @effect("algorithm")
 def algorithm(lab: Lab, kind: str) -> None:
     assert "critic/values" in lab.run("ppo").metrics[0]
