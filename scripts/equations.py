@@ -6,6 +6,7 @@ A hook of MkDocs, see ``mkdocs.yml``. As on GitHub, a fence of the language ``ma
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ from pymdownx.superfences import SuperFencesException
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 ElementTree.register_namespace("", NAMESPACE)
+MI, MO = f"{{{NAMESPACE}}}mi", f"{{{NAMESPACE}}}mo"
 
 INLINE = r"\$`([^`]+)`\$"
 BEFORE_CODE = 195
@@ -67,9 +69,7 @@ def mathml(latex: str, display: str) -> str:
     faults = list(_faults(latex, "".join(tree.itertext())))
     if faults:
         raise EquationError(f"{', '.join(faults)} in the equation: {latex.strip()}")
-    for operator in tree.iter(f"{{{NAMESPACE}}}mo"):
-        if (operator.text or "").isalpha():  # clip(r), not clip (r)
-            operator.attrib |= {"lspace": "0.17em", "rspace": "0"}
+    _space_names(tree)
     return ElementTree.tostring(tree, encoding="unicode")
 
 
@@ -82,3 +82,13 @@ def _faults(latex: str, shown: str) -> Iterator[str]:
     for environment in re.findall(r"\\begin\{(.*?)\}", latex):
         if f"\\{environment}" not in MATRICES:
             yield f"unknown environment {environment}"
+
+
+def _space_names(row: ElementTree.Element) -> None:
+    """Set function names as TeX does, ``ln p`` and ``clip(r)``; the converter gives no space or too much."""
+    for element, following in zip_longest(row, row[1:]):
+        _space_names(element)
+        if element.tag in (MI, MO) and len(element.text or "") > 1 and str(element.text).isalpha():
+            is_call = following is None or "".join(following.itertext())[:1] in ("(", "[")
+            element.tag = MO
+            element.attrib |= {"form": "prefix", "lspace": "0.17em", "rspace": "0" if is_call else "0.17em"}

@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "docs" / "algorithms" / "formulas.yaml"
-PAPER = re.compile(r"arXiv:(?P<id>\d{4}\.\d{4,5})(, (?P<where>.+))?")
+PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}(, .+)?")
 
 
 @dataclass(frozen=True, kw_only=True)

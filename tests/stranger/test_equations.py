@@ -71,3 +71,11 @@ def test_a_broken_equation_stops_the_build(form: str, equation: str, message: st
     assert message in done.stderr
     assert "index.md" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_function_names_are_spaced_as_in_tex(tmp_path: Path) -> None:
+    done = build_page(tmp_path, "$`\\ln p + \\operatorname{clip}(r)`$\n")
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<mo [^>]*rspace="0.17em"[^>]*>ln</mo>', made)
+    assert re.search(r'<mo [^>]*rspace="0"[^>]*>clip</mo>', made)

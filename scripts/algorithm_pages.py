@@ -1,0 +1,132 @@
+"""The generated parts of ``docs/algorithms/``: every option of an algorithm, and what each of its formulas rests on."""
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import formulas
+from doc_tables import option_rows, table
+from formulas import Formula
+
+from reasonrl import AlgorithmSpec
+from reasonrl.plugins import Plugins
+
+PART = re.compile(r"(?<=<!-- generated: )(\w+)( -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+"""What is generated in a page that is otherwise written by hand."""
+PART_HEADER = ("formula, function", "paper, equation", "oracle", "tests")
+
+
+def algorithms(docs: Path, plugins: Plugins) -> dict[str, str]:
+    """Path below ``docs`` -> text of the pages of the algorithms, with their generated parts.
+
+    Raises:
+        ValueError: if a page, or what its table names, is missing.
+    """
+    entries, specs = formulas.read(), plugins.specs("algorithm")
+    found = {"algorithms/index.md": _filled(docs, "algorithms/index.md", index_parts(entries, specs))}
+    for spec in specs:
+        name = f"algorithms/{spec.name}.md"
+        found[name] = _filled(docs, name, algorithm_parts(entries, spec))
+    return found
+
+
+def _filled(docs: Path, name: str, parts: Mapping[str, Iterable[str]]) -> str:
+    if not (docs / name).is_file():
+        raise ValueError(f"docs/{name} is missing: every algorithm has a page, see CONTRIBUTING.md")
+    page = (docs / name).read_text(encoding="utf-8")
+    if sorted(match[1] for match in PART.finditer(page)) != sorted(parts):
+        wanted = ", ".join(f"<!-- generated: {part} -->" for part in parts)
+        raise ValueError(f"docs/{name}: expected once each, closed by <!-- end -->: {wanted}")
+    return PART.sub(lambda match: match[1] + match[2] + "\n".join([*parts[match[1]], ""]), page)
+
+
+def index_parts(entries: Sequence[Formula], specs: Sequence[AlgorithmSpec]) -> dict[str, Iterable[str]]:
+    """The table of the algorithms, and that of the functions that they share."""
+    users = {spec.name: formulas.uses(_class(spec)) for spec in specs}
+    rows = [(_link(s.name), *_proof(_own(entries, s)[0]), _codes(file.stem for file in _recipes(s))) for s in specs]
+    shared = []
+    for entry in entries:
+        if entry.module.startswith("reasonrl."):
+            using = [name for name, used in users.items() if entry.name in used]
+            used_by = "all" if len(using) == len(users) else ", ".join(map(_link, using))
+            shared.append((*_part(entry), used_by))
+    header = ("paper, equation", "function", "oracle", "tests", "recipe")
+    return {
+        "algorithms": table(("algorithm", *header), rows),
+        "functions": table((*PART_HEADER, "used by"), shared),
+    }
+
+
+def algorithm_parts(entries: Sequence[Formula], spec: AlgorithmSpec) -> dict[str, Iterable[str]]:
+    """Every option of an algorithm; and its paper, code, oracle, tests and recipe, then those of its parts."""
+    whole, *parts = _own(entries, spec)
+    used = formulas.uses(_class(spec))
+    parts += [entry for entry in entries if entry.module.startswith("reasonrl.") and entry.name in used]
+    oracle, _, function = whole.oracle.partition(".")
+    lines = [
+        f"- Paper: {'; '.join(_papers(whole))}",
+        f"- Code: `{whole.name}` in `{whole.file}`",
+        f"- Oracle: `{function}` in `tests/reference/{oracle}.py`",
+        f"- Tests: {_codes((f'tests/{test}' for test in whole.tests), ', ')}",
+        f"- Recipe: {_codes(map(str, _recipes(spec)), ', ')}",
+        "",
+    ]
+    return {
+        "options": table(("key", "type", "default", "meaning"), option_rows(spec.config, "")),
+        "proof": [*lines, *table(PART_HEADER, map(_part, parts))],
+    }
+
+
+def _own(entries: Sequence[Formula], spec: AlgorithmSpec) -> list[Formula]:
+    """The entry of the algorithm's class, then those of its methods."""
+    found = [entry for entry in entries if _belongs(entry, spec)]
+    if not found or found[0].function != spec.factory or not found[0].oracle:
+        raise ValueError(f"{formulas.SOURCE.name}: no entry with an oracle for {spec.factory}, algorithm {spec.name!r}")
+    return found
+
+
+def _belongs(entry: Formula, spec: AlgorithmSpec) -> bool:
+    return entry.function == spec.factory or entry.function.startswith(f"{spec.factory}.")
+
+
+def _class(spec: AlgorithmSpec) -> type:
+    module, _, name = str(spec.factory).partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    assert isinstance(cls, type)
+    return cls
+
+
+def _proof(entry: Formula) -> tuple[str, str, str, str]:
+    """Cells: paper and equation, function, oracle, tests."""
+    module = entry.module.rpartition(".")[2]
+    function = f"{module}.{entry.name}" if entry.module.startswith("reasonrl.") else entry.name
+    oracle = f"`{entry.oracle}`" if entry.oracle else "by hand"
+    return "<br>".join(_papers(entry)), f"`{function}`", oracle, _codes(test.partition("::")[2] for test in entry.tests)
+
+
+def _part(entry: Formula) -> tuple[str, str, str, str]:
+    """The same with the formula's name above the function."""
+    papers, function, oracle, tests = _proof(entry)
+    return f"{entry.formula}<br>{function}", papers, oracle, tests
+
+
+def _papers(entry: Formula) -> Iterator[str]:
+    for paper in entry.paper:
+        number, _, where = paper.removeprefix("arXiv:").partition(", ")
+        yield f"[{number}](https://arxiv.org/abs/{number})" + (f", {where}" if where else "")
+
+
+def _codes(names: Iterable[str], between: str = "<br>") -> str:
+    return between.join(f"`{name}`" for name in names)
+
+
+def _recipes(spec: AlgorithmSpec) -> list[Path]:
+    found = formulas.recipes(spec.name)
+    if not found:
+        raise ValueError(f"no recipe below recipes/ has algorithm: {{name: {spec.name}}}")
+    return found
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`]({name}.md)"
