@@ -42,18 +42,21 @@ def _filled(docs: Path, name: str, parts: Mapping[str, Iterable[str]]) -> str:
 
 
 def index_parts(entries: Sequence[Formula], specs: Sequence[AlgorithmSpec]) -> dict[str, Iterable[str]]:
-    """The table of the algorithms, and that of the functions that they share."""
+    """The table of the algorithms, each with its first test, and that of the functions that they share."""
     users = {spec.name: formulas.uses(_class(spec)) for spec in specs}
-    rows = [(_link(s.name), *_proof(_own(entries, s)[0]), _codes(file.stem for file in _recipes(s))) for s in specs]
+    rows = []
+    for spec in specs:
+        whole = _own(entries, spec)[0]
+        _, papers, oracle, tests = _part(whole)
+        name, test = f"{_link(spec.name)}<br>`{whole.name}`", tests.partition("<br>")[0]
+        rows.append((name, papers, oracle, test, _codes(recipe.stem for recipe in _recipes(spec))))
     shared = []
     for entry in entries:
         if entry.module.startswith("reasonrl."):
             using = [name for name, used in users.items() if entry.name in used]
-            used_by = "all" if len(using) == len(users) else ", ".join(map(_link, using))
-            shared.append((*_part(entry), used_by))
-    header = ("paper, equation", "function", "oracle", "tests", "recipe")
+            shared.append((*_part(entry), "all" if len(using) == len(users) else ", ".join(map(_link, using))))
     return {
-        "algorithms": table(("algorithm", *header), rows),
+        "algorithms": table(("algorithm, class", "paper, equation", "oracle", "test", "recipe"), rows),
         "functions": table((*PART_HEADER, "used by"), shared),
     }
 
@@ -97,18 +100,13 @@ def _class(spec: AlgorithmSpec) -> type:
     return cls
 
 
-def _proof(entry: Formula) -> tuple[str, str, str, str]:
-    """Cells: paper and equation, function, oracle, tests."""
+def _part(entry: Formula) -> tuple[str, str, str, str]:
+    """Cells: the formula's name above the function, paper and equation, oracle, tests."""
     module = entry.module.rpartition(".")[2]
     function = f"{module}.{entry.name}" if entry.module.startswith("reasonrl.") else entry.name
     oracle = f"`{entry.oracle}`" if entry.oracle else "by hand"
-    return "<br>".join(_papers(entry)), f"`{function}`", oracle, _codes(test.partition("::")[2] for test in entry.tests)
-
-
-def _part(entry: Formula) -> tuple[str, str, str, str]:
-    """The same with the formula's name above the function."""
-    papers, function, oracle, tests = _proof(entry)
-    return f"{entry.formula}<br>{function}", papers, oracle, tests
+    tests = _codes(test.partition("::")[2] for test in entry.tests)
+    return f"{entry.formula}<br>`{function}`", "<br>".join(_papers(entry)), oracle, tests
 
 
 def _papers(entry: Formula) -> Iterator[str]:
