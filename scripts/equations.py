@@ -20,7 +20,8 @@ from pymdownx.superfences import SuperFencesException
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 ElementTree.register_namespace("", NAMESPACE)
-MI, MO = f"{{{NAMESPACE}}}mi", f"{{{NAMESPACE}}}mo"
+MI, MO, MTEXT = (f"{{{NAMESPACE}}}{name}" for name in ("mi", "mo", "mtext"))
+NOT_ON_GITHUB = ("operatorname", "mbox", "phantom", "newcommand", "def")
 
 INLINE = r"\$`([^`]+)`\$"
 BEFORE_CODE = 195
@@ -79,6 +80,9 @@ def _faults(latex: str, shown: str) -> Iterator[str]:
     if bare.count("{") != bare.count("}"):
         yield "unbalanced braces"
     yield from (f"unknown command {command}" for command in re.findall(r"\\\w*", shown))
+    for command in re.findall(r"\\([a-zA-Z]+)", latex):
+        if command in NOT_ON_GITHUB:
+            yield f"GitHub does not render \\{command}"
     for environment in re.findall(r"\\begin\{(.*?)\}", latex):
         if f"\\{environment}" not in MATRICES:
             yield f"unknown environment {environment}"
@@ -88,7 +92,9 @@ def _space_names(row: ElementTree.Element) -> None:
     """Set function names as TeX does, ``ln p`` and ``clip(r)``; the converter gives no space or too much."""
     for element, following in zip_longest(row, row[1:]):
         _space_names(element)
-        if element.tag in (MI, MO) and len(element.text or "") > 1 and str(element.text).isalpha():
-            is_call = following is None or "".join(following.itertext())[:1] in ("(", "[")
+        is_name = len(element.text or "") > 1 and str(element.text).isalpha()
+        is_call = following is not None and "".join(following.itertext())[:1] in ("(", "[")
+        if is_name and (element.tag in (MI, MO) or (element.tag == MTEXT and is_call)):
             element.tag = MO
-            element.attrib |= {"form": "prefix", "lspace": "0.17em", "rspace": "0" if is_call else "0.17em"}
+            rspace = "0" if is_call or following is None else "0.17em"
+            element.attrib |= {"form": "prefix", "lspace": "0.17em", "rspace": rspace}
