@@ -134,3 +134,12 @@ def test_the_overlong_penalty_grows_to_the_limit() -> None:
 
     batch, _, _ = tensors(rows, Layout(), range(5))
     assert algorithm.shaped_rewards(batch).tolist() == [1.0, 0.5, 0.0, -0.5, -1.0]
+
+
+def test_flat_groups_of_reinforce_pp_baseline_move_by_the_batchs_mean() -> None:
+    """The long failure of the second group pulls the mean over tokens to -1/6, the standard deviation is sqrt(5)/6."""
+    rows = random_rows(0, groups=2, group_size=2)
+    rows |= {"mask": [[t < n for t in range(8)] for n in (1, 1, 3, 1)], "scored": [True] * 4}
+    rows |= {"rewards": [1.0, 1.0, 0.0, 1.0], "token_rewards": [[0.0] * 8] * 4}
+    got = run(build("reinforce_pp_baseline"), rows)
+    np.testing.assert_allclose(got.advantages[:, 0], np.array([1, 1, -2, 4]) / np.sqrt(5))
