@@ -1,6 +1,7 @@
 """What the algorithms without a critic share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -21,6 +22,7 @@ from reasonrl.functional.aggregate import token_mean_share
 from reasonrl.functional.diagnostics import policy_metrics, required
 from reasonrl.functional.group import Scale, group_advantages
 from reasonrl.functional.kl import kl_estimate, kl_loss
+from reasonrl.functional.kl_control import KLCoefficient
 from reasonrl.functional.masked import masked_sum, zero_outside
 from reasonrl.functional.surrogate import Surrogate
 from reasonrl_critic_free.config import CommonConfig
@@ -38,6 +40,9 @@ class CriticFree(ABC, Generic[C]):
     def __init__(self, config: C, context: AlgorithmContext) -> None:
         self.config = config
         self.context = context
+        self.kl = KLCoefficient(
+            config.kl.coef, target=config.kl.target, horizon=config.kl.horizon, placement=config.kl.placement
+        )
 
     # What a subclass chooses
 
@@ -82,7 +87,7 @@ class CriticFree(ABC, Generic[C]):
         contributes = self.loss_mask(batch).any(dim=1)
         if self.config.entropy_coef == 0 and not self._kl_in("loss"):
             contributes = contributes & (advantages != 0).any(dim=1)
-        return AdvantageOutput(advantages=advantages, contributes=contributes, metrics=metrics)
+        return AdvantageOutput(advantages=advantages, contributes=contributes, metrics=metrics | self.kl.metrics)
 
     def counts(self, batch: TrainBatch, advantages: AdvantageOutput) -> dict[str, float]:
         """What the loss is taken over, of this rank."""
@@ -96,7 +101,7 @@ class CriticFree(ABC, Generic[C]):
         surrogate = self.surrogate(inputs, old, mask)
         per_token = surrogate.loss
         if self._kl_in("loss"):
-            per_token = per_token + self.config.kl.coef * self._kl_loss(inputs, old, mask)
+            per_token = per_token + self.kl.value * self._kl_loss(inputs, old, mask)
         if self.config.entropy_coef > 0:
             per_token = per_token - self.config.entropy_coef * zero_outside(required(inputs.entropy, "entropy"), mask)
         counted = replace(
@@ -108,6 +113,18 @@ class CriticFree(ABC, Generic[C]):
             loss=self.share(per_token, mask, counted),
             metrics={"loss/policy": self.loss_metric(surrogate, mask), **policy_metrics(inputs, surrogate)},
         )
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """Adapt the KL coefficient, if it has a target."""
+        self.kl.after_step(metrics)
+
+    def state_dict(self) -> dict[str, float]:
+        """The KL coefficient, if it has a target."""
+        return self.kl.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Continue with a saved KL coefficient."""
+        self.kl.load_state_dict(state)
 
     def loss_metric(self, surrogate: Surrogate, mask: Tensor) -> Metric:
         """The policy term as it is averaged."""
@@ -131,4 +148,4 @@ class CriticFree(ABC, Generic[C]):
         mask = batch.response_mask
         old = required(evals.old_logprobs, "old_logprobs")
         k1 = kl_estimate(old, required(evals.ref_logprobs, "ref_logprobs"), mask, "k1").detach()
-        return self.config.kl.coef * k1, {"policy/kl_ref_k1": mean(k1.sum(), mask.sum())}
+        return self.kl.value * k1, {"policy/kl_ref_k1": mean(k1.sum(), mask.sum())}

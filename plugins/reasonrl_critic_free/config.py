@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from reasonrl import Needs
 from reasonrl.contracts.options import require, require_choice
+from reasonrl.functional.kl_control import check_kl_target
 
 _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 
@@ -26,6 +27,8 @@ class KLConfig:
     placement: Literal["reward", "loss"] = option("loss", "Add it to the loss, or subtract it from the reward.")
     estimator: Literal["k1", "k2", "k3"] = option("k3", "k3 is the GRPO paper's; k1 belongs in the reward.")
     weighted: bool = option(False, "In the loss: weight by the probability ratio, which is right off-policy.")
+    target: float | None = option(None, "KL to the reference, in nats per token, to adapt coef to; null = constant.")
+    horizon: float = option(10.0, "With a target, coef changes by at most 20% / horizon in a step.")
 
     def __post_init__(self) -> None:
         require(self.coef >= 0, "kl.coef", ">= 0", self.coef)
@@ -39,6 +42,7 @@ class KLConfig:
             "false when kl.placement is reward",
             self.weighted,
         )
+        check_kl_target(self.coef, self.target, self.horizon)
 
 
 @dataclass(frozen=True)

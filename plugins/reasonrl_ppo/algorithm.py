@@ -1,5 +1,7 @@
 """Proximal policy optimization on token sequences."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from reasonrl.functional.aggregate import token_mean_share
 from reasonrl.functional.diagnostics import policy_metrics, required
 from reasonrl.functional.gae import gae, last_token_mask
 from reasonrl.functional.kl import kl_estimate, kl_loss
+from reasonrl.functional.kl_control import KLCoefficient
 from reasonrl.functional.masked import masked_moments, masked_sum, masked_whiten, zero_outside
 from reasonrl.functional.surrogate import clipped_surrogate
 from reasonrl_ppo.config import PPOConfig
@@ -34,6 +37,9 @@ class PPO:
 
     def __init__(self, config: PPOConfig, context: AlgorithmContext) -> None:
         self.config = config
+        self.kl = KLCoefficient(
+            config.kl.coef, target=config.kl.target, horizon=config.kl.horizon, placement=config.kl.placement
+        )
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         """GAE over response tokens; returns are taken before whitening, whitening spans all ranks."""
@@ -51,7 +57,7 @@ class PPO:
             advantages=advantages,
             returns=returns,
             contributes=mask.any(dim=1),  # any row with tokens trains the critic, whatever its advantage
-            metrics=metrics,
+            metrics=metrics | self.kl.metrics,
         )
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
@@ -72,13 +78,25 @@ class PPO:
             entropy = zero_outside(required(inputs.entropy, "entropy"), mask)
             per_token = per_token - config.entropy_coef * entropy
         if config.kl.coef > 0 and config.kl.placement == "loss":
-            per_token = per_token + config.kl.coef * self._kl_loss(inputs)
+            per_token = per_token + self.kl.value * self._kl_loss(inputs)
         metrics = {
             "loss/policy": mean(surrogate.loss.detach().sum(), mask.sum()),
             **value_metrics,
             **policy_metrics(inputs, surrogate),
         }
         return LossOutput(loss=token_mean_share(per_token, mask, normalizer), metrics=metrics)
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """Adapt the KL coefficient, if it has a target."""
+        self.kl.after_step(metrics)
+
+    def state_dict(self) -> dict[str, float]:
+        """The KL coefficient, if it has a target."""
+        return self.kl.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Continue with a saved KL coefficient."""
+        self.kl.load_state_dict(state)
 
     def _policy_lam(self, mask: Tensor, values: Tensor) -> float | Tensor:
         """GAE mixing of the policy's advantages, by length if asked (arXiv:2504.05118 eq. 5)."""
@@ -97,7 +115,7 @@ class PPO:
             return rewards, {}
         old = required(evals.old_logprobs, "old_logprobs")
         penalty = kl_estimate(old, required(evals.ref_logprobs, "ref_logprobs"), mask, "k1").detach()
-        return rewards - config.kl.coef * penalty, {"policy/kl_ref_k1": mean(penalty.sum(), mask.sum())}
+        return rewards - self.kl.value * penalty, {"policy/kl_ref_k1": mean(penalty.sum(), mask.sum())}
 
     def _value_loss(self, inputs: LossInput) -> tuple[Tensor, dict[str, Metric]]:
         """1/2 max((V - R)^2, (V_old + clip(V - V_old) - R)^2) per token ``[b, T]``, 0 outside the mask."""

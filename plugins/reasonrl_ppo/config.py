@@ -5,6 +5,7 @@ from typing import Literal
 
 from reasonrl import Needs
 from reasonrl.contracts.options import require, require_choice
+from reasonrl.functional.kl_control import check_kl_target
 
 _ESTIMATORS = {"reward": ("k1",), "loss": ("k2", "k3")}
 
@@ -24,6 +25,13 @@ class KLConfig:
     placement: Literal["reward", "loss"] = field(
         default="reward", metadata={"help": "Subtract it from each token's reward, or add it to the loss."}
     )
+    target: float | None = field(
+        default=None,
+        metadata={"help": "KL to the reference, in nats per token, to adapt coef to; null = constant."},
+    )
+    horizon: float = field(
+        default=10.0, metadata={"help": "With a target, coef changes by at most 20% / horizon in a step."}
+    )
 
     def __post_init__(self) -> None:
         require(self.coef >= 0, "kl.coef", ">= 0", self.coef)
@@ -31,6 +39,7 @@ class KLConfig:
         allowed = _ESTIMATORS[self.placement]
         expected = f"{' or '.join(allowed)} when kl.placement is {self.placement}"
         require(self.estimator in allowed, "kl.estimator", expected, self.estimator)
+        check_kl_target(self.coef, self.target, self.horizon)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ POLICY_METRICS: tuple[MetricDef, ...] = (
         unit="nats/token",
         meaning="KL(policy || reference), k3 estimate; only when a reference is in use.",
     ),
+    MetricDef(
+        key="policy/kl_coef",
+        unit="1",
+        meaning="Weight of the KL penalty in the step; only when it is adapted to a `kl.target`.",
+    ),
 )
 
 CORE_METRICS: tuple[MetricDef, ...] = tuple(

@@ -126,8 +126,11 @@ class Algorithm(Protocol):
     Optional methods, found by name:
         ``counts(batch, advantages) -> dict[str, float]``: summed over ranks into ``normalizer.extra``.
         ``keep(group: ScoredGroup) -> bool``: False = sample further prompts until the batch is full.
-        ``state_dict() -> JSON``, ``load_state_dict(state)``: what a controller, such as one of an adaptive KL, needs
-        when the run is resumed; saved with every checkpoint. JSON alone: numbers, text, lists, mappings.
+        ``after_step(metrics: Mapping[str, float])``: called once when a step is finished, with its metrics over all
+        processes, the same in each; times are not among them. A controller, such as that of an adaptive KL, moves here
+        and nowhere else, so that every process holds the same.
+        ``state_dict() -> JSON``, ``load_state_dict(state)``: what ``after_step`` has changed, saved with every
+        checkpoint and loaded when the run is resumed. JSON alone: numbers, text, lists, mappings.
     """
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:

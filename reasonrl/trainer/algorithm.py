@@ -1,6 +1,7 @@
 """The algorithm of a run behind checks: what a call of it raises, or returns wrongly, is told with its name."""
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 from torch import Tensor
@@ -69,6 +70,12 @@ class AlgorithmCalls:
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise PluginContractError(f"{call} returned a loss that is not a scalar tensor with a gradient")
         return out
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """Let its controllers see the metrics of a finished step."""
+        if hasattr(self._algorithm, "after_step"):
+            with self._call("after_step"):
+                self._algorithm.after_step(dict(metrics))
 
     def state_dict(self) -> object:
         """A copy of its controllers' state, plain JSON."""

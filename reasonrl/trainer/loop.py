@@ -128,6 +128,8 @@ class Trainer:
                 pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
                 batch = collate(collected.kept, pad_id=pad_id, device=device)
             update = self._learn(step, batch, timer)
+            with self._ranks.together():
+                self._updater.algorithm.after_step({**collected.metrics, **update.metrics})
             self.position, self.carried = collected.position, collected.carried
         skips = update.num_consecutive_skips
         return StepOutcome(

@@ -38,6 +38,7 @@ CALLS = {
     "compute_loss": (5, 2),
     "counts": (5, 2),
     "backward": (5, 2),
+    "after_step": (3, 2),
     "state_dict": (3, 1),  # at the end of step 2, which is then not known to be whole
     "rewards": (5, 2),
     "collate": (3, 2),
@@ -55,6 +56,7 @@ PLUGIN_SITES = {
     "compute_advantages",
     "compute_loss",
     "counts",
+    "after_step",
     "state_dict",
 }
 ERRORS = [
@@ -71,7 +73,7 @@ ERRORS = [
     "interrupt",
 ]
 # A step whose update is under way has changed the tensors.
-UNFINISHED = {"state_dict": 2, "optimizer": 1}
+UNFINISHED = {"after_step": 2, "state_dict": 2, "optimizer": 1}
 
 
 def run_cli(*arguments: object) -> Result:

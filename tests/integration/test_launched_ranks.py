@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference.kl import adapted
 from safetensors.torch import load_file
 from support.resume_runs import SCRIPTED, assert_same_run, cut_back, go, resumable_recipe
 from support.scripted_plugin import is_picked
@@ -194,3 +195,28 @@ def test_two_processes_find_the_same_overlong_prompts(tiny_model: Path, tmp_path
     asked = {json.loads(line)["problem_id"] for step in steps for line in step.read_text().splitlines()}
     assert len(asked) == 3  # one of two prompts of every step is the first process's
     assert "counting/train/5" not in asked
+
+
+@pytest.mark.slow
+def test_two_processes_hold_one_kl_coefficient(tiny_model: Path, tmp_path: Path) -> None:
+    """The metric is the mean over processes, which is that of each only if both hold the same."""
+    kl = {"coef": 0.3, "target": 1e-3, "horizon": 2.0}
+    path = resumable_recipe(
+        tmp_path,
+        tiny_model,
+        algorithm={"name": "grpo", "kl": kl},
+        critic=None,
+        trainer={"steps": 4, "prompts_per_step": 4},
+        checkpoint={"every": 1, "keep": 9},
+    )
+    run = tmp_path / "run"
+    done = launch(tmp_path, "train", path, "--run-dir", run, plugins=(SCRIPTED,))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = metrics_of(run)
+    coefs = [line["policy/kl_coef"] for line in lines]
+    assert coefs == pytest.approx(adapted(0.3, [line["policy/kl_ref_k3"] for line in lines], 1e-3, 0.5)[:-1], rel=1e-12)
+    assert len(set(coefs)) == 4
+    again = cut_back(run, tmp_path / "again", 2)
+    done = launch(tmp_path, "resume", again, plugins=(SCRIPTED,))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(run, again)

@@ -40,3 +40,16 @@ def logprob_and_entropy(logits: list[float], token: int, temperature: float) -> 
     """ln p(token) and the entropy in nats."""
     p = softmax([z / temperature for z in logits])
     return math.log(p[token]), -sum(a * math.log(a) for a in p if a > 0)
+
+
+def adapted(coef: float, measured: list[float], target: float, gain: float) -> list[float]:
+    """The coefficient of every step and of the one after the last, by arXiv:1909.08593 section 2.2."""
+    coefs = [coef]
+    for kl in measured:
+        error = (kl - target) / target
+        if error > 0.2:
+            error = 0.2
+        if error < -0.2:
+            error = -0.2
+        coefs.append(coefs[-1] * (1 + gain * error))
+    return coefs

@@ -130,6 +130,9 @@ class Reinforce:
         loss = -(inputs.logprobs * inputs.advantages.advantages).sum() / normalizer.num_response_tokens
         return LossOutput(loss=BrokenBackward.apply(loss))  # type: ignore[no-untyped-call]
 
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        TRAP.reached("after_step")
+
     def state_dict(self) -> dict[str, float]:
         TRAP.reached("state_dict")
         return {"seen": self._seen}

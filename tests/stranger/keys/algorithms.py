@@ -124,6 +124,21 @@ def kl_placement(lab: Lab, kind: str) -> None:
     assert all(distance(a.weights(), b.weights()) > 1e-4 for a, b in pairwise(ways))
 
 
+@effect("kl.target", "kl.horizon", of=BOTH)
+def kl_target(lab: Lab, kind: str) -> None:
+    """A KL far below the target takes 20% / horizon off the coefficient in a step, one far above adds as much."""
+    kl = "coef: 1.0, placement: reward, estimator: k1"
+    ways = [
+        lab.run(RECIPE[kind], *TWICE, f"algorithm.kl={{{kl}, {more}}}")
+        for more in ("target: 1000.0", "target: 1000.0, horizon: 2.0", "target: 1.0e-9, horizon: 2.0", "target: null")
+    ]
+    assert np.allclose(ways[0].values("policy/kl_coef"), [1.0, 0.98, 0.98**2])
+    assert np.allclose(ways[1].values("policy/kl_coef"), [1.0, 0.9, 0.81])
+    assert ways[2].values("policy/kl_coef")[2] in (1.1 * 0.9, 0.9 * 1.1)  # before the first update the KL is 0
+    assert ways[3].values("policy/kl_coef") == [None] * 3
+    assert distance(ways[1].weights(), ways[3].weights()) > 0.0
+
+
 @effect("normalization", of=GRPO)
 def normalization(lab: Lab, kind: str) -> None:
     """Advantages of a group add up to 0 over completions, and over tokens only if all are of one length."""
