@@ -83,7 +83,7 @@ def test_grpo_registers_without_torch() -> None:
 
 def test_grpo_declares_every_metric_it_emits() -> None:
     spec = next(spec for spec in reasonrl_algorithms() if spec.name == "grpo")
-    in_reward = KLConfig(coef=0.1, placement="reward", estimator="k1")
+    in_reward = KLConfig(coef=0.1, placement="reward", estimator="k1", target=0.1)
     ways = (KLConfig(coef=0.1), in_reward)
     emitted = {key for kl in ways for key in run(build(GRPOConfig(kl=kl)), random_rows(0)).metrics}
     assert emitted == {definition.key for definition in spec.metrics}

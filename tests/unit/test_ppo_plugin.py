@@ -86,7 +86,7 @@ def test_ppo_declares_every_metric_it_emits() -> None:
     (spec,) = reasonrl_algorithms()
     declared = {definition.key for definition in spec.metrics}
     emitted: set[str] = set()
-    for kl in (KLConfig(coef=0.1), KLConfig(coef=0.1, estimator="k3", placement="loss")):
+    for kl in (KLConfig(coef=0.1, target=0.1), KLConfig(coef=0.1, estimator="k3", placement="loss")):
         emitted |= run(build(PPOConfig(kl=kl)), random_rows(0)).metrics.keys()
     assert emitted == declared
 
