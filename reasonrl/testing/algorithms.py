@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +15,13 @@ from torch import Tensor
 from reasonrl.contracts.batch import AdvantageOutput
 from reasonrl.contracts.data import SamplingParams
 from reasonrl.contracts.metric_keys import find_metric
-from reasonrl.contracts.metrics import Metric
+from reasonrl.contracts.metrics import Metric, mean, resolve
 from reasonrl.contracts.protocols import Algorithm, AlgorithmContext
 from reasonrl.contracts.specs import AlgorithmSpec, Needs
 from reasonrl.plugins import Plugins
 from reasonrl.testing.bandit import probability_of_the_best
 from reasonrl.testing.batches import Case, Outcome, advantages_of, normalizer_of, random_case, run
-from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.checks import CheckError, CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.subjects import Subject, add_common, find
 
 LEARNED = 0.8
@@ -230,6 +232,24 @@ def global_randomness_is_left_alone(subject: AlgorithmSubject) -> None:
 
 
 @checks("gradients_are_finite")
+def state_is_restored(subject: AlgorithmSubject) -> None:
+    """A new instance that loads its state, stored as JSON, continues exactly as it does."""
+    saved, resumed = subject.new(), subject.new()
+    names = [name for name in ("state_dict", "load_state_dict") if hasattr(saved, name)]
+    require(len(names) != 1, f"it has {''.join(names)} alone; to be resumed it needs state_dict and load_state_dict")
+    for seed in range(1, 4):
+        _take_step(saved, subject, seed)
+    if names:
+        loader: Any = resumed
+        loader.load_state_dict(_state_of(saved))
+        require(_state_of(resumed) == _state_of(saved), "load_state_dict does not restore what state_dict returned")
+    for seed in range(4, 7):
+        one, two = _take_step(saved, subject, seed), _take_step(resumed, subject, seed)
+        message = "after three steps a new instance with its state computes another loss; state_dict lacks something"
+        require(torch.equal(one.loss, two.loss) and torch.equal(one.by_logprobs, two.by_logprobs), message)
+
+
+@checks("gradients_are_finite")
 def metrics_are_declared(subject: AlgorithmSubject) -> None:
     """Every metric is a Metric under a key that the spec declares."""
     for key, value in subject.run(subject.case()).metrics.items():
@@ -243,6 +263,28 @@ def learns_a_bandit(subject: AlgorithmSubject) -> None:
     """It learns the best arm of a three-armed bandit in sixty steps."""
     probability = probability_of_the_best(subject.new(), subject.needs, group_size=max(8, subject.group_size))
     require(probability >= LEARNED, f"the best arm has probability {probability:.2f}, expected {LEARNED} or more")
+
+
+def _take_step(algorithm: Any, subject: AlgorithmSubject, seed: int) -> Outcome:
+    """Compute the outcome on a batch of its own, then finish the step as the trainer does."""
+    case = random_case(subject.needs, group_size=subject.group_size, seed=seed)
+    outcome = run(algorithm, case, subject.needs)
+    if hasattr(algorithm, "after_step"):
+        rows, tokens = case.batch.num_rows, case.batch.response_mask.sum()
+        core = {
+            "train/reward": mean(case.batch.rewards.sum(), case.batch.scored.sum()),
+            "train/length_tokens": mean(tokens, rows),
+        }
+        algorithm.after_step(resolve({**core, **outcome.metrics}))
+    return outcome
+
+
+def _state_of(algorithm: Any) -> object:
+    state = algorithm.state_dict()
+    try:
+        return json.loads(json.dumps(state))
+    except (TypeError, ValueError) as err:
+        raise CheckError(f"state_dict returned what JSON cannot hold: {err}") from None
 
 
 def _require_equal(one: Outcome, two: Outcome, when: str) -> None:

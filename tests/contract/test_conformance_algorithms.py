@@ -1,11 +1,14 @@
 """The kit's checks of algorithms: a good one passes all, a broken one fails its own check and no other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import kit_algorithms, kit_tasks
+from typer.testing import CliRunner
 
 from reasonrl import AlgorithmSpec, MetricDef
+from reasonrl.cli.app import app
 from reasonrl.plugins import load_plugins
 from reasonrl.testing import check_algorithm
 from reasonrl.testing.algorithms import checks
@@ -31,6 +34,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "zero_advantages_teach_nothing": {"factory": kit_algorithms.Decaying},
     "inputs_are_left_alone": {"factory": kit_algorithms.InPlace},
     "global_randomness_is_left_alone": {"factory": kit_algorithms.Dicing},
+    "state_is_restored": {"factory": kit_algorithms.Forgetful},
     "metrics_are_declared": {"factory": kit_algorithms.Talkative},
     "learns_a_bandit": {"factory": kit_algorithms.Upwards},
 }
@@ -57,3 +61,43 @@ def test_a_good_algorithm_passes_every_check() -> None:
 def test_a_broken_algorithm_fails_its_own_check_and_no_other(name: str) -> None:
     results = check(**BROKEN[name])
     assert [r.check for r in results if r.has_failed] == [name], [r for r in results if r.has_failed]
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (kit_algorithms.Forgetful, "load_state_dict does not restore what state_dict returned"),
+        (kit_algorithms.Rounding, "computes another loss; state_dict lacks something"),
+        (kit_algorithms.Counting, "computes another loss; state_dict lacks something"),
+        (kit_algorithms.Unstored, "state_dict returned what JSON cannot hold"),
+        (kit_algorithms.OneWay, "it has state_dict alone"),
+    ],
+)
+def test_state_that_a_resumed_run_would_lose_is_found(factory: Any, said: str) -> None:
+    (failed,) = [r for r in check(factory=factory) if r.has_failed]
+    assert failed.check == "state_is_restored"
+    assert said in failed.reason
+
+
+def test_an_algorithm_with_state_passes_every_check() -> None:
+    assert {r.status for r in check(factory=kit_algorithms.Adaptive)} == {"ok"}
+
+
+FORGETFUL = """
+from reasonrl import AlgorithmSpec, MetricDef, hookimpl
+from support.kit_algorithms import Forgetful, needs
+
+
+@hookimpl
+def reasonrl_algorithms():
+    loss = MetricDef(key="loss/policy", unit="nats", meaning="Loss.")
+    yield AlgorithmSpec(name="forgetful", summary="Forgets.", factory=Forgetful, needs=needs, metrics=(loss,))
+"""
+
+
+def test_the_command_names_the_check(tmp_path: Path) -> None:
+    (tmp_path / "forgets.py").write_text(FORGETFUL, encoding="utf-8")
+    done = CliRunner().invoke(app, ["plugins", "check", str(tmp_path / "forgets.py")])
+    assert done.exit_code == 1, done.output
+    assert "state_is_restored" in done.output
+    assert "load_state_dict does not restore what state_dict returned" in " ".join(done.output.split())

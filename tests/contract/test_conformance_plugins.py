@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.distributions import write_distribution
@@ -43,6 +43,16 @@ class TestGRPO(AlgorithmConformance):
 
 class TestPPO(AlgorithmConformance):
     spec = "ppo"
+
+
+class TestAdaptiveGRPO(AlgorithmConformance):
+    spec = "grpo"
+    config: ClassVar = {"kl": {"coef": 0.01, "target": 0.001}}
+
+
+class TestAdaptivePPO(AlgorithmConformance):
+    spec = "ppo"
+    config: ClassVar = {"kl": {"coef": 0.01, "target": 0.001}}
 
 
 class TestHF(RolloutConformance):

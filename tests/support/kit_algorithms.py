@@ -1,5 +1,6 @@
 """A good algorithm, and algorithms that are wrong in one way each."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -141,6 +142,54 @@ class Dicing(Good):
     def per_token(self, inputs: LossInput) -> Tensor:
         torch.rand(1)
         return super().per_token(inputs)
+
+
+class Adaptive(Good):
+    """Its gain grows with every step. Nothing is wrong with it."""
+
+    gain = 1.0
+
+    def per_token(self, inputs: LossInput) -> Tensor:
+        return super().per_token(inputs) * self.gain
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        self.gain *= 1.0 + 0.1 * metrics["train/reward"]
+
+    def state_dict(self) -> Any:
+        return {"gain": self.gain}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.gain = state["gain"]
+
+
+class Forgetful(Adaptive):
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+class Rounding(Adaptive):
+    def state_dict(self) -> Any:
+        return {"gain": round(self.gain, 2)}
+
+
+class Unstored(Adaptive):
+    def state_dict(self) -> Any:
+        return {"gain": torch.tensor(self.gain)}
+
+
+class OneWay(Good):
+    def state_dict(self) -> Any:
+        return {}
+
+
+class Counting(Good):
+    """Changes with the number of batches it has seen, and says nothing of it."""
+
+    seen = 0
+
+    def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
+        self.seen += 1
+        output = super().compute_advantages(batch, evals, ctx)
+        return replace(output, advantages=output.advantages * (1.0 + 0.1 * self.seen))
 
 
 class Talkative(Good):
