@@ -37,6 +37,11 @@ from reasonrl_critic_free.config import (
 )
 
 
+def mean_of_completions(surrogate: Surrogate, mask: Tensor) -> Metric:
+    """The policy term, every completion's mean over its tokens weighing the same."""
+    return mean(masked_mean(surrogate.loss.detach(), mask, dim=1).sum(), mask.any(dim=1).sum())
+
+
 class Clipped(CriticFree[ClipConfig]):
     """With the clipped surrogate of PPO."""
 
@@ -60,7 +65,7 @@ class PerSequence(CriticFree[C]):
         return sequence_mean_share(per_token, mask, normalizer)
 
     def loss_metric(self, surrogate: Surrogate, mask: Tensor) -> Metric:
-        return mean(masked_mean(surrogate.loss.detach(), mask, dim=1).sum(), mask.any(dim=1).sum())
+        return mean_of_completions(surrogate, mask)
 
 
 class GRPO(Clipped):
@@ -82,7 +87,7 @@ class GRPO(Clipped):
     def loss_metric(self, surrogate: Surrogate, mask: Tensor) -> Metric:
         if self.config.normalization == "token":
             return super().loss_metric(surrogate, mask)
-        return mean(masked_mean(surrogate.loss.detach(), mask, dim=1).sum(), mask.any(dim=1).sum())
+        return mean_of_completions(surrogate, mask)
 
 
 class DrGRPO(Clipped):

@@ -60,7 +60,7 @@ class TrainBatch(_Rows):
     group_ids: Tensor
     """``[B]`` int64: rows of one prompt share an id."""
     policy_versions: Tensor
-    """``[B]`` int64: optimizer steps behind the weights that sampled the row."""
+    """``[B]`` int64: the policy's optimizer steps behind the weights that sampled the row."""
     component_rewards: Mapping[str, Tensor] = field(default_factory=dict)
     """``[B]`` float32 by name of the reward, before its weight; 0.0 where ``scored`` is False."""
 
@@ -150,7 +150,7 @@ class Reduce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepContext:
-    """``step`` counts from 1; ``policy_version`` is the number of finished optimizer steps."""
+    """``step`` counts from 1; ``policy_version`` is the number of optimizer steps that have moved the policy."""
 
     step: int
     total_steps: int

@@ -92,7 +92,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "nats/token",
             "KL(sampler || trainer) before the update, k3, without carried groups; far from 0 = stale weights.",
         ),
-        ("policy/version", "count", "Optimizer steps that the policy has finished."),
+        ("policy/version", "count", "Optimizer steps that have moved the policy; those of the critic alone do not."),
         (
             "rollout/logprob_gap",
             "nats",

@@ -106,7 +106,8 @@ class CriticConfig:
     kind: Literal["shared", "separate"] = option("a value head on the policy's trunk, or a copy of the model", "shared")
     learning_rate: float | None = option("null = the optimizer's", None)
     warmup_steps: int = option(
-        "first steps that train the critic only (with kind shared, its head only); the policy stays", 0
+        "first steps that train the critic only (with kind shared, its head only); policy and sampler stay",
+        0,
     )
 
     def __post_init__(self) -> None:

@@ -65,9 +65,10 @@ class _Inputs:
 
 
 class Updater:
-    """Owns policy, optimizer and algorithm; takes the optimizer steps. ``policy_version`` counts those taken.
+    """Owns policy, optimizer and algorithm; takes the optimizer steps.
 
-    ``reference``: the frozen starting model's forward, if the algorithm needs it.
+    ``policy_version`` counts those that moved the policy. ``reference``: the frozen starting model's forward, if the
+    algorithm needs it.
     """
 
     def __init__(
@@ -242,7 +243,7 @@ class Updater:
         if math.isfinite(loss):
             metrics["loss/total"] = mean(loss, 1.0)
         if result.is_taken:
-            self.policy_version += 1
+            self.policy_version += not critic_only  # else the sampler would be given the weights it has
             metrics |= {GRAD_NORM_KEYS[role]: mean(norm, 1.0) for role, norm in result.norms.items()}
         return metrics
 

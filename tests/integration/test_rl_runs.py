@@ -12,6 +12,7 @@ from support.tiny_runs import RECIPES, SMALL, metrics_of, tiny
 import reasonrl
 from reasonrl.contracts.metric_keys import CORE_METRICS, find_metric
 from reasonrl.plugins import load_plugins
+from reasonrl.trainer import synced_backend
 
 LAST_STEP_KEYS = [
     "step",
@@ -179,6 +180,22 @@ def test_critic_warm_up_leaves_the_policy_alone(tiny_model: Path, tmp_path: Path
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     for a, b in zip(trained.parameters(), base.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared"])
+def test_critic_warm_up_syncs_no_weights(
+    kind: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in the policy moves, so its version stays and the backend keeps the weights that it has."""
+    taken: list[object] = []
+    weights = synced_backend.iter_hf_weights
+    monkeypatch.setattr(synced_backend, "iter_hf_weights", lambda policy: taken.append(policy) or weights(policy))
+    overrides = (f"critic.kind={kind}", "critic.warmup_steps=3", "trainer.steps=5", "trainer.minibatches=2")
+    run = tmp_path / "run"
+    reasonrl.run(RECIPES / "countdown_ppo.yaml", tiny(tiny_model, *overrides, "evaluation.suites=null"), run_dir=run)
+    assert [line["policy/version"] for line in metrics_of(run)] == [0, 0, 0, 2, 4]
+    assert ["critic/grad_norm" in line for line in metrics_of(run)] == [True] * 5
+    assert len(taken) == 2, "before the first step, and before the fifth"
 
 
 def test_runs_number_themselves(tiny_model: Path, tmp_path: Path) -> None:
