@@ -7,7 +7,7 @@ Writes ``table.md`` (95% intervals), ``behaviors.md`` and, with matplotlib insta
 about 15 minutes on 2 cores.
 
 Controls: the base model itself at T = 1 and greedy; the base with its give-up token forbidden, at the same token
-budget; the base trained on further demonstrations for as long as a reinforcement-learning run takes.
+budget; the base after more SFT, for the duration of a reinforcement learning run.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
         "base, give-up forbidden": [
             once(out / f"no-stop-seed{seed}.json", lambda s=seed: without_stop(s)) for seed in seeds
         ],
-        "base, SFT continued for as long": [
+        "base + SFT, same training time": [
             once(out / f"sft-longer-seed{seed}.json", lambda s=seed: measured(longer, s)) for seed in seeds
         ],
     }
