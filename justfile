@@ -24,6 +24,10 @@ stranger:
 vllm:
     pytest -n 0 -m vllm
 
+# losses compared with TRL 1.16, in an environment that has it
+trl:
+    pytest -n 0 -m trl tests/parity/test_trl.py
+
 # the default tests with coverage; needs pytest-cov
 coverage:
     pytest --cov --cov-report=term --cov-report=xml
