@@ -1,10 +1,12 @@
 """A backend whose completions depend on the request alone, a task, a reward and an algorithm that filters groups."""
 
+from __future__ import annotations
+
 import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasonrl import (
     AlgorithmSpec,
@@ -23,7 +25,9 @@ from reasonrl import (
     TaskSpec,
     hookimpl,
 )
-from reasonrl.contracts.batch import AdvantageOutput, LossInput, LossNormalizer, LossOutput
+
+if TYPE_CHECKING:  # it needs torch, and a resume shows something before that is loaded
+    from reasonrl.contracts.batch import AdvantageOutput, LossInput, LossNormalizer, LossOutput
 
 
 class Numbers:
@@ -65,9 +69,13 @@ class Picky:
         return is_picked(group.group.request.problem.info["n"])
 
     def compute_advantages(self, batch: Any, evals: Any, ctx: Any) -> AdvantageOutput:
+        from reasonrl.contracts.batch import AdvantageOutput
+
         return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask)
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: Any) -> LossOutput:
+        from reasonrl.contracts.batch import LossOutput
+
         loss = -(inputs.logprobs * inputs.advantages.advantages).sum() / normalizer.num_response_tokens
         return LossOutput(loss=loss)
 
@@ -83,7 +91,7 @@ class Script:
     def __init__(self, config: ScriptConfig, context: Any) -> None:
         self._config, self._version = config, 0
 
-    def __enter__(self) -> "Script":
+    def __enter__(self) -> Script:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
