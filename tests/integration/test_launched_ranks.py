@@ -58,7 +58,7 @@ def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fails", "call"), [("generate", 3), ("sync", 2)])
+@pytest.mark.parametrize(("fails", "call"), [("generate", 3), pytest.param("sync", 2, marks=pytest.mark.long)])
 def test_a_backend_that_fails_in_one_process_ends_both(fails: str, call: int, tiny_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     backend = {"name": "fragile", "while_exists": str(tmp_path / "broken"), "fails": fails, "call": call}
@@ -91,9 +91,9 @@ def trapped_recipe(folder: Path, model: Path, **trap: Any) -> Path:
 @pytest.mark.parametrize(
     ("site", "error", "call", "rank", "unfinished"),
     [
-        ("keep", "key", 5, 1, 0),  # all processes learn of it
+        pytest.param("keep", "key", 5, 1, 0, marks=pytest.mark.long),  # all processes learn of it
         ("compute_loss", "gpu memory", 5, 1, 0),  # the other one waits for this one's gradients
-        ("backward", "key", 6, 0, 1),
+        pytest.param("backward", "key", 6, 0, 1, marks=pytest.mark.long),
     ],
 )
 def test_an_error_in_one_process_ends_both_with_the_last_step_saved(

@@ -50,7 +50,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-@pytest.mark.parametrize("spread", [1, 2])
+@pytest.mark.parametrize("spread", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: Path) -> None:
     both = train(tmp_path / "run", 2, f"rollout_backend.tensor_parallel_size={spread}")
     one, two = metrics_of(alone), metrics_of(both)

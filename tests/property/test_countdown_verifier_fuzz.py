@@ -34,12 +34,13 @@ def test_verify_agrees_with_the_oracle_on_every_hostile_answer() -> None:
 
 
 @pytest.mark.slow
-def test_verify_agrees_with_the_oracle_on_a_million_random_answers() -> None:
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_verify_agrees_with_the_oracle_on_many_random_answers(count: int) -> None:
     """Logs the 99.99th percentile of CPU time; show it with ``--log-cli-level=INFO``."""
     rng = random.Random(7)
     nanoseconds: list[int] = []
     num_right = 0
-    for _ in range(1_000_000):
+    for _ in range(count):
         answer, numbers, target = random_case(rng)
         start = time.thread_time_ns()
         verdict = verify(answer, numbers, target)
@@ -47,5 +48,5 @@ def test_verify_agrees_with_the_oracle_on_a_million_random_answers() -> None:
         num_right += verdict.correct
         assert not _differs(answer, numbers, target), (answer, numbers, target)
     nanoseconds.sort()
-    worst, p9999, median = (nanoseconds[i] / 1000 for i in (-1, -100, 500_000))
+    worst, p9999, median = (nanoseconds[i] / 1000 for i in (-1, -(count // 10_000), count // 2))
     _log.info("verify: median %.1f us, p99.99 %.1f us, max %.1f us, %d right", median, p9999, worst, num_right)
