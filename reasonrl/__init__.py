@@ -88,7 +88,7 @@ def resume(
 
     Args:
         run_dir: folder of a run that was stopped, killed or has failed; one without a checkpoint starts again.
-        overrides: ``"trainer.steps=N"`` to go on for longer; limits, memory, logging and checkpoints may change too.
+        overrides: ``"trainer.steps=N"`` to train longer; limits, memory, logging and checkpoints may change too.
         strict: refuse if the newest checkpoint is damaged, instead of using the one before.
         plugins: files or modules to load beside the installed plugins.
 

@@ -9,7 +9,7 @@
         PluginContractError    a plugin returned or raised what its contract forbids
       RolloutError           the backend could not produce completions
       CheckpointError        a checkpoint cannot be written or trusted
-      TrainingError          the run cannot go on (too many unscored completions, non-finite updates)
+      TrainingError          the run cannot continue (too many unscored completions, non-finite updates)
       UnexpectedError        any other error, which is its cause
       ShapeError             tensors that do not fit together
 
@@ -75,7 +75,7 @@ class CheckpointError(ReasonRLError):
 
 
 class TrainingError(ReasonRLError):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
 
 class UnexpectedError(ReasonRLError):
@@ -149,4 +149,4 @@ def _text(error: object) -> str:
     try:
         return str(error)
     except RAISABLE as err:  # an error of a plugin may not even have a text
-        return f"(its text cannot be read: {type(err).__name__})"
+        return f"(its message cannot be read: {type(err).__name__})"

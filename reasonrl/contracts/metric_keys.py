@@ -69,7 +69,7 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         (
             "prompt/overlong_dropped",
             "count",
-            "Problems of an endless task passed over because their prompt was too long, with overlong_prompts: drop.",
+            "Problems of an endless task dropped because their prompt was too long, with overlong_prompts: drop.",
         ),
         ("train/length_tokens", "tokens", "Sampled tokens of a completion, EOS included."),
         ("train/length_tokens_max", "tokens", "Longest completion of the step."),

@@ -282,7 +282,7 @@ def _load_of_run(loader: _Loader, known: RunPlugin) -> None:
     for given in loader.records:
         if given.distribution == FLAG and _stem(given.name) == _stem(known.name):
             if given.sha256 != known.sha256:
-                log.warning("the plugin %s was edited since %s was started with it", given.file, known.run)
+                log.warning("the plugin %s was edited after %s was started with it", given.file, known.run)
             return
     if known.provides and offered.issuperset(known.provides):
         return
@@ -308,7 +308,7 @@ def _not_as_it_was(known: RunPlugin) -> str:
     path = Path(known.file)
     if not path.is_file():
         return f"{path} is not there any more"
-    return "" if _sha256(path) == known.sha256 else f"{path} was edited since"
+    return "" if _sha256(path) == known.sha256 else f"{path} was edited after the run started"
 
 
 def _load_object(loader: _Loader, plugin: object) -> None:

@@ -41,7 +41,7 @@ def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = No
             write_manifest(temporary)
             _put_in_place(temporary, final)
             if problem := check_manifest(final, deep=False):
-                raise OSError(f"what was written is not there: {problem}")
+                raise OSError(f"the written checkpoint is incomplete: {problem}")
     finally:
         with suppress(OSError):  # moved away if all went well; else the first error is the one to report
             files.delete(temporary)
@@ -106,10 +106,10 @@ def clear_leftovers(run_dir: Path) -> None:
 def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     """The newest checkpoint that is what was written; None if the run has none at all.
 
-    A damaged one is passed over with a warning that names the file.
+    A corrupted one is skipped with a warning that names the file.
 
     Raises:
-        CheckpointError: if every one is damaged, or with ``strict`` the newest one.
+        CheckpointError: if all are corrupted, or with ``strict`` the newest one.
     """
     steps = list_saved_steps(run_dir)
     for step in reversed(steps):
@@ -118,11 +118,11 @@ def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
         if problem is None:
             return folder
         if strict:
-            raise CheckpointError(f"{folder}: {problem}; without --strict an earlier checkpoint is used")
-        log.warning("checkpoint %s is damaged and passed over: %s", folder, problem)
+            raise CheckpointError(f"{folder}: {problem}; without --strict, resume uses an earlier checkpoint")
+        log.warning("skipping corrupted checkpoint %s: %s", folder, problem)
     if steps:
         raise CheckpointError(
-            f"no checkpoint of {run_dir} can be trusted ({len(steps)} damaged); to start again at step 0, "
+            f"all checkpoints of {run_dir} are corrupted ({len(steps)}); to start over from step 0, "
             f"remove {run_dir / CHECKPOINTS}"
         )
     return None

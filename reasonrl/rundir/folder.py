@@ -125,7 +125,7 @@ def _place(hidden: Path, parent: Path, name: str, explicit: Path | None) -> Path
 
 def _refuse_empty(explicit: str | Path | None) -> None:
     if explicit is not None and not str(explicit).strip():
-        raise RecipeError("--run-dir is empty; name a folder, or leave it out for a numbered one")
+        raise RecipeError("--run-dir is empty; name a folder, or omit it for a numbered one")
 
 
 def _cannot_create(parent: Path, err: OSError) -> str:
@@ -166,7 +166,7 @@ def _refuse_existing(path: Path) -> NoReturn:
     with suppress(RecipeError):  # another user's lock: whether it is held cannot be known, that the folder exists can
         refuse_in_use(path)
     raise RecipeError(
-        f"run folder {path} exists already; choose another --run-dir, or go on with `reasonrl resume {path}`"
+        f"run folder {path} already exists; choose another --run-dir, or continue with `reasonrl resume {path}`"
     )
 
 

@@ -70,7 +70,7 @@ def _read(folder: Path) -> dict[str, object]:
         raise _Malformed("its content changed after it was saved")
     listed = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(listed, dict) or not listed or manifest.get("schema") != SCHEMA:
-        raise _Malformed(f"is no manifest of schema {SCHEMA}")
+        raise _Malformed(f"is not a manifest of schema {SCHEMA}")
     for name in listed:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise _Malformed(f"names a file outside of the checkpoint: {name!r}")

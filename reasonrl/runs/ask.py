@@ -1,4 +1,4 @@
-"""Asking a finished model: its recipe's suites, or one problem."""
+"""Evaluate a finished model on its recipe's suites, or sample completions of one problem."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def generate(
     """``num`` scored completions of one problem: the one that ``fields`` describe, or the first held-out one."""
     resolved = target.resolved
     if isinstance(resolved, ResolvedSft) and resolved.task is None:
-        raise RecipeError("this recipe has no task to make a problem from; give --recipe RECIPE")
+        raise RecipeError("this recipe has no task to take a problem from; pass --recipe RECIPE")
     recipe = resolved.recipe
     assert resolved.task is not None
     reporter.waiting(f"loading task {resolved.task.name}")

@@ -1,4 +1,4 @@
-"""Assembles a run of either kind from a resolved recipe, drives it, and ends it."""
+"""Assemble, drive and end an RL or SFT run from a resolved recipe."""
 
 import shutil
 from collections.abc import Iterator
@@ -145,7 +145,7 @@ class _SftSetup:
 
 
 def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCalls:
-    """The recipe's algorithm from its plugin, behind checks."""
+    """The recipe's algorithm from its plugin, with every call checked."""
     recipe, spec = resolved.recipe, resolved.algorithm.spec
     context = AlgorithmContext(
         sampling=sampling_params(recipe.sampling),
@@ -217,4 +217,4 @@ def _copy_model(model_path: Path | None, output: str | Path | None) -> None:
     try:
         shutil.copytree(model_path, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*STATE_FILES))
     except OSError as err:
-        raise RecipeError(f"cannot copy the model to --output {output}: {err}; it lies in {model_path}") from err
+        raise RecipeError(f"cannot copy the model to --output {output}: {err}; the model is in {model_path}") from err

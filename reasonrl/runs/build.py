@@ -1,4 +1,4 @@
-"""Builds what training, evaluation and generation share: processes, model, optimizer, suites, rewards, backend."""
+"""Build what training, evaluation and generation share: processes, model, optimizer, suites, rewards, backend."""
 
 import logging
 import os
@@ -82,7 +82,7 @@ def choose_cpu(device: Device) -> bool:
     there = "cpu" if found is None else found.type
     if device not in ("auto", "cpu", there):
         raise RecipeError(
-            f"device: {device} was asked for, but torch {torch.__version__} sees {there} only; install a build of "
+            f"device: {device} is not available: torch {torch.__version__} sees only {there}; install a build of "
             "torch for this machine's GPU, or use device=auto; `reasonrl doctor --self` shows what torch sees"
         )
     on_cpu = "cpu" in (device, there)

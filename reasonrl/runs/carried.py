@@ -1,4 +1,4 @@
-"""``carried.jsonl`` of a checkpoint: scored groups that wait for the next step, one a line, exact to the last bit."""
+"""``carried.jsonl`` of a checkpoint: surplus scored groups for the next step, one per line, bit-exact."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The model and the machine of a run, in words and in the manifest ``run.json``."""
+"""Describe the model and the machine of a run, in its header and in ``run.json``."""
 
 import json
 import os
@@ -45,23 +45,23 @@ def _model_line(resolved: AnyResolved, bundle: ModelBundle) -> str:
     trained = sum(p.numel() for p in policy)
     text = f"{format_model(resolved)}, {count:,} parameters"
     text += f", {trained:,} of them trained" if trained != count else ""
-    text += ", fresh random weights" if model.init == "random" else ""
+    text += ", randomly initialized" if model.init == "random" else ""
     return text + (f", critic {sum(p.numel() for p in critic):,}" if critic else "")
 
 
 def _template_lines(resolved: AnyResolved, bundle: ModelBundle) -> Iterator[tuple[str, str]]:
-    """What of the prompts' rendering is not the tokenizer's own."""
+    """Where the rendering of prompts differs from the tokenizer's default."""
     model = resolved.recipe.model
     said = [model.chat_template] if model.chat_template else []
     said += [f"{name} = {json.dumps(value)}" for name, value in model.chat_template_args.items()]
     if bundle.renderer.has_folded:
-        said.append("takes no system role, so system text stands at the head of the first user turn")
+        said.append("no system role, so system messages are put at the start of the first user message")
     if said:
         yield "chat template", ", ".join(said)
     if bundle.renderer.has_own_bos:
-        yield "prompts", f"begin with a {bundle.tokenizer.bos_token} of their own, so the tokenizer's is left out"
+        yield "prompts", f"already begin with {bundle.tokenizer.bos_token}, so the tokenizer does not add one"
     if bundle.renderer.takes_off_eos:
-        yield "prompts", f"end without the {bundle.tokenizer.eos_token} that the tokenizer puts behind raw text"
+        yield "prompts", f"without the {bundle.tokenizer.eos_token} that the tokenizer appends to raw text"
 
 
 def _device_line(bundle: ModelBundle) -> str:

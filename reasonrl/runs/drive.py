@@ -1,4 +1,4 @@
-"""From step to step: evaluation, record, checkpoint and stop, the same for every trainer."""
+"""Drive the steps of any trainer: evaluate, record, save checkpoints, stop."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class Driver:
             self._take_steps()
         except StopRequested as err:
             if self._saved_step != self._state.step:
-                self._warn(f"{err}: saving step {self._state.step}; a second signal ends at once")
+                self._warn(f"{err}: saving step {self._state.step}; a second signal exits immediately")
                 self._save(is_due=False)
             raise
         except BaseException as err:
@@ -128,7 +128,7 @@ class Driver:
         try:
             if not is_shared and needs_all_ranks(self._job):
                 self._warn(
-                    f"step {step} is not saved: one process alone has failed, and each holds a part of the weights"
+                    f"cannot save step {step}: only one process failed, and each holds only a shard of the weights"
                 )
             elif is_shared or self._ranks.is_main:
                 self._warn(_rescue_text(step, begun))
@@ -136,7 +136,7 @@ class Driver:
                 self._state = replace(self._state, unfinished=begun)
                 self._save(is_due=False, is_alone=not is_shared)
         except RAISABLE as second:
-            log.error("step %d is not saved: %s", step, describe(second))
+            log.error("cannot save step %d: %s", step, describe(second))
 
     def _warn(self, text: str) -> None:
         if self._ranks.is_main:
@@ -155,9 +155,9 @@ class Driver:
 
 def _rescue_text(step: int, begun: int) -> str:
     if not begun:
-        return f"saving step {step}, the last one that was finished"
+        return f"saving step {step}, the last finished step"
     return (
-        f"step {step + 1} broke off in its update: saving step {step} with {begun} optimizer step"
-        f"{'s' if begun > 1 else ''} of step {step + 1} in it; resume repeats step {step + 1}, so the results "
-        "will not be bit-exact; the checkpoint before this one is kept"
+        f"step {step + 1} failed during its update: saving step {step} with {begun} optimizer step"
+        f"{'s' if begun > 1 else ''} of step {step + 1} already applied; resume repeats step {step + 1}, so the "
+        "results will not be bit-exact; the previous checkpoint is kept"
     )

@@ -1,4 +1,4 @@
-"""How a run ends: the backend is left, the summary is written, and an error becomes one line."""
+"""End a run: shut down the backend, write the summary, turn an error into one line."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
         try:
             run.finish("interrupted" if isinstance(err, KeyboardInterrupt) else "failed", err)
         except Exception as second:  # noqa: BLE001 - what ended the run is the error to report
-            log.error("the end of the run cannot be written: %s", describe(second))
+            log.error("cannot write the summary of the run: %s", describe(second))
         if final is err:
             raise
         raise final from err
@@ -48,7 +48,7 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
 
 @contextmanager
 def _enter(backend: RolloutBackend) -> Iterator[RolloutBackend]:
-    """The backend; one that does not end well hides no earlier error."""
+    """The backend. An error of its shutdown does not hide an earlier error."""
     running = backend.__enter__()
     try:
         yield running
@@ -56,7 +56,7 @@ def _enter(backend: RolloutBackend) -> Iterator[RolloutBackend]:
         try:
             backend.__exit__(type(err), err, err.__traceback__)
         except RAISABLE as second:
-            log.error("the rollout backend did not end well: %s", describe(second))
+            log.error("the rollout backend failed to shut down: %s", describe(second))
         raise
     backend.__exit__(None, None, None)
 
@@ -72,7 +72,7 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
     if run.path is not None:
         saved = run.checkpointer.model_path
         final.add_note(f"saved: {saved.name if saved else 'nothing yet'}")
-        final.add_note(f"to go on: reasonrl resume {run.path}")
+        final.add_note(f"to continue: reasonrl resume {run.path}")
     if kept := run.writer.keep_traceback(error):
         final.add_note(f"traceback: {kept}")
     return final
@@ -83,7 +83,7 @@ def _unexpected_text(error: BaseException, run: OpenRun) -> str:
     if is_out_of_memory(error):
         section = "sft" if "sft" in run.checkpointer.identity["recipe"] else "trainer"
         parts.append(
-            f"no memory left: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
-            "with a lower rollout_backend.max_batch_rows if while sampling"
+            f"out of memory: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
+            "or a lower rollout_backend.max_batch_rows if it happened while sampling"
         )
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""What must not change between a run and its continuation: recipe, tokenizer, plugin versions."""
+"""What must stay the same when a run is resumed: recipe, tokenizer, plugin versions."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGER = "the learning rate continues from its current value to the new end of its schedule"
-SAME = "the results are those of an uninterrupted run"
+SAME = "the results are identical to an uninterrupted run"
 ROUNDING = "the results match an uninterrupted run up to rounding"
-COURSE = "from here on the results differ from those of an uninterrupted run"
+COURSE = "from here on, the results differ from an uninterrupted run"
 CHANGEABLE: Mapping[str, str] = {
     "trainer.steps": LONGER,
     "sft.max_tokens": LONGER,
@@ -44,8 +44,8 @@ CHANGEABLE: Mapping[str, str] = {
 }
 """What a resumed run may change, and what that means for its results.
 
-These are limits that can end a run, memory and speed, and what is shown and kept. ``model.chat_template`` says where a
-file lies: its text is compared with the tokenizer.
+These are limits that can stop a run, memory and speed, logging and checkpoints. ``model.chat_template`` is a path: the
+text of the file is compared with the tokenizer.
 """
 FIXED = ("rollout_backend.name",)
 MAX_SHOWN = 5
@@ -116,7 +116,7 @@ def refuse_changes(run_dir: Path, before: Mapping[str, object], now: Mapping[str
     if changes:
         more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
         raise RecipeError(
-            f"cannot resume {run_dir}, it was started with something else: {'; '.join(sorted(changes)[:MAX_SHOWN])}"
+            f"cannot resume {run_dir}, it was started with different settings: {'; '.join(sorted(changes)[:MAX_SHOWN])}"
             f"{more}; undo the change, or start a new run"
         )
 

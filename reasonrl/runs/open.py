@@ -1,4 +1,4 @@
-"""Opens a run: its folder, the checkpoint it resumes from, its records, and what it needs to be driven and saved."""
+"""Open a run: its folder, its records, the checkpoint it resumes from, and what drives and saves it."""
 
 import json
 import logging
@@ -196,7 +196,8 @@ def _find_point(
     if point is not None:
         refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
         if point.state.step > total:
-            raise RecipeError(f"{options.run_dir} has done {point.state.step} steps already, got a length of {total}")
+            done = point.state.step
+            raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)
@@ -251,7 +252,7 @@ def _list_resumes(
 ) -> list[Mapping[str, object]]:
     """Every time that the run was resumed: after which step, on what, with which keys changed.
 
-    ``run.json`` else tells of the last start.
+    The rest of ``run.json`` describes the last start.
     """
     changed = find_allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
     if changed:
@@ -272,7 +273,7 @@ def _plan(
 ) -> Plan:
     lines = list(describe_bundle(resolved, bundle, folder.path, checked))
     if options.resume:
-        how = f"after step {point.state.step}, from {point.folder}" if point else "from the start: no checkpoint"
+        how = f"after step {point.state.step}, from {point.folder}" if point else "from the start (no checkpoint)"
         lines.append(("resumes", how))
     return Plan(
         title=format_title(resolved),

@@ -1,4 +1,4 @@
-"""What a recipe says about a run, in words. Torch-free: it is shown before anything heavy is loaded."""
+"""The first lines of a run's header, from the recipe alone. Torch-free: shown before torch loads."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def outline_question(resolved: AnyResolved, what: str) -> Outline:
 
 
 def outline_run(resolved: AnyResolved, plugins: Plugins) -> Outline:
-    """Task, algorithm, batch arithmetic, plugins with versions."""
+    """Task, algorithm, batch sizes, plugins with versions."""
     lines = [
         *(_rl_lines(resolved) if isinstance(resolved, ResolvedRecipe) else _sft_lines(resolved, total_steps(resolved))),
         *(("note", text) for text in notes(resolved)),
@@ -53,12 +53,12 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     )
     yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout_backend.name}"
     yield (
-        "a step",
+        "each step",
         f"{trainer.prompts_per_step} prompts x {sampling.group_size} = {completions} completions of at most "
         f"{sampling.max_completion_tokens} tokens; {updates} optimizer step{'s' if updates > 1 else ''} "
         f"of {completions // trainer.minibatches} completions",
     )
-    yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in all)"
+    yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in total)"
 
 
 def _reward_text(name: str, reward: RewardComponent) -> str:
@@ -69,11 +69,11 @@ def _reward_text(name: str, reward: RewardComponent) -> str:
 def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
     source = f"demonstrations of {resolved.task.name}" if resolved.task else f"{recipe.data and recipe.data.path}"
-    yield "imitates", source
-    yield "steps", f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in all"
+    yield "trains on", source
+    yield "steps", f"{total} x {recipe.sft.tokens_per_batch:,} tokens = {recipe.sft.max_tokens:,} tokens in total"
 
 
 def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
     for name, suite in resolved.suites.items():
         how = "greedy" if suite.config.temperature == 0 else f"temperature {suite.config.temperature:g}"
-        yield "evaluation", f"{name} asks for {suite.config.problems} problems x {suite.config.samples}, {how}"
+        yield "evaluation", f"{name}: {suite.config.problems} problems x {suite.config.samples}, {how}"

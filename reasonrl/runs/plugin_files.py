@@ -1,4 +1,4 @@
-"""Files of the user's that a run was started with, found again from its folder. Torch-free."""
+"""Find the plugin and reward files that a run was started with. Torch-free."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def warn_of_edited_rewards(run: Path, resolved: AnyResolved) -> None:
         if not isinstance(part.config, RewardFileConfig) or not isinstance(known, Mapping):
             continue
         if known.get("sha256") != part.config.sha256:
-            log.warning("reward '%s': %s was edited since %s was trained", name, part.config.file, run)
+            log.warning("reward '%s': %s was edited after %s was trained", name, part.config.file, run)
 
 
 def _recorded(run: Path) -> list[RunPlugin]:
@@ -73,9 +73,9 @@ def _manifest(run: Path) -> Mapping[str, object]:
 
 
 def _obstacle(run: Path, file: Path) -> str:
-    """Loading a plugin runs its code: a folder that somebody else made must not say which."""
+    """Loading a plugin runs its code: a run folder of another user must not choose it."""
     if not file.is_absolute() or run.resolve() in file.resolve().parents:
-        return f"{file} lies in the run's own folder"
+        return f"{file} is inside the run folder"
     for path in (run / RUN, file):
         if _is_foreign(path):
             return f"{path} belongs to another user"

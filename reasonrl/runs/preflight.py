@@ -1,4 +1,4 @@
-"""Every prompt that is known before step 1 is rendered and measured before anything is written."""
+"""Render and measure all prompts known before step 1, before anything is written."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ MAX_PASSED_OVER = 1000
 class Preflight:
     """Training prompts and suites that hold no overlong prompt, and what was found on the way.
 
-    ``data``: what became of the rows that were read, for the header.
+    ``data``: how the rows that were read are used, for the header.
     """
 
     source: PromptSource | None
@@ -36,8 +36,9 @@ class Preflight:
     def lines(self) -> Iterator[tuple[str, str]]:
         """For the header of a run."""
         if self.source is not None and self.source.stream.size is None:
-            over = "is dropped for another" if self.source.redraws else "stops the run"
-            yield "prompts", f"train: endless, checked as drawn; one over {self.source.limit.tokens:,} tokens {over}"
+            over = "is replaced" if self.source.redraws else "stops the run"
+            limit = self.source.limit.tokens
+            yield "prompts", f"train: endless, checked during training; a prompt over {limit:,} tokens {over}"
         for line in check_lines(self.checks):
             yield "prompts", line
 

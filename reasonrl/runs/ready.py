@@ -1,4 +1,4 @@
-"""What can be refused without a model: asked by ``recipes check`` and before every run. Torch-free."""
+"""Checks that need no model, for ``recipes check`` and before every run. Torch-free."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The records of a run: metrics, transcripts, evaluations, summary. Rank 0 writes; other ranks write nothing."""
+"""Write the records of a run: metrics, transcripts, evaluations, summary. Only rank 0 writes."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""The result of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,4 +18,4 @@ class RunResult:
     model_path: Path | None
     summary: Mapping[str, Any]
     note: str = ""
-    """Of a run that was finished before: what there is of it, and how it can go on."""
+    """For a run that had already finished: what is left of it, and how to continue it."""

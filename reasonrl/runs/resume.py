@@ -1,4 +1,4 @@
-"""Reading a run folder to go on with it; torch-free, so that what is refused is refused at once."""
+"""Read a run folder to resume it. Torch-free, so that refusals are immediate."""
 
 import json
 import logging
@@ -31,13 +31,13 @@ class Manifest(TypedDict, total=False):
 
 
 def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyResolved:
-    """The recipe of a run folder, as it was when the run started.
+    """The recipe that the run of a folder was started with.
 
     Args:
-        overrides: keys that may change, such as ``trainer.steps=N`` to go on for longer; see ``CHANGEABLE``.
+        overrides: keys that may change, such as ``trainer.steps=N`` to train longer; see ``CHANGEABLE``.
 
     Raises:
-        RecipeError: if this is not a run folder, or recipe or plugins are not what they were.
+        RecipeError: if this is not a run folder, or recipe or plugins have changed.
         RunDirInUseError: if another process uses the folder.
     """
     for name in (RUN, RECIPE):
@@ -47,8 +47,8 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
     for override in overrides:
         if not is_changeable(override.partition("=")[0].strip()):
             raise RecipeError(
-                f"override {override!r}: a resumed run keeps its recipe but for {', '.join(CHANGEABLE)}; "
-                "start a new run for anything else"
+                f"override {override!r}: this key cannot change when resuming, only {', '.join(CHANGEABLE)}; "
+                "start a new run to change anything else"
             )
     # Its model is looked for below, in more places.
     resolved = load_recipe(run_dir / RECIPE, overrides, plugins, model_path="")
@@ -59,7 +59,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
 
 
 def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, recorded: str) -> str:
-    """The recipe's model, as long as it is there; else the newest checkpoint, if it holds all that the model gave.
+    """The recipe's model if it exists; else the newest checkpoint, if it contains all that the run needs of the model.
 
     Raises:
         RecipeError: if the run needs a model that is gone.
@@ -75,22 +75,24 @@ def _starting_model(run_dir: Path, resolved: AnyResolved, plugins: Plugins, reco
     needs = _needs_its_start(resolved)
     folder = None if needs else find_newest_valid(run_dir)
     if folder is not None:
-        log.warning("%s is not here; model, tokenizer and configuration come from %s", _name_model(resolved), folder)
+        log.warning(
+            "%s is not found; loading model, tokenizer and configuration from %s", _name_model(resolved), folder
+        )
         return str(folder)
     if named and not os.path.isabs(recorded) and os.environ.get("HF_HUB_OFFLINE", "0") == "0":
         return named  # on the hub
     raise RecipeError(
         f"cannot resume {run_dir}: {_name_model(resolved)} is not found, and "
-        f"{needs or 'no step is saved yet'}; put it back"
+        f"{needs or 'no checkpoint is saved yet'}; restore it"
     )
 
 
 def _needs_its_start(resolved: AnyResolved) -> str:
     """What a run still needs its starting model for, once it has a checkpoint; empty = nothing."""
     if resolved.recipe.model.lora is not None:
-        return "model.lora trains adapters on top of it, which a checkpoint does not hold"
+        return "model.lora trains adapters on top of it (checkpoints do not contain it)"
     if isinstance(resolved, ResolvedRecipe) and resolved.needs.reference:
-        return f"algorithm {resolved.algorithm.name!r} compares the policy with it (KL)"
+        return f"algorithm {resolved.algorithm.name!r} needs it as the reference of its KL penalty"
     return ""
 
 
@@ -111,7 +113,7 @@ def find_finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
 
 
 def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: int | None) -> str:
-    """What there is of a finished run whose newest checkpoint is that of step ``newest``, and how to go on."""
+    """What is left of a finished run, whose newest checkpoint is that of step ``newest``, and how to continue it."""
     if isinstance(resolved, ResolvedSft):
         key, length = "sft.max_tokens", resolved.recipe.sft.max_tokens
     else:
@@ -119,15 +121,15 @@ def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: 
     command = f"reasonrl resume {run_dir} {key}="
     if newest == steps:
         model = step_dir(run_dir, newest)
-        return f"{run_dir} is finished: {steps} steps, model in {model}; to go on for longer: {command}{2 * length}"
+        return f"{run_dir} is finished: {steps} steps, model in {model}; to train longer: {command}{2 * length}"
     if newest is None:
         return (
-            f"{run_dir} is finished: {steps} steps, but its checkpoints are gone; to train it again from its start: "
+            f"{run_dir} is finished: {steps} steps, but its checkpoints are missing; to retrain from the start: "
             f"{command}{length}"
         )
     return (
-        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is gone; the newest is step "
-        f"{newest}, {step_dir(run_dir, newest)}; to train the rest again from there: {command}{length}"
+        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is missing; the newest is step "
+        f"{newest}, {step_dir(run_dir, newest)}; to retrain the steps after it: {command}{length}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all ranks gather the tensors, rank 0 writes them; and the way back, bit-exact."""
+"""Save and restore the checkpoints of a run, bit-exactly. All ranks gather the tensors, rank 0 writes them."""
 
 import gc
 import logging
@@ -119,7 +119,7 @@ class Checkpointer:
         now = machine(self.ranks)
         changed = [f"{key} {state.machine.get(key)} -> {now[key]}" for key in now if state.machine.get(key) != now[key]]
         if state.unfinished:
-            changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are in it already")
+            changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are already applied")
         if changed and self.ranks.is_main:
             log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
         job.restore(state.progress, state.carried)

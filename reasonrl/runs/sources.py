@@ -1,4 +1,4 @@
-"""The data that a recipe names: whether it is there, and what is in it. Torch-free."""
+"""Find and summarize the data files of a recipe. Torch-free."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,7 +15,7 @@ from reasonrl.recipe.schema import DataConfig
 from reasonrl.redact import hide_values
 
 MAX_CHEAP_BYTES = 32 * 2**20
-"""Data up to this size is read by a mere check."""
+"""``recipes check`` reads data up to this size."""
 
 
 def refuse_missing(resolved: AnyResolved) -> None:
@@ -69,7 +69,7 @@ class Tasks:
         return task
 
     def lines(self) -> list[str]:
-        """What became of the rows that the tasks so far have read."""
+        """How the tasks so far have used the rows that they read."""
         return [str(s) for component, task in self._built for s in fetch_summaries(task, component.name)]
 
 
@@ -96,7 +96,7 @@ def count_problems(suite: ResolvedSuite, task: Task) -> int:
 
 def describe_shortage(name: str, asked: int, there: int) -> str:
     """Said where a suite has fewer problems than it asks for."""
-    return f"{name}: {asked:,} problems asked, {there:,} there"
+    return f"{name}: {asked:,} problems requested, {there:,} available"
 
 
 def _tasks(resolved: AnyResolved) -> dict[str, Component]:
@@ -141,5 +141,5 @@ def _reads(task: Component) -> Mapping[str, str]:
     with plugin_call(f"task {task.name!r}: reads(config)") as call:
         found = task.spec.reads(task.config)
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for pair in found.items() for text in pair):
-        raise PluginContractError(f"{call} returned {found!r:.80}, expected option -> file or hub name")
+        raise PluginContractError(f"{call} returned {found!r:.80}, expected a mapping of option to file or hub name")
     return found

@@ -1,4 +1,4 @@
-"""Where a run stands, besides tensors: the content of ``trainer_state.json``."""
+"""The state of a run besides its tensors: ``trainer_state.json``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,11 +56,11 @@ class TrainState:
     carried: Sequence[ScoredGroup] = ()
     """Sampled in steps up to this one, to be trained on in the next: the lines of ``carried.jsonl``."""
     is_recorded: bool = True
-    """False: a signal broke off the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
+    """False: a signal interrupted the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
     record: Mapping[str, Mapping[str, float]] | None = None
     """``{"metrics": ..., "timing_s": ...}`` of ``step``, while it is not recorded."""
     unfinished: int = 0
-    """Optimizer steps of step + 1 that the tensors have in them already: an error broke its update off."""
+    """Optimizer steps of step + 1 already applied to the tensors, after an error in the middle of its update."""
     records: Records = field(default_factory=Records)
     machine: Mapping[str, object] = field(default_factory=dict)
     """Number of processes and threads, torch version: bit-exact only where they are the same."""

@@ -1,4 +1,4 @@
-"""What `eval` and `generate` are pointed at: a run, a model folder, a named model, a hub name. Torch-free."""
+"""Find the model that `eval` and `generate` use: of a run, a folder, a plugin or the hub. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,8 +44,8 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
     model_path, own_recipe = _locate(target, plugins)
     chosen = recipe or own_recipe
     if chosen is None:
-        absent = "" if Path(target).exists() else "there is no such folder here, and as a hub model it "
-        raise RecipeError(f"{target}: {absent}does not say which problems to ask; add --recipe RECIPE")
+        what = "a model folder" if Path(target).exists() else "no such folder, and a hub model"
+        raise RecipeError(f"{target}: {what} does not come with a recipe; pass --recipe RECIPE")
     run = find_run(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
     asked = [*overrides, *(["model.chat_template=null"] if run else [])]
@@ -56,7 +56,7 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
 
 
 def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
-    """A saved model stands alone: adapters are merged, nothing is drawn afresh, no critic is needed."""
+    """A saved model is complete: adapters are merged, nothing is initialized randomly, no critic is needed."""
     model = replace(resolved.recipe.model, path=model_path, name=None, init="pretrained", lora=None)
     if isinstance(resolved, ResolvedRecipe):
         recipe = replace(resolved.recipe, model=model, critic=None)

@@ -1,4 +1,4 @@
-"""Parameters and optimizer state as plain tensors and back, bit-exact.
+"""Convert parameters and optimizer state to plain tensors and back, bit-exactly.
 
 One path serves one process, DDP and FSDP: torch's distributed state dicts, gathered whole, under the names that the
 unwrapped ``PolicyModule`` has. Every rank calls every function; only rank 0 holds what was gathered.
@@ -79,7 +79,7 @@ def scatter(policy: nn.Module, optimizer: Optimizer, folder: Path) -> None:
     missing = sorted(_trainable_names(policy) - tensors.keys())
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} trained parameters, such as {missing[0]}; it is of another recipe"
+            f"{folder} lacks {len(missing)} trained parameters, such as {missing[0]}; a different recipe wrote it"
         )
     try:
         set_model_state_dict(policy, tensors, options=_SCATTERED)

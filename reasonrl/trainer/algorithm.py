@@ -1,4 +1,4 @@
-"""The algorithm of a run behind checks: what a call of it raises, or returns wrongly, is told with its name."""
+"""Call the algorithm of a run; an error or invalid return value of a call is reported with the algorithm's name."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The model of a run on this process's device, with what goes along with it."""
+"""The model of a run on this process's device, with its tokenizer, renderer and accelerator."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a run drives: a trainer that takes steps and can be saved between them."""
+"""The interface of a trainer to its run: take a step, and be saved and restored between steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The training loop's step: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
+"""One step of the training loop: prompts -> rollouts -> scores -> tensors -> advantages -> update -> record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Micro-batches: which rows go through the model together, and the loop that adds up their gradients."""
+"""Micro-batches: choose the rows of each forward pass, and accumulate their gradients."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

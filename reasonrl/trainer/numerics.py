@@ -1,4 +1,4 @@
-"""Where a batch stops being finite: counts for the metrics, and the diagnosis of a run that got stuck."""
+"""Count non-finite numbers of a batch for the metrics, and diagnose a run whose updates are all skipped."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ SAMPLER = "numerics/nonfinite_rollout_logprobs"
 CAUSES: Mapping[str, tuple[str, str]] = {
     "numerics/nonfinite_rewards": (
         "rewards",
-        "look at the rewards and their weights; float32 ends at 3.4e38",
+        "check the rewards and their weights; float32 overflows at 3.4e38",
     ),
     SAMPLER: (
         "the sampler's log-probabilities",
-        "look at the rollout backend's precision",
+        "check the rollout backend's precision",
     ),
     "numerics/nonfinite_ref_logprobs": (
         "the reference's log-probabilities",
@@ -29,15 +29,15 @@ CAUSES: Mapping[str, tuple[str, str]] = {
     ),
     "numerics/nonfinite_logprobs": (
         "the policy's log-probabilities",
-        "the weights have run away: lower optimizer.learning_rate and go back to an earlier checkpoint",
+        "the weights have diverged: lower optimizer.learning_rate and start from an earlier checkpoint",
     ),
     "numerics/nonfinite_advantages": (
         "advantages",
-        "their inputs are finite, so look into the algorithm's compute_advantages",
+        "their inputs are finite, so check the algorithm's compute_advantages",
     ),
     "numerics/nonfinite_losses": (
         "the loss",
-        "its inputs are finite, so look into the algorithm's compute_loss",
+        "its inputs are finite, so check the algorithm's compute_loss",
     ),
     "numerics/nonfinite_gradients": (
         "the gradient",
@@ -47,14 +47,14 @@ CAUSES: Mapping[str, tuple[str, str]] = {
 
 
 def diagnose_skips(metrics: Mapping[str, float], consecutive_skips: int) -> str:
-    """Why a run that left out ``consecutive_skips`` updates in a row cannot go on, in one line.
+    """Why a run that skipped ``consecutive_skips`` updates in a row cannot continue, in one line.
 
     Args:
         metrics: those of the last step; its ``numerics/*`` counts tell what was not finite first.
     """
     found = ((key, metrics[key]) for key in CAUSES if metrics.get(key, 0.0) > 0)
     key, count = next(found, ("", 0.0))
-    what, advice = CAUSES.get(key, ("something", "look at the metrics of the last steps"))
+    what, advice = CAUSES.get(key, ("something", "check the metrics of the last steps"))
     counted = f" ({key} = {count:g} in the last step)" if key else ""
     return (
         f"{consecutive_skips} updates in a row were skipped: {what} came out NaN or infinite first{counted}; "

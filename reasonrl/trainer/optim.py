@@ -1,4 +1,4 @@
-"""The optimizer's step, taken only when everything that leads to it is finite. Shared by all trainers."""
+"""The optimizer step of all trainers; skipped if loss, gradient or their inputs are not finite."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -39,7 +39,7 @@ class GuardedOptimizer:
 
     @property
     def is_stuck(self) -> bool:
-        """So many steps in a row were left out that going on is pointless."""
+        """Too many steps in a row were skipped for the run to continue."""
         return self.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
 
     def step(self, *, is_finite: bool, frozen: Collection[str] = ()) -> StepResult:

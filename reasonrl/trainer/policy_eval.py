@@ -1,4 +1,4 @@
-"""Gradient-free evaluations of a batch before its first update: old and reference log-probabilities, values."""
+"""Forward passes without gradient before the first update: old and reference log-probabilities, values."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The few collective operations that the trainer needs; the identity on one process."""
+"""Collective operations between ranks; with one process they return their input."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, also of a run that was given another length on its way."""
+"""The learning rate as a pure function of the step, also after a resume with a new length."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import cast
 from reasonrl.recipe.schema import OptimizerConfig
 
 LOW = 0.1
-"""A share of the peak rate below which going on changes little."""
+"""Fraction of the peak rate below which further training changes little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def describe_replan(schedule: Schedule, after: int) -> str:
     rate = config.learning_rate * schedule.factor(after)
     text = (
         f"optimizer.schedule={config.schedule} was planned for {schedule.plans[-2][1]} steps: from step {after + 1} "
-        f"the learning rate goes from {rate:.2g}, where it stood, to 0 at step {total}"
+        f"the learning rate decays from its current {rate:.2g} to 0 at step {total}"
     )
     if schedule.factor(after) >= LOW:
         return text

@@ -1,4 +1,4 @@
-"""The step of supervised fine-tuning (SFT): the loss is over completion tokens only."""
+"""One step of supervised fine-tuning (SFT), with the loss over completion tokens only."""
 
 import math
 from collections import deque

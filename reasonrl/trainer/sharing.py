@@ -1,4 +1,4 @@
-"""Which groups a step trains on, when an algorithm has kept more or fewer than the step needs."""
+"""Choose the groups a step trains on when an algorithm kept more or fewer than the step needs."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Says during the run that completions come from another policy than the one they train."""
+"""Warn during a run when the rollout backend samples with stale weights or different numerics."""
 
 import logging
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ class GapWatch:
             return False
         self._warn_at = 2.0 * gap
         log.warning(
-            "step %d: sampler and trainer differ by %.2g nats a token, limit %g (rollout/logprob_gap): stale "
-            "weights in the rollout backend, or another precision than the trainer's",
+            "step %d: sampler and trainer differ by %.2g nats per token, limit %g (rollout/logprob_gap): the rollout "
+            "backend has stale weights or a different precision than the trainer",
             step,
             gap,
             self._limit,

@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own-data.md"
 BLOCK = re.compile(r"^```\w+ title=\"([^\"]+)\"\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SAID = (
     "nums.jsonl: 7 rows read, 5 kept (4 train, 1 eval), 2 dropped (1 repeated, 1 without a solution)",
-    "suite held_out: 4 problems asked, 1 there",
+    "suite held_out: 4 problems requested, 1 available",
 )
 
 

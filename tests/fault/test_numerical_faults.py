@@ -192,7 +192,7 @@ def test_a_bad_weight_shows_in_the_policys_own_log_probabilities() -> None:
     assert output.metrics["numerics/nonfinite_logprobs"] >= 1
     after = bench.state()
     assert all(torch.equal(before[k].nan_to_num(), after[k].nan_to_num()) for k in before)
-    assert "weights have run away" in diagnose_skips(output.metrics, 3)
+    assert "weights have diverged" in diagnose_skips(output.metrics, 3)
 
 
 def test_only_the_minibatch_with_the_bad_number_is_left_out() -> None:

@@ -153,7 +153,7 @@ def check_line(run: Path, line: str, site: str, error: str) -> None:
     assert f"saved: step_{CALLS[site][1]:06d}" in line
     assert f"reasonrl resume {run}" in line
     if "memory" in error:
-        assert "no memory left: resume with a lower trainer.max_tokens_per_microbatch" in line
+        assert "out of memory: resume with a lower trainer.max_tokens_per_microbatch" in line
 
 
 def owner(site: str) -> str:

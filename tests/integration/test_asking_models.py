@@ -49,7 +49,7 @@ def test_a_model_in_a_run_brings_the_runs_recipe(run: Path) -> None:
 def test_a_model_folder_needs_a_recipe(run: Path, tiny_model: Path) -> None:
     done = cli("eval", tiny_model)
     assert done.exit_code == 2
-    assert "does not say which problems to ask; add --recipe RECIPE" in done.output
+    assert "a model folder does not come with a recipe; pass --recipe RECIPE" in done.output
     out = figures(tiny_model, "--recipe", run / "recipe.yaml")
     assert out == summary_of(run)["eval"]["first"]["suites"]
 
@@ -91,7 +91,7 @@ def test_a_run_that_is_not_there_is_not_taken_for_a_hub_name(
     monkeypatch.chdir(tmp_path)
     done = cli(command, "runs/none")
     assert done.exit_code == 2
-    assert "runs/none: there is no such folder here, and as a hub model it does not say which" in done.output
+    assert "runs/none: no such folder, and a hub model does not come with a recipe" in done.output
     (tmp_path / "runs" / "other").mkdir(parents=True)
     (tmp_path / "runs" / "other" / "run.json").write_text("{}")
     for more in ([], ["--recipe", run / "recipe.yaml"]):

@@ -44,7 +44,7 @@ def test_a_full_fine_tune_is_resumed_exactly(
     shutil.rmtree(base)
     done = cli("resume", cut)
     assert done.exit_code == 0, done.output
-    assert f"the starting model '{base}' is not here" in caplog.text
+    assert f"the starting model '{base}' is not found; loading model" in caplog.text
     assert_same_run(whole, cut)
     manifests = [json.loads((run / "run.json").read_text()) for run in (whole, cut)]
     assert manifests[0]["model_path"] == manifests[1]["model_path"] == str(base)
@@ -66,9 +66,9 @@ def test_a_run_is_measured_and_asked_without_its_base(tiny_model: Path, tmp_path
 @pytest.mark.parametrize(
     ("sections", "step", "why"),
     [
-        ({**ALGORITHMS["grpo"]}, 2, "algorithm 'grpo' compares the policy with it (KL)"),
+        ({**ALGORITHMS["grpo"]}, 2, "algorithm 'grpo' needs it as the reference of its KL penalty"),
         ({"lora": {"rank": 2}}, 2, "model.lora trains adapters on top of it"),
-        ({}, -1, "no step is saved yet"),
+        ({}, -1, "no checkpoint is saved yet"),
     ],
     ids=["reference", "lora", "no checkpoint"],
 )

@@ -49,7 +49,7 @@ def test_a_step_with_every_shape_of_template(tmp_path: Path, shape: str, form: s
     model = chat_model(tmp_path / "model", SHAPES[shape])
     done = cli("train", recipe(tmp_path, {"path": str(model)}, task={"name": "prompts", "form": form}))
     assert done.exit_code == 0, done.output
-    assert ("takes no system role" in done.output) == (shape in FOLDS_SYSTEM)
+    assert ("no system role, so" in done.output) == (shape in FOLDS_SYSTEM)
     is_open = form == "prefix" or shape in OPENS_THINKING
     for row in rows(tmp_path / "runs" / "chat-1"):
         assert row["components"] == {"sees": float(is_open), "sees_isolated": float(is_open)}

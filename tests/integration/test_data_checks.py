@@ -61,7 +61,7 @@ def test_a_check_tells_of_the_rows(folder: Path) -> None:
 
 def test_a_check_says_that_a_suite_asks_for_more_than_there_is(folder: Path) -> None:
     said = run("recipes", "check", recipe(), "evaluation.suites.held_out.problems=9")
-    assert "suite held_out: 9 problems asked, 7 there" in said
+    assert "suite held_out: 9 problems requested, 7 available" in said
     assert "asked" not in run("recipes", "check", recipe(), "evaluation.suites.held_out.problems=7")
 
 
@@ -120,7 +120,7 @@ def test_a_run_says_what_it_reads_and_how_many_problems_a_suite_has(
     assert "evaluation held_out: 7 problems (100 requested, 7 available) x 1, temperature 1; first, last" in said
     assert "100 problems" not in said
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "suite held_out: 100 problems asked, 7 there"
+        "suite held_out: 100 problems requested, 7 available"
     ]
     done = CliRunner().invoke(app, ["train", "mine.yaml", "evaluation.suites.held_out.problems=7"])
     assert "held_out: 7 problems x 1" in done.output

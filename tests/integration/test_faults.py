@@ -337,7 +337,7 @@ def test_an_existing_run_folder_is_refused_and_one_in_use_differently(tiny_model
     path, run_dir = recipe(tmp_path, tiny_model), tmp_path / "run"
     run_dir.mkdir()
     done = cli("train", path, "--run-dir", run_dir)
-    assert (done.exit_code, "exists already" in done.output) == (2, True)
+    assert (done.exit_code, "already exists" in done.output) == (2, True)
     with FileLock(run_dir / ".lock"):
         done = cli("train", path, "--run-dir", run_dir)
         assert (done.exit_code, "in use by another run" in done.output) == (3, True)

@@ -1,4 +1,4 @@
-"""A run that is made longer, or shorter, goes on with the learning rate where it stood."""
+"""A run resumed with another length continues with its current learning rate."""
 
 import logging
 import shutil
@@ -50,7 +50,7 @@ def test_a_finished_run_goes_on_for_as_many_steps_again(
     with caplog.at_level(logging.WARNING):
         done = cli("resume", run, "trainer.steps=8")
     assert done.exit_code == 0, done.output
-    assert ("where it stood, to 0 at step 8" in caplog.text) == (schedule != "constant")
+    assert ("decays from its current" in caplog.text) == (schedule != "constant")
     assert rates(run) == pytest.approx(RATES[schedule], abs=1e-6)
     # Killed on the way, it goes on as if it had not been.
     again = cut_back(run, tmp_path / "again", 6)
@@ -63,7 +63,7 @@ def test_a_supervised_run_with_more_tokens(tiny_model: Path, tmp_path: Path) -> 
     sft = {"max_tokens": 200, "tokens_per_batch": 50}
     run = short_run(tmp_path, tiny_model, "linear", **sections, sft=sft)
     done = cli("resume", run)
-    assert "to go on for longer: reasonrl resume " in done.output
+    assert "to train longer: reasonrl resume " in done.output
     assert "sft.max_tokens=400" in done.output
     assert cli("resume", run, "sft.max_tokens=400").exit_code == 0
     assert rates(run) == pytest.approx(RATES["linear"], abs=1e-6)
@@ -74,7 +74,7 @@ def test_a_length_that_is_already_behind_is_refused(tiny_model: Path, tmp_path: 
     (run / "summary.json").unlink()  # as if it had been killed
     done = cli("resume", run, "trainer.steps=3")
     assert done.exit_code == 2
-    assert "has done 4 steps already, got a length of 3" in done.output
+    assert "has already finished 4 steps, cannot shorten it to 3" in done.output
 
 
 def test_a_finished_run_without_its_last_checkpoint_says_so(tiny_model: Path, tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_a_finished_run_without_its_last_checkpoint_says_so(tiny_model: Path, tm
         shutil.rmtree(run / "checkpoints" / f"step_{step:06d}")
     done = cli("resume", run)
     assert done.exit_code == 0
-    assert "is finished: 4 steps, but the checkpoint of step 4 is gone" in done.output
+    assert "is finished: 4 steps, but the checkpoint of step 4 is missing" in done.output
     assert "the newest is step 2" in done.output
     assert (run / "metrics.jsonl").read_bytes() == before, "nothing is trained without being asked for"
     assert cli("resume", run, "trainer.steps=4").exit_code == 0
     assert_same_run(whole, run)
     shutil.rmtree(run / "checkpoints")
     done = cli("resume", run)
-    assert (done.exit_code, "its checkpoints are gone" in done.output) == (0, True)
+    assert (done.exit_code, "its checkpoints are missing" in done.output) == (0, True)
     assert "reasonrl resume " in done.output
     assert cli("resume", run, "trainer.steps=4").exit_code == 0
     assert_same_run(whole, run)

@@ -108,7 +108,7 @@ def test_an_endless_task_draws_another_problem_and_counts_it(tmp_path: Path, tin
     assert "; set sampling.max_prompt_tokens=107" in refused.output
     done = cli("train", path, "sampling.overlong_prompts=drop")
     assert done.exit_code == 0, done.output
-    assert "train: endless, checked as drawn; one over 50 tokens is dropped for another" in done.output
+    assert "train: endless, checked during training; a prompt over 50 tokens is replaced" in done.output
     assert "[2 overlong prompts dropped]" in done.output
     run = tmp_path / "runs" / "long-1"
     assert [line["prompt/overlong_dropped"] for line in metrics_of(run)] == [0.0, 2.0, 0.0]
@@ -148,7 +148,7 @@ def test_a_run_that_an_overlong_prompt_ended_goes_on_with_another_limit(
         "sampling.max_prompt_tokens": "50 -> 200",
         "sampling.overlong_prompts": '"stop" -> "drop"',
     }[key]
-    assert f"resumed with {key} {said}: from here on the results differ from those" in caplog.text
+    assert f"resumed with {key} {said}: from here on, the results differ" in caplog.text
     assert len(metrics_of(run)) == 12
     assert json.loads((run / "run.json").read_text())["resumed"][-1]["changed"] == {key: said}
     assert yaml.safe_load((run / "recipe.yaml").read_text())["sampling"][key.partition(".")[2]] in (
@@ -235,4 +235,4 @@ def test_any_other_key_is_kept(tmp_path: Path, tiny_model: Path, override: str) 
     assert cli("train", recipe(tmp_path, tiny_model, {}), "trainer.steps=1").exit_code == 0
     refused = cli("resume", tmp_path / "runs" / "long-1", "trainer.steps=2", override)
     assert refused.exit_code == 2
-    assert f"override '{override}': a resumed run keeps its recipe but for trainer.steps, " in refused.output
+    assert f"override '{override}': this key cannot change when resuming, only trainer.steps, " in refused.output

@@ -158,7 +158,7 @@ def test_a_file_that_is_not_what_it_was(
     assert "recipe.rewards.mine: its file was edited; undo the change, or start a new run" in out
     assert len(out.strip().splitlines()) == 1
     command("eval", run, "--json")
-    assert f"reward 'mine': {file} was edited since {run} was trained" in caplog.text
+    assert f"reward 'mine': {file} was edited after {run} was trained" in caplog.text
     file.rename(file.with_name("renamed.py"))
     for name in ("resume", "eval", "generate"):
         out = command(name, run, code=2)
@@ -251,9 +251,9 @@ def test_a_plugin_that_is_not_what_it_was_is_named_with_the_way_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = {
-        "edited": f"{plugin_file} was edited since",
+        "edited": f"{plugin_file} was edited after",
         "gone": f"{plugin_file} is not there any more",
-        "inside": f"{plugin_run / 'own_plugin.py'} lies in the run's own folder",
+        "inside": f"{plugin_run / 'own_plugin.py'} is inside the run folder",
         "foreign": "run.json belongs to another user",
         "broken": "ZeroDivisionError",
     }[change]
@@ -266,7 +266,7 @@ def test_a_plugin_that_is_not_what_it_was_is_named_with_the_way_out(
         assert len(line.splitlines()) == 1
     if change == "edited":
         command("eval", plugin_run, "--plugin", plugin_file, "--json")
-        assert f"the plugin {plugin_file} was edited since {plugin_run} was started with it" in caplog.text
+        assert f"the plugin {plugin_file} was edited after {plugin_run} was started with it" in caplog.text
 
 
 def change_plugin(change: str, run: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,7 +251,7 @@ def test_a_finished_model_needs_its_data_no_more(tiny_model: Path, tmp_path: Pat
     done = cli("eval", tmp_path / "run")
     assert done.exit_code == 0, done.output
     done = cli("generate", tmp_path / "run")
-    assert (done.exit_code, "no task to make a problem from" in done.output) == (2, True)
+    assert (done.exit_code, "no task to take a problem from" in done.output) == (2, True)
 
 
 def test_a_task_that_cannot_demonstrate_is_refused(tiny_model: Path, tmp_path: Path) -> None:

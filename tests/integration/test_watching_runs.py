@@ -166,7 +166,7 @@ main()
     [
         (["train", "countdown_grpo"], ["countdown_grpo", "48 prompts x 8 = 384 completions", "plugins "]),
         (["sft", "countdown_base_sft"], ["countdown_base_sft", "demonstrations of countdown"]),
-        (["eval", "countdown-base"], ["countdown-base", "held_out asks for 1024 problems"]),
+        (["eval", "countdown-base"], ["countdown-base", "held_out: 1024 problems"]),
         (["eval", "countdown-base", "--json"], ["countdown-base"]),
         (["generate", "countdown-base"], ["generate", "countdown-base"]),
         (["resume", "RUN", "trainer.steps=5"], ["broken", "4 prompts x 2 = 8 completions"]),

@@ -160,7 +160,7 @@ def test_a_terminal_never_breaks_a_line_within_a_word(width: int) -> None:
     shown = ConsoleReporter(console)
     folder = "/home/somebody/" + "a_long_name/" * 20
     lines = [
-        ("a step", "48 prompts x 8 = 384 completions of at most 220 tokens; 2 optimizer steps of 192"),
+        ("each step", "48 prompts x 8 = 384 completions of at most 220 tokens; 2 optimizer steps of 192"),
         ("evaluation", "four_numbers: 512 problems x 1, temperature 1; first, last and every 10 steps"),
         ("run folder", folder),
     ]

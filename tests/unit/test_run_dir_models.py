@@ -40,7 +40,7 @@ def test_an_explicit_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 def test_an_existing_folder_is_refused_early_and_late(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for refuse in (refuse_taken, make):
-        with pytest.raises(RecipeError, match=r"run exists already; choose another --run-dir"):
+        with pytest.raises(RecipeError, match=r"run already exists; choose another --run-dir"):
             refuse(tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
     refuse_taken(tmp_path / "free")
@@ -54,13 +54,13 @@ def test_a_folder_in_use_is_told_from_a_finished_one(tmp_path: Path) -> None:
             refuse(tmp_path / "run")
     run.close()
     for refuse in (refuse_taken, make):
-        with pytest.raises(RecipeError, match="exists already"):
+        with pytest.raises(RecipeError, match="already exists"):
             refuse(tmp_path / "run")
 
 
 def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> None:
     (tmp_path / "run" / ".lock").mkdir(parents=True)
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="already exists"):
         refuse_taken(tmp_path / "run")
 
 
@@ -99,7 +99,7 @@ def test_nothing_is_left_beside_a_run_folder(tmp_path: Path) -> None:
     RunDir.create(output_dir=tmp_path, name="r").close()
     for taken in ("run", "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(RecipeError, match="exists already"):
+        with pytest.raises(RecipeError, match="already exists"):
             make(tmp_path / taken)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "r-1", "run"]
 

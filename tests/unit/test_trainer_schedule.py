@@ -73,10 +73,10 @@ def test_what_is_said_about_a_new_length() -> None:
     config = OptimizerConfig(schedule="linear", learning_rate=1e-3)
     said = describe_replan(relengthened(config, (0, 4), (2, 6)), 2)
     assert said == (
-        "optimizer.schedule=linear was planned for 4 steps: from step 3 the learning rate goes from 0.00075, where it "
-        "stood, to 0 at step 6"
+        "optimizer.schedule=linear was planned for 4 steps: from step 3 the learning rate decays from its current "
+        "0.00075 to 0 at step 6"
     )
     low = describe_replan(relengthened(config, (0, 100), (100, 200)), 100)
-    assert "goes from 1e-05, where it stood, to 0 at step 200; for a higher rate start a new run" in low
+    assert "decays from its current 1e-05 to 0 at step 200; for a higher rate start a new run" in low
     assert describe_replan(relengthened(config, (0, 4), (2, 6)), 4) == ""
     assert describe_replan(relengthened(OptimizerConfig(), (0, 4), (2, 6)), 2) == ""

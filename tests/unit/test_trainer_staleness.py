@@ -15,7 +15,7 @@ def test_a_gap_over_the_limit_is_warned_about_once_until_it_doubles(caplog: pyte
     with caplog.at_level(logging.WARNING):
         said = [watch.look(step, {KEY: gap}) for step, gap in enumerate(gaps, 1)]
     assert said == [False, True, False, False, True, False]
-    assert "step 2: sampler and trainer differ by 0.01 nats a token" in caplog.text
+    assert "step 2: sampler and trainer differ by 0.01 nats per token" in caplog.text
     assert "stale weights" in caplog.text
 
 
