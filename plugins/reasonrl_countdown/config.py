@@ -28,7 +28,7 @@ class CountdownConfig:
         },
     )
     nums_column: str = field(
-        default="nums", metadata={"help": "column with the numbers; a dotted path reaches into columns"}
+        default="nums", metadata={"help": "column with the numbers; a dotted path reads a nested column"}
     )
     target_column: str = field(default="target", metadata={"help": "column with the target"})
     template: str = field(

@@ -124,7 +124,7 @@ def resume(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Changes, such as trainer.steps=N to train longer; limits, memory and logging may change as well.",
+            help="Overrides, such as trainer.steps=N to train longer; limits, memory and logging can change too.",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")] = False,
@@ -188,7 +188,7 @@ def doctor(
     of_installation: Annotated[bool, typer.Option("--self", help="Diagnose this installation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Diagnose a run: what is wrong, since which step, and what to change. Exits with status 1 on an error finding."""
+    """Diagnose a run: what is wrong, since which step, and what to change. Exits with status 1 if it finds an error."""
     from reasonrl.cli.doctor import run_doctor
 
     run_doctor(run, of_installation, as_json)
@@ -206,7 +206,7 @@ def generate(
     device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Sample completions of one problem. Further options describe it: --numbers 3,5,8 --target 16."""
+    """Sample completions of one problem, described by the task's options: --numbers 3,5,8 --target 16."""
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 

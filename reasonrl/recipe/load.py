@@ -1,4 +1,4 @@
-"""The one way from a recipe's file or name to a checked recipe. Torch-free, well under a second."""
+"""Load and check a recipe, given by file or name. Torch-free, well under a second."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A recipe with what it extends merged in, as text: the comments, the order and the style of its files are kept."""
+"""Merge a recipe with the recipes it extends, as text: comments, order and style are kept."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

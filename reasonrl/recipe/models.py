@@ -1,4 +1,4 @@
-"""Where a recipe's model lies, and what an adapter folder says about the model that it belongs on. Torch-free."""
+"""Find the model of a recipe, and the base model of an adapter folder. Torch-free."""
 
 import json
 import os
@@ -86,10 +86,10 @@ def _base_of(folder: Path) -> tuple[str, str | None]:
         config = json.loads(file.read_bytes())
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise ValueError(f"{file} names no base model; is it PEFT's?") from err
+        raise ValueError(f"{file} has no base_model_name_or_path; expected a PEFT adapter") from err
     if not isinstance(base, str) or not (Path(base).is_dir() or is_hub_name(base)):
         raise ValueError(
-            f"adapter {folder}: its base model {base!r} is not found; put it there, or set base_model_name_or_path in "
+            f"adapter {folder}: its base model {base!r} is not found; restore it, or set base_model_name_or_path in "
             f"{ADAPTER_CONFIG}"
         )
     return base, revision if isinstance(revision, str) else None

@@ -1,4 +1,4 @@
-"""What a recipe says that is allowed, and is perhaps not what was meant. Torch-free."""
+"""Notes on valid recipes that may contain a mistake. Torch-free."""
 
 import re
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ ESCAPE = re.compile(r"\\[nrt](?![a-z])")
 def notes(resolved: AnyResolved) -> Iterator[str]:
     """Shown by ``recipes check`` and at the start of a run, a line each."""
     if not resolved.suites:
-        lost = "; checkpoint.keep_best has nothing to compare" if resolved.recipe.checkpoint.keep_best else ""
+        lost = "; checkpoint.keep_best has no effect" if resolved.recipe.checkpoint.keep_best else ""
         yield f"no evaluation: the recipe has no suites{lost}"
     for text in resolved.recipe.sampling.stop:
         if found := ESCAPE.search(text):
             yield (
-                f"sampling.stop: {text} has a backslash and the letter {found[0][1]}; a line break or tab is written "
-                f'"{text}", in double quotes'
+                f"sampling.stop: {text} contains a backslash and the letter {found[0][1]}; for a line break or tab, "
+                f'write "{text}" in double quotes'
             )

@@ -1,4 +1,4 @@
-"""What a text names: a folder here, or a model on the Hugging Face hub. Torch-free."""
+"""Tell local folders from Hugging Face hub names. Torch-free."""
 
 import re
 from pathlib import Path

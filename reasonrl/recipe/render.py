@@ -1,4 +1,4 @@
-"""A resolved recipe as plain data, for run.json, observers and trackers. Secrets are left out."""
+"""Convert a resolved recipe to plain data for run.json, observers and trackers, without secrets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass

@@ -1,4 +1,4 @@
-"""Source data to a resolved recipe: names looked up, configs typed, cross-checks. Torch-free."""
+"""Resolve a recipe: look up names, type configs, check sections against each other. Torch-free."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ class _Resolver:
         task = self._slot("task", ("task",)) if recipe.task is not None else None
         rewards = self._rewards(task)
         if task is not None and not rewards and isinstance(recipe, Recipe):
-            raise self.source.error(("rewards",), f": task '{task.name}' names no rewards; list at least one")
+            raise self.source.error(("rewards",), f": task '{task.name}' has no default rewards; list at least one")
         common: dict[str, Any] = {
             "rewards": rewards,
             "rollout_backend": self._slot("rollout_backend", ("rollout_backend",), recipe.rollout_backend),
@@ -100,7 +100,7 @@ class _Resolver:
         for name in [name for name, suite in suites.items() if suite is None]:
             others = [other for other, suite in suites.items() if suite is not None]
             known = f"{suggest(name, others)}; suites: {', '.join(others) or 'none'}"
-            message = f": there is no such suite to switch off{known}"
+            message = f": no such suite to disable{known}"
             raise self.source.error((*SUITES, name), message)
         return suites
 
@@ -217,7 +217,7 @@ class _Resolver:
         is_other = task is None or own.name != task.name
         chosen = self._default_rewards(own) if is_other else rewards
         if not chosen:
-            raise self.source.error(at, f": task '{own.name}' names no rewards; list some under rewards")
+            raise self.source.error(at, f": task '{own.name}' has no default rewards; list at least one under rewards")
         return ResolvedSuite(config=suite, task=own, rewards=chosen)
 
     def _model_path(self, model: ModelConfig) -> str:
@@ -258,10 +258,10 @@ class _Resolver:
         spec = rollout_backend.spec
         assert isinstance(spec, RolloutBackendSpec)
         if needs.rollout_logprobs and not spec.provides_logprobs:
-            message = f": {algorithm.name} needs the sampler's log-probabilities, {spec.name} gives none"
+            message = f": {algorithm.name} needs the sampler's log-probabilities, which {spec.name} does not return"
             raise self.source.error(("rollout_backend", "name"), f"{message}; choose another backend")
         if recipe.rollout_correction is not None and not spec.provides_logprobs:
-            message = f": {spec.name} gives no log-probabilities to correct for; remove it or choose another backend"
+            message = f": {spec.name} does not return log-probabilities; remove it or choose another backend"
             raise self.source.error(("rollout_correction",), message)
 
 

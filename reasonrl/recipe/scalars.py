@@ -1,8 +1,8 @@
-"""Bare values of YAML 1.1 that are not what they look like: ``010`` is 8, ``1:30`` is 90, ``on`` is true.
+"""Refuse misleading bare values of YAML 1.1: ``010`` is 8, ``1:30`` is 90, ``on`` is true.
 
-A bare value is a number where YAML and Python read the same number. What only YAML takes for a number or a switch is
-refused with the spelling to use; what only Python takes for a number (``nan``, ``-.5``) is text, and a key that wants a
-number says how to write it.
+A bare value is a number if YAML and Python parse it as the same number. Values that only YAML parses as a number or
+boolean are refused, with the spelling to use. Values that only Python parses as a number (``nan``, ``-.5``) are text;
+if the key expects a number, the error shows how to write it.
 """
 
 import math
@@ -93,7 +93,7 @@ def _difference(text: str, value: object) -> str:
     if not isinstance(value, int | float) or (python is None and not math.isfinite(value)):
         return ""  # null, or YAML's own .inf and .nan
     if not math.isfinite(value):
-        return f"{text} is larger than any number; write .inf, or {quoted}"
+        return f"{text} is too large for a number; write .inf, or {quoted}"
     if python is None:
         return f"{text} is {_spelled(value)} in YAML; write {_spelled(value)}, or {quoted}"
     if value != python:

@@ -1,4 +1,4 @@
-"""The YAML of a recipe as frozen dataclasses. Ranges are checked here, what needs a plugin in ``resolve``.
+"""The YAML of a recipe as frozen dataclasses. Ranges are checked here; checks that need a plugin are in ``resolve``.
 
 Lists, not tuples, in config classes: OmegaConf makes tuples immutable.
 """
@@ -55,10 +55,10 @@ def _positive(config: object, *names: str) -> None:
 class LoraConfig:
     """Low-rank adapters instead of full fine-tuning (arXiv:2106.09685)."""
 
-    rank: int = option("rank of the update", 16)
-    alpha: float = option("the update is scaled by alpha / rank", 32.0)
-    dropout: float = option("on the adapter's input; SFT only: RL needs 0", 0.0)
-    target_modules: list[str] = option("module names, or all-linear", factory=lambda: ["all-linear"])
+    rank: int = option("rank of the adapters", 16)
+    alpha: float = option("scaling: the adapter's output is multiplied by alpha / rank", 32.0)
+    dropout: float = option("dropout on the adapter's input; SFT only, must be 0 in RL", 0.0)
+    target_modules: list[str] = option("names of the adapted modules, or all-linear", factory=lambda: ["all-linear"])
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "rank")
@@ -69,32 +69,37 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The starting model: either a path (folder or hub name) or the name of one that a plugin ships."""
+    """The starting model: either a path (folder or hub name) or the name of a model that a plugin ships."""
 
     path: str | None = option(
-        "folder (relative to where you start; a PEFT adapter is merged into its base) or hub name", None
+        "folder (relative to the working directory) or hub name; a PEFT adapter is merged into its base model", None
     )
-    name: str | None = option("a model that a plugin ships, see `reasonrl plugins list`", None)
+    name: str | None = option("name of a model that a plugin ships, see `reasonrl plugins list`", None)
     revision: str | None = option("commit, tag or branch on the hub", None)
-    init: Literal["pretrained", "random"] = option("random: only architecture and tokenizer", "pretrained")
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto: what the device does best", "auto")
+    init: Literal["pretrained", "random"] = option("random: take only architecture and tokenizer", "pretrained")
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto: bfloat16 on a GPU that supports it, else float32", "auto"
+    )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = option("attention kernel", "auto")
-    lora: LoraConfig | None = option("train adapters only; null = all weights", None)
+    lora: LoraConfig | None = option("train only LoRA adapters; null = full fine-tuning", None)
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
-    trust_remote_code: bool = option("run the model's own code; needs path and revision", False)
-    chat_template: str | None = option("Jinja file (relative to where you start); null = the tokenizer's own", None)
+    trust_remote_code: bool = option("run the code in the model's repository; needs path and revision", False)
+    chat_template: str | None = option(
+        "Jinja file (relative to the working directory); null = the tokenizer's template", None
+    )
     chat_template_args: dict[str, Any] = option(
         "variables of the chat template, such as {enable_thinking: false}", factory=dict
     )
 
     def __post_init__(self) -> None:
         given = [name for name in (self.path, self.name) if name]
-        require(len(given) == 1, "path", "given, or else name: exactly one of the two", self.path)
+        if len(given) != 1:
+            raise ValueError("path or name must be set, but not both")
         if self.trust_remote_code and not (self.path and self.revision):
             raise ValueError("trust_remote_code must be false unless path and revision pin the code that would run")
         for name in self.chat_template_args:
             good = name.isidentifier() and name not in SET_BY_RENDERING
-            require(good, "chat_template_args", "names of variables of the chat template", name)
+            require(good, "chat_template_args", "variable names of the chat template", name)
         if self.chat_template is not None:
             _expand_user(self, "chat_template")
 
@@ -103,10 +108,12 @@ class ModelConfig:
 class CriticConfig:
     """The value function of algorithms that need one."""
 
-    kind: Literal["shared", "separate"] = option("a value head on the policy's trunk, or a copy of the model", "shared")
-    learning_rate: float | None = option("null = the optimizer's", None)
+    kind: Literal["shared", "separate"] = option(
+        "shared: a value head on the policy; separate: a copy of the model", "shared"
+    )
+    learning_rate: float | None = option("null = optimizer.learning_rate", None)
     warmup_steps: int = option(
-        "first steps that train the critic only (with kind shared, its head only); policy and sampler stay",
+        "number of first steps that train only the critic (with kind shared, only its head), with the policy frozen",
         0,
     )
 
@@ -120,10 +127,10 @@ class RolloutCorrectionConfig:
     """Importance weights p_trainer / p_sampler of the policy term, for a sampler that differs from the trainer."""
 
     level: Literal["token", "sequence", "geometric"] = option(
-        "ratio of the token, product over the completion, or its geometric mean", "token"
+        "ratio per token, its product over the completion, or its geometric mean over the completion", "token"
     )
     mode: Literal["truncate", "mask"] = option(
-        "cut ratios at the threshold, or drop what is outside [threshold_low, threshold]", "truncate"
+        "truncate: clip ratios at threshold; mask: drop ratios outside [threshold_low, threshold]", "truncate"
     )
     threshold: float = option("largest ratio, >= 1", 2.0)
     threshold_low: float | None = option("smallest ratio with mode mask; null = 1 / threshold", None)
@@ -134,22 +141,22 @@ class RolloutCorrectionConfig:
         require(low is None or self.mode == "mask", "threshold_low", "null when mode is truncate", low)
         require(low is None or 0 <= low <= 1, "threshold_low", "in [0, 1]", low)
         if self.level == "geometric" and self.mode == "truncate":
-            raise ValueError("level geometric needs mode mask: as a weight, a geometric mean is biased")
+            raise ValueError("level geometric needs mode mask: a geometric mean is biased as an importance weight")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How training completions are drawn, whatever the backend."""
+    """How training completions are sampled, with every rollout backend."""
 
-    group_size: int = option("completions of each prompt", 1)
-    temperature: float = option("> 0; log-probabilities use it too", 1.0)
-    max_prompt_tokens: int = option("longest prompt; see overlong_prompts", 256)
+    group_size: int = option("completions per prompt", 1)
+    temperature: float = option("> 0; also applied in the trainer's log-probabilities", 1.0)
+    max_prompt_tokens: int = option("longest prompt allowed; see overlong_prompts", 256)
     overlong_prompts: Literal["stop", "drop"] = option(
-        "a prompt over max_prompt_tokens, or without room for a completion in the model's context, stops the run or is "
-        "left out",
+        "whether a prompt over max_prompt_tokens, or one that leaves no room for a completion in the model's context, "
+        "stops the run or is dropped",
         "stop",
     )
-    max_completion_tokens: int = option("completions are cut here, with their real reward", 1024)
+    max_completion_tokens: int = option("completions are truncated at this length, and still scored", 1024)
     stop: list[str] = option("strings that end a completion", factory=list)
 
     def __post_init__(self) -> None:
@@ -169,12 +176,14 @@ class OptimizerConfig:
 
     name: Literal["adamw"] = option("optimizer", "adamw")
     learning_rate: float = option("peak learning rate", 1e-6)
-    beta1: float = option("decay of the mean of gradients", 0.9)
-    beta2: float = option("decay of the mean of squared gradients", 0.999)
-    eps: float = option("added to the denominator", 1e-8)
+    beta1: float = option("decay of the first moment", 0.9)
+    beta2: float = option("decay of the second moment", 0.999)
+    eps: float = option("added to the denominator of the update", 1e-8)
     weight_decay: float = option("decoupled weight decay", 0.0)
     max_grad_norm: float = option("gradients are clipped to this L2 norm", 1.0)
-    schedule: Literal["constant", "linear", "cosine"] = option("after the warm-up", "constant")
+    schedule: Literal["constant", "linear", "cosine"] = option(
+        "after the warm-up; linear and cosine decay to 0", "constant"
+    )
     warmup_steps: int = option("steps of linear warm-up", 0)
 
     def __post_init__(self) -> None:
@@ -187,21 +196,21 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """The batch arithmetic, in prompts. prompts x group_size = completions of a step."""
+    """Length and batch sizes. A step samples prompts_per_step x sampling.group_size completions."""
 
-    steps: int = option("rollout-and-update rounds")
-    prompts_per_step: int = option("prompts of one step, over all processes")
+    steps: int = option("training steps: each samples rollouts, then updates the policy")
+    prompts_per_step: int = option("prompts per step, over all processes")
     minibatches: int = option("optimizer steps per pass over the batch", 1)
     update_epochs: int = option("passes over the batch", 1)
-    max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 16384)
+    max_tokens_per_microbatch: int = option("padded tokens per forward pass; lower = less memory", 16384)
     max_sampling_rounds: int = option(
-        "an algorithm that filters groups, such as dapo, may sample prompts_per_step prompts this often in a step", 20
+        "for algorithms that filter groups, such as dapo: maximum sampling rounds of prompts_per_step each", 20
     )
     too_few_groups: Literal["stop", "train"] = option(
-        "groups are missing after the last round: stop the run, or train on those there are", "stop"
+        "with too few groups after the last round: stop the run, or train on those available", "stop"
     )
     carry_groups: bool = option(
-        "groups that were kept beyond the need are trained on in the next step, one update late; false = dropped", True
+        "train on surplus groups in the next step, when they are one update stale; false = drop them", True
     )
 
     def __post_init__(self) -> None:
@@ -217,10 +226,10 @@ class TrainerConfig:
 class SuiteConfig:
     """One set of held-out problems."""
 
-    problems: int = option("how many, the first ones of the eval split", 256)
-    samples: int = option("completions of each problem", 1)
+    problems: int = option("number of problems, from the start of the eval split", 256)
+    samples: int = option("completions per problem", 1)
     temperature: float = option("0 = greedy", 1.0)
-    max_completion_tokens: int | None = option("null = as in sampling", None)
+    max_completion_tokens: int | None = option("null = sampling.max_completion_tokens", None)
     task: Slot | None = option("another task; null = the recipe's", None)
 
     def __post_init__(self) -> None:
@@ -234,7 +243,8 @@ class EvaluationConfig:
 
     every: int = option("steps between evaluations; 0 = only before the first and after the last step", 20)
     suites: dict[str, SuiteConfig] = option(
-        "by name; the first one is the headline; null = no evaluation, <name>: null = without this one", factory=dict
+        "suites by name; the first one selects the best checkpoint; null = no evaluation, <name>: null = disable it",
+        factory=dict,
     )
 
     def __post_init__(self) -> None:
@@ -245,11 +255,11 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the state is saved. The last step always is."""
+    """When checkpoints are saved. The last step is always saved."""
 
     every: int = option("steps between checkpoints; 0 = only the last step", 50)
-    keep: int = option("older ones are deleted", 2)
-    keep_best: bool = option("except the one that did best on the first suite", True)
+    keep: int = option("number of checkpoints to keep; older ones are deleted", 2)
+    keep_best: bool = option("also keep the one with the best accuracy on the first suite", True)
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "every")
@@ -258,9 +268,9 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
-    """What is written besides metrics.jsonl."""
+    """Logging besides metrics.jsonl."""
 
-    transcripts_per_step: int = option("completions written to transcripts/", 4)
+    transcripts_per_step: int = option("completions per step written to transcripts/", 4)
     trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
 
     def __post_init__(self) -> None:
@@ -285,26 +295,26 @@ def _check_run(recipe: "AnyRecipe") -> None:
 class Recipe:
     """A reinforcement learning run."""
 
-    name: str = option("names the run's folder")
-    seed: int = option("fixes every random draw", 0)
-    output_dir: str = option("runs are written below it", "runs")
-    device: Device = option("where to train and sample; auto: a GPU that torch sees, else the CPU", "auto")
+    name: str = option("name of the run; its folder is <name>-<n>")
+    seed: int = option("seed of all random numbers", 0)
+    output_dir: str = option("parent of the run folders", "runs")
+    device: Device = option("device for training and sampling; auto: a GPU if torch sees one, else the CPU", "auto")
     model: ModelConfig = option("the starting model")
-    task: Slot = option("slot: where problems come from")
+    task: Slot = option("slot: the task, which provides the problems")
     rewards: dict[str, Slot] = option(
-        "reward name -> {weight, isolation, timeout_s, memory_mb, **config}; empty = the task's", factory=dict
+        "reward name -> {weight, isolation, timeout_s, memory_mb, **config}; empty = the task's defaults", factory=dict
     )
-    algorithm: Slot = option("slot: the learning rule")
-    critic: CriticConfig | None = option("only for algorithms that need one", None)
-    sampling: SamplingConfig = option("how completions are drawn", factory=SamplingConfig)
-    rollout_backend: Slot = option("slot: the backend that samples", factory=_hf)
+    algorithm: Slot = option("slot: the RL algorithm")
+    critic: CriticConfig | None = option("only for algorithms that need a critic", None)
+    sampling: SamplingConfig = option("how completions are sampled", factory=SamplingConfig)
+    rollout_backend: Slot = option("slot: the backend that samples completions", factory=_hf)
     rollout_correction: RolloutCorrectionConfig | None = option(
-        "importance weights for a sampler that differs from the trainer, usable with every algorithm", None
+        "importance weights that correct for differences between sampler and trainer, with any algorithm", None
     )
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
     trainer: TrainerConfig = option("steps and batch sizes")
-    evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = option("saving", factory=CheckpointConfig)
+    evaluation: EvaluationConfig = option("evaluation on held-out problems", factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = option("when to save checkpoints", factory=CheckpointConfig)
     logging: LoggingConfig = option("transcripts and trackers", factory=LoggingConfig)
 
     def __post_init__(self) -> None:
@@ -312,8 +322,8 @@ class Recipe:
         lora = self.model.lora
         if lora is not None and lora.dropout:
             raise ValueError(
-                "model.lora.dropout must be 0 in reinforcement learning, or the policy that is trained would not be "
-                f"the one that sampled; got {lora.dropout}"
+                "model.lora.dropout must be 0 in reinforcement learning, because dropout makes the trained policy "
+                f"differ from the sampled one; got {lora.dropout}"
             )
 
 
@@ -321,11 +331,11 @@ class Recipe:
 class DataConfig:
     """Demonstrations from a file."""
 
-    path: str = option("hub name, or .jsonl, .json, .csv or .parquet file of prompts and completions")
-    prompt: str = option("column with the prompt, text or messages; a dotted path reaches into columns", "prompt")
-    completion: str = option("column with what to imitate, text or one assistant message", "completion")
-    subset: str | None = option("configuration of a hub data set", None)
-    split: str = option("split of a hub data set", "train")
+    path: str = option("hub name, or a .jsonl, .json, .csv or .parquet file with prompts and completions")
+    prompt: str = option("column of the prompt: text or messages; a dotted path reads a nested column", "prompt")
+    completion: str = option("column of the completion: text or one assistant message", "completion")
+    subset: str | None = option("configuration of a hub dataset", None)
+    split: str = option("split of a hub dataset", "train")
 
     def __post_init__(self) -> None:
         for name in ("path", "prompt", "completion", "split"):
@@ -335,11 +345,11 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
-    """How long and in which bites demonstrations are imitated."""
+    """Length and batch size of SFT."""
 
     max_tokens: int = option("stop after this many tokens, prompts included")
-    tokens_per_batch: int = option("tokens of one optimizer step", 8192)
-    max_tokens_per_microbatch: int = option("padded tokens of one forward pass; lower = less memory", 8192)
+    tokens_per_batch: int = option("tokens per optimizer step", 8192)
+    max_tokens_per_microbatch: int = option("padded tokens per forward pass; lower = less memory", 8192)
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "max_tokens", "tokens_per_batch", "max_tokens_per_microbatch")
@@ -349,38 +359,39 @@ class SftConfig:
 class SftRecipe:
     """Supervised fine-tuning on a task's demonstrations or a file. Has a top-level ``sft`` key."""
 
-    name: str = option("names the run's folder")
-    seed: int = option("fixes every random draw", 0)
-    output_dir: str = option("runs are written below it", "runs")
-    device: Device = option("where to train and sample; auto: a GPU that torch sees, else the CPU", "auto")
+    name: str = option("name of the run; its folder is <name>-<n>")
+    seed: int = option("seed of all random numbers", 0)
+    output_dir: str = option("parent of the run folders", "runs")
+    device: Device = option("device for training and sampling; auto: a GPU if torch sees one, else the CPU", "auto")
     model: ModelConfig = option("the starting model")
-    task: Slot | None = option("slot: a task that can demonstrate", None)
-    data: DataConfig | None = option("or a file of demonstrations", None)
+    task: Slot | None = option("slot: a task that provides demonstrations", None)
+    data: DataConfig | None = option("demonstrations from a file, instead of a task", None)
     sft: SftConfig = option("length and batch size")
-    rewards: dict[str, Slot] = option("for evaluation; empty = the task's", factory=dict)
-    sampling: SamplingConfig = option("for evaluation, and the limits of a demonstration", factory=SamplingConfig)
+    rewards: dict[str, Slot] = option("for evaluation; empty = the task's defaults", factory=dict)
+    sampling: SamplingConfig = option("for evaluation; its length limits also apply to SFT", factory=SamplingConfig)
     rollout_backend: Slot = option("slot: the backend that samples for evaluation", factory=_hf)
     optimizer: OptimizerConfig = option("optimizer and schedule", factory=OptimizerConfig)
-    evaluation: EvaluationConfig = option("held-out problems", factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = option("saving", factory=CheckpointConfig)
+    evaluation: EvaluationConfig = option("evaluation on held-out problems", factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = option("when to save checkpoints", factory=CheckpointConfig)
     logging: LoggingConfig = option("transcripts and trackers", factory=LoggingConfig)
 
     def __post_init__(self) -> None:
         _check_run(self)
         given = [part for part in (self.task, self.data) if part is not None]
-        require(len(given) == 1, "task", "given, or else data: exactly one of the two", f"{len(given)} of them")
+        if len(given) != 1:
+            raise ValueError("task or data must be set, but not both")
         self._check_what_sft_does_not_read()
 
     def _check_what_sft_does_not_read(self) -> None:
         """Keys of a section that training recipes have too."""
         for section, key, instead in (
-            ("sampling", "group_size", "evaluation.suites.*.samples says how many completions a problem has"),
-            ("logging", "transcripts_per_step", "imitation samples nothing in its steps"),
+            ("sampling", "group_size", "evaluation.suites.*.samples sets the completions per problem"),
+            ("logging", "transcripts_per_step", "SFT steps do not sample completions"),
         ):
             config = getattr(self, section)
             default = type(config).__dataclass_fields__[key].default
             if getattr(config, key) != default:
-                raise ValueError(f"{section}.{key} has no effect in an SFT recipe, {instead}; remove it")
+                raise ValueError(f"{section}.{key} has no effect in an SFT recipe: {instead}; remove it")
 
 
 AnyRecipe = Recipe | SftRecipe

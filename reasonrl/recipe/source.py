@@ -1,4 +1,4 @@
-"""Recipe text to plain data: YAML, ``extends`` and overrides, and for each key where it was written."""
+"""Read recipe files into plain data: YAML, ``extends``, overrides, and the file and line of each key."""
 
 import os
 import re
@@ -151,7 +151,7 @@ def _refuse_depth(path: Path, text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             line = f":{event.start_mark.line + 1}" if event.start_mark else ""
-            raise RecipeError(f"{path}{line}: nested over {_MAX_DEPTH} levels deep; a recipe needs six")
+            raise RecipeError(f"{path}{line}: nested more than {_MAX_DEPTH} levels deep; a recipe needs six")
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
@@ -167,7 +167,7 @@ def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.value in first and key.value != "<<":
-            raise RecipeError(f"{path}:{line}: key '{key.value}' is given twice, first in line {first[key.value]}")
+            raise RecipeError(f"{path}:{line}: duplicate key '{key.value}', first on line {first[key.value]}")
         if isinstance(key, yaml.ScalarNode):
             first[key.value] = line
         _refuse_duplicates(path, value, seen)
@@ -286,7 +286,7 @@ def _check_values(source: Source) -> None:
         if not isinstance(value, str):
             continue
         if value == "???":
-            raise source.error(keys, " has no value; give one here or as key=value on the command line")
+            raise source.error(keys, " has no value; set it here or with key=value on the command line")
         if "${" in _ENV.sub("", value):
             got = REDACTED if in_secret(keys, value) else repr(value)
             raise source.error(keys, f": only ${{oc.env:NAME}} can be interpolated, got {got}")

@@ -1,4 +1,4 @@
-"""Plain data to config dataclasses, with the full key path in every error.
+"""Convert plain data to config dataclasses, with the full key path in every error.
 
 The walk over nested dataclasses is ours, so that an error knows its whole path; each leaf is converted by
 OmegaConf against the declared type.
@@ -89,7 +89,7 @@ def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
         return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
     except InterpolationResolutionError as err:
         # The text of a resolved value stays out of the message: it may be a secret.
-        reason = "an environment variable is not set" if "not found" in str(err) else "its value does not fit"
+        reason = "an environment variable is not set" if "not found" in str(err) else "its value is invalid"
         raise source.error(at, f" must be {type_text(declared)}, got {show(value)}: {reason}") from None
     except (OmegaConfBaseException, TypeError, ValueError) as err:
         if isinstance(err, RecipeError):

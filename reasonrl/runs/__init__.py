@@ -1,1 +1,1 @@
-"""The life of a run: open it, build its parts, drive it, save it, resume it, end it."""
+"""Open, build, drive, save, resume and end a run."""

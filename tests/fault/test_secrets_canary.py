@@ -93,7 +93,7 @@ def test_a_run_that_works_keeps_them(tiny_model: Path, tmp_path: Path, caplog: p
         (["model.path=${oc.env:CANARY_URL}"], 2, "not a hub name: '${oc.env:CANARY_URL}'"),
         (["model.path=${oc.env:HF_TOKEN}/x/y"], 2, "not a hub name"),
         (["task.note=hf_canaryOfTheEnvironment01"], 2, "must not be written into a recipe"),
-        (["sampling.group_size=${oc.env:CANARY_KEY}"], 2, "its value does not fit"),
+        (["sampling.group_size=${oc.env:CANARY_KEY}"], 2, "its value is invalid"),
         (["name=x${oc.env:CANARY_URL}"], 2, "name must be a name like"),
         (["checkpoint.every=${oc.env:CANARY_NOTE}"], 2, "checkpoint.every"),
     ],

@@ -105,15 +105,15 @@ def test_a_base_that_is_not_there_is_one_line(tiny_model: Path, tmp_path: Path) 
         lines = go(*arguments, code=2).output.splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
         assert len(errors) == 1
-        assert f"adapter {saved / 'adapter'}: its base model '{base}' is not found; put it there" in errors[0]
+        assert f"adapter {saved / 'adapter'}: its base model '{base}' is not found; restore it" in errors[0]
     assert go("eval", saved).exit_code == 0, "the merged model needs no base"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "names no base model"),
-        ("[]", "names no base model"),
+        ("{", "has no base_model_name_or_path; expected a PEFT adapter"),
+        ("[]", "has no base_model_name_or_path; expected a PEFT adapter"),
         ('{"base_model_name_or_path": null}', "its base model None is not found"),
         ('{"base_model_name_or_path": "a b"}', "its base model 'a b' is not found"),
         ('{"base_model_name_or_path": "BASE"}', "cannot load its adapter"),

@@ -123,7 +123,7 @@ def test_a_run_without_suites_trains_and_says_so(override: str, tiny_model: Path
     done = cli("train", path, override, "--run-dir", tmp_path / "run")
     for shown in (checked, done):
         assert shown.exit_code == 0, shown.output
-        assert "no evaluation: the recipe has no suites; checkpoint.keep_best has nothing to compare" in (
+        assert "no evaluation: the recipe has no suites; checkpoint.keep_best has no effect" in (
             " ".join(shown.output.split())
         )
     summary = summary_of(tmp_path / "run")

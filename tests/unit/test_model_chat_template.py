@@ -118,5 +118,5 @@ def test_what_has_no_effect_or_cannot_be_read_is_refused(
 
 @pytest.mark.parametrize("name", ["messages", "add_generation_prompt", "no name", ""])
 def test_names_that_the_core_sets_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="chat_template_args must be names of variables"):
+    with pytest.raises(ValueError, match="chat_template_args must be variable names"):
         ModelConfig(path="x", chat_template_args={name: 1})

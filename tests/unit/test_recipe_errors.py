@@ -54,7 +54,7 @@ WRONG_LINES = [
     ("name: good\nnmae: x", "r.yaml:2: nmae: unknown key; did you mean 'name'?"),
     ("name: good\nlr: 1", "r.yaml:2: lr: unknown key; known: "),
     ("name: good\nlearning_rate: 1", "'learning_rate' belongs in critic or optimizer"),
-    ("name: good\nname: bad", "r.yaml:2: key 'name' is given twice, first in line 1"),
+    ("name: good\nname: bad", "r.yaml:2: duplicate key 'name', first on line 1"),
     ("name: good\n3: x", "3: a key must be text, got 3; quote it"),
     ("name: '???'", "r.yaml:1: name has no value"),
     (
@@ -73,8 +73,8 @@ WRONG_LINES = [
     ("name: *nobody", "r.yaml:1: not valid YAML: found undefined alias"),
     ("name: good\n\tseed: 1", "not valid YAML"),
     ("model: {nam: toy-base}", "model.nam: unknown key; did you mean 'name'?"),
-    ("model: {}", "r.yaml:2: model.path must be given, or else name: exactly one of the two"),
-    ("model: {name: toy-base, path: x}", "model.path must be given, or else name: exactly one"),
+    ("model: {}", "r.yaml:2: model.path or name must be set, but not both"),
+    ("model: {name: toy-base, path: x}", "model.path or name must be set, but not both"),
     ("model: {name: toy-bas}", "r.yaml:2: model.name: no model 'toy-bas'; did you mean 'toy-base'?"),
     ("model: {name: lost-base}", "model.name: its folder is missing"),
     ("model: {path: ./nowhere}", "r.yaml:2: model.path: no such folder, and not a hub name: './nowhere'"),
@@ -106,7 +106,7 @@ WRONG_LINES = [
     ("task: {name: toy, low: 9, high: 1}", "r.yaml:3: task.low must be <= high, got 9 and 1"),
     ("task: {name: toy, words: 3}", "task.words must be a list"),
     ("task: {name: toy, temperature: 1}", "'temperature' belongs in sampling or evaluation.suites.<name>"),
-    ("task: {name: bare}", "rewards: task 'bare' names no rewards; list at least one"),
+    ("task: {name: bare}", "rewards: task 'bare' has no default rewards; list at least one"),
     ("task: null", "task must be a mapping, got null"),
     ("algorithm: {name: plian}", "r.yaml:4: algorithm.name: no algorithm 'plian'; did you mean 'plain'?"),
     ("algorithm: {name: plain, clip: 1}", "algorithm.clip: unknown key for algorithm 'plain'; did you mean"),
@@ -129,7 +129,7 @@ WRONG_LINES = [
         "r.yaml:6: rollout_backend.name: rollout_backend 'absent' is unavailable here",
     ),
     ("rollout_backend: {name: backend, temperature: 1}", "'temperature' belongs in sampling"),
-    ("trainer: {prompts_per_step: 4}", "r.yaml:7: trainer.steps is missing (rollout-and-update rounds)"),
+    ("trainer: {prompts_per_step: 4}", "r.yaml:7: trainer.steps is missing (training steps: each samples rollouts"),
     ("trainer: {steps: 0, prompts_per_step: 4}", "trainer.steps must be >= 1, got 0"),
     (
         "trainer: {steps: 1, prompts_per_step: 4, minibatches: 3}",
@@ -148,7 +148,7 @@ WRONG_LINES = [
     ("evaluation: {suites: {a: {task: {name: tyo}}}}", "evaluation.suites.a.task.name: no task 'tyo'"),
     (
         "evaluation: {suites: {a: {task: {name: bare}}}}",
-        "evaluation.suites.a.task: task 'bare' names no rewards",
+        "evaluation.suites.a.task: task 'bare' has no default rewards",
     ),
     ("evaluation: {suites: {'a b': {}}}", "evaluation.suites must be named like"),
     ("rewards: {toy_reward: 1.0}", "rewards.toy_reward must be a mapping"),
@@ -181,7 +181,7 @@ WRONG_OVERRIDES = [
     ("algorithm.name=grouped sampling.group_size=1", "grouped needs sampling.group_size >= 2, got 1"),
     ("seed.deep=1", "override 'seed.deep=1': seed must be an integer, got a mapping with 1 keys"),
     ("trainer=null", "override 'trainer=null': trainer must be"),
-    ("task.name=bare", "rewards: task 'bare' names no rewards"),
+    ("task.name=bare", "rewards: task 'bare' has no default rewards"),
     (
         "rollout_backend.temperature=1",
         "override 'rollout_backend.temperature=1': rollout_backend.temperature: unknown key",
@@ -289,7 +289,7 @@ def test_value_from_the_environment_stays_out_of_the_message(
     (tmp_path / "r.yaml").write_text(with_line("sampling: {group_size: '${oc.env:REASONRL_TEST_SECRET}'}"))
     message = error_of(tmp_path / "r.yaml", [], plugins)
     assert "canary" not in message
-    assert "its value does not fit" in message
+    assert "its value is invalid" in message
 
 
 def test_a_renamed_key_names_the_new_one(tmp_path: Path, plugins: Plugins) -> None:

@@ -204,8 +204,8 @@ def test_sft_from_a_task_and_from_a_file(tmp_path: Path, plugins: Plugins) -> No
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("", "task must be given, or else data: exactly one"),
-        ("task: {name: toy}\ndata: {path: x}", "task must be given, or else data: exactly one"),
+        ("", "task or data must be set, but not both"),
+        ("task: {name: toy}\ndata: {path: x}", "task or data must be set, but not both"),
         ("data: {pth: x}", "data.pth: unknown key; did you mean 'path'?"),
         ("task: {name: toy}\ntrainer: {steps: 1}", "trainer: unknown key"),
         ("task: {name: toy}\nsft: {max_tokens: 0}", "sft.max_tokens must be >= 1, got 0"),

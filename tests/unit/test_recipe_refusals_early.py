@@ -48,7 +48,7 @@ def test_an_algorithm_that_needs_the_samplers_log_probabilities(needed: bool, gi
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, [], plugins)
     assert str(caught.value) == (
-        f"{path}:5: rollout_backend.name: plain needs the sampler's log-probabilities, backend gives none; "
+        f"{path}:5: rollout_backend.name: plain needs the sampler's log-probabilities, which backend does not return; "
         "choose another backend"
     )
 

@@ -85,8 +85,8 @@ REFUSED: list[tuple[str, str]] = [
     ("Off", "Off is false in YAML; write false, or"),
     ("yes", "yes is true in YAML; write true"),
     ("NO", "NO is false in YAML; write false"),
-    ("1e400", "1e400 is larger than any number; write .inf, or '1e400' in quotes for text"),
-    ("12e45678", "is larger than any number"),
+    ("1e400", "1e400 is too large for a number; write .inf, or '1e400' in quotes for text"),
+    ("12e45678", "is too large for a number"),
     ("=", "= is a special value in YAML; write '=' in quotes"),
 ]
 

@@ -46,8 +46,8 @@ def test_only_escapes_are_refused(stop: str, by_file: bool, tmp_path: Path, plug
 @pytest.mark.parametrize("stop", NOTED)
 def test_an_escape_among_other_text_is_noted(stop: str, by_file: bool, tmp_path: Path, plugins: Plugins) -> None:
     (note,) = told(stop, tmp_path, plugins, by_file=by_file)
-    assert note.startswith(f"sampling.stop: {stop} has a backslash and the letter ")
-    assert note.endswith(f'is written "{stop}", in double quotes')
+    assert note.startswith(f"sampling.stop: {stop} contains a backslash and the letter ")
+    assert note.endswith(f'write "{stop}" in double quotes')
 
 
 @pytest.mark.parametrize("by_file", [True, False])

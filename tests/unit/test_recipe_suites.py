@@ -61,14 +61,14 @@ def test_one_suite_by_its_key(tmp_path: Path, plugins: Plugins) -> None:
     ("root", "child", "override", "said"),
     [
         (SUITES, "", "evaluation.suites.gredy=null", "override 'evaluation.suites.gredy=null': evaluation."),
-        (SUITES, "evaluation: {suites: {gredy: null}}\n", "", "child.yaml:2: evaluation.suites.gredy: there"),
+        (SUITES, "evaluation: {suites: {gredy: null}}\n", "", "child.yaml:2: evaluation.suites.gredy: no such suite"),
         (
             "evaluation: {suites: {gredy: null, greedy: {}}}\n",
             "",
             "",
             "root.yaml:7: evaluation.suites.gredy:",
         ),
-        ("", "", "evaluation.suites.greedy=null", "no such suite to switch off; suites: none"),
+        ("", "", "evaluation.suites.greedy=null", "no such suite to disable; suites: none"),
     ],
 )
 def test_a_suite_that_is_not_there_is_not_switched_off(
@@ -107,7 +107,7 @@ def test_an_empty_mapping_replaces(tmp_path: Path, plugins: Plugins) -> None:
 
 def test_without_suites_keep_best_has_nothing_to_compare(tmp_path: Path, plugins: Plugins) -> None:
     assert list(notes(load(tmp_path, plugins, ""))) == [
-        "no evaluation: the recipe has no suites; checkpoint.keep_best has nothing to compare"
+        "no evaluation: the recipe has no suites; checkpoint.keep_best has no effect"
     ]
     off = load(tmp_path, plugins, "", "", "checkpoint.keep_best=false")
     assert list(notes(off)) == ["no evaluation: the recipe has no suites"]

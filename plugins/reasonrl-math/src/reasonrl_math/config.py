@@ -27,7 +27,7 @@ class MathConfig:
         metadata={"help": "column with the problem: text, or messages, which are used verbatim"},
     )
     answer: str = field(
-        default="answer", metadata={"help": "column with the answer; a dotted path reaches into columns"}
+        default="answer", metadata={"help": "column with the answer; a dotted path reads a nested column"}
     )
     marker: str = field(
         default="####",
