@@ -236,8 +236,9 @@ def overlong_filter(lab: Lab, kind: str) -> None:
 
 @effect("clip_eps", "clip_eps_high", of=("algorithm.gspo",))
 def gspo_clip(lab: Lab, kind: str) -> None:
-    tight, loose = (of_algorithm(lab, "gspo", f"clip_eps: {e}", f"clip_eps_high: {e}") for e in ("1.0e-5", 0.5))
-    assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac"))
+    for key in ("clip_eps", "clip_eps_high"):
+        tight, loose = (of_algorithm(lab, "gspo", f"{key}: {bound}") for bound in ("1.0e-5", 0.5))
+        assert max(tight.values("policy/clip_frac")) > max(loose.values("policy/clip_frac")), key
 
 
 @effect("ratio_max", of=("algorithm.cispo",))
