@@ -95,6 +95,7 @@ def play(kind: str, folder: Path) -> None:
     assert f"reasonrl-{name}" not in records(site, folder)
 
 
+@pytest.mark.slow
 def test_an_outsiders_task_from_new_to_uninstall(tmp_path: Path) -> None:
     play("task", tmp_path)
 

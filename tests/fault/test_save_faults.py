@@ -43,8 +43,15 @@ def two_steps(model: Path, run_dir: Path) -> Subject:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("persistently", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    ("code", "persistently"),
+    [
+        pytest.param(errno.EIO, False, id="EIO-once"),
+        pytest.param(errno.ENOSPC, True, id="ENOSPC-from then on"),
+        pytest.param(errno.EIO, True, id="EIO-from then on", marks=pytest.mark.long),
+        pytest.param(errno.ENOSPC, False, id="ENOSPC-once", marks=pytest.mark.long),
+    ],
+)
 def test_every_file_system_call_of_a_save_may_fail(
     code: int, persistently: bool, tiny_model: Path, tmp_path: Path
 ) -> None:

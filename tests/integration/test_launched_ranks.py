@@ -198,6 +198,7 @@ def test_two_processes_find_the_same_overlong_prompts(tiny_model: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_hold_one_kl_coefficient(tiny_model: Path, tmp_path: Path) -> None:
     """The metric is the mean over processes, which is that of each only if both hold the same."""
     kl = {"coef": 0.3, "target": 1e-3, "horizon": 2.0}

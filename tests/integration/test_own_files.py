@@ -301,6 +301,7 @@ def test_a_plugin_that_is_installed_by_now_is_not_loaded_twice(
     command("eval", plugin_run, "--json")
 
 
+@pytest.mark.slow
 def test_the_whole_way_in_processes_of_their_own(tiny_model: Path, tmp_path: Path) -> None:
     """As a stranger walks it: nothing is imported before, and every command starts somewhere else."""
     recipe = reward_project(tmp_path / "project", tiny_model)

@@ -69,9 +69,10 @@ def test_mutated_recipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_mutated_recipes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.long)])
+def test_many_mutated_recipes(count: int, tmp_path: Path) -> None:
     rng = random.Random(1)
-    for _ in range(5000):
+    for _ in range(count):
         check(mutate(rng), [], tmp_path)
 
 

@@ -32,6 +32,14 @@ def test_gae_by_hand() -> None:
     torch.testing.assert_close(returns, torch.tensor([[0.0, 0.424, 0.96, 0.0, 1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_advantages_and_returns_carry_no_gradient(which: int) -> None:
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    inputs = [torch.rand(1, 3), torch.rand(1, 3)]
+    inputs[which].requires_grad_()
+    assert not any(out.requires_grad for out in gae(*inputs, mask, gamma=1.0, lam=1.0))
+
+
 def test_gae_monte_carlo_by_hand() -> None:
     # The docstring's example: reward 1 at the end, gamma = lam = 1: every return is 1.
     mask = torch.ones(1, 3, dtype=torch.bool)
