@@ -30,7 +30,7 @@ def test_the_coefficient_follows_the_measured_kl_and_is_resumed(way: str, tiny_m
     assert len(set(wanted)) == STEPS + 1
     saved = state_of(run / "checkpoints" / f"step_{STEPS:06d}")["progress"]["algorithm"]
     assert saved == {"kl_coef": pytest.approx(wanted[-1], rel=1e-12)}
-    for step in range(STEPS):
+    for step in (1, STEPS - 1):
         copy = cut_back(run, tmp_path / f"from-{step}", step)
         go(None, copy)
         assert_same_run(run, copy)

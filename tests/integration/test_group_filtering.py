@@ -59,7 +59,7 @@ def test_the_metrics_count_every_group_once(filtered: Path) -> None:
     assert sampled == position(filtered, STEPS)
 
 
-@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("step", [1, 3, STEPS - 1])
 def test_a_resumed_run_is_the_same_to_the_last_bit(step: int, filtered: Path, tmp_path: Path) -> None:
     copy = cut_back(filtered, tmp_path / "run", step)
     go(None, copy)
