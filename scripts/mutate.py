@@ -2,7 +2,7 @@
 
 python scripts/mutate.py --number 300 --seed 0 --out mutants.md
 
-Needs Linux or macOS (it forks) and the ``test`` extra; about 40 minutes on 2 cores for 300 mutants. Mutants that change
+Needs Linux or macOS (it forks) and the ``test`` extra. Mutants that change
 no result are listed with the reason in ``scripts/equivalent_mutants.yaml``. Exit status 1 if fewer than 95% of the
 others are killed.
 """

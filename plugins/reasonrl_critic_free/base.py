@@ -1,7 +1,6 @@
 """What the algorithms without a critic share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -22,7 +21,7 @@ from reasonrl.functional.aggregate import token_mean_share
 from reasonrl.functional.diagnostics import policy_metrics, required
 from reasonrl.functional.group import Scale, group_advantages
 from reasonrl.functional.kl import kl_estimate, kl_loss
-from reasonrl.functional.kl_control import KLCoefficient
+from reasonrl.functional.kl_control import KLCoefficient, KLControlled
 from reasonrl.functional.masked import masked_sum, zero_outside
 from reasonrl.functional.surrogate import Surrogate
 from reasonrl_critic_free.config import CommonConfig
@@ -30,7 +29,7 @@ from reasonrl_critic_free.config import CommonConfig
 C = TypeVar("C", bound=CommonConfig)
 
 
-class CriticFree(ABC, Generic[C]):
+class CriticFree(KLControlled, ABC, Generic[C]):
     """Advantages from rewards alone, then a surrogate loss, averaged over the optimizer step.
 
     L = mean of [ surrogate(r, A) + kl.coef * KL - entropy_coef * H ]. A subclass chooses the advantages, the surrogate
@@ -113,18 +112,6 @@ class CriticFree(ABC, Generic[C]):
             loss=self.share(per_token, mask, counted),
             metrics={"loss/policy": self.loss_metric(surrogate, mask), **policy_metrics(inputs, surrogate)},
         )
-
-    def after_step(self, metrics: Mapping[str, float]) -> None:
-        """Adapt the KL coefficient, if it has a target."""
-        self.kl.after_step(metrics)
-
-    def state_dict(self) -> dict[str, float]:
-        """The KL coefficient, if it has a target."""
-        return self.kl.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue with a saved KL coefficient."""
-        self.kl.load_state_dict(state)
 
     def loss_metric(self, surrogate: Surrogate, mask: Tensor) -> Metric:
         """The policy term as it is averaged."""

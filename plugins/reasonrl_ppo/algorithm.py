@@ -1,7 +1,5 @@
 """Proximal policy optimization on token sequences."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -21,13 +19,13 @@ from reasonrl.functional.aggregate import token_mean_share
 from reasonrl.functional.diagnostics import policy_metrics, required
 from reasonrl.functional.gae import gae, last_token_mask
 from reasonrl.functional.kl import kl_estimate, kl_loss
-from reasonrl.functional.kl_control import KLCoefficient
+from reasonrl.functional.kl_control import KLCoefficient, KLControlled
 from reasonrl.functional.masked import masked_moments, masked_sum, masked_whiten, zero_outside
 from reasonrl.functional.surrogate import clipped_surrogate
 from reasonrl_ppo.config import PPOConfig
 
 
-class PPO:
+class PPO(KLControlled):
     """Clipped surrogate, clipped value loss, GAE (arXiv:1707.06347, arXiv:1506.02438).
 
     L = (1/N) sum_t [ -min(r A, clip(r) A) + value_coef * 1/2 max((V - R)^2, (V_clip - R)^2)
@@ -85,18 +83,6 @@ class PPO:
             **policy_metrics(inputs, surrogate),
         }
         return LossOutput(loss=token_mean_share(per_token, mask, normalizer), metrics=metrics)
-
-    def after_step(self, metrics: Mapping[str, float]) -> None:
-        """Adapt the KL coefficient, if it has a target."""
-        self.kl.after_step(metrics)
-
-    def state_dict(self) -> dict[str, float]:
-        """The KL coefficient, if it has a target."""
-        return self.kl.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue with a saved KL coefficient."""
-        self.kl.load_state_dict(state)
 
     def _policy_lam(self, mask: Tensor, values: Tensor) -> float | Tensor:
         """GAE mixing of the policy's advantages, by length if asked (arXiv:2504.05118 eq. 5)."""

@@ -58,6 +58,24 @@ class KLCoefficient:
         self.value = state.get("kl_coef", self.value)
 
 
+class KLControlled:
+    """The optional methods of an algorithm whose only state is the coefficient ``kl``."""
+
+    kl: KLCoefficient
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """Adapt the KL coefficient, if it has a target."""
+        self.kl.after_step(metrics)
+
+    def state_dict(self) -> dict[str, float]:
+        """The KL coefficient, if it has a target."""
+        return self.kl.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Continue with a saved KL coefficient."""
+        self.kl.load_state_dict(state)
+
+
 def check_kl_target(coef: float, target: float | None, horizon: float) -> None:
     """Refuse options of an adaptive coefficient that contradict each other.
 

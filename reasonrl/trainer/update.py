@@ -285,7 +285,7 @@ def measure_rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch, policy_v
 
     ``policy/kl_rollout_k3``: mean of exp(x) - 1 - x with x = ln p_trainer - ln p_sampler, the k3 estimate of
     KL(sampler || trainer). ``rollout/logprob_gap*``: |x|. Left out are tokens whose sampler log-probability is not
-    finite, and rows that an earlier version of the policy sampled: their gap is no fault of the sampler.
+    finite, and rows that an earlier version of the policy sampled: their gap does not come from the sampler.
     """
     if old_logprobs is None or batch.rollout_logprobs is None:
         return {}

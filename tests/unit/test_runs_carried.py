@@ -84,7 +84,7 @@ def test_a_state_holds_them_in_a_file_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"group": {}}', '{"group": {"request": {"new": 1}}, "rewards": []}'])
-def test_what_is_no_group_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_group_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
     (tmp_path / CARRIED).write_text(line + "\n")
     with pytest.raises(CheckpointError, match=r"carried\.jsonl: cannot be read"):
         read_groups(tmp_path / CARRIED)
