@@ -60,16 +60,21 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
     _check_train_mode(model_path, network)
+    trained = make_trainable(network, model, model_path, seed=seed)
+    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer)
+
+
+def make_trainable(network: PreTrainedModel, model: ModelConfig, model_path: str, *, seed: int) -> nn.Module:
+    """Set up ``network`` for training as ``model`` says: gradient checkpointing, and LoRA adapters on a frozen base."""
     if model.gradient_checkpointing:
         enable_gradient_checkpointing(network)
-    trained: nn.Module = network
-    if model.lora is not None:
-        if model.gradient_checkpointing:
-            # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
-            network.enable_input_require_grads()
-        with seeded(seed):
-            trained = apply_lora(network, model.lora, base=model_path, revision=model.revision)
-    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer)
+    if model.lora is None:
+        return network
+    if model.gradient_checkpointing:
+        # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
+        network.enable_input_require_grads()
+    with seeded(seed):
+        return apply_lora(network, model.lora, base=model_path, revision=model.revision)
 
 
 def load_tokenizer(

@@ -39,15 +39,16 @@ class PolicyModule(nn.Module):
     """A causal LM and an optional critic behind one forward pass.
 
     ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; a backend in the
-    same process may share it. Architectures that post-process logits (soft caps, scales) are detected here.
+    same process may share it. Architectures that post-process logits (soft caps, scales) are detected here, unless
+    ``path`` is known.
     """
 
-    def __init__(self, model: nn.Module, critic: Critic | None = None) -> None:
+    def __init__(self, model: nn.Module, critic: Critic | None = None, *, path: LogitsPath | None = None) -> None:
         super().__init__()
         self.model = model
         self.critic = critic
         self.max_logits_per_chunk = MAX_LOGITS_PER_CHUNK
-        self._path: LogitsPath = probe_logits_path(base_model(model))
+        self.path: LogitsPath = path or probe_logits_path(base_model(model))
 
     def forward(
         self,
@@ -80,7 +81,7 @@ class PolicyModule(nn.Module):
         # The state before token t is the hidden state at t - 1.
         rows, states = response_mask[:, 1:].nonzero(as_tuple=True)
         token_ids = input_ids[rows, states + 1]
-        hidden, project = self._path.states(base_model(self.model), input_ids, rows, states)
+        hidden, project = self.path.states(base_model(self.model), input_ids, rows, states)
         logprobs, token_entropy = self._score(hidden, project, token_ids, temperature, entropy)
 
         def scatter(flat: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class PolicyModule(nn.Module):
             return logprobs_and_entropy(logits, ids, temperature=temperature, entropy=entropy)
 
         total = token_ids.shape[0]
-        if total <= size or not self._path.plain_head:
+        if total <= size or not self.path.plain_head:
             return score(hidden, token_ids, slice(0, total))
         parts = [
             checkpoint(

@@ -29,7 +29,7 @@ def build_reference(policy: PolicyModule, entry: nn.Module | None = None) -> Ref
     if is_lora(model):
         frozen, called, disabled = policy, policy if entry is None else entry, model.disable_adapter
     else:
-        frozen = called = PolicyModule(copy.deepcopy(model)).requires_grad_(False).eval()
+        frozen = called = PolicyModule(copy.deepcopy(model), path=policy.path).requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(

@@ -66,15 +66,15 @@ def test_logprobs_and_entropy_match_single_unpadded_rows_in_float64(
 
 
 def test_only_architectures_with_a_plain_head_use_it(folders: dict[str, Path]) -> None:
-    assert policy(folders["qwen2"])._path.plain_head
-    assert not policy(folders["gemma2"])._path.plain_head
+    assert policy(folders["qwen2"]).path.plain_head
+    assert not policy(folders["gemma2"]).path.plain_head
 
 
 def test_a_soft_cap_that_hardly_shows_is_recognized(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model", architecture="gemma2")
     loaded = load_tiny(folder)
     loaded.model.config.final_logit_softcapping = 1e4
-    assert not PolicyModule(loaded.model)._path.plain_head
+    assert not PolicyModule(loaded.model).path.plain_head
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "gpt_neox"])
