@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from reasonrl import Completion, FinishReason, RolloutContext, RolloutGroup, RolloutRequest, SamplingParams
@@ -32,7 +33,9 @@ class HFBackend:
         self._tokenizer = context.tokenizer
         self._policy_version = 0
         self._on_finished = context.on_finished
-        self._model = CachedModel(base_model(context.policy.model))
+        dtype = getattr(torch, context.precision)
+        with torch.autocast(context.device.type, dtype, enabled=dtype != torch.float32):
+            self._model = CachedModel(base_model(context.policy.model))
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
     def __enter__(self) -> HFBackend:

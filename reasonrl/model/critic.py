@@ -55,4 +55,5 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 def _trainable_copy(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
     base: PreTrainedModel = copied.unload() if is_lora(copied) else base_model(copied)
-    return base.base_model.requires_grad_(True)
+    # Frozen weights may be stored in less than the float32 that updates need.
+    return base.base_model.float().requires_grad_(True)

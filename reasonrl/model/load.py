@@ -15,6 +15,8 @@ from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
+from reasonrl.model.frozen import store_frozen
+from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import apply_lora, embeddings, merge_adapter
 from reasonrl.model.mode import in_mode, seeded
 from reasonrl.model.quiet import quiet_transformers
@@ -32,18 +34,25 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """A transformers causal LM (in a peft wrapper with LoRA) and a tokenizer with EOS and pad tokens."""
+    """A transformers causal LM (in a peft wrapper with LoRA) and a tokenizer with EOS and pad tokens.
+
+    ``logits_path``: how to compute its logits, found out in full precision; None: ``PolicyModule`` finds out.
+    """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    logits_path: LogitsPath | None = None
 
 
-def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.device) -> LoadedModel:
+def load_model(
+    model: ModelConfig, model_path: str, *, seed: int, device: torch.device, frozen: torch.dtype | None = None
+) -> LoadedModel:
     """Load the model of the recipe's ``model`` section on ``device``, in eval mode, without dropout.
 
     An adapter folder loads its base model with the adapter merged in; ``model.lora`` adds new adapters on top.
     ``init: random`` initializes weights for the folder's config from ``seed``, without touching the global generators.
-    Weights are stored in ``model.dtype``; the optimizer keeps float32 master copies.
+    Weights are stored in ``model.dtype``, those of linear layers that are not trained in ``frozen``, if given: the
+    precision under whose autocast the model is then used.
 
     Raises:
         RecipeError: If the model, its tokenizer or an EOS token is missing, or an option does not fit.
@@ -60,12 +69,19 @@ def load_model(model: ModelConfig, model_path: str, *, seed: int, device: torch.
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
     _check_train_mode(model_path, network)
-    trained = make_trainable(network, model, model_path, seed=seed)
-    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer)
+    logits_path = probe_logits_path(network)
+    trained = make_trainable(network, model, model_path, seed=seed, frozen=frozen)
+    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer, logits_path=logits_path)
 
 
-def make_trainable(network: PreTrainedModel, model: ModelConfig, model_path: str, *, seed: int) -> nn.Module:
-    """Set up ``network`` for training as ``model`` says: gradient checkpointing, and LoRA adapters on a frozen base."""
+def make_trainable(
+    network: PreTrainedModel, model: ModelConfig, model_path: str, *, seed: int, frozen: torch.dtype | None = None
+) -> nn.Module:
+    """Set up ``network`` for training as ``model`` says: gradient checkpointing, and LoRA adapters on a frozen base.
+
+    Linear layers that are not trained are stored in ``frozen``, if given: before the move to the device, on which the
+    float32 weights may not fit.
+    """
     if model.gradient_checkpointing:
         enable_gradient_checkpointing(network)
     if model.lora is None:
@@ -74,7 +90,10 @@ def make_trainable(network: PreTrainedModel, model: ModelConfig, model_path: str
         # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
         network.enable_input_require_grads()
     with seeded(seed):
-        return apply_lora(network, model.lora, base=model_path, revision=model.revision)
+        adapted = apply_lora(network, model.lora, base=model_path, revision=model.revision)
+    if frozen is not None:
+        store_frozen(adapted, frozen)
+    return adapted
 
 
 def load_tokenizer(

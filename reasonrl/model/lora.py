@@ -130,8 +130,8 @@ def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _merge(layer: Any, weight: Tensor) -> Tensor:
-    # Add in float32: in bf16 a small delta would be lost against a large weight.
+    # In float32: in bf16 a small delta would be lost against a large weight.
     total = weight.float()
     for adapter in layer.active_adapters:
         total = total + layer.get_delta_weight(adapter).float()
-    return total.to(weight.dtype)
+    return total

@@ -40,7 +40,7 @@ class PolicyModule(nn.Module):
 
     ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; a backend in the
     same process may share it. Architectures that post-process logits (soft caps, scales) are detected here, unless
-    ``path`` is known.
+    ``path`` is known: a probe needs all weights in full precision.
     """
 
     def __init__(self, model: nn.Module, critic: Critic | None = None, *, path: LogitsPath | None = None) -> None:

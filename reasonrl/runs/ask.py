@@ -42,7 +42,8 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     reporter.waiting(f"starting rollout backend {target.resolved.rollout_backend.name}")
     with prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
-        return evaluate_suites(checked.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
+        with bundle.accelerator.autocast():
+            return evaluate_suites(checked.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
 
 
 def generate(
@@ -84,7 +85,9 @@ def generate(
     with prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
-        return rewards.score(backend.generate([request])[0])
+        with bundle.accelerator.autocast():
+            (group,) = backend.generate([request])
+        return rewards.score(group)
 
 
 def _open(target: Target, reporter: Reporter) -> ModelBundle:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+import torch
+
 from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
@@ -96,7 +98,8 @@ class _RlSetup:
     def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]:
         resolved, recipe = self._resolved, self._resolved.recipe
         policy, optimizer = prepare(bundle, recipe.optimizer, recipe.critic)
-        reference = build_reference(bundle.policy, policy) if resolved.needs.reference else None
+        precision = getattr(torch, bundle.precision)
+        reference = build_reference(bundle.policy, policy, precision) if resolved.needs.reference else None
         synced = SyncedBackend(backend, policy, bundle, run.stop)
         updater = Updater(
             policy=policy,

@@ -38,8 +38,8 @@ AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> ModelBundle:
     """Start (or join) the processes and load the model.
 
-    Weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that small
-    updates are not rounded away.
+    Trained weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that
+    small updates are not rounded away. Frozen linear layers are stored in that precision.
     """
     recipe, model = resolved.recipe, resolved.recipe.model
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -51,13 +51,13 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
     master = replace(model, dtype="float32")
-    loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device)
+    loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
     return ModelBundle(
         accelerator=accelerator,
         ranks=Ranks(accelerator),
-        policy=PolicyModule(loaded.model, critic_module),
+        policy=PolicyModule(loaded.model, critic_module, path=loaded.logits_path),
         tokenizer=loaded.tokenizer,
         renderer=_renderer(model, loaded),
         model_path=find_source(resolved.model_path, model.revision).base,

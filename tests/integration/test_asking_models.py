@@ -42,6 +42,17 @@ def test_a_run_is_measured_as_it_measured_itself(run: Path) -> None:
     assert (out["held_out"]["problems"], out["votes"]["samples"]) == (3, 4)
 
 
+@pytest.mark.parametrize("lora", ["null", "{rank: 2}"], ids=["full", "lora"])
+def test_bfloat16_is_measured_under_the_autocast_of_training(tiny_model: Path, tmp_path: Path, lora: str) -> None:
+    path = recipe(tmp_path, tiny_model, evaluation={"every": 0, "suites": SUITES})
+    low = (f"model.lora={lora}", "model.dtype=bfloat16")
+    done = cli("train", path, *low, "trainer.steps=1", "--run-dir", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    end = figures(tmp_path / "run")
+    if lora == "null":  # merged adapters round differently
+        assert end == summary_of(tmp_path / "run")["eval"]["last"]["suites"]
+
+
 def test_a_model_in_a_run_brings_the_runs_recipe(run: Path) -> None:
     assert figures(run / "checkpoints" / "step_000001") == figures(run)
 
