@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.resume_runs import assert_same_run, child, go, resumable_recipe, run_in_child, run_on_full_disk
+from support.processes import child
+from support.resume_runs import assert_same_run, go, resumable_recipe, run_in_child, run_on_full_disk
 
 from reasonrl.rundir.checkpoints import find_newest_valid
 

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.resume_runs import assert_same_run, child, resumable_recipe, run_in_child, wait_until
+from support.processes import child
+from support.resume_runs import assert_same_run, resumable_recipe, run_in_child, wait_until
 
 SIGKILLED = -9
 CALLS_OF_A_SAVE = 60  # of the file system, about

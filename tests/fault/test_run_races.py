@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.resume_runs import child, cut_back, go, race, resumable_recipe, server
+from support.processes import child, server
+from support.resume_runs import cut_back, go, race, resumable_recipe
 
 
 def rounds(folder: Path, model: Path, number: int) -> None:

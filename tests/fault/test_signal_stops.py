@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.resume_runs import (
-    assert_same_run,
-    child,
-    hang_in_the_save,
-    resumable_recipe,
-    run_in_child,
-    wait_until,
-)
+from support.processes import child
+from support.resume_runs import assert_same_run, hang_in_the_save, resumable_recipe, run_in_child, wait_until
 
 from reasonrl.rundir.checkpoints import find_newest_valid
 

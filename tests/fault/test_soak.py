@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.resume_runs import child, resumable_recipe, server, soak_run
+from support.processes import child, server
+from support.resume_runs import resumable_recipe, soak_run
 
 MAX_SLOPE = 1e6
 """Bytes per 100 steps."""

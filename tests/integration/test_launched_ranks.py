@@ -12,6 +12,7 @@ import pytest
 import torch
 from reference.kl import adapted
 from safetensors.torch import load_file
+from support.processes import command_on_ranks
 from support.resume_runs import SCRIPTED, assert_same_run, cut_back, go, resumable_recipe
 from support.scripted_plugin import is_picked
 from support.small_recipes import PLUGIN, cli, recipe, summary_of
@@ -33,22 +34,18 @@ def launch(
     folder: Path, *arguments: object, plugins: tuple[str, ...] = (PLUGIN, FRAGILE)
 ) -> subprocess.CompletedProcess[str]:
     """``reasonrl`` in two processes."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    environ = {k: v for k, v in os.environ.items() if k not in HIDDEN and not k.startswith("ACCELERATE_")}
-    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home"), "PYTHONPATH": str(TESTS)}
-    return subprocess.run(
-        [*launcher, "-m", "reasonrl", *map(str, arguments), *(f"--plugin={plugin}" for plugin in plugins)],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    more = {"HF_HOME": str(folder / "home")}
+    return command_on_ranks(2, *arguments, *(f"--plugin={plugin}" for plugin in plugins), more=more)
 
 
 @pytest.mark.slow
 def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path) -> None:
-    done = launch(tmp_path, "train", recipe(tmp_path, tiny_model), "--run-dir", tmp_path / "run")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    environ = {k: v for k, v in os.environ.items() if k not in HIDDEN and not k.startswith("ACCELERATE_")}
+    environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(TESTS)}
+    words = ["train", recipe(tmp_path, tiny_model), f"--run-dir={tmp_path / 'run'}", f"--plugin={PLUGIN}"]
+    command = [*launcher, "-m", "reasonrl", *map(str, words)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     assert manifest["machine"]["processes"] == 2

@@ -1,34 +1,15 @@
 """Two processes learn exactly what one learns."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from support.ranks_worker import update_share
-
-TESTS = Path(__file__).resolve().parents[1]
+from support.processes import on_ranks
+from support.ranks_worker import save_share, update_share
 
 
 def on_two_ranks(name: str, minibatches: int, path: Path) -> dict:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [
-        *launcher,
-        "--nproc-per-node=2",
-        str(TESTS / "support" / "ranks_worker.py"),
-        name,
-        str(minibatches),
-        str(path),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = on_ranks(2, save_share, name, minibatches, path)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(path, weights_only=True)
 

@@ -1,29 +1,15 @@
 """Neighboring processes ask an engine together, and each gets the answers to its own prompts."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-TESTS = Path(__file__).resolve().parents[1]
+from support.processes import on_ranks
+from support.team_worker import ask_together
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """What each of four processes saw."""
     folder = tmp_path_factory.mktemp("teams")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
-    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*launcher, str(TESTS / "support" / "team_worker.py"), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = on_ranks(4, ask_together, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return [(folder / f"{rank}.txt").read_text().splitlines() for rank in range(4)]
 

@@ -1,6 +1,6 @@
-"""One scripted update on this rank's share. Run by torch's launcher, rank 0 saves what came out."""
+"""One scripted update on this rank's share."""
 
-import sys
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -23,15 +23,11 @@ def update_share(name: str, minibatches: int) -> Outcome:
     )
 
 
-def main() -> None:
-    name, minibatches, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def save_share(name: str, minibatches: int, path: Path) -> None:
+    """On one of two ranks; the first one saves what came out."""
     outcome = update_share(name, minibatches)
     state = PartialState()
     assert state.num_processes == 2, state.num_processes
     if state.is_main_process:
         torch.save({"parameters": outcome.parameters, "metrics": outcome.metrics}, path)
     state.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

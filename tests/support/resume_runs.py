@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -110,27 +109,6 @@ def cut_back(run: Path, copy: Path, step: int) -> Path:
         if int(folder.name.removeprefix("step_")) > step:
             shutil.rmtree(folder)
     return copy
-
-
-# Children. They are forked from a server that has imported torch and done nothing else.
-
-_server: Any = None
-
-
-def server() -> Any:
-    """The context that forks children in milliseconds."""
-    global _server
-    if _server is None:
-        _server = multiprocessing.get_context("forkserver")
-        _server.set_forkserver_preload(["torch", "transformers", "accelerate", "reasonrl.runs.assemble"])
-    return _server
-
-
-def child(target: Callable[..., None], *args: Any) -> Any:
-    """A started process."""
-    process = server().Process(target=target, args=args)
-    process.start()
-    return process
 
 
 def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:

@@ -1,6 +1,5 @@
-"""A checkpoint of sharded (FSDP version 2) or replicated (DDP) modules, read back on as many ranks. For torchrun."""
+"""A checkpoint of sharded (FSDP version 2) or replicated (DDP) modules, read back on as many ranks."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -41,8 +40,7 @@ def everything(policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {**weights, **state.trainable, **state.optimizer}
 
 
-def main() -> None:
-    kind, model, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def save_and_read_back(kind: str, model: Path, folder: Path) -> None:
     dist.init_process_group("gloo")
     policy, optimizer, tokenizer = build(model, kind)
     learn(policy, optimizer, range(3))
@@ -65,7 +63,3 @@ def main() -> None:
         torch.save(one, folder / "after.pt")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

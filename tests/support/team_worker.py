@@ -1,6 +1,5 @@
-"""Four processes in teams of two ask a backend that answers with what it was asked. Run by torch's launcher."""
+"""Four processes in teams of two ask a backend that answers with what it was asked."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ PROMPTS = {0: 2, 1: 1, 2: 0, 3: 3}
 """Rank -> how many it has."""
 
 
-def main(folder: Path) -> None:
+def ask_together(folder: Path) -> None:
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     team = Team(2)
@@ -45,7 +44,3 @@ def ask(team: Team, rank: int, *, without: bool = False) -> tuple[list[list[int]
     mine = [] if without else [(rank, i) for i in range(PROMPTS[rank])]
     answers = team.ask(generate, mine, [{"seed": 7 + i} for _, i in mine])
     return seen, [answer.token_ids for (answer,) in answers]
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,0 +1,101 @@
+"""Processes that start in milliseconds: forked from a server that has imported torch and done nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+_server: Any = None
+
+PRELOADED = ["torch", "torch.testing", "transformers", "accelerate", "peft", "reasonrl.runs.assemble"]
+LIMIT_S = 200
+
+
+def server() -> Any:
+    """The context that forks children."""
+    global _server
+    if _server is None:
+        _server = multiprocessing.get_context("forkserver")
+        _server.set_forkserver_preload(PRELOADED)
+    return _server
+
+
+def child(target: Callable[..., None], *args: Any) -> Any:
+    """A started process."""
+    process = server().Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def on_ranks(
+    size: int, target: Callable[..., object], *args: object, more: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    """``target(*args)`` in ``size`` processes with the variables and the end of torch's launcher.
+
+    The first process that fails ends the others, and the exit status is then 1. ``more``: variables.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1", **more}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        ranks = [child(_enter, rank, shared, Path(folder), target, args) for rank in range(size)]
+        is_well = _wait_for(ranks)
+        out, err = ((Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err"))
+    return subprocess.CompletedProcess([getattr(target, "__name__", "?"), *map(str, args)], int(not is_well), out, err)
+
+
+def command_on_ranks(size: int, *words: object, more: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    """``reasonrl WORDS`` likewise."""
+    return on_ranks(size, _reasonrl, *map(str, words), more=more)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(ranks: list[Any]) -> bool:
+    """Whether all ended well."""
+    waiting = {process.sentinel: process for process in ranks}
+    try:
+        while waiting:
+            ended = wait(waiting, timeout=LIMIT_S)
+            assert ended, f"{len(waiting)} processes still run after {LIMIT_S} s"
+            for process in [waiting.pop(sentinel) for sentinel in ended]:
+                process.join()
+                if process.exitcode:
+                    for other in waiting.values():
+                        other.terminate()
+    finally:
+        for process in waiting.values():
+            process.kill()
+    return not any(process.exitcode for process in ranks)
+
+
+def _enter(
+    rank: int, shared: Mapping[str, str], folder: Path, target: Callable[..., object], args: tuple[object, ...]
+) -> None:
+    import torch
+
+    os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    target(*args)
+
+
+def _reasonrl(*words: str) -> None:
+    from reasonrl.cli.app import main
+
+    sys.argv = ["reasonrl", *words]
+    main()
