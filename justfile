@@ -24,6 +24,10 @@ stranger:
 vllm:
     pytest -n 0 -m vllm
 
+# 8-bit states, in an environment that has bitsandbytes
+lowmem:
+    pytest -n 0 -m lowmem tests/integration/test_low_memory.py
+
 # losses compared with TRL 1.16, in an environment that has it
 trl:
     pytest -n 0 -m trl tests/parity/test_trl.py

@@ -5,13 +5,12 @@ Lists, not tuples, in config classes: OmegaConf makes tuples immutable.
 
 # ruff: noqa: RUF009 - ``option`` only wraps ``dataclasses.field``
 
-import os
 import re
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from reasonrl.contracts.options import require
+from reasonrl.recipe.fields import at_least, expand_user, option, positive
 
 NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 
@@ -27,30 +26,6 @@ Slot = dict[str, Any]
 """``{name: component, **fields of its config}``."""
 
 
-def option(text: str, default: object = MISSING, *, factory: Callable[[], object] | None = None) -> Any:
-    """A dataclass field with its help text."""
-    if factory is not None:
-        return field(default_factory=factory, metadata={"help": text})
-    return field(default=default, metadata={"help": text})
-
-
-def _expand_user(config: object, name: str) -> None:
-    """A leading ``~`` is the home folder, as a shell would have it."""
-    object.__setattr__(config, name, os.path.expanduser(getattr(config, name)))  # it is frozen
-
-
-def _at_least(config: object, low: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(value is None or value >= low, name, f">= {low}", value)
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(value is None or 0.0 < value < float("inf"), name, "> 0", value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Low-rank adapters instead of full fine-tuning (arXiv:2106.09685)."""
@@ -61,8 +36,8 @@ class LoraConfig:
     target_modules: list[str] = option("names of the adapted modules, or all-linear", factory=lambda: ["all-linear"])
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "rank")
-        _positive(self, "alpha")
+        at_least(self, 1, "rank")
+        positive(self, "alpha")
         require(0.0 <= self.dropout < 1.0, "dropout", "in [0, 1)", self.dropout)
         require(bool(self.target_modules), "target_modules", "a non-empty list", self.target_modules)
 
@@ -101,7 +76,7 @@ class ModelConfig:
             good = name.isidentifier() and name not in SET_BY_RENDERING
             require(good, "chat_template_args", "variable names of the chat template", name)
         if self.chat_template is not None:
-            _expand_user(self, "chat_template")
+            expand_user(self, "chat_template")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +93,8 @@ class CriticConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate")
-        _at_least(self, 0, "warmup_steps")
+        positive(self, "learning_rate")
+        at_least(self, 0, "warmup_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +135,8 @@ class SamplingConfig:
     stop: list[str] = option("strings that end a completion", factory=list)
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens")
-        _positive(self, "temperature")
+        at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens")
+        positive(self, "temperature")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
         for text in self.stop:
             if ESCAPES.fullmatch(text):
@@ -174,7 +149,11 @@ class SamplingConfig:
 class OptimizerConfig:
     """One optimizer for policy and critic."""
 
-    name: Literal["adamw"] = option("optimizer", "adamw")
+    name: Literal["adamw", "adamw_8bit", "adamw_bf16"] = option(
+        "adamw: 8 bytes of state per trained parameter; adamw_bf16: 4, moments in bfloat16, rounded stochastically; "
+        "adamw_8bit: 2, needs bitsandbytes",
+        "adamw",
+    )
     learning_rate: float = option("peak learning rate", 1e-6)
     beta1: float = option("decay of the first moment", 0.9)
     beta2: float = option("decay of the second moment", 0.999)
@@ -187,11 +166,11 @@ class OptimizerConfig:
     warmup_steps: int = option("steps of linear warm-up", 0)
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate", "eps", "max_grad_norm")
+        positive(self, "learning_rate", "eps", "max_grad_norm")
         for name in ("beta1", "beta2"):
             require(0.0 <= getattr(self, name) < 1.0, name, "in [0, 1)", getattr(self, name))
         require(0.0 <= self.weight_decay < float("inf"), "weight_decay", ">= 0", self.weight_decay)
-        _at_least(self, 0, "warmup_steps")
+        at_least(self, 0, "warmup_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +193,8 @@ class TrainerConfig:
     )
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
-        _at_least(self, 1, "max_sampling_rounds")
+        at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
+        at_least(self, 1, "max_sampling_rounds")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"
@@ -233,7 +212,7 @@ class SuiteConfig:
     task: Slot | None = option("another task; null = the recipe's", None)
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "problems", "samples", "max_completion_tokens")
+        at_least(self, 1, "problems", "samples", "max_completion_tokens")
         require(0.0 <= self.temperature < float("inf"), "temperature", ">= 0", self.temperature)
 
 
@@ -248,7 +227,7 @@ class EvaluationConfig:
     )
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "every")
+        at_least(self, 0, "every")
         for name in self.suites:
             require(bool(NAME_PATTERN.match(name)), "suites", f"named like {NAME_PATTERN.pattern}", name)
 
@@ -262,8 +241,8 @@ class CheckpointConfig:
     keep_best: bool = option("also keep the one with the best accuracy on the first suite", True)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "every")
-        _at_least(self, 1, "keep")
+        at_least(self, 0, "every")
+        at_least(self, 1, "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +253,7 @@ class LoggingConfig:
     trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "transcripts_per_step")
+        at_least(self, 0, "transcripts_per_step")
 
 
 DEFAULT_BACKEND = "hf"
@@ -288,7 +267,7 @@ def _check_run(recipe: "AnyRecipe") -> None:
     require(bool(NAME_PATTERN.match(recipe.name)), "name", f"a name like {NAME_PATTERN.pattern}", recipe.name)
     require(0 <= recipe.seed < 2**63, "seed", "in [0, 2**63)", recipe.seed)
     require(bool(recipe.output_dir), "output_dir", "a folder", recipe.output_dir)
-    _expand_user(recipe, "output_dir")
+    expand_user(recipe, "output_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,7 +319,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("path", "prompt", "completion", "split"):
             require(bool(getattr(self, name)), name, "a name", getattr(self, name))
-        _expand_user(self, "path")
+        expand_user(self, "path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +331,7 @@ class SftConfig:
     max_tokens_per_microbatch: int = option("padded tokens per forward pass; lower = less memory", 8192)
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "max_tokens", "tokens_per_batch", "max_tokens_per_microbatch")
+        at_least(self, 1, "max_tokens", "tokens_per_batch", "max_tokens_per_microbatch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.optim import Optimizer
 
@@ -26,6 +28,7 @@ from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerC
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.runs.sources import Tasks, count_problems
+from reasonrl.trainer.adamw_bf16 import AdamWBf16
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.ranks import Ranks
@@ -50,6 +53,7 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
+    _check_optimizer(recipe.optimizer, accelerator)
     master = replace(model, dtype="float32")
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
@@ -63,6 +67,18 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
         model_path=find_source(resolved.model_path, model.revision).base,
         precision=str(dtype).removeprefix("torch."),
     )
+
+
+def _check_optimizer(config: OptimizerConfig, accelerator: Accelerator) -> None:
+    if config.name != "adamw_8bit":
+        return
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise RecipeError(
+            "optimizer.name: adamw_8bit needs whole parameters, but accelerate's config shards them (FSDP); "
+            "use adamw_bf16 or adamw"
+        )
+    if (device := accelerator.device.type) not in ("cpu", "cuda"):
+        raise RecipeError(f"optimizer.name: adamw_8bit runs on cpu and cuda, not on {device}; use adamw_bf16 or adamw")
 
 
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:
@@ -101,19 +117,27 @@ def prepare(
 
 
 def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Optimizer:
-    """AdamW with one group for the policy and one for the critic; ``role`` and ``base_lr`` ride along."""
+    """One group for the policy and one for the critic; ``role`` and ``base_lr`` ride along."""
     policy_parameters, critic_parameters = policy.parameter_groups()
     groups = [{"params": policy_parameters, "role": "policy", "base_lr": config.learning_rate}]
     if critic_parameters and critic is not None:
         rate = config.learning_rate if critic.learning_rate is None else critic.learning_rate
         groups.append({"params": critic_parameters, "role": "critic", "base_lr": rate})
-    return torch.optim.AdamW(
+    return _optimizer_class(config.name)(
         [{**group, "lr": group["base_lr"]} for group in groups],
+        lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=True,
     )
+
+
+def _optimizer_class(name: str) -> Callable[..., Optimizer]:
+    if name == "adamw_8bit":
+        from reasonrl.trainer.adamw_8bit import AdamW8bit  # its package is optional
+
+        return AdamW8bit
+    return AdamWBf16 if name == "adamw_bf16" else partial(torch.optim.AdamW, fused=True)
 
 
 class Builder:

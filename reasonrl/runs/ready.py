@@ -29,8 +29,12 @@ def refuse_unready(resolved: AnyResolved) -> None:
     source, recipe = resolved.source, resolved.recipe
     if problem := tracker_problem(recipe.logging.trackers):
         raise source.error(("logging", "trackers"), f": {problem}")
-    if recipe.model.lora is not None and find_spec("peft") is None:
-        raise source.error(("model", "lora"), f" needs the package peft: {install_extra('lora')}")
+    for wanted, at, package, extra in (
+        (recipe.model.lora is not None, ("model", "lora"), "peft", "lora"),
+        (recipe.optimizer.name == "adamw_8bit", ("optimizer", "name"), "bitsandbytes", "low-memory"),
+    ):
+        if wanted and find_spec(package) is None:
+            raise source.error(at, f" needs the package {package}: {install_extra(extra)}")
     try:
         check_chat_template(recipe.model)
     except RecipeError as err:

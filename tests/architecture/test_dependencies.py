@@ -10,7 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
-OPTIONAL = {"peft": "lora", "pytest": "test", "vllm": "vllm", "httpx2": "vllm", "anyio": "vllm"}
+OPTIONAL = {
+    "peft": "lora",
+    "bitsandbytes": "low-memory",
+    "pytest": "test",
+    "vllm": "vllm",
+    "httpx2": "vllm",
+    "anyio": "vllm",
+}
 """Modules that not everybody needs, and the extra that brings them."""
 
 

@@ -40,13 +40,14 @@ class Subject:
         lora: LoraConfig | None = None,
         keep: int = 1,
         keep_best: bool = False,
+        optimizer: Any = "adamw",
     ) -> None:
         loaded = load_tiny(model, lora=lora)
         policy = PolicyModule(loaded.model, build_critic(critic, loaded.model) if critic else None)
-        config = OptimizerConfig(learning_rate=0.01, weight_decay=0.1)
-        optimizer = build_optimizer(policy, config, CriticConfig(kind=critic) if critic else None)
+        config = OptimizerConfig(name=optimizer, learning_rate=0.01, weight_decay=0.1)
+        built = build_optimizer(policy, config, CriticConfig(kind=critic) if critic else None)
         accelerator = Accelerator(cpu=True)
-        self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
+        self.policy, self.optimizer = accelerator.prepare(policy, built)
         self.folder = (
             RunDir.reopen(run_dir) if run_dir.exists() else RunDir.create(output_dir=".", name="r", explicit=run_dir)
         )

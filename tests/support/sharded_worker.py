@@ -1,6 +1,7 @@
 """A checkpoint of sharded (FSDP version 2) or replicated (DDP) modules, read back on as many ranks."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,12 +18,13 @@ from reasonrl.runs.build import build_optimizer
 from reasonrl.runs.tensors import gather, scatter
 
 
-def build(model: Path, kind: str) -> tuple[torch.nn.Module, torch.optim.Optimizer, object]:
+def build(model: Path, kind: str, optimizer_name: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer, object]:
     loaded = load_tiny(model)
     policy = PolicyModule(loaded.model, build_critic("shared", loaded.model))
     if kind == "fsdp":
         fully_shard(policy, mesh=torch.distributed.init_device_mesh("cpu", (dist.get_world_size(),)))
-    optimizer = build_optimizer(policy, OptimizerConfig(learning_rate=0.01), CriticConfig(kind="shared"))
+    config = OptimizerConfig(name=optimizer_name, learning_rate=0.01)
+    optimizer = build_optimizer(policy, config, CriticConfig(kind="shared"))
     return (DistributedDataParallel(policy) if kind == "ddp" else policy), optimizer, loaded.tokenizer
 
 
@@ -40,9 +42,9 @@ def everything(policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {**weights, **state.trainable, **state.optimizer}
 
 
-def save_and_read_back(kind: str, model: Path, folder: Path) -> None:
+def save_and_read_back(kind: str, model: Path, folder: Path, name: str = "adamw") -> None:
     dist.init_process_group("gloo")
-    policy, optimizer, tokenizer = build(model, kind)
+    policy, optimizer, tokenizer = build(model, kind, name)
     learn(policy, optimizer, range(3))
     weights, state = gather_model(policy), gather(policy, optimizer)
     if dist.get_rank() == 0:
@@ -51,7 +53,7 @@ def save_and_read_back(kind: str, model: Path, folder: Path) -> None:
         state.write(folder)
         write_manifest(folder)
     dist.barrier()
-    other, other_optimizer, _ = build(model, kind)
+    other, other_optimizer, _ = build(model, kind, name)
     scatter(other, other_optimizer, folder)
     for subject in ((policy, optimizer), (other, other_optimizer)):
         learn(*subject, range(3, 5))

@@ -35,6 +35,20 @@ def test_what_was_saved_comes_back_and_goes_on_alike(
     assert same(one.tensors(), other.tensors())
 
 
+def test_moments_in_bfloat16_come_back_in_bfloat16(tiny_model: Path, tmp_path: Path) -> None:
+    one, other = (Subject(tiny_model, tmp_path / name, optimizer="adamw_bf16") for name in ("one", "other"))
+    one.learn(0)
+    one.save(1)
+    folder = find_newest_valid(tmp_path / "one")
+    assert folder is not None
+    other.load(folder)
+    assert same(one.tensors(), other.tensors())
+    assert {t.dtype for name, t in other.tensors().items() if "exp_avg" in name} == {torch.bfloat16}
+    for subject in (one, other):
+        subject.learn(7)
+    assert same(one.tensors(), other.tensors())
+
+
 def test_a_state_before_the_first_step_comes_back_without_changing_anything(tiny_model: Path, tmp_path: Path) -> None:
     one = Subject(tiny_model, tmp_path / "one")
     before = one.tensors()

@@ -12,8 +12,13 @@ RATE = 1e-3
 
 @effect("optimizer.name", of=BOTH)
 def name(lab: Lab, kind: str) -> None:
-    """There is one; its two moments are saved. Others are refused."""
-    assert {n.rpartition(".")[2] for n in lab.run(kind).optimizer()} == {"exp_avg", "exp_avg_sq", "step"}
+    """Two moments are saved, in half the size with bfloat16; 8 bits need a package. Others are refused."""
+    plain, half = lab.run(kind), lab.run(kind, "optimizer.name=adamw_bf16")
+    assert {n.rpartition(".")[2] for n in plain.optimizer()} == {"exp_avg", "exp_avg_sq", "step"}
+    sizes = [(run.checkpoint() / "optimizer.safetensors").stat().st_size for run in (plain, half)]
+    assert 0.4 * sizes[0] < sizes[1] < 0.7 * sizes[0]
+    assert 0.0 < distance(plain.weights(), half.weights()) < 0.1 * distance(plain.weights(), lab.start())
+    assert "low-memory" in lab.refused(kind, "optimizer.name=adamw_8bit")
     assert "adamw" in lab.refused(kind, "optimizer.name=sgd")
 
 

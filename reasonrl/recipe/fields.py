@@ -1,0 +1,34 @@
+"""Fields of config dataclasses: help texts and ranges."""
+
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, field
+from typing import Any
+
+from reasonrl.contracts.options import require
+
+
+def option(text: str, default: object = MISSING, *, factory: Callable[[], object] | None = None) -> Any:
+    """A dataclass field with its help text."""
+    if factory is not None:
+        return field(default_factory=factory, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+def expand_user(config: object, name: str) -> None:
+    """A leading ``~`` is the home folder, as a shell would have it."""
+    object.__setattr__(config, name, os.path.expanduser(getattr(config, name)))  # it is frozen
+
+
+def at_least(config: object, low: int, *names: str) -> None:
+    """Require each of these fields to be null or at least ``low``."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= low, name, f">= {low}", value)
+
+
+def positive(config: object, *names: str) -> None:
+    """Require each of these fields to be null or a finite number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or 0.0 < value < float("inf"), name, "> 0", value)
