@@ -46,10 +46,13 @@ LAWS = [
     "tests/property/test_critic_free_laws.py",
     "tests/property/test_exact_gradients.py",
     "tests/property/test_correction_laws.py",
+    "tests/property/test_kl_control_laws.py",
+    "tests/property/test_constant_inputs.py",
     "tests/unit/test_model_policy.py",
     "tests/unit/test_randomness.py",
 ]
 STEPS = [
+    "tests/unit/test_optimizer_steps.py",
     "tests/unit/test_trainer_policy_eval.py",
     "tests/unit/test_trainer_parts.py",
     "tests/unit/test_data_collate.py",

@@ -159,4 +159,4 @@ def _clip(
     objective = torch.minimum(unclipped, ratio.clamp(1.0 - eps_low, 1.0 + eps_high) * advantages)
     if dual_clip is not None:
         objective = torch.where(advantages < 0, torch.maximum(objective, dual_clip * advantages), objective)
-    return Surrogate(loss=-objective, ratio=ratio.detach(), clipped=(objective != unclipped).detach())
+    return Surrogate(loss=-objective, ratio=ratio.detach(), clipped=objective != unclipped)

@@ -107,3 +107,14 @@ def test_every_algorithm_uses_the_coefficient_in_force(name: str, placement: str
 
 def test_there_are_algorithms() -> None:
     assert {"ppo", "grpo", "dapo", "rloo"} <= set(NAMES)
+
+
+def test_only_an_adaptive_coefficient_has_state_and_a_metric() -> None:
+    for target, state, metrics in ((None, {}, {}), (0.1, {"kl_coef": 0.3}, {"policy/kl_coef": 0.3})):
+        control = KLCoefficient(0.3, target=target, horizon=10.0, placement="loss")
+        assert control.state_dict() == state
+        assert {key: metric.value for key, metric in control.metrics.items()} == metrics
+        control.load_state_dict({})
+        assert control.value == 0.3
+        control.load_state_dict({"kl_coef": 0.7})
+        assert control.value == 0.7

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.builders import completion, group, output
 
-from reasonrl import FinishReason, ScoredGroup
+from reasonrl import FinishReason, RewardOutput, ScoredGroup
 from reasonrl.contracts.batch import TrainBatch
 from reasonrl.data.collate import collate, pad_rows
 
@@ -107,3 +107,16 @@ def test_truncated_means_cut_at_the_limit_and_nothing_else(reason: FinishReason)
     rows = ScoredGroup(group=group([completion(reason=reason)]), rewards=(output(0.0),))
     truncated = collate([rows], pad_id=PAD, device=CPU).truncated
     assert truncated.tolist() == [reason is FinishReason.LENGTH]
+
+
+def test_rewards_by_name_are_0_where_a_completion_has_no_score() -> None:
+    scores = [
+        RewardOutput(total=1.5, components={"a": 1.0, "b": 0.5}),
+        RewardOutput(total=None, components={"a": None, "b": 0.25}),
+    ]
+    scored = ScoredGroup(group=group([completion((1,)), completion((2,))], prompt=(3,)), rewards=tuple(scores))
+    batch = collate([scored], pad_id=PAD, device=CPU)
+    assert {name: rewards.tolist() for name, rewards in batch.component_rewards.items()} == {
+        "a": [1.0, 0.0],
+        "b": [0.5, 0.25],
+    }
