@@ -131,6 +131,8 @@ class BatchDecoder:
     def _hit_stop(self, stop: StopStrings, newest: Tensor, step: int) -> Tensor:
         hit = torch.zeros_like(self._done)
         places = (stop.candidates(newest) & ~self._done).nonzero()[:, 0]
+        if not len(places):
+            return hit
         first = max(0, step + 1 - stop.window)
         tails = self._tokens[self._active[places], first : step + 1].tolist()
         ends = torch.tensor([stop.ends(tail) for tail in tails], dtype=torch.bool, device=self._device)
@@ -138,9 +140,9 @@ class BatchDecoder:
         return hit
 
     def _finish(self, ended: Tensor, step: int, reason: int) -> None:
-        rows = self._active[ended]
-        self._lengths[rows] = step + 1
-        self._reasons[rows] = reason
+        rows = self._active  # all of them: to pick those that have ended, the host would wait for a GPU
+        self._lengths[rows] = torch.where(ended, step + 1, self._lengths[rows])
+        self._reasons[rows] = torch.where(ended, reason, self._reasons[rows])
         self._done |= ended
 
     def _compact(self, newest: Tensor, running: int) -> Tensor:

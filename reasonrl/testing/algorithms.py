@@ -18,10 +18,12 @@ from reasonrl.contracts.metric_keys import find_metric
 from reasonrl.contracts.metrics import Metric, mean, resolve
 from reasonrl.contracts.protocols import Algorithm, AlgorithmContext
 from reasonrl.contracts.specs import AlgorithmSpec, Needs
+from reasonrl.errors import one_line
 from reasonrl.plugins import Plugins
 from reasonrl.testing.bandit import probability_of_the_best
-from reasonrl.testing.batches import Case, Outcome, advantages_of, normalizer_of, random_case, run
+from reasonrl.testing.batches import Case, Outcome, advantages_of, moved, normalizer_of, random_case, run
 from reasonrl.testing.checks import CheckError, CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.devices import FakeGPU
 from reasonrl.testing.subjects import Subject, add_common, find
 
 LEARNED = 0.8
@@ -229,6 +231,19 @@ def global_randomness_is_left_alone(subject: AlgorithmSubject) -> None:
     untouched = torch.equal(torch.get_rng_state(), state)
     torch.set_rng_state(state)
     require(untouched, "it used the global generator; create and seed a separate one")
+
+
+@checks("gradients_are_finite")
+def works_on_a_gpu(subject: AlgorithmSubject) -> None:
+    """It makes its tensors where its inputs are, and none in float64, which Apple's GPUs lack."""
+    case, on_host = subject.case(), subject.run(subject.case())
+    with FakeGPU() as gpu:
+        try:
+            there = subject.run(moved(case, gpu.device))
+        except (RuntimeError, TypeError) as error:
+            raise CheckError(f"it works on a CPU only: {one_line(error)}") from error
+        require(there.loss.device == gpu.device, "the loss is not on the device of the log-probabilities")
+        require(torch.allclose(there.by_logprobs.cpu(), on_host.by_logprobs, atol=1e-5), "its gradient is another one")
 
 
 @checks("gradients_are_finite")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ from reasonrl.contracts.metrics import Metric
 from reasonrl.contracts.protocols import Algorithm
 from reasonrl.contracts.specs import Needs
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 CONTEXT = StepContext(step=3, total_steps=10, policy_version=2)
 GROUPS, WIDTH = 3, 9
+AnyPart = TypeVar("AnyPart", bound="DataclassInstance")
 PartT = TypeVar("PartT", "Case", TrainBatch, PolicyEval)
 
 
@@ -118,6 +122,19 @@ def _pad(part: PartT, columns: int) -> PartT:
         if isinstance(value, Tensor) and value.ndim == 2:
             values[name] = torch.nn.functional.pad(value, (0, columns))
     return type(part)(**values)
+
+
+def moved(part: AnyPart, device: torch.device) -> AnyPart:
+    """Copy a case, and the batch and evaluations in it, to ``device``."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        if isinstance(value, dict):
+            return {key: move(each) for key, each in value.items()}
+        return moved(value, device) if is_dataclass(value) and not isinstance(value, type) else value
+
+    return type(part)(**{field.name: move(getattr(part, field.name)) for field in fields(part)})
 
 
 def advantages_of(algorithm: Algorithm, case: Case, needs: Needs) -> AdvantageOutput:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -59,8 +59,7 @@ class Ranks:
 
     def resolve(self, parts: Iterable[Mapping[str, Metric]]) -> dict[str, float]:
         """Metrics of all micro-batches and ranks as numbers."""
-        local = {key: _to_host(metric) for key, metric in combine(parts).items()}
-        return resolve(combine(self.gather([local])))
+        return resolve(combine(self.gather([combine(_to_host(list(parts)))])))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -91,6 +90,17 @@ class Ranks:
         return self.gather([value])[0]
 
 
-def _to_host(metric: Metric) -> Metric:
-    value, weight = (float(x.detach() if isinstance(x, Tensor) else x) for x in (metric.value, metric.weight))
-    return Metric(value, weight, metric.reduction)
+def _to_host(parts: Sequence[Mapping[str, Metric]]) -> Iterator[dict[str, Metric]]:
+    """Metrics as numbers. Tensors come over together: for each copy the host waits for a GPU."""
+    flat: list[Any] = [x for part in parts for metric in part.values() for x in (metric.value, metric.weight)]
+    alike: dict[object, list[int]] = {}
+    for place, number in enumerate(flat):
+        if isinstance(number, Tensor):
+            alike.setdefault((number.dtype, number.device), []).append(place)
+    for places in alike.values():
+        stacked = torch.stack([flat[place].detach().reshape(()) for place in places])
+        for place, number in zip(places, stacked.tolist(), strict=True):
+            flat[place] = number
+    numbers = map(float, flat)
+    for part in parts:
+        yield {key: Metric(next(numbers), next(numbers), metric.reduction) for key, metric in part.items()}

@@ -34,6 +34,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "zero_advantages_teach_nothing": {"factory": kit_algorithms.Decaying},
     "inputs_are_left_alone": {"factory": kit_algorithms.InPlace},
     "global_randomness_is_left_alone": {"factory": kit_algorithms.Dicing},
+    "works_on_a_gpu": {"factory": kit_algorithms.HostBound},
     "state_is_restored": {"factory": kit_algorithms.Forgetful},
     "metrics_are_declared": {"factory": kit_algorithms.Talkative},
     "learns_a_bandit": {"factory": kit_algorithms.Upwards},

@@ -1,4 +1,4 @@
-"""The key and the flag that choose a device, and a device without float64."""
+"""The key and the flag that choose a device."""
 
 from pathlib import Path
 
@@ -10,11 +10,8 @@ from typer.testing import CliRunner
 import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
-from reasonrl.functional.precision import widest_float
 from reasonrl.runs import build
-from reasonrl.testing.devices import NoFloat64
 
-CPU = torch.device("cpu")
 SMALL = ("sampling.max_completion_tokens=4", "trainer.prompts_per_step=2", "trainer.minibatches=1")
 
 
@@ -69,28 +66,3 @@ def test_a_run_may_be_resumed_on_another_device(tiny_model: Path, tmp_path: Path
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "trainer.steps=3", "--device", "cuda"])
     assert "device: cuda is not available" in done.stderr
-
-
-@pytest.mark.parametrize("recipe", ["countdown_ppo", "countdown_grpo"])
-def test_a_step_needs_no_float64_on_the_device(recipe: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Apple's GPUs have none."""
-    with NoFloat64():
-        assert widest_float(CPU) == torch.float32
-        result = reasonrl.run(RECIPES / f"{recipe}.yaml", tiny(tiny_model, *SMALL), run_dir=tmp_path / "run")
-    assert result.outcome == "completed"
-    assert widest_float(CPU) == torch.float64
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.ones(2).double(),
-        lambda: torch.tensor([1.0], dtype=torch.float64),
-        lambda: torch.ones(2).to(torch.float64),
-        lambda: torch.ones(2).cumsum(0, dtype=torch.float64),
-        lambda: torch.zeros((), dtype=torch.float64),
-    ],
-)
-def test_the_guard_fails_as_the_device_would(make: object) -> None:
-    with NoFloat64(), pytest.raises(TypeError, match="MPS framework doesn't support float64"):
-        make()

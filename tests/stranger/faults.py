@@ -8,7 +8,7 @@ from typing import Any
 def inject(fault: str) -> None:
     """``ignored module:Class.field``, or the name of a function below."""
     name, _, rest = fault.partition(" ")
-    faults = {"ignored": ignored, "renamed": renamed, "no_float64": no_float64, "float64": float64}
+    faults = {"ignored": ignored, "renamed": renamed, "gpu": gpu, "gpu_fault": gpu_fault}
     faults[name](rest)
 
 
@@ -51,21 +51,24 @@ def renamed(_: str) -> None:
     LlamaForCausalLM.forward = changed
 
 
-def no_float64(_: str) -> None:
-    """No fault, but a device that has no float64, as Apple's GPUs have none."""
-    from reasonrl.testing.devices import NoFloat64
+def gpu(_: str) -> None:
+    """No fault, but a device with the rules of a GPU."""
+    from reasonrl.testing.devices import fake_gpu
 
-    NoFloat64().__enter__()
+    KEPT.append(fake_gpu())
+    KEPT[-1].__enter__()
 
 
-def float64(_: str) -> None:
-    """On that device, a step of the trainer that computes in float64."""
+def gpu_fault(kind: str) -> None:
+    """On that device, a step of the trainer that computes in ``float64``, or with tensors of the ``host``."""
+    import torch
+
     from reasonrl.trainer import update
 
     gap = update.measure_rollout_gap
+    change = {"float64": lambda x: x.double(), "host": lambda x: x * torch.ones(x.shape)}[kind]
+    update.measure_rollout_gap = lambda old, *args: gap(change(old), *args)
+    gpu("")
 
-    def doubled(old_logprobs: Any, *args: Any) -> Any:
-        return gap(old_logprobs.double(), *args)
 
-    update.measure_rollout_gap = doubled
-    no_float64("")
+KEPT: list[Any] = []

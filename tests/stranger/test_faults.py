@@ -28,17 +28,21 @@ def test_a_renamed_argument_of_a_library_is_noticed(tmp_path: Path, commands: Co
         page(TRAIN, tmp_path, commands, words).run()
 
 
-# A device without float64
+# A device with the rules of a GPU
 
 
-def test_float64_on_the_device_is_noticed(tmp_path: Path, commands: Commands, words: Words) -> None:
-    """The same page runs where nothing asks for float64."""
-    for name in ("without", "with"):
+def test_what_works_on_a_cpu_only_is_noticed(tmp_path: Path, commands: Commands, words: Words) -> None:
+    """The same page runs on that device without the fault."""
+    for name in ("without", "float64", "host"):
         (tmp_path / name).mkdir()
-    with commands.fault("no_float64"):
+    with commands.fault("gpu"):
         page(TRAIN, tmp_path / "without", commands, words).run()
-    with commands.fault("float64"), pytest.raises(PageError, match="doesn't support float64"):
-        page(TRAIN, tmp_path / "with", commands, words).run()
+    for kind, said in (
+        ("float64", "doesn't support float64"),
+        ("host", "Expected all tensors to be on the same device"),
+    ):
+        with commands.fault(f"gpu_fault {kind}"), pytest.raises(PageError, match=said):
+            page(TRAIN, tmp_path / kind, commands, words).run()
 
 
 # Documentation that is wrong

@@ -94,7 +94,7 @@ class FirstRow(Good):
 
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         output = super().compute_advantages(batch, evals, ctx)
-        twice = torch.ones(batch.num_rows, 1)
+        twice = torch.ones_like(batch.rewards)[:, None]
         twice[0] = 2.0
         return replace(output, advantages=output.advantages * twice)
 
@@ -142,6 +142,13 @@ class Dicing(Good):
     def per_token(self, inputs: LossInput) -> Tensor:
         torch.rand(1)
         return super().per_token(inputs)
+
+
+class HostBound(Good):
+    """It makes a mask on the host, wherever its inputs are."""
+
+    def per_token(self, inputs: LossInput) -> Tensor:
+        return super().per_token(inputs) * torch.ones(inputs.logprobs.shape)
 
 
 class Adaptive(Good):
