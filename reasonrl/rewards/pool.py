@@ -140,6 +140,11 @@ class WorkerPool:
         """Why workers that had answered were replaced; the runner logs and clears it."""
         self._finalizer = weakref.finalize(self, _end_all, self._workers, self._owner)
 
+    @property
+    def identity(self) -> bytes:
+        """Equal for pools whose workers are the same."""
+        return self._hello + str((self._timeout_s, self._size)).encode()
+
     def open(self) -> Literal["each", "group"]:
         """Start the first worker; returns whether its reward judges completions or groups.
 

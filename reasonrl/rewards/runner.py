@@ -77,6 +77,9 @@ class _ProcessJudge:
 _Judge = _InlineJudge | _ProcessJudge
 """Asks one reward about the completions of many groups."""
 
+Workers = dict[bytes, _ProcessJudge]
+"""Worker processes by what they were told to build."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -100,17 +103,20 @@ class RewardRunner:
         plugins: Plugins,
         context: RewardContext,
         warn_once: WarnOnce | None = None,
+        workers: "Workers | None" = None,
     ) -> "RewardRunner":
         """Build every reward of ``rewards`` (name -> spec, config, weight).
 
-        Runners that share ``warn_once`` warn once between them.
+        Runners that share ``warn_once`` warn once between them; those that share ``workers`` start the worker
+        processes of equal rewards once.
 
         Raises:
             RecipeError: if a reward cannot be built, here or in a worker.
             PluginContractError: if a reward cannot be built, here or in a worker.
         """
+        shared = Workers() if workers is None else workers
         entries = [
-            _Entry(name, slot.spec, slot.weight, _build_judge(name, slot, plugins, context))
+            _Entry(name, slot.spec, slot.weight, _build_judge(name, slot, plugins, context, shared))
             for name, slot in rewards.items()
         ]
         return cls(entries, warn_once or WarnOnce(log))
@@ -189,10 +195,14 @@ class RewardRunner:
         )
 
 
-def _build_judge(name: str, slot: RewardComponent, plugins: Plugins, context: RewardContext) -> _Judge:
+def _build_judge(
+    name: str, slot: RewardComponent, plugins: Plugins, context: RewardContext, workers: Workers
+) -> _Judge:
     if slot.spec.isolation == "process":
         pool = WorkerPool(slot.spec, slot.config, context, name=name)
-        return _ProcessJudge(pool, pool.open())
+        if pool.identity not in workers:
+            workers[pool.identity] = _ProcessJudge(pool, pool.open())
+        return workers[pool.identity]
     reward = plugins.build(slot.spec, slot.config, context)
     kind_of(reward, name)  # refuses what is neither
     return _InlineJudge(reward)

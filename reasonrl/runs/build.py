@@ -26,7 +26,7 @@ from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
 from reasonrl.redact import WarnOnce, redacting_logger
-from reasonrl.rewards.runner import RewardRunner
+from reasonrl.rewards.runner import RewardRunner, Workers
 from reasonrl.runs.sources import Tasks, count_problems
 from reasonrl.trainer.adamw_bf16 import AdamWBf16
 from reasonrl.trainer.bundle import ModelBundle
@@ -141,11 +141,11 @@ def _optimizer_class(name: str) -> Callable[..., Optimizer]:
 
 
 class Builder:
-    """Builds what a recipe names from its plugins. Its rewards share their warnings, its suites their tasks."""
+    """Builds what a recipe names from its plugins. Rewards share warnings and worker processes, suites share tasks."""
 
     def __init__(self, resolved: AnyResolved, plugins: Plugins) -> None:
         self._resolved, self._recipe, self._plugins = resolved, resolved.recipe, plugins
-        self._warn_once = WarnOnce(log)
+        self._warn_once, self._workers = WarnOnce(log), Workers()
         self.tasks = Tasks(plugins, resolved.recipe.seed)
 
     def build_suites(self) -> list[Suite]:
@@ -176,7 +176,7 @@ class Builder:
     def build_rewards(self, rewards: Mapping[str, RewardComponent], max_completion_tokens: int) -> RewardRunner:
         """Rewards of the recipe or of a suite."""
         context = RewardContext(seed=self._recipe.seed, max_completion_tokens=max_completion_tokens)
-        return RewardRunner.build(rewards, self._plugins, context, self._warn_once)
+        return RewardRunner.build(rewards, self._plugins, context, self._warn_once, self._workers)
 
     def build_backend(self, bundle: ModelBundle) -> BackendCalls:
         """The rollout backend, not entered yet. It refuses options that it cannot work with."""

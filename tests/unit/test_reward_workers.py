@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import misbehaving as m
-from support.builders import Slot, completion, group
+from support.builders import Direct, Slot, completion, group
 from support.isolated import isolated, reasons, texts
 from support.small_recipes import recipe
 
@@ -18,7 +18,7 @@ from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.render import render_plain
 from reasonrl.rewards.pool import default_size
-from reasonrl.rewards.runner import RewardRunner
+from reasonrl.rewards.runner import RewardRunner, Workers
 from reasonrl_countdown.rewards import TinyZeroReward
 
 ANSWERS = ["<answer>3+5+8</answer>", "<answer>3*5*8</answer>", "16", "<answer>1/0</answer>", "\ud800", ""]
@@ -48,6 +48,27 @@ def test_a_group_reward_sees_its_group() -> None:
     with isolated(factory=m.Ranks) as runner:
         results = runner.score_all([texts("a", "bb"), texts("cccc", "d")])
     assert [[output.total for output in result.rewards] for result in results] == [[0.5, 1.0], [1.0, 0.25]]
+
+
+def test_equal_rewards_of_several_suites_share_their_workers() -> None:
+    def build(name: str, seed: int, timeout_s: float = 10.0) -> RewardRunner:
+        config = m.Behavior(m.loaded_modules.__name__)
+        spec = RewardSpec(
+            name="r", summary="r", factory=m.Misbehaving, config=m.Behavior, isolation="process", timeout_s=timeout_s
+        )
+        return RewardRunner.build(
+            {name: Slot(spec, config=config)}, Direct(), RewardContext(seed=seed), workers=workers
+        )
+
+    workers = Workers()
+    runners = [build("r", 0), build("r", 0), build("other", 0), build("r", 1), build("r", 0, timeout_s=9.0)]
+    processes = [(runner.score(texts("a")).rewards[0].answer or "").split()[0] for runner in runners]
+    assert processes[0] == processes[1]
+    assert len(set(processes)) == 4
+    runners[0].close()
+    assert runners[1].score(texts("a")).rewards[0].answer, "a pool that was closed starts new workers"
+    for runner in runners:
+        runner.close()
 
 
 def test_a_worker_has_a_session_of_its_own_and_no_torch() -> None:
