@@ -24,7 +24,7 @@ stranger:
 vllm:
     pytest -n 0 -m vllm
 
-# 8-bit states, in an environment that has bitsandbytes
+# 8-bit states and QLoRA, in an environment that has bitsandbytes
 lowmem:
     pytest -n 0 -m lowmem tests/integration/test_low_memory.py
 

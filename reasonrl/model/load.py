@@ -19,6 +19,7 @@ from reasonrl.model.frozen import store_frozen
 from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import apply_lora, embeddings, merge_adapter
 from reasonrl.model.mode import in_mode, seeded
+from reasonrl.model.quantize import quantize
 from reasonrl.model.quiet import quiet_transformers
 from reasonrl.recipe.models import ModelSource, source_of
 
@@ -89,6 +90,8 @@ def make_trainable(
     if model.gradient_checkpointing:
         # Without a gradient at the frozen embedding's output, checkpointed blocks give the adapters none.
         network.enable_input_require_grads()
+    if model.lora.quantization is not None:
+        quantize(network, frozen or torch.float32)
     with seeded(seed):
         adapted = apply_lora(network, model.lora, base=model_path, revision=model.revision)
     if frozen is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reasonrl.contracts.install import install_extra
 from reasonrl.contracts.models import base_model
 from reasonrl.errors import RecipeError
+from reasonrl.model.quantize import dequantize, is_quantized
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -112,17 +113,20 @@ def embeddings(model: nn.Module) -> Tensor:
 def iter_merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Iterate over ``base_model(model).state_dict()`` with the adapters merged, one tensor at a time.
 
-    The live weights do not change; a tensor without an adapter is the live one.
+    The live weights do not change; a tensor without an adapter is the live one. Quantized weights are dequantized.
     """
     base = base_model(model)
+    quantized = {f"{name}.weight": module for name, module in base.named_modules() if is_quantized(module)}
     adapted = {
         f"{name}.weight": module
         for name, module in base.named_modules()
         if hasattr(module, "get_delta_weight") and hasattr(module, "active_adapters")
     }
     for name, tensor in base.state_dict().items():
-        if ".lora_" in name:
-            continue
+        if ".lora_" in name or f"{name.rpartition('.weight.')[0]}.weight" in quantized:
+            continue  # the latter are scales
+        if name in quantized:
+            tensor = dequantize(quantized[name])
         plain = name.replace(".base_layer.", ".")
         layer = adapted.get(plain)
         yield plain, tensor if layer is None else _merge(layer, tensor)

@@ -34,6 +34,9 @@ class LoraConfig:
     alpha: float = option("scaling: the adapter's output is multiplied by alpha / rank", 32.0)
     dropout: float = option("dropout on the adapter's input; SFT only, must be 0 in RL", 0.0)
     target_modules: list[str] = option("names of the adapted modules, or all-linear", factory=lambda: ["all-linear"])
+    quantization: Literal["nf4"] | None = option(
+        "nf4: keep the base model's linear layers in 4 bits (QLoRA, arXiv:2305.14314); needs bitsandbytes", None
+    )
 
     def __post_init__(self) -> None:
         at_least(self, 1, "rank")
@@ -303,6 +306,11 @@ class Recipe:
             raise ValueError(
                 "model.lora.dropout must be 0 in reinforcement learning, because dropout makes the trained policy "
                 f"differ from the sampled one; got {lora.dropout}"
+            )
+        if lora is not None and lora.quantization and self.critic is not None and self.critic.kind == "separate":
+            raise ValueError(
+                "critic.kind must be shared with model.lora.quantization, got separate: it would train a whole second "
+                "copy of the model in float32"
             )
 
 

@@ -24,7 +24,7 @@ from reasonrl.model.lora import embeddings
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
-from reasonrl.recipe.schema import CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
+from reasonrl.recipe.schema import AnyRecipe, CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner, Workers
 from reasonrl.runs.sources import Tasks, count_problems
@@ -53,7 +53,7 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
-    _check_optimizer(recipe.optimizer, accelerator)
+    _check_bitsandbytes(recipe, accelerator)
     master = replace(model, dtype="float32")
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
@@ -69,16 +69,16 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     )
 
 
-def _check_optimizer(config: OptimizerConfig, accelerator: Accelerator) -> None:
-    if config.name != "adamw_8bit":
-        return
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise RecipeError(
-            "optimizer.name: adamw_8bit needs whole parameters, but accelerate's config shards them (FSDP); "
-            "use adamw_bf16 or adamw"
-        )
-    if (device := accelerator.device.type) not in ("cpu", "cuda"):
-        raise RecipeError(f"optimizer.name: adamw_8bit runs on cpu and cuda, not on {device}; use adamw_bf16 or adamw")
+def _check_bitsandbytes(recipe: AnyRecipe, accelerator: Accelerator) -> None:
+    lora, device = recipe.model.lora, accelerator.device.type
+    for wanted, key, instead in (
+        (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", "use adamw_bf16 or adamw"),
+        (lora is not None and lora.quantization == "nf4", "model.lora.quantization: nf4", "set it to null"),
+    ):
+        if wanted and accelerator.distributed_type == DistributedType.FSDP:
+            raise RecipeError(f"{key} needs whole weights, but accelerate's config shards them (FSDP); {instead}")
+        if wanted and device not in ("cpu", "cuda"):
+            raise RecipeError(f"{key} runs on cpu and cuda, not on {device}; {instead}")
 
 
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:

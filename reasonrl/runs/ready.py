@@ -29,8 +29,10 @@ def refuse_unready(resolved: AnyResolved) -> None:
     source, recipe = resolved.source, resolved.recipe
     if problem := tracker_problem(recipe.logging.trackers):
         raise source.error(("logging", "trackers"), f": {problem}")
+    lora = recipe.model.lora
     for wanted, at, package, extra in (
-        (recipe.model.lora is not None, ("model", "lora"), "peft", "lora"),
+        (lora is not None, ("model", "lora"), "peft", "lora"),
+        (lora and lora.quantization, ("model", "lora", "quantization"), "bitsandbytes", "low-memory"),
         (recipe.optimizer.name == "adamw_8bit", ("optimizer", "name"), "bitsandbytes", "low-memory"),
     ):
         if wanted and find_spec(package) is None:

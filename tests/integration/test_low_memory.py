@@ -1,13 +1,18 @@
-"""8-bit optimizer states, with bitsandbytes: `pip install -e ".[low-memory]"`."""
+"""8-bit optimizer states and 4-bit base weights, with bitsandbytes: `pip install -e ".[low-memory]"`."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from support.savers import Subject, same
-from support.small_recipes import cli, recipe
-from torch import nn
+from support.small_recipes import cli, recipe, summary_of
+from support.tiny_policies import load_tiny
+from torch import Tensor, nn
 
+from reasonrl.model.export import gather_model, write_model
+from reasonrl.model.policy import PolicyModule
+from reasonrl.recipe.schema import LoraConfig
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.testing.models import tiny_model_folder
 
@@ -65,3 +70,66 @@ def test_a_run_with_8_bit_moments_resumes_as_if_it_had_not_stopped(tmp_path: Pat
             assert done.exit_code == 0, done.output
         ends.append((run / "checkpoints" / "step_000002" / "optimizer.safetensors").read_bytes())
     assert ends[0] == ends[1]
+
+
+def learn(policy: PolicyModule) -> list[Tensor]:
+    """Log-probabilities before and after one step of the adapters, and the gradients of that step."""
+    ids = torch.randint(0, 256, (2, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    found = []
+    for _ in range(2):
+        logprobs = policy(ids, mask, mask).logprobs
+        logprobs.sum().backward()
+        trained, _ = policy.parameter_groups()
+        found += [logprobs.detach(), *(p.grad.clone() for p in trained)]
+        with torch.no_grad():
+            for parameter in trained:
+                parameter -= 0.1 * parameter.grad.sign()
+                parameter.grad = None
+    return found
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_qlora_is_lora_on_the_dequantized_base(tmp_path: Path, checkpointing: bool) -> None:
+    folder = tiny_model_folder(tmp_path / "model", hidden=64, tie=False)
+    low = load_tiny(folder, lora=LoraConfig(rank=2, quantization="nf4"), gradient_checkpointing=checkpointing)
+    policy = PolicyModule(low.model, path=low.logits_path).train()
+    start, written = gather_model(policy), tmp_path / "dequantized"
+    write_model(policy, low.tokenizer, written, start)
+    plain = PolicyModule(load_tiny(written, lora=LoraConfig(rank=2)).model)
+    layers = [name for name in start if name.endswith("proj.weight")]
+    original = load_tiny(folder).model.state_dict()
+    worst = max(float((start[name] - original[name]).abs().max() / original[name].abs().max()) for name in layers)
+    assert 0.01 < worst < 0.2
+    for mine, expected in zip(learn(policy), learn(plain), strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
+    for name, tensor in gather_model(policy).items():
+        torch.testing.assert_close(tensor, gather_model(plain)[name], atol=1e-6, rtol=1e-5)
+    assert sum(map(stored, policy.modules())) < 0.6 * sum(start[name].numel() for name in layers)
+
+
+def stored(module: nn.Module) -> int:
+    """Bytes of a quantized layer's weight with its scales."""
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    if state is None or hasattr(module, "base_layer"):
+        return 0
+    return module.weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+
+
+def test_a_qlora_run_resumes_and_its_model_needs_no_bitsandbytes(tmp_path: Path) -> None:
+    model = tiny_model_folder(tmp_path / "model", hidden=64)
+    path = recipe(tmp_path, model, evaluation={"every": 0, "suites": {"held_out": {"problems": 3, "temperature": 0.0}}})
+    ends = []
+    for folder, steps in (("whole", (2,)), ("parts", (1, 2))):
+        run = tmp_path / folder
+        for first, total in enumerate(steps):
+            command = ("resume", run) if first else ("train", path, "--run-dir", run)
+            done = cli(*command, f"trainer.steps={total}", *([] if first else ["model.lora={quantization: nf4}"]))
+            assert done.exit_code == 0, done.output
+        end = run / "checkpoints" / "step_000002"
+        ends.append([(end / file).read_bytes() for file in ("model.safetensors", "trainable.safetensors")])
+    assert ends[0] == ends[1]
+    assert "quantization" not in json.loads((end / "config.json").read_text())
+    done = cli("eval", end, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == summary_of(run)["eval"]["last"]["suites"]

@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 from support.small_recipes import cli, recipe
 
 from reasonrl.errors import RecipeError
-from reasonrl.recipe.schema import OptimizerConfig
+from reasonrl.recipe.schema import LoraConfig, OptimizerConfig
 from reasonrl.runs import build, ready
 
 
@@ -35,14 +35,29 @@ def test_a_package_that_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("kind", "device", "message"),
+    ("optimizer", "quantization", "key"),
     [
-        (DistributedType.FSDP, "cuda", "whole parameters, but accelerate's config shards them"),
-        (DistributedType.NO, "mps", "runs on cpu and cuda, not on mps"),
+        ("adamw_8bit", None, "optimizer.name: adamw_8bit"),
+        ("adamw_bf16", "nf4", "model.lora.quantization: nf4"),
     ],
 )
-def test_8_bit_moments_where_they_do_not_work(kind: DistributedType, device: str, message: str) -> None:
-    accelerator: Any = SimpleNamespace(distributed_type=kind, device=torch.device(device))
-    build._check_optimizer(OptimizerConfig(name="adamw_bf16"), accelerator)
-    with pytest.raises(RecipeError, match=message):
-        build._check_optimizer(OptimizerConfig(name="adamw_8bit"), accelerator)
+def test_bitsandbytes_where_it_does_not_work(optimizer: Any, quantization: Any, key: str) -> None:
+    def check(optimizer: Any, quantization: Any, device: str, kind: DistributedType) -> None:
+        lora = LoraConfig(quantization=quantization)
+        recipe: Any = SimpleNamespace(optimizer=OptimizerConfig(name=optimizer), model=SimpleNamespace(lora=lora))
+        accelerator: Any = SimpleNamespace(distributed_type=kind, device=torch.device(device))
+        build._check_bitsandbytes(recipe, accelerator)
+
+    check(optimizer, quantization, "cuda", DistributedType.MULTI_GPU)
+    check("adamw_bf16", None, "mps", DistributedType.FSDP)
+    with pytest.raises(RecipeError, match=f"{key} needs whole weights, but accelerate's config shards them"):
+        check(optimizer, quantization, "cuda", DistributedType.FSDP)
+    with pytest.raises(RecipeError, match=f"{key} runs on cpu and cuda, not on mps"):
+        check(optimizer, quantization, "mps", DistributedType.NO)
+
+
+def test_a_separate_critic_on_a_quantized_base(tiny_model: Path, tmp_path: Path) -> None:
+    path = recipe(tmp_path, tiny_model)
+    done = cli("train", path, "model.lora={quantization: nf4}", "critic={kind: separate}")
+    assert done.exit_code == 2
+    assert "critic.kind must be shared with model.lora.quantization" in " ".join(done.output.split())

@@ -136,6 +136,13 @@ def lora_dropout(lab: Lab, kind: str) -> None:
     assert distance(run.trained_beside(), plain.trained_beside()) > 0.0
 
 
+@effect("model.lora.quantization", of=BOTH)
+def quantization(lab: Lab, kind: str) -> None:
+    """Needs a package that is not installed here; other formats are refused."""
+    assert "low-memory" in lab.refused(kind, "model.lora={rank: 4, quantization: nf4}")
+    assert "nf4" in lab.refused(kind, "model.lora={rank: 4, quantization: int3}")
+
+
 @effect("model.lora.target_modules", of=BOTH)
 def target_modules(lab: Lab, kind: str) -> None:
     changed = _changed(lab, lab.run(kind, "model.lora={rank: 4, target_modules: [q_proj]}"))
