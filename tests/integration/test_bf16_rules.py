@@ -1,4 +1,4 @@
-"""Which dtype everything has when ``model.dtype`` is bfloat16: products in bfloat16, what is learned from in float32."""
+"""Dtypes of a run with ``model.dtype: bfloat16``: products in bfloat16, what is learned from in float32."""
 
 from collections import Counter
 from pathlib import Path
