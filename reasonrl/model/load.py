@@ -18,7 +18,7 @@ from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.frozen import store_frozen
 from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import apply_lora, embeddings, merge_adapter
-from reasonrl.model.mode import in_mode, seeded
+from reasonrl.model.mode import in_mode, plain_attention, seeded
 from reasonrl.model.quantize import quantize
 from reasonrl.model.quiet import quiet_transformers
 from reasonrl.recipe.models import ModelSource, source_of
@@ -69,8 +69,9 @@ def load_model(
             network = _merge(network, adapter)
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
-    _check_train_mode(model_path, network)
-    logits_path = probe_logits_path(network)
+    with plain_attention(network):
+        _check_train_mode(model_path, network)
+        logits_path = probe_logits_path(network)
     trained = make_trainable(network, model, model_path, seed=seed, frozen=frozen)
     return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer, logits_path=logits_path)
 

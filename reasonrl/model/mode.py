@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CPU = torch.device("cpu")
 
@@ -22,6 +26,18 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
         yield
     finally:
         module.train(before)
+
+
+@contextmanager
+def plain_attention(network: "PreTrainedModel") -> Iterator[None]:
+    """Compute attention in plain torch inside: FlashAttention runs on a GPU and in 16 bits only."""
+    config, given = network.config, network.config._attn_implementation
+    if given != "sdpa":
+        config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = given
 
 
 @contextmanager

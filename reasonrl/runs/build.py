@@ -54,6 +54,11 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
     _check_bitsandbytes(recipe, accelerator)
+    if model.attention == "flash_attention_2" and dtype == torch.float32:
+        raise RecipeError(
+            "model.attention: flash_attention_2 computes in 16 bits, but model.dtype is float32 here; set model.dtype "
+            "to bfloat16, or model.attention to auto"
+        )
     master = replace(model, dtype="float32")
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
