@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from reasonrl.contracts.memory import BackendMemory
+
 
 @dataclass(frozen=True)
 class HFConfig:
@@ -20,3 +22,7 @@ class HFConfig:
             raise ValueError(f"max_batch_rows must be >= 1, got {self.max_batch_rows}")
         if not 0.0 < self.compact_fraction <= 1.0:
             raise ValueError(f"compact_fraction must be in (0, 1], got {self.compact_fraction}")
+
+    def plan_memory(self) -> BackendMemory:
+        """The trainer's model samples."""
+        return BackendMemory(parallel=self.max_batch_rows, shares_model=True)

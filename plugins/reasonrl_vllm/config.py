@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from reasonrl.contracts.memory import BackendMemory
 from reasonrl.contracts.options import require
 
 Mode = Literal["colocate", "server"]
@@ -74,6 +75,11 @@ class VLLMConfig:
         self._check_mode()
         if self.url is not None:
             check_url(self.url, allow_remote=self.allow_remote)
+
+    def plan_memory(self) -> BackendMemory:
+        """An engine of its own, on the trainer's GPU unless it is an external server."""
+        share = self.gpu_memory_utilization if self.mode == "colocate" else 0.0
+        return BackendMemory(parallel=self.max_num_seqs, sampling=share, training=0.0 if self.sleep else share)
 
     def _check_mode(self) -> None:
         """Reject options of the other mode, which would have no effect."""

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 class Critic(nn.Module):
     """Predicts values from hidden states ``[N, D]``; ``decoder`` is None if the policy's trunk is shared."""
 
-    def __init__(self, hidden_size: int, decoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, hidden_size: int, decoder: nn.Module | None = None, *, device: torch.device | None = None
+    ) -> None:
         super().__init__()
         self.decoder = decoder
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = nn.Linear(hidden_size, 1, device=device)
         # Zero: initial values are 0, so the first advantages equal the returns.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -41,8 +43,7 @@ def build_critic(kind: Literal["shared", "separate"], model: nn.Module) -> Criti
     """
     base = base_model(model)
     decoder = _trainable_copy(model) if kind == "separate" else None
-    critic = Critic(base.config.get_text_config().hidden_size, decoder)
-    return critic.to(base.device)
+    return Critic(base.config.get_text_config().hidden_size, decoder, device=base.device)
 
 
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:

@@ -61,10 +61,10 @@ def load_model(
     source = find_source(model_path, model.revision)
     options: dict[str, object] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers():
-        config = _load_config(source.base, options)
+        config = load_config(source.base, options)
         tokenizer = load_tokenizer(model_path, revision=model.revision, trust_remote_code=model.trust_remote_code)
         set_chat_template(tokenizer, model)
-        network = _build(model, source.base, config, seed, resolve_dtype(model.dtype, device), options)
+        network = build_network(model, source.base, config, seed, resolve_dtype(model.dtype, device), options)
         for adapter in source.adapters:
             network = _merge(network, adapter)
     _check_token_ids(model_path, network, tokenizer)
@@ -175,7 +175,8 @@ def _merge(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         raise RecipeError(_load_message("adapter", str(adapter), error)) from error
 
 
-def _load_config(model_path: str, options: dict[str, object]) -> PretrainedConfig:
+def load_config(model_path: str, options: dict[str, object]) -> PretrainedConfig:
+    """Load the config of a folder or hub model, without dropout; ``options`` are those of transformers."""
     from transformers import AutoConfig
 
     folder = Path(model_path)
@@ -193,7 +194,7 @@ def _load_config(model_path: str, options: dict[str, object]) -> PretrainedConfi
     return config
 
 
-def _build(
+def build_network(
     model: ModelConfig,
     model_path: str,
     config: PretrainedConfig,
@@ -201,6 +202,7 @@ def _build(
     dtype: torch.dtype,
     options: dict[str, object],
 ) -> PreTrainedModel:
+    """Build the network of ``config``, with the weights of ``model_path`` or random ones."""
     from transformers import AutoModelForCausalLM
 
     common: dict[str, object] = {"config": config, "dtype": dtype}

@@ -36,6 +36,7 @@ ORDER = (
     "observability",
     "trainer",
     "runs",
+    "planning",
     "__init__",
     "scaffold",
     "testing",

@@ -1,0 +1,35 @@
+"""The device to plan for: the named GPU, or what this machine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from reasonrl.errors import RecipeError
+from reasonrl.planning.gpus import KNOWN, Gpu, find_gpu
+from reasonrl.planning.plan import GIB, Target
+from reasonrl.planning.sharding import Sharding
+
+
+def find_target(gpu: Gpu | None, count: int, sharding: str) -> Target:
+    """``count`` of ``gpu``; without one, this machine's GPU or else its CPU."""
+    found = gpu or _own_gpu()
+    if found is not None:
+        return Target(found, found.gib, count, cast("Sharding", sharding))
+    if count > 1:
+        raise RecipeError("--gpus needs --gpu: torch sees no GPU on this machine")
+    import psutil
+
+    return Target(None, psutil.virtual_memory().total / GIB)
+
+
+def _own_gpu() -> Gpu | None:
+    if not torch.cuda.is_available():
+        return None
+    seen = torch.cuda.get_device_properties(0)
+    gib = seen.total_memory / GIB
+    named = [known for known in KNOWN if known.name.split("-")[0].lower() in seen.name.lower()]
+    closest = min(named, key=lambda known: abs(known.gib - gib), default=find_gpu(f"{gib:.1f}"))
+    return replace(closest, name=seen.name, gib=gib)

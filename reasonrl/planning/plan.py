@@ -1,0 +1,221 @@
+"""Memory by part and stage, time and money of a recipe on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from reasonrl.errors import RecipeError
+from reasonrl.planning.configs import find_config
+from reasonrl.planning.gpus import Gpu
+from reasonrl.planning.rehearsal import STAGES, Rehearsed, rehearse
+from reasonrl.planning.sharding import Sharding, shard
+from reasonrl.planning.timing import FAST, SLOW, Clock, Duration
+from reasonrl.planning.workload import Workload, backend_memory, plan_workload
+from reasonrl.runs.identity import total_steps
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from reasonrl.plugins import Plugins
+    from reasonrl.recipe.resolved import AnyResolved
+
+GIB = 1 << 30
+PARTS = (
+    "weights",
+    "critic",
+    "reference",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "cast weights",
+    "gathered layers",
+    "DDP buckets",
+    "KV cache",
+    "engine",
+)
+CONTEXT_BYTES = GIB
+"""CUDA's context and the workspaces of its libraries, per process."""
+FRAGMENTATION = 0.05
+"""Of the peak: what torch's allocator holds and cannot use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a recipe is to run. Without a GPU: a CPU with ``gib`` of memory."""
+
+    gpu: Gpu | None
+    gib: float
+    count: int = 1
+    sharding: Sharding = "ddp"
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        one = self.gpu.name if self.gpu else "this machine's CPU"
+        how = f", {self.sharding.upper()}" if self.count > 1 else ""
+        return f"{self.count} x {one}{how}" if self.count > 1 else one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Bytes of one process. ``stages``: stage -> part -> bytes at the stage's peak."""
+
+    recipe: str
+    model: str
+    shape_from: str
+    target: Target
+    precision: str
+    workload: Workload
+    rehearsed: Rehearsed
+    stages: Mapping[str, Mapping[str, int]]
+    durations: Sequence[Duration] = ()
+    """Under the fast and the slow assumptions; none where the speed of the device is unknown."""
+    price: float | None = None
+    """Of one GPU for an hour."""
+    notes: Sequence[str] = ()
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that needs most."""
+        return max(self.stages, key=lambda name: sum(self.stages[name].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes of tensors and engine at the peak."""
+        return sum(self.stages[self.peak_stage].values())
+
+    @property
+    def reserve(self) -> int:
+        """Bytes beside them on a GPU."""
+        return CONTEXT_BYTES + int(FRAGMENTATION * self.peak) if self.target.gpu else 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether peak and reserve are at most the memory."""
+        return self.peak + self.reserve <= self.target.gib * GIB
+
+    @property
+    def money(self) -> list[float]:
+        """Fast and slow; empty without a price or a duration."""
+        return [d.hours * self.price * self.target.count for d in self.durations] if self.price else []
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data; memory in bytes."""
+        gpu = self.target.gpu
+        return {
+            "recipe": self.recipe,
+            "model": {"name": self.model, "shape_from": self.shape_from, "parameters": self.rehearsed.model},
+            "trained_parameters": self.rehearsed.trained,
+            "device": {
+                "name": gpu.name if gpu else "cpu",
+                "gib": self.target.gib,
+                "count": self.target.count,
+                "sharding": self.target.sharding if self.target.count > 1 else None,
+                "precision": self.precision,
+            },
+            "workload": asdict(self.workload),
+            "stages": {
+                name: {"total": sum(parts.values()), "parts": dict(parts)} for name, parts in self.stages.items()
+            },
+            "peak": {"stage": self.peak_stage, "bytes": self.peak, "reserve": self.reserve},
+            "fits": self.fits,
+            "time": [_duration(d) for d in self.durations],
+            "money": self.money,
+            "notes": list(self.notes),
+        }
+
+
+def _duration(duration: Duration) -> dict[str, object]:
+    return {**asdict(duration), "step_s": duration.step_s, "hours": duration.hours}
+
+
+def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price: float | None = None) -> Plan:
+    """Rehearse a step of the recipe for one process of ``target``.
+
+    Raises:
+        RecipeError: if the model's config is not known, or its step cannot be rehearsed.
+    """
+    config, shape_from = find_config(resolved)
+    precision = plan_precision(resolved, target)
+    workload = plan_workload(resolved, config, gpus=target.count)
+    try:
+        rehearsed = rehearse(resolved, plugins, config, workload, precision=precision, on_gpu=target.gpu is not None)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecipeError(f"cannot plan {resolved.path}: a step without data fails: {reason[:200]}") from error
+    return Plan(
+        recipe=resolved.recipe.name,
+        model=str(resolved.recipe.model.name or resolved.model_path),
+        shape_from=shape_from,
+        target=target,
+        precision=str(precision).removeprefix("torch."),
+        workload=workload,
+        rehearsed=rehearsed,
+        stages=_stages(resolved, rehearsed, target),
+        durations=_durations(resolved, config, rehearsed, workload, target, str(precision).removeprefix("torch.")),
+        price=price,
+        notes=list(_notes(resolved, target)),
+    )
+
+
+def plan_precision(resolved: AnyResolved, target: Target) -> torch.dtype:
+    """What ``model.dtype`` is on the target."""
+    name = resolved.recipe.model.dtype
+    if name == "auto":
+        name = "bfloat16" if target.gpu and target.gpu.has_bfloat16 else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _stages(resolved: AnyResolved, rehearsed: Rehearsed, target: Target) -> dict[str, dict[str, int]]:
+    stages = {
+        name: shard(rehearsed.stages[name].parts, rehearsed, gpus=target.count, sharding=target.sharding)
+        for name in STAGES
+        if name in rehearsed.stages
+    }
+    engine = backend_memory(resolved)
+    if engine is None or not target.gpu or not engine.sampling:
+        return stages
+    total = target.gib * GIB
+    stages = {name: parts | {"engine": int(engine.training * total)} for name, parts in stages.items()}
+    resting = shard(rehearsed.resting, rehearsed, gpus=target.count, sharding=target.sharding)
+    return {"sampling": resting | {"engine": int(engine.sampling * total)}} | stages
+
+
+def _durations(
+    resolved: AnyResolved,
+    config: PretrainedConfig,
+    rehearsed: Rehearsed,
+    workload: Workload,
+    target: Target,
+    precision: str,
+) -> list[Duration]:
+    if target.gpu is None or not target.gpu.tflops(precision):
+        return []
+    clock = Clock(
+        resolved=resolved,
+        config=config,
+        gpu=target.gpu,
+        precision=precision,
+        gpus=target.count,
+        steps=total_steps(resolved),
+        workload=workload,
+        rehearsed=rehearsed,
+        backend=backend_memory(resolved),
+    )
+    return [clock.measure(assumed) for assumed in (FAST, SLOW)]
+
+
+def _notes(resolved: AnyResolved, target: Target) -> list[str]:
+    notes = []
+    if backend_memory(resolved) is None:
+        notes.append(
+            f"the rollout backend {resolved.rollout_backend.name} does not say what memory it needs: not counted"
+        )
+    if resolved.recipe.model.dtype == "auto" and target.gpu and not target.gpu.has_bfloat16:
+        notes.append(f"{target.gpu.name} has no bfloat16, so model.dtype auto is float32 there")
+    return notes

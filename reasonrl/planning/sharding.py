@@ -1,0 +1,32 @@
+"""From the memory of one process to that of one of several, by rule. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from reasonrl.planning.rehearsal import Rehearsed
+
+Sharding = Literal["ddp", "fsdp"]
+
+SHARDED = ("weights", "critic", "gradients", "optimizer")
+GATHERED_LAYERS = 2
+"""FSDP2 computes on one layer and gathers the next."""
+
+
+def shard(parts: Mapping[str, int], rehearsed: Rehearsed, *, gpus: int, sharding: Sharding) -> dict[str, int]:
+    """Bytes by part on one of ``gpus``.
+
+    DDP keeps everything on each GPU and adds its buckets, a second copy of the gradients. FSDP2 divides weights,
+    gradients and the optimizer's states, and gathers two layers at a time, with their gradients; it does not shard a
+    reference copy.
+    """
+    if gpus == 1:
+        return dict(parts)
+    if sharding == "ddp":
+        return {**parts, "DDP buckets": 4 * rehearsed.trained}
+    kept = {part: -(-size // gpus) if part in SHARDED else size for part, size in parts.items()}
+    kept.pop("cast weights", None)
+    busy = "activations" in parts or "KV cache" in parts
+    return {**kept, "gathered layers": 2 * GATHERED_LAYERS * rehearsed.largest_layer if busy else 0}

@@ -1,0 +1,149 @@
+"""Plans of memory, time and money: closed forms, comparisons and the command."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reasonrl.cli.app import app
+from reasonrl.errors import RecipeError
+from reasonrl.planning.gpus import KNOWN, find_gpu
+from reasonrl.planning.plan import GIB, Plan, Target, make_plan
+from reasonrl.plugins import load_plugins
+from reasonrl.recipe.load import check_recipe
+from reasonrl.testing.models import tiny_model_folder
+
+RECIPE = Path(__file__).parents[2] / "recipes/countdown_grpo.yaml"
+SMALL = ["model.name=null", "trainer.prompts_per_step=16", "sampling.group_size=2", "evaluation.suites=null"]
+SIZES = ["sampling.max_prompt_tokens=32", "sampling.max_completion_tokens=96", "trainer.max_tokens_per_microbatch=512"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory):
+    folder = tiny_model_folder(tmp_path_factory.mktemp("model"), hidden=64, layers=4)
+
+    @cache
+    def of(*overrides: str, gpu: str | None = None, gpus: int = 1, sharding: str = "ddp") -> Plan:
+        plugins = load_plugins()
+        resolved = check_recipe(RECIPE, [*SMALL, *SIZES, f"model.path={folder}", *overrides], plugins)
+        found = find_gpu(gpu) if gpu else None
+        return make_plan(resolved, plugins, Target(found, found.gib if found else 1.0, gpus, sharding))
+
+    return of
+
+
+def test_states_are_those_of_float32_adam(plan) -> None:
+    found = plan()
+    optimizer, count = found.stages["optimizer"], found.rehearsed.trained
+    assert found.rehearsed.model == count
+    assert optimizer["weights"] == pytest.approx(4 * count, abs=1024)  # buffers
+    assert optimizer["gradients"] == 4 * count
+    assert optimizer["optimizer"] == pytest.approx(8 * count, abs=1024)  # step counts
+    assert "reference" not in optimizer
+
+
+def test_lora_has_gradients_and_states_of_its_adapters_alone(plan) -> None:
+    found = plan("model.lora.rank=4")
+    assert found.rehearsed.trained < found.rehearsed.model / 5
+    assert found.stages["optimizer"]["gradients"] == 4 * found.rehearsed.trained
+
+
+def test_a_separate_critic_and_a_reference_cost_a_model_each(plan) -> None:
+    alone = plan()
+    both = plan("algorithm.name=ppo", "critic.kind=separate", "algorithm.kl.coef=0.1", "algorithm.kl.placement=reward")
+    model = 4 * alone.rehearsed.model
+    assert both.stages["update"]["reference"] == pytest.approx(model, rel=0.02)
+    assert both.stages["update"]["critic"] == pytest.approx(model, rel=0.02)
+    assert both.rehearsed.trained == pytest.approx(2 * alone.rehearsed.trained, rel=0.02)
+
+
+def test_activations_grow_with_the_rows_and_shrink_with_checkpointing(plan) -> None:
+    one, two = plan(), plan("trainer.max_tokens_per_microbatch=1024")
+    assert (one.workload.rows, two.workload.rows) == (4, 8)
+    assert two.stages["update"]["activations"] == pytest.approx(2 * one.stages["update"]["activations"], rel=0.02)
+    recomputed = plan("model.gradient_checkpointing=true")
+    assert recomputed.stages["update"]["activations"] < 0.5 * one.stages["update"]["activations"]
+    assert recomputed.rehearsed.stages["update"].flops > 1.2 * one.rehearsed.stages["update"].flops
+
+
+def test_flops_are_two_and_six_per_weight_and_token(plan) -> None:
+    found = plan()
+    rows, length = found.workload.rows, found.workload.length
+    blocks, head = found.rehearsed.model - 258 * 64, 258 * 64
+    attention = 14 * length**2 * 64 * 4  # two products forward, five backward, over layers
+    wanted = rows * (6 * length * blocks + 6 * found.workload.completion * head + attention)
+    assert found.rehearsed.stages["update"].flops == pytest.approx(wanted, rel=0.02)
+
+
+def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
+    found = plan()
+    per_token = 2 * 4 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
+    assert found.workload.decoded_rows == 32
+    assert found.stages["sampling"]["KV cache"] == pytest.approx(32 * 128 * per_token, rel=0.2)
+
+
+def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
+    one, ddp = plan(gpu="24"), plan(gpu="24", gpus=4)
+    fsdp = plan(gpu="24", gpus=4, sharding="fsdp")
+    assert ddp.stages["update"]["DDP buckets"] == 4 * one.rehearsed.trained
+    assert fsdp.stages["update"]["optimizer"] == pytest.approx(one.stages["update"]["optimizer"] / 4, rel=0.01)
+    assert ddp.workload.rows_per_step == one.workload.rows_per_step // 4
+
+
+def test_time_and_money_are_ranges_for_a_named_gpu_alone(plan) -> None:
+    fast, slow = plan(gpu="H100").durations
+    assert 0 < fast.hours < slow.hours
+    assert fast.flops < slow.flops
+    assert not plan(gpu="24").durations
+    assert not plan().durations
+
+
+def test_what_does_not_fit_says_so(plan) -> None:
+    found = plan(gpu="0.5")
+    assert not found.fits  # the reserve of 1 GiB alone
+    assert plan(gpu="24").fits
+    assert found.peak < 0.5 * GIB
+
+
+@pytest.mark.parametrize("text", ["H100", "h100", "NVIDIA H100", "rtx4090", "4090", "RTX 4090", "a100-80"])
+def test_gpus_are_found_in_any_spelling(text: str) -> None:
+    assert find_gpu(text) in KNOWN
+
+
+@pytest.mark.parametrize("text", ["24", "24GiB", "24 gb", "22.5"])
+def test_a_memory_is_a_gpu_of_unknown_speed(text: str) -> None:
+    assert find_gpu(text).gib in (24.0, 22.5)
+    assert not find_gpu(text).tflops("bfloat16")
+
+
+@pytest.mark.parametrize("text", ["H1000", "", "-3", "0", "nan", "1e9", "24 TB", "..", "99999"])
+def test_an_unknown_gpu_names_the_known_ones(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"RTX 4090, .*B200; got"):
+        find_gpu(text)
+
+
+def test_the_command_prints_a_table_and_json() -> None:
+    arguments = ["plan", str(RECIPE), "--gpu", "H100", "--price", "2"]
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    for wanted in ("MiB", "sampling", "saving", "weights", "KV cache", "total", "peak", ": fits", "per GPU and hour"):
+        assert wanted in shown.output
+    assert max(map(len, shown.output.splitlines())) <= 80
+    data = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    assert data["fits"] is True
+    assert data["peak"]["bytes"] == max(stage["total"] for stage in data["stages"].values())
+    assert len(data["time"]) == len(data["money"]) == 2
+
+
+def test_the_command_refuses_in_one_line() -> None:
+    for extra, wanted in (
+        (["--gpu", "nope"], "expected a memory in GiB such as 24, or one of T4"),
+        (["--gpu", "24", "model.name=null", "model.path=nobody/knows"], "config.json is not on this machine"),
+        (["--gpus", "2"], "--gpus needs --gpu"),
+    ):
+        result = CliRunner(env={"HF_HUB_OFFLINE": "1"}).invoke(app, ["plan", str(RECIPE), *extra])
+        assert result.exit_code == 2, result.output
+        assert wanted in " ".join(result.output.split())
+        assert "Traceback" not in result.output
