@@ -1,4 +1,4 @@
-"""The critic: a scalar head on the policy's trunk or on a separate one."""
+"""The critic: a scalar head on the policy's trunk, or on one of its own, which may share the frozen weights."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ class Critic(nn.Module):
             return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
 
 
-def build_critic(kind: Literal["shared", "separate"], model: nn.Module) -> Critic:
+def build_critic(kind: Literal["shared", "separate", "adapter"], model: nn.Module) -> Critic:
     """Build a critic for the causal LM ``model``, on its device.
 
     ``shared`` reads the policy's last hidden state and sends gradients into it; ``separate`` starts as a
-    copy of the policy's trunk, as in TinyZero, without adapters and trained in full. The copy recomputes
-    activations where ``model`` does.
+    copy of the policy's trunk, as in TinyZero, without adapters and trained in full; ``adapter`` has a trunk with
+    adapters of its own on the frozen weights of the policy's. Both recompute activations where ``model`` does.
     """
     base = base_model(model)
-    decoder = _trainable_copy(model) if kind == "separate" else None
+    decoder: nn.Module | None = None
+    if kind != "shared":
+        decoder = _trainable_copy(model) if kind == "separate" else _adapter_copy(base.base_model)
     return Critic(base.config.get_text_config().hidden_size, decoder, device=base.device)
 
 
@@ -58,3 +60,11 @@ def _trainable_copy(model: nn.Module) -> nn.Module:
     base: PreTrainedModel = copied.unload() if is_lora(copied) else base_model(copied)
     # Frozen weights may be stored in less than the float32 that updates need.
     return base.base_model.float().requires_grad_(True)
+
+
+def _adapter_copy(trunk: nn.Module) -> nn.Module:
+    """Copy the modules of ``trunk`` and its adapters; frozen weights are the same tensors in both."""
+    shared: dict[int, object] = {id(p): p for p in trunk.parameters() if not p.requires_grad}
+    scales = (getattr(module, "quant_state", None) for module in trunk.modules())
+    shared |= {id(state): state for state in scales if state is not None}  # of 4-bit weights
+    return copy.deepcopy(trunk, shared)

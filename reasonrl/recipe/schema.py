@@ -86,8 +86,10 @@ class ModelConfig:
 class CriticConfig:
     """The value function of algorithms that need one."""
 
-    kind: Literal["shared", "separate"] = option(
-        "shared: a value head on the policy; separate: a copy of the model", "shared"
+    kind: Literal["shared", "separate", "adapter"] = option(
+        "shared: a value head on the policy; separate: a copy of the model, trained in full; "
+        "adapter: with model.lora, a second set of adapters on the same base",
+        "shared",
     )
     learning_rate: float | None = option("null = optimizer.learning_rate", None)
     warmup_steps: int = option(
@@ -307,10 +309,15 @@ class Recipe:
                 "model.lora.dropout must be 0 in reinforcement learning, because dropout makes the trained policy "
                 f"differ from the sampled one; got {lora.dropout}"
             )
-        if lora is not None and lora.quantization and self.critic is not None and self.critic.kind == "separate":
+        kind = self.critic.kind if self.critic is not None else None
+        if kind == "separate" and lora is not None and lora.quantization:
             raise ValueError(
-                "critic.kind must be shared with model.lora.quantization, got separate: it would train a whole second "
-                "copy of the model in float32"
+                "critic.kind must be shared or adapter with model.lora.quantization, got separate: it would train a "
+                "whole second copy of the model in float32"
+            )
+        if kind == "adapter" and lora is None:
+            raise ValueError(
+                "critic.kind must be shared or separate without model.lora, got adapter; or set model.lora"
             )
 
 

@@ -53,7 +53,7 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
-    _check_bitsandbytes(recipe, accelerator)
+    _check_whole_weights(recipe, accelerator)
     if model.attention == "flash_attention_2" and dtype == torch.float32:
         raise RecipeError(
             "model.attention: flash_attention_2 computes in 16 bits, but model.dtype is float32 here; set model.dtype "
@@ -74,16 +74,19 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
     )
 
 
-def _check_bitsandbytes(recipe: AnyRecipe, accelerator: Accelerator) -> None:
+def _check_whole_weights(recipe: AnyRecipe, accelerator: Accelerator) -> None:
     lora, device = recipe.model.lora, accelerator.device.type
-    for wanted, key, instead in (
-        (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", "use adamw_bf16 or adamw"),
-        (lora is not None and lora.quantization == "nf4", "model.lora.quantization: nf4", "set it to null"),
+    critic = recipe.critic if isinstance(recipe, Recipe) else None
+    anywhere, kernels = (device,), ("cpu", "cuda")  # those of bitsandbytes
+    for wanted, key, runs_on, instead in (
+        (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", kernels, "use adamw_bf16 or adamw"),
+        (lora is not None and lora.quantization, "model.lora.quantization: nf4", kernels, "set it to null"),
+        (critic is not None and critic.kind == "adapter", "critic.kind: adapter", anywhere, "use shared or separate"),
     ):
         if wanted and accelerator.distributed_type == DistributedType.FSDP:
             raise RecipeError(f"{key} needs whole weights, but accelerate's config shards them (FSDP); {instead}")
-        if wanted and device not in ("cpu", "cuda"):
-            raise RecipeError(f"{key} runs on cpu and cuda, not on {device}; {instead}")
+        if wanted and device not in runs_on:
+            raise RecipeError(f"{key} runs on {' and '.join(runs_on)}, not on {device}; {instead}")
 
 
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:

@@ -33,7 +33,7 @@ TRAINABLE_FILE = "trainable.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MODEL_PREFIX = "model."
 
-_GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _SCATTERED = StateDictOptions(full_state_dict=True, strict=False)
 
 

@@ -10,6 +10,8 @@ from support.small_recipes import cli, recipe, summary_of
 from support.tiny_policies import load_tiny
 from torch import Tensor, nn
 
+from reasonrl.contracts.models import base_model
+from reasonrl.model.critic import build_critic
 from reasonrl.model.export import gather_model, write_model
 from reasonrl.model.policy import PolicyModule
 from reasonrl.recipe.schema import LoraConfig
@@ -114,6 +116,15 @@ def stored(module: nn.Module) -> int:
     if state is None or hasattr(module, "base_layer"):
         return 0
     return module.weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+
+
+def test_a_critic_of_adapters_shares_the_quantized_weights(tmp_path: Path) -> None:
+    low = load_tiny(tiny_model_folder(tmp_path / "model", hidden=64), lora=LoraConfig(rank=2, quantization="nf4"))
+    policy = PolicyModule(low.model, build_critic("adapter", low.model), path=low.logits_path)
+    trunks = (base_model(low.model).base_model.modules(), policy.critic.decoder.modules())
+    pairs = [pair for pair in zip(*trunks, strict=True) if stored(pair[0])]
+    assert len(pairs) == 14
+    assert all(one.weight is other.weight and one.quant_state is other.quant_state for one, other in pairs)
 
 
 def test_a_qlora_run_resumes_and_its_model_needs_no_bitsandbytes(tmp_path: Path) -> None:

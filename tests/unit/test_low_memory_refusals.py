@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 from support.small_recipes import cli, recipe
 
 from reasonrl.errors import RecipeError
-from reasonrl.recipe.schema import LoraConfig, OptimizerConfig
+from reasonrl.recipe.schema import CriticConfig, LoraConfig, OptimizerConfig, Recipe
 from reasonrl.runs import build, ready
 
 
@@ -46,7 +46,7 @@ def test_bitsandbytes_where_it_does_not_work(optimizer: Any, quantization: Any, 
         lora = LoraConfig(quantization=quantization)
         recipe: Any = SimpleNamespace(optimizer=OptimizerConfig(name=optimizer), model=SimpleNamespace(lora=lora))
         accelerator: Any = SimpleNamespace(distributed_type=kind, device=torch.device(device))
-        build._check_bitsandbytes(recipe, accelerator)
+        build._check_whole_weights(recipe, accelerator)
 
     check(optimizer, quantization, "cuda", DistributedType.MULTI_GPU)
     check("adamw_bf16", None, "mps", DistributedType.FSDP)
@@ -56,8 +56,24 @@ def test_bitsandbytes_where_it_does_not_work(optimizer: Any, quantization: Any, 
         check(optimizer, quantization, "mps", DistributedType.NO)
 
 
-def test_a_separate_critic_on_a_quantized_base(tiny_model: Path, tmp_path: Path) -> None:
-    path = recipe(tmp_path, tiny_model)
-    done = cli("train", path, "model.lora={quantization: nf4}", "critic={kind: separate}")
+@pytest.mark.parametrize(
+    ("kind", "lora", "message"),
+    [
+        ("separate", "{quantization: nf4}", "critic.kind must be shared or adapter with model.lora.quantization"),
+        ("adapter", "null", "critic.kind must be shared or separate without model.lora"),
+    ],
+)
+def test_critics_that_do_not_fit(kind: str, lora: str, message: str, tiny_model: Path, tmp_path: Path) -> None:
+    done = cli("train", recipe(tmp_path, tiny_model), f"model.lora={lora}", f"critic={{kind: {kind}}}")
     assert done.exit_code == 2
-    assert "critic.kind must be shared with model.lora.quantization" in " ".join(done.output.split())
+    assert message in " ".join(done.output.split())
+
+
+def test_a_critic_of_adapters_is_not_sharded() -> None:
+    recipe: Any = object.__new__(Recipe)
+    for name, value in {"optimizer": OptimizerConfig(), "model": SimpleNamespace(lora=None)}.items():
+        object.__setattr__(recipe, name, value)
+    object.__setattr__(recipe, "critic", CriticConfig(kind="adapter"))
+    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, device=torch.device("cpu"))
+    with pytest.raises(RecipeError, match=r"critic\.kind: adapter needs whole weights"):
+        build._check_whole_weights(recipe, accelerator)

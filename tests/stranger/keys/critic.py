@@ -7,10 +7,15 @@ from stranger.lab import Lab, Run, distance
 
 @effect("critic", "critic.kind")
 def kind_of_critic(lab: Lab, kind: str) -> None:
-    """A head alone, or a trunk with it."""
+    """A head alone, or a trunk with it, or adapters beside the policy's own."""
     shared, separate = lab.run("ppo"), lab.run("ppo", "critic.kind=separate")
     assert _critic(shared).keys() == {"critic.head.weight", "critic.head.bias"}
     assert any("layers.0" in name for name in _critic(separate))
+    adapter = lab.run("ppo", "critic.kind=adapter", "model.lora={rank: 2}")
+    heads = {"critic.head.weight", "critic.head.bias"}
+    assert all("lora" in name for name in _critic(adapter).keys() - heads)
+    assert len(_critic(adapter)) - len(heads) == len(adapter.trained_beside()) - len(_critic(adapter))
+    assert "model.lora" in lab.refused("ppo", "critic.kind=adapter")
     assert "critic" in lab.refused("train", "critic={kind: shared}")
 
 
