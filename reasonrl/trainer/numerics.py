@@ -52,10 +52,9 @@ def diagnose_skips(metrics: Mapping[str, float], consecutive_skips: int) -> str:
     Args:
         metrics: those of the last step; its ``numerics/*`` counts tell what was not finite first.
     """
-    found = ((key, metrics[key]) for key in CAUSES if metrics.get(key, 0.0) > 0)
-    key, count = next(found, ("", 0.0))
+    key = next((key for key in CAUSES if metrics.get(key, 0.0) > 0), "")
     what, advice = CAUSES.get(key, ("something", "check the metrics of the last steps"))
-    counted = f" ({key} = {count:g} in the last step)" if key else ""
+    counted = f" ({key} = {metrics[key]:g} in the last step)" if key else ""
     return (
         f"{consecutive_skips} updates in a row were skipped: {what} came out NaN or infinite first{counted}; "
         f"{advice}. The saved parameters are those of the last finite update"

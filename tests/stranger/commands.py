@@ -104,7 +104,6 @@ class Commands:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "TERM": "dumb",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": ":".join(map(str, [*self._path, site])),
             "STRANGER_CLONE": str(ROOT),
             "STRANGER_PIP": sys.executable,
