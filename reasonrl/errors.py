@@ -129,6 +129,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(mark in _text(error) for mark in marks)
 
 
+def note_stage(error: BaseException, stage: str) -> None:
+    """Mark an error of lack of memory with the stage of a step that it happened in; the innermost one stays."""
+    if is_out_of_memory(error) and stage_of(error) is None:
+        error.stage = stage  # type: ignore[attr-defined]
+
+
+def stage_of(error: BaseException) -> str | None:
+    """The stage that ``note_stage`` has marked."""
+    return getattr(error, "stage", None)
+
+
 def one_line(error: object) -> str:
     """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
     return escape(" ".join(_text(error).split()))

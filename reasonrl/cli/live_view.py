@@ -28,6 +28,7 @@ METRICS = (  # metric, label, format of its figures
     ("optim/learning_rate", "rate", "{:.1e}"),
     ("throughput/rollout_tokens_per_s", "sample t/s", "{:,.0f}"),
     ("throughput/train_tokens_per_s", "train t/s", "{:,.0f}"),
+    ("memory/peak_gib", "peak GiB", "{:.1f}"),
 )
 ONLY_SFT = ("optim/learning_rate",)
 LABEL, FIGURE, RANGE = 11, 9, 20  # columns, including the gap

@@ -20,6 +20,8 @@ MAX_CONSECUTIVE_SKIPS = 3
 MAX_UNSCORED_FRAC = 0.2
 """A larger share of completions without a reward stops a run."""
 
+_MEMORY = "tensors on the GPU, or without a GPU the resident memory of the process; the largest of all processes"
+
 POLICY_METRICS: tuple[MetricDef, ...] = (
     MetricDef(
         key="loss/policy",
@@ -153,6 +155,15 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("time/sync_s", "s", "Handing the new weights to the backend."),
         ("time/evaluation_s", "s", "Evaluation suites after the step."),
         ("time/checkpoint_s", "s", "Saving the checkpoint after the step before."),
+        ("memory/peak_gib", "GiB", f"Most memory in use during the step: {_MEMORY}."),
+        ("memory/rollout_gib", "GiB", "The same while sampling."),
+        ("memory/policy_eval_gib", "GiB", "The same before the update: old and reference log-probabilities, values."),
+        ("memory/update_gib", "GiB", "The same in the update."),
+        (
+            "memory/used_gib",
+            "GiB",
+            "In use on the GPU after the step, by all processes and with caches: the rest of the card is free.",
+        ),
         ("eval/<suite>/accuracy", "fraction", "Correct completions; an unscored one counts as not correct."),
         ("eval/<suite>/accuracy_ci95_low", "fraction", "Lower end of the accuracy's 95% interval."),
         ("eval/<suite>/accuracy_ci95_high", "fraction", "Upper end of the accuracy's 95% interval."),

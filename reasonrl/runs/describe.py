@@ -17,6 +17,7 @@ from reasonrl.runs.outline import format_model
 from reasonrl.runs.plugin_files import record_plugin
 from reasonrl.runs.preflight import Preflight
 from reasonrl.trainer.bundle import ModelBundle
+from reasonrl.trainer.memory import gpu_name
 from reasonrl.version import __version__, find_version
 
 VERSIONED = ("torch", "transformers", "accelerate", "pluggy", "omegaconf", "datasets", "numpy", "tokenizers")
@@ -67,7 +68,8 @@ def _template_lines(resolved: AnyResolved, bundle: ModelBundle) -> Iterator[tupl
 def _device_line(bundle: ModelBundle) -> str:
     ranks = f"{bundle.ranks.size} process{'es' if bundle.ranks.size > 1 else ''}"
     threads = f" x {torch.get_num_threads()} threads" if bundle.accelerator.device.type == "cpu" else ""
-    return f"{bundle.accelerator.device}, {bundle.precision}, {ranks}{threads}"
+    name = gpu_name(bundle.accelerator.device)
+    return f"{bundle.accelerator.device}{f' ({name})' if name else ''}, {bundle.precision}, {ranks}{threads}"
 
 
 def build_manifest(
@@ -89,6 +91,7 @@ def build_manifest(
             "threads": torch.get_num_threads(),
             "processes": bundle.ranks.size,
             "device": str(bundle.accelerator.device),
+            "gpu": gpu_name(bundle.accelerator.device),
             "precision": bundle.precision,
         },
         "git": _git_state(),

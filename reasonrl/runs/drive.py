@@ -77,7 +77,7 @@ class Driver:
 
     def _close(self, groups: Sequence[ScoredGroup], diagnosis: str = "") -> None:
         """What follows a step: evaluate, record, save."""
-        step, timer = self._state.step, Timer()
+        step, timer = self._state.step, Timer(self._ranks.device)
         if self._state.record is not None:
             self._run.writer.show(StepRecord(step=step, **self._state.record), groups)
         metrics: Mapping[str, float] = {}
@@ -143,7 +143,7 @@ class Driver:
             log.warning("%s", text)
 
     def _save(self, *, is_due: bool, is_alone: bool = False) -> None:
-        timer = Timer()
+        timer = Timer(self._ranks.device)
         self._is_saving = True
         with timer("checkpoint_s"):
             self._run.reporter.phase("saving")

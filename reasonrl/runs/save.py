@@ -21,6 +21,7 @@ from reasonrl.runs.record import RunWriter
 from reasonrl.runs.state import Headline, Identity, Records, TrainState
 from reasonrl.runs.tensors import TensorState, gather, scatter
 from reasonrl.trainer.job import Job
+from reasonrl.trainer.memory import gpu_name
 from reasonrl.trainer.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def machine(ranks: Ranks) -> dict[str, object]:
     """What the arithmetic depends on beside the recipe."""
     return {
         "device": ranks.device.type,
+        "gpu": gpu_name(ranks.device),
         "processes": ranks.size,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -150,6 +150,15 @@ class _Constructors(TorchFunctionMode):
         return func(*args, **given)
 
 
+class _Module:
+    """What ``torch.cuda`` is to CUDA. Memory is not counted."""
+
+    manual_seed = staticmethod(torch.manual_seed)
+
+    @staticmethod
+    def synchronize() -> None: ...
+
+
 @contextmanager
 def fake_gpu(allowed: Container[str] | None = None) -> Iterator[FakeGPU]:
     """Let runs compute on a ``FakeGPU``, as if torch had found it."""
@@ -161,7 +170,7 @@ def fake_gpu(allowed: Container[str] | None = None) -> Iterator[FakeGPU]:
     with (
         mock.patch.object(Accelerator, "device", DEVICE),
         mock.patch.object(torch, "autocast", autocast),
-        mock.patch.object(torch, DEVICE.type, SimpleNamespace(manual_seed=torch.manual_seed), create=True),
+        mock.patch.object(torch, DEVICE.type, _Module, create=True),
         mock.patch("torch.optim.adam._device_dtype_check_for_fused"),
         FakeGPU(allowed) as gpu,
     ):

@@ -120,7 +120,7 @@ class Trainer:
 
     def step(self, step: int) -> StepOutcome:
         """One step: collect scored groups, make a batch of them, learn from it. Droppable until the update begins."""
-        timer = Timer()
+        timer = Timer(self._ranks.device)
         with timer("step_s"):
             with self._stop.interruptible():
                 collected = self._collect(step, timer)
@@ -234,6 +234,7 @@ class Trainer:
             "policy/version": float(update.policy_version),
             "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
             "throughput/train_tokens_per_s": update.metrics["batch/train_tokens"] / max(training_s, 1e-9),
+            **self._ranks.resolve([timer.memory()]),
         }
 
     def _sampled_metrics(self, collected: Collected) -> dict[str, float]:

@@ -9,6 +9,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS
+from reasonrl.errors import note_stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class GuardedOptimizer:
         known = set(self._optimizer.state)
         try:
             self._optimizer.step()
-        except BaseException:
+        except BaseException as error:
+            note_stage(error, "optimizer")
             # Where the memory for a parameter's state ran out, half of that state would pass for a whole one.
             for parameter in [p for p in self._optimizer.state if p not in known]:
                 del self._optimizer.state[parameter]

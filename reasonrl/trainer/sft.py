@@ -79,10 +79,11 @@ class SftTrainer:
 
     def step(self, step: int) -> StepOutcome:
         """One optimizer step."""
-        timer = Timer()
+        timer = Timer(self._ranks.device)
         with timer("step_s"):
             metrics = self._step(step)
         metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timer.seconds["step_s"]
+        metrics |= self._ranks.resolve([timer.memory()])
         skips = self._guard.consecutive_skips
         return StepOutcome(
             record=StepRecord(step=step, metrics=metrics, timing_s=timer.metrics()),

@@ -30,6 +30,7 @@ LAST_STEP_KEYS = [
     "optim/learning_rate",
     "batch/padding_frac",
     "time/step_s",
+    "memory/peak_gib",
     "throughput/rollout_tokens_per_s",
     "throughput/train_tokens_per_s",
     "eval/held_out/accuracy",
@@ -99,7 +100,7 @@ def test_the_same_recipe_gives_the_same_numbers_whatever_the_global_generators_h
             tiny(tiny_model, "trainer.minibatches=2", "algorithm.kl.coef=0.1"),
             run_dir=tmp_path / name,
         )
-        timed = ("time/", "throughput/")
+        timed = ("time/", "throughput/", "memory/")
         return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in metrics_of(tmp_path / name)]
 
     first = run("a")
