@@ -15,7 +15,7 @@ LANGUAGES = {
     "sh": "commands, run in the order of the page",
     "python": "run as a script; with a title that ends in .py, a file",
     "pycon": "an interactive session, run as a doctest",
-    "yaml": "a recipe or a part of one, checked and trained for two steps; with a title that ends in .yaml, a file",
+    "yaml": "a recipe or a part of one, checked and trained for a few steps; with a title that ends in .yaml, a file",
     "json": "with a title, a file; else JSON that parses",
     "toml": "a file",
     "pyi": "an interface, must parse",

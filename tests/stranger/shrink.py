@@ -14,7 +14,7 @@ Show = Callable[[list[str]], str]
 """``["reasonrl", "recipes", "show", NAME]`` -> what that prints; empty if it fails."""
 
 TRAIN = {
-    "trainer.steps": 2,
+    "trainer.steps": 3,
     "trainer.prompts_per_step": 8,
     "sampling.group_size": 4,
     "sampling.max_completion_tokens": 24,
@@ -22,8 +22,8 @@ TRAIN = {
 }
 SFT = {"sft.max_tokens": 1024, "sft.tokens_per_batch": 512, "sampling.max_completion_tokens": 24}
 SUITE = {"problems": 4, "samples": 2, "max_completion_tokens": 24}
-RESUME = ("trainer.steps=4",)
-"""A run that was shrunk to two steps goes on for two more, whatever the page says."""
+RESUME = ("trainer.steps=5",)
+"""A run that was shrunk to three steps continues for two more, whatever the page says."""
 
 LOCAL_DATA = {"openai/gsm8k": ["task.path=''", "task.subset=null", "task.eval_split=null"]}
 """Data set of the hub -> overrides that take data which is there."""

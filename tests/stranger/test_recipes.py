@@ -22,23 +22,26 @@ def verb_of(path: Path) -> str:
     return "sft" if "sft" in yaml.safe_load(path.read_text(encoding="utf-8")) else "train"
 
 
-def check_run(folder: Path) -> None:
+STEPS = {"train": 3, "sft": 2}
+
+
+def check_run(folder: Path, steps: int) -> None:
     (summary,) = folder.glob("runs/*/summary.json")
     result = json.loads(summary.read_text(encoding="utf-8"))
-    assert (result["outcome"], result["steps"]) == ("completed", 2)
-    assert len(list(summary.parent.glob("checkpoints/step_000002/model.safetensors"))) == 1
+    assert (result["outcome"], result["steps"]) == ("completed", steps)
+    assert len(list(summary.parent.glob(f"checkpoints/step_{steps:06d}/model.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("recipe", OURS, ids=name_of)
 def test_a_recipe_of_the_repository_trains(recipe: Path, tmp_path: Path, commands: Commands) -> None:
-    """Two steps, the model replaced by a tiny one of its architecture if it would have to be fetched."""
+    """A few steps, the model replaced by a tiny one of its architecture if it would have to be fetched."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     file = recipe.relative_to(ROOT).as_posix()
     checked = commands.reasonrl("recipes", "check", file, cwd=tmp_path)
     assert checked.code == 0, checked
     done = commands.reasonrl(verb_of(recipe), file, cwd=tmp_path, shrink=True)
     assert done.code == 0, done
-    check_run(tmp_path)
+    check_run(tmp_path, STEPS[verb_of(recipe)])
 
 
 def test_the_wheel_ships_the_recipes_of_the_repository(

@@ -174,6 +174,14 @@ def test_k3_keeps_its_digits_near_0() -> None:
     assert got.item() == pytest.approx(5e-9, rel=2e-2)
 
 
+def test_k3_never_pulls_away_from_the_reference() -> None:
+    """1 - exp(-x) has the sign of x; beyond the clamp the gradient is 0, and not the +1 of a term left over."""
+    x = torch.tensor([[-400.0, -21.0, -19.0, -1.0, 1.0, 19.0, 21.0]], dtype=torch.float64, requires_grad=True)
+    kl_estimate(x, torch.zeros_like(x), torch.ones_like(x, dtype=torch.bool), "k3").sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist()[0] == pytest.approx([0.0, 0.0, 1 - math.exp(19), 1 - math.e, 1 - 1 / math.e, 1.0, 0.0])
+
+
 def test_k1_is_refused_in_the_loss() -> None:
     x = torch.zeros(1, 1)
     with pytest.raises(ValueError, match="KL in the loss needs k2 or k3, got 'k1'; use k1 in the reward"):
