@@ -13,8 +13,30 @@ from reasonrl.model.lora import is_lora
 from reasonrl.model.mode import in_mode
 from reasonrl.model.policy import ForwardOutput, PolicyModule
 
-Reference = Callable[..., ForwardOutput]
-"""``PolicyModule.forward`` of the initial policy, for log-probabilities only."""
+
+class Reference:
+    """``PolicyModule.forward`` of the initial policy, for log-probabilities only.
+
+    ``weights``: those that it alone has; None with LoRA, where they are the policy's.
+    """
+
+    def __init__(
+        self,
+        frozen: nn.Module,
+        *,
+        called: nn.Module | None = None,
+        disabled: Callable[[], AbstractContextManager[object]] | None = None,
+    ) -> None:
+        self.weights = frozen if called is None else None
+        self._frozen, self._called, self._disabled = frozen, called or frozen, disabled or nullcontext
+
+    @torch.no_grad()
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
+    ) -> ForwardOutput:
+        """Compute log-probabilities under the initial policy."""
+        with in_mode(self._frozen, training=False), self._disabled():
+            return self._called(input_ids, attention_mask, response_mask, temperature=temperature)
 
 
 def build_reference(
@@ -27,18 +49,6 @@ def build_reference(
     as the policy is.
     """
     model = policy.model
-    called: nn.Module
-    disabled: Callable[[], AbstractContextManager[object]] = nullcontext
     if is_lora(model):
-        frozen, called, disabled = policy, policy if entry is None else entry, model.disable_adapter
-    else:
-        frozen = called = PolicyModule(copy_frozen(model, dtype), path=policy.path).eval()
-
-    @torch.no_grad()
-    def forward(
-        input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, *, temperature: float = 1.0
-    ) -> ForwardOutput:
-        with in_mode(frozen, training=False), disabled():
-            return called(input_ids, attention_mask, response_mask, temperature=temperature)
-
-    return forward
+        return Reference(policy, called=policy if entry is None else entry, disabled=model.disable_adapter)
+    return Reference(PolicyModule(copy_frozen(model, dtype), path=policy.path).eval())

@@ -11,10 +11,11 @@ import torch
 from reasonrl.errors import RecipeError
 from reasonrl.planning.configs import find_config
 from reasonrl.planning.gpus import Gpu
-from reasonrl.planning.rehearsal import STAGES, Rehearsed, rehearse
+from reasonrl.planning.rehearsal import EVALUATION, OPTIMIZER, SAMPLING, STAGES, UPDATE, Rehearsed, rehearse
 from reasonrl.planning.sharding import Sharding, shard
 from reasonrl.planning.timing import FAST, SLOW, Clock, Duration
 from reasonrl.planning.workload import Workload, backend_memory, plan_workload
+from reasonrl.recipe.schema import Recipe
 from reasonrl.runs.identity import total_steps
 
 if TYPE_CHECKING:
@@ -172,18 +173,25 @@ def plan_precision(resolved: AnyResolved, target: Target) -> torch.dtype:
 
 
 def _stages(resolved: AnyResolved, rehearsed: Rehearsed, target: Target) -> dict[str, dict[str, int]]:
-    stages = {
-        name: shard(rehearsed.stages[name].parts, rehearsed, gpus=target.count, sharding=target.sharding)
-        for name in STAGES
-        if name in rehearsed.stages
-    }
+    def on_device(stage: str, parts: Mapping[str, int]) -> dict[str, int]:
+        whole = shard(parts, rehearsed, gpus=target.count, sharding=target.sharding)
+        return _without_offloaded(stage, whole, resolved) if target.gpu else whole
+
+    stages = {name: on_device(name, rehearsed.stages[name].parts) for name in STAGES if name in rehearsed.stages}
     engine = backend_memory(resolved)
     if engine is None or not target.gpu or not engine.sampling:
         return stages
     total = target.gib * GIB
     stages = {name: parts | {"engine": int(engine.training * total)} for name, parts in stages.items()}
-    resting = shard(rehearsed.resting, rehearsed, gpus=target.count, sharding=target.sharding)
-    return {"sampling": resting | {"engine": int(engine.sampling * total)}} | stages
+    resting = on_device(SAMPLING, rehearsed.resting)
+    return {SAMPLING: resting | {"engine": int(engine.sampling * total)}} | stages
+
+
+def _without_offloaded(stage: str, parts: dict[str, int], resolved: AnyResolved) -> dict[str, int]:
+    """``parts`` without what is in host memory during ``stage``."""
+    offload = resolved.recipe.trainer.offload if isinstance(resolved.recipe, Recipe) else ()
+    used = {"reference": (EVALUATION,), "optimizer": (UPDATE, OPTIMIZER)}
+    return {part: size for part, size in parts.items() if part not in offload or stage in used[part]}
 
 
 def _durations(

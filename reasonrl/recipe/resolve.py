@@ -251,6 +251,14 @@ class _Resolver:
             raise self.source.error(("sampling", "group_size"), message)
         if needs.critic and recipe.critic is None:
             raise self.source.error(critic, f": {name} needs one, such as critic: {{kind: shared}}")
+        if "reference" in recipe.trainer.offload and (recipe.model.lora is not None or not needs.reference):
+            why = (
+                f"{name} computes no KL term"
+                if not needs.reference
+                else "with model.lora it shares the policy's weights"
+            )
+            message = f": there is no reference model to offload, since {why}; remove reference"
+            raise self.source.error(("trainer", "offload"), message)
         if recipe.critic is not None and not needs.critic:
             raise self.source.error(critic, f": {name} needs none; remove it (critic: null)")
 

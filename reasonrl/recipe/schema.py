@@ -196,6 +196,11 @@ class TrainerConfig:
     carry_groups: bool = option(
         "train on surplus groups in the next step, when they are one update stale; false = drop them", True
     )
+    offload: list[Literal["reference", "optimizer"]] = option(
+        "what is kept in host memory except in the policy evaluation (reference, the weights of the KL reference) or "
+        "in the update (optimizer, its states); no effect on a CPU",
+        factory=list,
+    )
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")

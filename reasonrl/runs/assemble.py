@@ -17,6 +17,7 @@ from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.redact import redacting_logger
 from reasonrl.rundir import manifest
 from reasonrl.rundir.layout import CARRIED, TRAINER_STATE
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
@@ -37,6 +38,8 @@ from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.sft import SftTrainer
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
+
+log = redacting_logger(__name__)
 
 STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, manifest.NAME)
 
@@ -97,6 +100,8 @@ class _RlSetup:
 
     def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]:
         resolved, recipe = self._resolved, self._resolved.recipe
+        if recipe.trainer.offload and bundle.accelerator.device.type == "cpu" and bundle.ranks.is_main:
+            log.warning("trainer.offload has no effect on a CPU, which has only the host's memory")
         policy, optimizer = prepare(bundle, recipe.optimizer, recipe.critic)
         precision = getattr(torch, bundle.precision)
         reference = build_reference(bundle.policy, policy, precision) if resolved.needs.reference else None
@@ -170,6 +175,7 @@ def build_update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
         temperature=recipe.sampling.temperature,
         critic_warmup_steps=recipe.critic.warmup_steps if recipe.critic else 0,
         correction=recipe.rollout_correction,
+        offload=tuple(recipe.trainer.offload),
     )
 
 

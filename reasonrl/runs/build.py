@@ -76,12 +76,13 @@ def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> Model
 
 def _check_whole_weights(recipe: AnyRecipe, accelerator: Accelerator) -> None:
     lora, device = recipe.model.lora, accelerator.device.type
-    critic = recipe.critic if isinstance(recipe, Recipe) else None
+    critic, offload = (recipe.critic, recipe.trainer.offload) if isinstance(recipe, Recipe) else (None, [])
     anywhere, kernels = (device,), ("cpu", "cuda")  # those of bitsandbytes
     for wanted, key, runs_on, instead in (
         (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", kernels, "use adamw_bf16 or adamw"),
         (lora is not None and lora.quantization, "model.lora.quantization: nf4", kernels, "set it to null"),
         (critic is not None and critic.kind == "adapter", "critic.kind: adapter", anywhere, "use shared or separate"),
+        (offload, "trainer.offload", anywhere, "remove it, and set fsdp_cpu_offload in accelerate's config"),
     ):
         if wanted and accelerator.distributed_type == DistributedType.FSDP:
             raise RecipeError(f"{key} needs whole weights, but accelerate's config shards them (FSDP); {instead}")

@@ -24,6 +24,7 @@ from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
 from reasonrl.trainer.microbatch import list_local_prompts
 from reasonrl.trainer.numerics import diagnose_skips
+from reasonrl.trainer.offload import OPTIMIZER, REFERENCE
 from reasonrl.trainer.policy_eval import evaluate_policy
 from reasonrl.trainer.rollout_metrics import explain_unscored, rollout_metrics
 from reasonrl.trainer.sharing import share_out
@@ -143,6 +144,7 @@ class Trainer:
     def _collect(self, step: int, timer: Timer) -> Collected:
         """Sample and score in rounds until the algorithm has kept enough groups, or no round is left."""
         self._reporter.phase("sampling")
+        self._updater.offload.park()
         trainer, ranks = self._recipe.trainer, self._ranks
         collected = Collected(position=self.position, kept=list(self.carried[ranks.rank :: ranks.size]))
         num_kept = 0
@@ -205,7 +207,7 @@ class Trainer:
         ctx = StepContext(
             step=step, total_steps=trainer.steps, policy_version=updater.policy_version, reduce=self._ranks.reduce
         )
-        with timer("policy_eval_s"):
+        with timer("policy_eval_s"), updater.offload.loaded(REFERENCE):
             evals = evaluate_policy(
                 updater.policy,
                 updater.reference,
@@ -218,7 +220,7 @@ class Trainer:
             )
         with timer("advantage_s"):
             advantages = updater.algorithm.compute_advantages(batch, evals, ctx)
-        with timer("update_s"):
+        with timer("update_s"), updater.offload.loaded(OPTIMIZER):
             return updater.update(batch, evals, advantages, ctx)
 
     def _step_metrics(self, step: int, collected: Collected, update: UpdateOutput, timer: Timer) -> dict[str, float]:

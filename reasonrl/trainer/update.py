@@ -32,6 +32,7 @@ from reasonrl.recipe.schema import RolloutCorrectionConfig
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
 from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
+from reasonrl.trainer.offload import Offload
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.ranks import Ranks
 
@@ -49,6 +50,7 @@ class UpdateSettings:
     max_grad_norm: float
     temperature: float
     critic_warmup_steps: int = 0
+    offload: Sequence[str] = ()
     correction: RolloutCorrectionConfig | None = None
 
 
@@ -85,6 +87,8 @@ class Updater:
     ) -> None:
         self.policy, self.reference = policy, reference
         self.optimizer = optimizer
+        weights = reference.weights if reference is not None else None
+        self.offload = Offload(settings.offload, accelerator.device, optimizer, weights)
         self.guard = GuardedOptimizer(optimizer, settings.max_grad_norm)
         self.algorithm = algorithm
         self.needs = needs

@@ -69,11 +69,19 @@ def test_critics_that_do_not_fit(kind: str, lora: str, message: str, tiny_model:
     assert message in " ".join(done.output.split())
 
 
-def test_a_critic_of_adapters_is_not_sharded() -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"critic": CriticConfig(kind="adapter")}, r"critic\.kind: adapter needs whole weights"),
+        ({"trainer": SimpleNamespace(offload=["optimizer"])}, r"trainer\.offload needs whole weights"),
+    ],
+)
+def test_what_is_not_sharded(changed: dict[str, Any], message: str) -> None:
     recipe: Any = object.__new__(Recipe)
-    for name, value in {"optimizer": OptimizerConfig(), "model": SimpleNamespace(lora=None)}.items():
+    plain = {"optimizer": OptimizerConfig(), "model": SimpleNamespace(lora=None), "critic": None}
+    for name, value in {**plain, "trainer": SimpleNamespace(offload=[]), **changed}.items():
         object.__setattr__(recipe, name, value)
-    object.__setattr__(recipe, "critic", CriticConfig(kind="adapter"))
+    build._check_whole_weights(recipe, SimpleNamespace(distributed_type=DistributedType.NO, device=torch.device("cpu")))
     accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, device=torch.device("cpu"))
-    with pytest.raises(RecipeError, match=r"critic\.kind: adapter needs whole weights"):
+    with pytest.raises(RecipeError, match=message):
         build._check_whole_weights(recipe, accelerator)

@@ -44,6 +44,15 @@ def test_states_are_those_of_float32_adam(plan) -> None:
     assert "reference" not in optimizer
 
 
+def test_what_is_offloaded_is_on_the_gpu_for_its_stage_alone(plan) -> None:
+    kl = "algorithm.kl.coef=0.1"
+    whole, less = plan(kl, gpu="h100"), plan(kl, "trainer.offload=[reference, optimizer]", gpu="h100")
+    assert all({"reference", "optimizer"} <= parts.keys() for parts in whole.stages.values())
+    assert [name for name, parts in less.stages.items() if "reference" in parts] == ["evaluation"]
+    assert [name for name, parts in less.stages.items() if "optimizer" in parts] == ["update", "optimizer"]
+    assert less.stages["optimizer"]["optimizer"] == whole.stages["optimizer"]["optimizer"]
+
+
 def test_lora_has_gradients_and_states_of_its_adapters_alone(plan) -> None:
     found = plan("model.lora.rank=4")
     assert found.rehearsed.trained < found.rehearsed.model / 5

@@ -12,6 +12,15 @@ def steps(lab: Lab, kind: str) -> None:
     assert run.saved == [1, 2]
 
 
+@effect("trainer.offload")
+def offload(lab: Lab, kind: str) -> None:
+    """Nothing changes on a CPU, which the log says; what there is no such thing of is refused."""
+    run = lab.run(kind, "trainer.offload=[optimizer]")
+    assert "trainer.offload has no effect on a CPU" in run.done.out + run.done.err
+    assert distance(run.weights(), lab.run(kind).weights()) == 0.0
+    assert "computes no KL term" in lab.refused(kind, "trainer.offload=[reference]")
+
+
 @effect("trainer.prompts_per_step")
 def prompts_per_step(lab: Lab, kind: str) -> None:
     run = lab.run(kind, "trainer.prompts_per_step=2")
