@@ -72,7 +72,6 @@ def test_the_tutorial_trains_as_a_file(files: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_printed_recipe_learns(files: Path) -> None:
     """With the model, the batch, the rate and the seed as printed; half the steps are enough to see it."""
     overrides = ["trainer.steps=10", "evaluation.suites.held_out.problems=128"]
