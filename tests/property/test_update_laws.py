@@ -8,7 +8,7 @@ import torch
 from support.scripted import CASES, PAD, Case, Outcome, run_update, scripted_groups, tiny_policy
 
 from reasonrl.contracts.batch import LossNormalizer, TrainBatch
-from reasonrl.contracts.data import ScoredGroup
+from reasonrl.contracts.data import RewardOutput, ScoredGroup
 from reasonrl.data.collate import collate
 from reasonrl_critic_free.algorithm import GRPO
 
@@ -200,3 +200,18 @@ def test_the_normalizer_counts_tokens_and_completions() -> None:
     ]
     assert len(lengths) == batch.num_rows - 1 != int(batch.response_mask.any(dim=0).sum())
     assert {(n.num_response_tokens, n.num_sequences) for n in seen} == {(float(sum(lengths)), float(len(lengths)))}
+
+
+def test_one_row_of_a_batch_without_gradient_is_still_measured() -> None:
+    """Every group is flat: nothing is learned, and the gap to the sampler and the entropy stay known."""
+    groups = scripted_groups(PROMPTS, GROUP_SIZE, unscored=False)
+    same = RewardOutput(total=1.0, components={"r": 1.0}, correct=True)
+    flat = [replace(group, rewards=(same,) * GROUP_SIZE) for group in groups]
+    before = tiny_policy(CASES["grpo"])
+    outcome = update(CASES["grpo"], torch.float64, flat)
+    for name, parameter in before.named_parameters():
+        assert torch.equal(outcome.parameters[name], parameter), name
+    rows = PROMPTS * GROUP_SIZE
+    assert outcome.metrics["batch/dropped_frac"] == pytest.approx((rows - 1) / rows)
+    assert outcome.metrics["rollout/logprob_gap"] > 0
+    assert outcome.metrics["policy/entropy"] > 0
