@@ -13,8 +13,10 @@ from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
+from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
+from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import preflight, prompt_limit
 from reasonrl.runs.targets import Target
@@ -40,7 +42,7 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
             log.warning("%s", check.line())
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {target.resolved.rollout_backend.name}")
-    with prepared as backend:
+    with explained("evaluation_s", render_plain(target.resolved), bundle.accelerator.device), prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
         with bundle.accelerator.autocast():
             return evaluate_suites(checked.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
@@ -82,7 +84,7 @@ def generate(
     rewards = builder.build_rewards(resolved.rewards, sampling.max_completion_tokens)
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
-    with prepared as backend:
+    with explained("rollout_s", render_plain(resolved), bundle.accelerator.device), prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
         with bundle.accelerator.autocast():

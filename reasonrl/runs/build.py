@@ -23,10 +23,12 @@ from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dt
 from reasonrl.model.lora import embeddings
 from reasonrl.model.policy import PolicyModule
 from reasonrl.plugins import Plugins, RewardComponent
+from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import AnyRecipe, CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner, Workers
+from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.sources import Tasks, count_problems
 from reasonrl.trainer.adamw_bf16 import AdamWBf16
 from reasonrl.trainer.bundle import ModelBundle
@@ -39,6 +41,12 @@ AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
 def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> ModelBundle:
+    """``_load_bundle``, where lack of memory is explained in one line."""
+    with explained("load", render_plain(resolved), torch.device("cpu")):
+        return _load_bundle(resolved, trackers)
+
+
+def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
     """Start (or join) the processes and load the model.
 
     Trained weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that

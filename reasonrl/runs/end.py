@@ -15,6 +15,7 @@ from reasonrl.errors import (
     with_notes,
 )
 from reasonrl.runs.open import OpenRun
+from reasonrl.runs.out_of_memory import explain_out_of_memory
 from reasonrl.runs.result import RunResult
 
 log = logging.getLogger(__name__)
@@ -66,24 +67,25 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
     if isinstance(error, KeyboardInterrupt):
         return error
     is_foreseen = isinstance(error, ReasonRLError)
-    final = error if is_foreseen else UnexpectedError(_unexpected_text(error, run))
+    text, changes = "", ""
+    if not is_foreseen:
+        text, changes = _unexpected_text(error, run)
+    final = error if is_foreseen else UnexpectedError(text)
     if is_foreseen and not isinstance(error, PluginContractError):
         return final
     if run.path is not None:
         saved = run.checkpointer.model_path
         final.add_note(f"saved: {saved.name if saved else 'nothing yet'}")
-        final.add_note(f"to continue: reasonrl resume {run.path}")
+        final.add_note(" ".join(["to continue: reasonrl resume", str(run.path), *changes.split()]))
     if kept := run.writer.keep_traceback(error):
         final.add_note(f"traceback: {kept}")
     return final
 
 
-def _unexpected_text(error: BaseException, run: OpenRun) -> str:
-    parts = [with_notes(describe(error), error)]
-    if is_out_of_memory(error):
-        section = "sft" if "sft" in run.checkpointer.identity["recipe"] else "trainer"
-        parts.append(
-            f"out of memory: resume with a lower {section}.max_tokens_per_microbatch if it happened in the update, "
-            "or a lower rollout_backend.max_batch_rows if it happened while sampling"
-        )
-    return "; ".join(parts)
+def _unexpected_text(error: BaseException, run: OpenRun) -> tuple[str, str]:
+    """The error in one line, and what a resumed run is to change."""
+    if not is_out_of_memory(error):
+        return with_notes(describe(error), error), ""
+    checkpointer = run.checkpointer
+    text, changes = explain_out_of_memory(error, checkpointer.identity["recipe"], checkpointer.ranks.device)
+    return with_notes(text, error), changes

@@ -153,7 +153,8 @@ def check_line(run: Path, line: str, site: str, error: str) -> None:
     assert f"saved: step_{CALLS[site][1]:06d}" in line
     assert f"reasonrl resume {run}" in line
     if "memory" in error:
-        assert "out of memory: resume with a lower trainer.max_tokens_per_microbatch" in line
+        assert "out of memory " in line
+        assert "GiB are free now; " in line
 
 
 def owner(site: str) -> str:
@@ -270,3 +271,58 @@ def test_an_error_in_a_problem_from_the_command_line(whole: Path, tmp_path: Path
     done = run_cli("generate", whole / "run", "--n", "3")
     assert (done.exit_code, "Traceback" in done.output) == (2, False), done.output
     assert "task 'numbers': problem_from_fields raised KeyError: 'lost'" in done.output
+
+
+# Lack of memory: stage -> (the call that fails, the start of the line, the override that it offers).
+SHORT = {
+    "sampling": (("generate", 5), "out of memory while sampling: asked for 2.00 GiB, ", ""),
+    "update": (
+        ("compute_loss", 5),
+        "out of memory in the update: asked for 2.00 GiB, ",
+        "trainer.max_tokens_per_microbatch=8192",
+    ),
+    "backward": (
+        ("backward", 5),
+        "out of memory in the update: asked for 2.00 GiB, ",
+        "trainer.max_tokens_per_microbatch=8192",
+    ),
+    "optimizer": (("optimizer", 5), "out of memory in the optimizer's step: asked for 2.00 GiB, ", ""),
+    "evaluation": (("summarize", 2), "out of memory while sampling for an evaluation: asked for 2.00 GiB, ", ""),
+}
+
+
+@pytest.mark.parametrize("stage", SHORT)
+def test_lack_of_memory_says_where_and_what_to_change(stage: str, whole: Path, trapped: None, tmp_path: Path) -> None:
+    (site, call), start, override = SHORT[stage]
+    TRAP.set(tmp_path / "armed", site, "gpu memory", call)
+    run = tmp_path / "run"
+    done = run_cli("train", whole / "broken.yaml", "--run-dir", run)
+    (tmp_path / "armed").unlink()
+    (line,) = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 1
+    assert line.startswith(f"error: {start}")
+    assert "saved: step_000002; " in line
+    assert f"; to continue: reasonrl resume {' '.join(filter(None, [str(run), override]))}; " in line
+    if override:
+        done = run_cli("resume", run, override)
+        assert (done.exit_code, summary_of(run)["steps"]) == (0, 4), done.output
+
+
+@pytest.mark.parametrize("site", ["load", "sample"])
+def test_lack_of_memory_outside_of_a_run_is_one_line(
+    site: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if site == "load":
+        monkeypatch.setattr("reasonrl.runs.build.load_model", fail)
+        done = run_cli("train", whole / "broken.yaml", "--run-dir", tmp_path / "run")
+        said = "while loading the model: asked for 2.00 GiB, "
+        assert not (tmp_path / "run").exists()
+    else:
+        monkeypatch.setattr("reasonrl.runs.ask.evaluate_suites", fail)
+        done = run_cli("eval", whole / "run")
+        said = "while sampling for an evaluation: asked for 2.00 GiB, "
+    assert (done.exit_code, "Traceback" in done.output) == (1, False), done.output
+    assert f"error: out of memory {said}" in done.output
