@@ -84,7 +84,8 @@ def affordable_steps(name: str, seed: int, steps: int, out: Path) -> int:
 
 
 def overrides(seed: int, steps: int) -> list[str]:
-    return [f"seed={seed}", f"trainer.steps={steps}", f"evaluation.every={steps}", "checkpoint.every=0"]
+    others = [f"evaluation.suites.{name}=null" for name in ("four_numbers", "greedy")]
+    return [f"seed={seed}", f"trainer.steps={steps}", f"evaluation.every={steps}", "checkpoint.every=0", *others]
 
 
 def row(name: str, folders: Sequence[Path]) -> list[str]:
