@@ -206,6 +206,8 @@ class LocalEngine:
 
     def _wake(self, *parts: str) -> None:
         if due := [part for part in parts if part in self._asleep]:
+            # What the update has used is in torch's cache, which vLLM's allocator cannot take from.
+            torch.cuda.empty_cache()
             with self._explain_errors("could not reallocate its memory"):
                 self._llm.wake_up(tags=due)
             self._asleep -= set(due)

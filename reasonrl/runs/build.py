@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import torch
@@ -37,6 +38,8 @@ from reasonrl.trainer.ranks import Ranks
 
 log = redacting_logger(__name__)
 
+RANK_TIMEOUT = timedelta(hours=1)
+"""Processes wait so long for another one: NCCL's ten minutes are over before a large checkpoint is written."""
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
@@ -55,7 +58,7 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
     recipe, model = resolved.recipe, resolved.recipe.model
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     on_cpu = choose_cpu(recipe.device)
-    dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu).device)
+    dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu, timeout=RANK_TIMEOUT).device)
     # accelerate keeps the first precision of a process for good; a second run may ask for another one.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
