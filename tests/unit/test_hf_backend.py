@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_policies import backend_for, load_tiny, mixed_requests, request, teacher_forced
+from support.tiny_policies import backend_for, end_often, load_tiny, mixed_requests, request, teacher_forced
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import ModelOutput
 
@@ -14,7 +15,7 @@ from reasonrl import FinishReason, RolloutBackend, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.model.load import LoadedModel
 from reasonrl.recipe.schema import LoraConfig
-from reasonrl.testing.models import tiny_model_folder
+from reasonrl.testing.models import Architecture, tiny_model_folder
 from reasonrl_hf.cached import CachedModel
 from reasonrl_hf.config import HFConfig
 
@@ -298,3 +299,33 @@ def test_a_model_that_gets_no_positions_is_refused(loaded: LoadedModel) -> None:
 def test_config_is_checked(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HFConfig(**options)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gemma2"])
+def test_under_autocast_the_cache_is_narrow_and_samples_are_the_same(
+    tmp_path: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = SamplingParams(max_completion_tokens=18)  # beyond the window of gemma2
+    loaded = end_often(load_tiny(tiny_model_folder(tmp_path / "model", architecture=architecture)))
+    seen: list[set[torch.dtype]] = []
+    decode = CachedModel.decode
+
+    def look(self: CachedModel, cache: Any, *inputs: Any) -> Tensor:
+        logits = decode(self, cache, *inputs)
+        seen.append({t.dtype for layer in cache.layers for t in (layer.keys, layer.values)})
+        return logits
+
+    found = []
+    for narrow in (True, False):
+        if not narrow:
+            monkeypatch.setattr("reasonrl_hf.cached._narrow", lambda cache, dtype: None)
+        with backend_for(loaded, sampling) as backend, torch.autocast("cpu", torch.bfloat16):
+            monkeypatch.setattr(CachedModel, "decode", look)
+            found.append(
+                [completion for group in backend.generate(mixed_requests(sampling)) for completion in group.completions]
+            )
+            monkeypatch.setattr(CachedModel, "decode", decode)
+        if narrow:
+            assert all(dtypes == {torch.bfloat16} for dtypes in seen)
+    assert found[0] == found[1]
+    assert torch.float32 in seen[-1]
