@@ -23,6 +23,13 @@ MAX_LOGITS_PER_CHUNK = 1 << 26
 """Logits alive at once (2^26 float32 = 256 MiB); beyond, the backward pass recomputes the head in chunks."""
 
 
+def logits_per_chunk(gpu_bytes: int | None) -> int:
+    """The same for a device: on a GPU, where each chunk casts the head again, 1/48 of its memory and at most 1 GiB."""
+    if gpu_bytes is None:
+        return MAX_LOGITS_PER_CHUNK
+    return min(1 << 28, max(MAX_LOGITS_PER_CHUNK, gpu_bytes // 48 // 4))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardOutput:
     """Outputs aligned to ``input_ids`` (see contracts/batch.py), float32 or wider, 0.0 outside ``response_mask``."""

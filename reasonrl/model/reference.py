@@ -51,4 +51,6 @@ def build_reference(
     model = policy.model
     if is_lora(model):
         return Reference(policy, called=policy if entry is None else entry, disabled=model.disable_adapter)
-    return Reference(PolicyModule(copy_frozen(model, dtype), path=policy.path).eval())
+    frozen = PolicyModule(copy_frozen(model, dtype), path=policy.path).eval()
+    frozen.max_logits_per_chunk = policy.max_logits_per_chunk
+    return Reference(frozen)

@@ -144,8 +144,9 @@ def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price:
     config, shape_from = find_config(resolved)
     precision = plan_precision(resolved, target)
     workload = plan_workload(resolved, config, gpus=target.count)
+    gpu_bytes = int(target.gib * GIB) if target.gpu else None
     try:
-        rehearsed = rehearse(resolved, plugins, config, workload, precision=precision, on_gpu=target.gpu is not None)
+        rehearsed = rehearse(resolved, plugins, config, workload, precision=precision, gpu_bytes=gpu_bytes)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RecipeError(f"cannot plan {resolved.path}: a step without data fails: {reason[:200]}") from error

@@ -15,7 +15,7 @@ from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.model.critic import build_critic
 from reasonrl.model.export import gather_model
 from reasonrl.model.load import build_network, make_trainable
-from reasonrl.model.policy import PolicyModule
+from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.model.reference import Reference, build_reference
 from reasonrl.planning.alone import Alone
 from reasonrl.planning.decoding import rehearse_decoding
@@ -65,13 +65,13 @@ def rehearse(
     workload: Workload,
     *,
     precision: torch.dtype,
-    on_gpu: bool,
+    gpu_bytes: int | None,
 ) -> Rehearsed:
-    """Build the model without data and take its step."""
+    """Build the model without data and take its step. ``gpu_bytes``: memory of the GPU; None: on a CPU."""
     vocabulary = config.get_text_config().vocab_size
     meter = Meter(vocabulary)
-    with substitutes(on_gpu=on_gpu), meter.fake():
-        return _Rehearsal(resolved, plugins, config, workload, meter, precision, on_gpu).run()
+    with substitutes(on_gpu=gpu_bytes is not None), meter.fake():
+        return _Rehearsal(resolved, plugins, config, workload, meter, precision, gpu_bytes).run()
 
 
 class _Rehearsal:
@@ -83,13 +83,14 @@ class _Rehearsal:
         workload: Workload,
         meter: Meter,
         precision: torch.dtype,
-        on_gpu: bool,
+        gpu_bytes: int | None,
     ) -> None:
         self._resolved, self._plugins, self._meter = resolved, plugins, meter
-        self._on_gpu = on_gpu
+        self._on_gpu = gpu_bytes is not None
         self._work, self._alone = workload, Alone(precision)
         self._ranks = Ranks(cast("Accelerator", self._alone))
         self._module = self._build(config)
+        self._module.max_logits_per_chunk = logits_per_chunk(gpu_bytes)
         self._policy = self._alone.prepare(self._module).eval()
         recipe = resolved.recipe
         critic = recipe.critic if isinstance(recipe, Recipe) else None

@@ -22,7 +22,7 @@ from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
 from reasonrl.model.lora import embeddings
-from reasonrl.model.policy import PolicyModule
+from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
@@ -74,10 +74,12 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
+    policy = PolicyModule(loaded.model, critic_module, path=loaded.logits_path)
+    policy.max_logits_per_chunk = logits_per_chunk(_gpu_bytes(accelerator.device))
     return ModelBundle(
         accelerator=accelerator,
         ranks=Ranks(accelerator),
-        policy=PolicyModule(loaded.model, critic_module, path=loaded.logits_path),
+        policy=policy,
         tokenizer=loaded.tokenizer,
         renderer=_renderer(model, loaded),
         model_path=find_source(resolved.model_path, model.revision).base,
@@ -99,6 +101,10 @@ def _check_whole_weights(recipe: AnyRecipe, accelerator: Accelerator) -> None:
             raise RecipeError(f"{key} needs whole weights, but accelerate's config shards them (FSDP); {instead}")
         if wanted and device not in runs_on:
             raise RecipeError(f"{key} runs on {' and '.join(runs_on)}, not on {device}; {instead}")
+
+
+def _gpu_bytes(device: torch.device) -> int | None:
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:

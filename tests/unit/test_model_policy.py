@@ -7,9 +7,11 @@ import torch
 from support.tiny_policies import load_tiny, teacher_forced
 from torch import Tensor
 
+import reasonrl.model.policy as policy_module
 from reasonrl.errors import RecipeError, ShapeError
 from reasonrl.model.critic import build_critic
-from reasonrl.model.policy import ForwardOutput, PolicyModule
+from reasonrl.model.policy import ForwardOutput, PolicyModule, logits_per_chunk
+from reasonrl.model.reference import build_reference
 from reasonrl.testing.models import Architecture, tiny_model_folder
 
 ROWS = ((3, 5), (7, 2), (1, 9))
@@ -173,6 +175,31 @@ def test_chunked_logits_give_the_same_values_and_gradients(folders: dict[str, Pa
         results.append([output.logprobs.detach(), output.entropy.detach(), *(p.grad for p in module.parameters())])
     for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, whole, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("gib", "chunk"), [(None, 1 << 26), (8, 1 << 26), (24, 1 << 27), (80, 1 << 28)])
+def test_chunks_are_larger_on_a_gpu_with_the_memory_for_it(gib: int | None, chunk: int) -> None:
+    assert logits_per_chunk(gib and gib << 30) == chunk
+
+
+def test_no_pass_holds_more_logits_than_a_chunk(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the reference, with or without gradient."""
+    module = policy(folders["qwen2"])
+    module.max_logits_per_chunk = 3 * 258
+    reference = build_reference(module)
+    sizes: list[int] = []
+    head = policy_module.logprobs_and_entropy
+    monkeypatch.setattr(
+        policy_module,
+        "logprobs_and_entropy",
+        lambda logits, *a, **k: sizes.append(len(logits)) or head(logits, *a, **k),
+    )
+    with torch.no_grad():
+        module(*batch())
+    reference(*batch())
+    module(*batch()).logprobs.sum().backward()
+    assert max(sizes) == 3
+    assert sum(sizes) == 4 * sum(completion for _, completion in ROWS)  # the update computes them twice
 
 
 def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path]) -> None:
