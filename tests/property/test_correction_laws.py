@@ -57,6 +57,14 @@ def test_samples_of_the_trainers_own_policy_weigh_one(level: Any, mode: Any) -> 
     assert not got.bounded.any()
 
 
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_a_ratio_on_a_bound_is_inside(mode: Any) -> None:
+    same, mask = torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+    found = rollout_correction(same, same, mask, level="token", mode=mode, threshold=1.0)
+    assert found.weights.tolist() == [[1.0, 1.0, 1.0]]
+    assert not found.bounded.any()
+
+
 def test_infinite_log_probabilities_of_the_sampler_are_bounded() -> None:
     """A token that the sampler calls impossible counts with the threshold, never with infinity."""
     old, mask = torch.tensor([[-1.0, -1.0, -1.0]]), torch.ones(1, 3, dtype=torch.bool)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.scripted import CASES, PAD, Case, Outcome, run_update, scripted_groups, tiny_policy
 
-from reasonrl.contracts.batch import LossNormalizer, TrainBatch
+from reasonrl.contracts.batch import LossInput, LossNormalizer, TrainBatch
 from reasonrl.contracts.data import RewardOutput, ScoredGroup
 from reasonrl.data.collate import collate
 from reasonrl_critic_free.algorithm import GRPO
@@ -215,3 +215,29 @@ def test_one_row_of_a_batch_without_gradient_is_still_measured() -> None:
     assert outcome.metrics["batch/dropped_frac"] == pytest.approx((rows - 1) / rows)
     assert outcome.metrics["rollout/logprob_gap"] > 0
     assert outcome.metrics["policy/entropy"] > 0
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+@ANY_CASE
+def test_a_loss_is_given_constants_beside_the_policys_outputs(name: str, minibatches: int) -> None:
+    seen = []
+
+    class Watched(Case):
+        def algorithm(self, group_size: int) -> Any:
+            algorithm = super().algorithm(group_size)
+            compute_loss = algorithm.compute_loss
+
+            def watch(given: LossInput, *rest: Any) -> Any:
+                constants = [given.evals.old_logprobs, given.evals.ref_logprobs, given.evals.values]
+                constants += [given.advantages.advantages, given.advantages.returns]
+                seen.extend(tensor.requires_grad for tensor in constants if tensor is not None)
+                assert given.logprobs.requires_grad
+                return compute_loss(given, *rest)
+
+            algorithm.compute_loss = watch
+            return algorithm
+
+    case = Watched(name, CASES[name].config)
+    update(case, torch.float64, scripted_groups(PROMPTS, GROUP_SIZE), minibatches=minibatches)
+    assert seen
+    assert not any(seen)

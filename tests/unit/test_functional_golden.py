@@ -89,6 +89,15 @@ def test_whiten_of_nothing_is_0() -> None:
     assert masked_whiten(x, torch.zeros(1, 2, dtype=torch.bool), Reduce()).tolist() == [[0.0, 0.0]]
 
 
+def test_masked_reductions_by_hand() -> None:
+    x = torch.tensor([[1.0, 2.0, NAN], [4.0, 8.0, 16.0]])
+    mask = torch.tensor([[True, True, False], [False, True, True]])
+    assert (masked_sum(x, mask).item(), masked_mean(x, mask).item()) == (27.0, 6.75)
+    assert masked_sum(x, mask, dim=1).tolist() == [3.0, 24.0]
+    assert masked_mean(x, mask, dim=1).tolist() == [1.5, 12.0]
+    assert masked_mean(x, mask, dim=0).tolist() == [1.0, 5.0, 16.0]
+
+
 def test_masked_reductions_of_nothing_are_0() -> None:
     x, mask = torch.tensor([[NAN, NAN], [2.0, NAN]]), torch.tensor([[False, False], [True, False]])
     assert masked_sum(x, mask).item() == 2.0
