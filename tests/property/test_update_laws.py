@@ -237,7 +237,7 @@ def test_a_loss_is_given_constants_beside_the_policys_outputs(name: str, minibat
             algorithm.compute_loss = watch
             return algorithm
 
-    case = Watched(name, CASES[name].config)
+    case = Watched(CASES[name].name, CASES[name].config)
     update(case, torch.float64, scripted_groups(PROMPTS, GROUP_SIZE), minibatches=minibatches)
     assert seen
     assert not any(seen)
