@@ -115,6 +115,13 @@ def test_it_agrees_with_the_oracle(case: Case, dtype: torch.dtype, tolerance: fl
     np.testing.assert_allclose(got.gradients["entropy"], want.entropy, **close)
 
 
+@EXAMPLES
+@given(seed=SEEDS)
+def test_the_metric_of_rloo_is_its_loss(seed: int) -> None:
+    found = run(Case("rloo", configs.RLOOConfig(), {}).build(), random_rows(seed))
+    assert found.metrics["loss/policy"] == pytest.approx(float(found.loss), rel=1e-9, abs=1e-12)
+
+
 @EVERY
 @EXAMPLES
 @given(seed=SEEDS, data=st.data())

@@ -116,6 +116,7 @@ def group(*verdicts: bool | None, totals: tuple[float | None, ...] = ()) -> Scor
         (group(True, True, True, False), {"max_accuracy": 0.8}, True),
         (group(True, True, None, totals=(1.0, 1.0, None)), {}, False),
         (group(True, False, None, totals=(1.0, 0.0, None)), {}, True),
+        (group(True, None, totals=(0.3, 0.3)), {}, False),
         (group(None, None, totals=(0.3, 0.4)), {}, True),
         (group(None, None, totals=(0.3, 0.3)), {}, False),
         (group(None, None, totals=(None, None)), {}, False),

@@ -78,7 +78,10 @@ def test_whiten_by_hand() -> None:
     torch.testing.assert_close(masked_whiten(x, mask, Reduce()), want)
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.1, 0.1], [1000.0, 1000.0, 1000.0001], [3.0], [1e-9, -1e-9]])
+FLAT = [[0.1, 0.1, 0.1], [1000.0, 1000.0, 1000.0001], [-1000.0, -1000.0001], [3.0], [1e-9, -1e-9]]
+
+
+@pytest.mark.parametrize("values", FLAT)
 def test_whiten_of_no_spread_is_exactly_0(values: list[float]) -> None:
     x = torch.tensor([values])
     assert (masked_whiten(x, torch.ones_like(x, dtype=torch.bool), Reduce()) == 0).all()
