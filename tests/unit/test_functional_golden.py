@@ -12,7 +12,7 @@ from reasonrl.functional.gae import gae, last_token_mask
 from reasonrl.functional.group import group_advantages
 from reasonrl.functional.kl import kl_estimate, kl_loss, safe_exp
 from reasonrl.functional.logprobs import logprobs_and_entropy
-from reasonrl.functional.masked import masked_mean, masked_sum, masked_whiten
+from reasonrl.functional.masked import masked_mean, masked_moments, masked_sum, masked_whiten
 from reasonrl.functional.surrogate import clipped_surrogate
 
 NAN = math.nan
@@ -99,6 +99,11 @@ def test_masked_reductions_by_hand() -> None:
     assert masked_sum(x, mask, dim=1).tolist() == [3.0, 24.0]
     assert masked_mean(x, mask, dim=1).tolist() == [1.5, 12.0]
     assert masked_mean(x, mask, dim=0).tolist() == [1.0, 5.0, 16.0]
+
+
+def test_moments_of_nothing_are_0() -> None:
+    x = torch.tensor([[NAN, 2.0]])
+    assert [m.item() for m in masked_moments(x, torch.zeros(1, 2, dtype=torch.bool), Reduce())] == [0.0, 0.0, 0.0]
 
 
 def test_masked_reductions_of_nothing_are_0() -> None:
