@@ -1,11 +1,14 @@
 """Gradient flows through the policy's log-probabilities alone, whatever graph the other inputs come with."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from reasonrl.functional.correction import rollout_correction
 from reasonrl.functional.kl import kl_loss
 from reasonrl.functional.surrogate import (
     Surrogate,
@@ -58,3 +61,12 @@ def test_a_bound_that_is_just_reached_does_not_count_as_left() -> None:
     assert not weighted_surrogate(zeros, zeros, ones, MASK, ratio_max=1.0).clipped.any()
     assert not clipped_surrogate(zeros, zeros, ones, MASK, eps_low=0.0, eps_high=0.0).clipped.any()
     assert weighted_surrogate(zeros, zeros - 1e-3, ones, MASK, ratio_max=1.0).clipped.equal(MASK)
+    half = torch.full((2, 3), -math.log(2.0), dtype=torch.float64)
+    assert not trust_region_surrogate(zeros.double(), half, ones.double(), MASK, max_change=0.5).clipped.any()
+    assert trust_region_surrogate(zeros.double(), half, ones.double(), MASK, max_change=0.49).clipped.equal(MASK)
+
+
+@pytest.mark.parametrize(("level", "mode"), [("token", "truncate"), ("sequence", "mask"), ("geometric", "mask")])
+def test_weights_for_the_sampler_are_constants(level: Any, mode: Any) -> None:
+    found = rollout_correction(leaf(0), leaf(1).detach(), MASK, level=level, mode=mode, threshold=2.0)
+    assert not found.weights.requires_grad
