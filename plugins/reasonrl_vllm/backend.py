@@ -28,6 +28,8 @@ class Engine(Protocol):
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None: ...
 
+    def release(self) -> bool: ...
+
     def close(self) -> None: ...
 
 
@@ -90,6 +92,14 @@ class VLLMBackend:
         self._policy_version = None  # after a failure the engine's weights are undefined
         engine.load_weights(weights, policy_version)
         self._policy_version = policy_version
+
+    def release(self) -> bool:
+        """Free the engine's memory until the next ``sync_weights``, as ``sleep`` says."""
+        engine, _ = self._running()
+        if engine.release():
+            self._policy_version = None
+            return True
+        return False
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Sample every request's group, in order.

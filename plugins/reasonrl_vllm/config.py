@@ -68,7 +68,7 @@ class VLLMConfig:
         default=None,
         metadata={"help": "disable compilation and CUDA graphs: starts faster, runs slower; null: only on a CPU"},
     )
-    sleep: bool = field(default=True, metadata={"help": "on a GPU: free the engine's memory during the update"})
+    sleep: bool = field(default=True, metadata={"help": "on a GPU: free the engine's memory except while it samples"})
 
     def __post_init__(self) -> None:
         self._check_ranges()

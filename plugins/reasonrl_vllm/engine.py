@@ -90,6 +90,7 @@ class LocalEngine:
         try:
             check_modules(model, on_gpu=self._on_gpu)
             self._check_cache(context)
+            self.release()  # the trainer allocates what it needs before the first sync
         except RolloutError:
             self.close()
             raise
@@ -157,7 +158,6 @@ class LocalEngine:
     def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
         """Sample every prompt. ``options``: keyword arguments of vLLM's ``SamplingParams``."""
         outputs = self._generate(prompts, options)
-        self._sleep()
         return [[_answer(sample) for sample in sorted(o.outputs, key=_index)] for o in outputs]
 
     def _generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[Any]:
@@ -197,12 +197,16 @@ class LocalEngine:
             ) from error
         return missing
 
-    def _sleep(self) -> None:
-        """Free the device memory for the trainer and keep the weights on the host. No-op on a CPU."""
+    def release(self) -> bool:
+        """Free the device memory for the trainer, weights included; returns whether they are gone. No-op on a CPU.
+
+        Level 1 would copy them to the host and back, only for the next sync to overwrite them.
+        """
         if self._sleeps and not self._asleep:
             with self._explain_errors("did not free its memory"):
-                self._llm.sleep(level=1)
+                self._llm.sleep(level=2)
             self._asleep = {"weights", "kv_cache"}
+        return self._sleeps
 
     def _wake(self, *parts: str) -> None:
         if due := [part for part in parts if part in self._asleep]:

@@ -52,6 +52,10 @@ class ServerEngine:
             else FolderTransfer(self._client, dtype=facts.dtype, sync_dir=config.sync_dir)
         )
 
+    def release(self) -> bool:
+        """The server's memory is its own."""
+        return False
+
     def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]:
         """Sample every prompt, one request each. ``options``: fields of vLLM's ``SamplingParams``."""
         asked = [self._parts(list(prompt), given) for prompt, given in zip(prompts, options, strict=True)]

@@ -157,3 +157,6 @@ class RolloutBackend(Protocol):
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Take over Hugging Face named weights. A backend that shares the module may ignore the lazy iterator."""
         ...
+
+    # Optional: ``release() -> bool``, called when sampling is over until the next ``sync_weights``. A backend may free
+    # memory then; it returns whether it needs the weights again, even if they have not changed.

@@ -39,6 +39,14 @@ class BackendCalls:
         with self._call("sync_weights"):
             self._backend.sync_weights(weights, policy_version=policy_version)
 
+    def release(self) -> bool:
+        """Let the backend free memory, if it can; returns whether it needs the weights again."""
+        release = getattr(self._backend, "release", None)
+        if release is None:
+            return False
+        with self._call("release"):
+            return bool(release())
+
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         """Groups in the order of the requests. Each completion gets the text of its prompt, for the rewards.
 

@@ -22,7 +22,9 @@ class Evaluator:
         """Every suite, sampled from the present weights."""
         bundle, backend = self._bundle, self._backend.sync(policy_version)
         with bundle.accelerator.autocast():
-            return evaluate_suites(self.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
+            results = evaluate_suites(self.suites, backend, bundle.renderer, bundle.ranks, bundle.watch)
+        self._backend.release()
+        return results
 
 
 def evaluate_suites(

@@ -153,6 +153,8 @@ class Trainer:
         while num_kept < trainer.prompts_per_step and collected.rounds < trainer.max_sampling_rounds:
             self._sample(backend, collected, timer)
             num_kept = int(ranks.sums([len(collected.kept)])[0])
+        with timer("rollout_s"):
+            self._backend.release()
         if self._updater.algorithm.filters_groups:
             collected.kept, left = share_out(
                 collected.kept, ranks, wanted=trainer.prompts_per_step, minibatches=trainer.minibatches

@@ -28,3 +28,11 @@ class SyncedBackend:
                 self._backend.sync_weights(iter_hf_weights(policy), policy_version=version)
             self._version = version
         return self._backend
+
+    def release(self) -> None:
+        """Sampling is over until the next ``sync``: the backend may free its memory. Every rank calls it."""
+        release = getattr(self._backend, "release", None)
+        if release is not None:
+            with self._bundle.ranks.together():
+                if release():
+                    self._version = None  # it takes the weights again, even the same
