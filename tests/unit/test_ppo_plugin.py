@@ -132,6 +132,14 @@ def test_ppo_value_clip_by_hand() -> None:
     assert got.gradients["values"].tolist() == [[0.0, 0.0, pytest.approx(-0.4)]]
 
 
+def test_ppo_value_clip_measures_the_distance_to_the_old_value() -> None:
+    # Old -0.5, return 1. New 0.4 with clip 0.5: bounded to 0.0, error 1 > 0.36, though |0.4 + (-0.5)| is small.
+    rows = hand_rows(values=[[9.0, 0.4, 0.4]], old_values=[[9.0, -0.5, -0.5]])
+    got = run(build(PPOConfig(whiten=False, value_clip=0.5)), rows)
+    assert got.metrics["loss/value"] == pytest.approx(0.5)
+    assert got.metrics["critic/value_clip_frac"] == 1.0
+
+
 def test_ppo_explained_variance_of_a_perfect_critic_is_1() -> None:
     rows = hand_rows(token_rewards=[[9.0, 0.5, 0.0]], old_values=[[9.0, 1.5, 1.0]])  # returns 1.5, 1.0
     assert run(build(PPOConfig()), rows).metrics["critic/explained_variance"] == pytest.approx(1.0)
