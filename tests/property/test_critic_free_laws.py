@@ -85,6 +85,12 @@ CASES = {
     "cispo": Case("cispo", configs.CISPOConfig(ratio_max=1.2), {"ratio_max": 1.2, "mean": "token"}),
     "max_rl": Case("max_rl", configs.MaxRLConfig(), {**CLIP, "scale": "mean", "mean": "token"}),
     "gdpo": Case("gdpo", configs.GDPOConfig(), {**CLIP, "mean": "token"}),
+    "gdpo_kl": Case("gdpo", configs.GDPOConfig(kl=IN_REWARD), {**CLIP, "mean": "token", "reward_kl": 0.1}),
+    "reinforce_pp_baseline_kl": Case(
+        "reinforce_pp_baseline",
+        configs.ReinforcePPBaselineConfig(kl=IN_REWARD),
+        {**CLIP, "scale": "none", "mean": "token", "reward_kl": 0.1},
+    ),
     "sapo": Case("sapo", configs.SAPOConfig(), {"tau_pos": 1.0, "tau_neg": 1.05, "mean": "sequence"}),
     "dppo": Case("dppo", configs.DPPOConfig(max_change=0.05), {"max_change": 0.05, "mean": "token"}),
     "dppo_kl": Case(
