@@ -122,6 +122,6 @@ def test_products_are_bfloat16_and_the_rest_float32(
     in_float32 = {"logprobs", "loss", "advantages", "trained", "gradients", "optimizer exp_avg", "optimizer exp_avg_sq"}
     for key in in_float32 | of_critic:
         assert records.dtypes[key] == {torch.float32}, key
-    assert records.dtypes["cached_values"] == {torch.bfloat16}
+    assert records.dtypes["keys"] == records.dtypes["cached_values"] == {torch.bfloat16}
     assert {dtype for _, dtype in records.products.seen} == {torch.bfloat16}
     assert {kind for kind, _ in records.products.seen} == {"linear", "attention"}
