@@ -1,5 +1,6 @@
 """Loss and gradient of a whole update do not depend on padding, row order, micro-batch size or number of ranks."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -241,3 +242,23 @@ def test_a_loss_is_given_constants_beside_the_policys_outputs(name: str, minibat
     update(case, torch.float64, scripted_groups(PROMPTS, GROUP_SIZE), minibatches=minibatches)
     assert seen
     assert not any(seen)
+
+
+@pytest.mark.parametrize(("factor", "count"), [(math.nan, 2.0), (math.inf, 2.0), (1.0, 0.0)])
+def test_a_loss_that_is_not_finite_is_counted_once_a_step(factor: float, count: float) -> None:
+    class Broken(Case):
+        def algorithm(self, group_size: int) -> Any:
+            algorithm = super().algorithm(group_size)
+            compute_loss = algorithm.compute_loss
+
+            def spoil(*given: Any) -> Any:
+                output = compute_loss(*given)
+                return replace(output, loss=output.loss * factor)
+
+            algorithm.compute_loss = spoil
+            return algorithm
+
+    case = Broken(CASES["ppo"].name, CASES["ppo"].config)
+    found = update(case, torch.float64, scripted_groups(PROMPTS, GROUP_SIZE), minibatches=2, max_tokens=20).metrics
+    assert found["numerics/nonfinite_losses"] == count
+    assert ("loss/total" in found) is not bool(count)
