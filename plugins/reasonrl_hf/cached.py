@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reasonrl.errors import RolloutError
+from reasonrl.functional.precision import narrow_cache
 
 
 class CachedModel:
@@ -37,7 +36,7 @@ class CachedModel:
         output = self._forward(ids, mask, positions)
         cache = output[self._argument]
         if torch.is_autocast_enabled(self.device.type):
-            _narrow(cache, torch.get_autocast_dtype(self.device.type))
+            narrow_cache(cache, torch.get_autocast_dtype(self.device.type))
         return output.logits[:, -1], cache
 
     def decode(self, cache: Any, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
@@ -99,22 +98,3 @@ class CachedModel:
             f"hf: {type(self.model).__name__} gives no key-value cache that this backend can use ({why}; "
             f"transformers {transformers.__version__}); choose an attention model or another rollout backend"
         )
-
-
-def _narrow(cache: Any, dtype: torch.dtype) -> None:
-    """Keep keys and values in the precision in which autocast attends to them.
-
-    Rotary embeddings are float32 and widen them; attention would cast the whole cache back for every token.
-    """
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    for layer in getattr(cache, "layers", ()):
-        if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and layer.is_initialized:
-            layer.keys, layer.values = layer.keys.to(dtype), layer.values.to(dtype)
-            layer.update = partial(_update, layer.update, dtype)
-
-
-def _update(
-    update: Callable[..., Any], dtype: torch.dtype, keys: Tensor, values: Tensor, *more: Any, **named: Any
-) -> Any:
-    return update(keys.to(dtype), values.to(dtype), *more, **named)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasonrl.contracts.models import base_model
+from reasonrl.functional.precision import narrow_cache
 from reasonrl.planning.meter import CACHE
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def rehearse_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Wo
         found: Any = next((name, value) for name, value in output.items() if isinstance(value, Cache))
         argument, cache = found
         del output
+        if torch.is_autocast_enabled("cpu"):
+            narrow_cache(cache, alone.precision)
         cache.reorder_cache(expand)
         meter.tag(CACHE, (x for layer in cache.layers for x in (layer.keys, layer.values)))
         for layer in cache.layers:

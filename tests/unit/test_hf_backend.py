@@ -318,7 +318,7 @@ def test_under_autocast_the_cache_is_narrow_and_samples_are_the_same(
     found = []
     for narrow in (True, False):
         if not narrow:
-            monkeypatch.setattr("reasonrl_hf.cached._narrow", lambda cache, dtype: None)
+            monkeypatch.setattr("reasonrl_hf.cached.narrow_cache", lambda cache, dtype: None)
         with backend_for(loaded, sampling) as backend, torch.autocast("cpu", torch.bfloat16):
             monkeypatch.setattr(CachedModel, "decode", look)
             found.append(

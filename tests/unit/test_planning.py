@@ -91,6 +91,8 @@ def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
     per_token = 2 * 4 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
     assert found.workload.decoded_rows == 32
     assert found.stages["sampling"]["KV cache"] == pytest.approx(32 * 128 * per_token, rel=0.2)
+    low = plan("algorithm.kl.coef=0.1", gpu="h100")
+    assert low.stages["sampling"]["KV cache"] == pytest.approx(32 * 128 * per_token / 2, rel=0.2)
 
 
 def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
