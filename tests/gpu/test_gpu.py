@@ -1,4 +1,4 @@
-"""``pytest -m gpu -n 0``: what only a GPU can show, in 9 minutes; docs/gpu.md describes it.
+"""``pytest -m gpu``: what only a GPU can show, in 9 minutes; docs/gpu.md describes it.
 
 Without a GPU, ``REASONRL_GPU_TESTS=dry`` runs the same on the CPU with tiny sizes. ``REASONRL_GPU_REPORT`` names the
 report, by default ``gpu-report.json``.

@@ -286,6 +286,11 @@ SHORT = {
         "out of memory in the update: asked for 2.00 GiB, ",
         "trainer.max_tokens_per_microbatch=8192",
     ),
+    "allocation": (
+        ("compute_loss", 5),
+        "out of memory in the update: asked for 4194304.00 GiB, ",
+        "trainer.max_tokens_per_microbatch=8192",
+    ),
     "optimizer": (("optimizer", 5), "out of memory in the optimizer's step: asked for 2.00 GiB, ", ""),
     "evaluation": (("summarize", 2), "out of memory while sampling for an evaluation: asked for 2.00 GiB, ", ""),
 }
@@ -294,7 +299,7 @@ SHORT = {
 @pytest.mark.parametrize("stage", SHORT)
 def test_lack_of_memory_says_where_and_what_to_change(stage: str, whole: Path, trapped: None, tmp_path: Path) -> None:
     (site, call), start, override = SHORT[stage]
-    TRAP.set(tmp_path / "armed", site, "gpu memory", call)
+    TRAP.set(tmp_path / "armed", site, stage if stage == "allocation" else "gpu memory", call)
     run = tmp_path / "run"
     done = run_cli("train", whole / "broken.yaml", "--run-dir", run)
     (tmp_path / "armed").unlink()

@@ -46,10 +46,11 @@ class UnprintableError(Exception):
         raise ValueError("no text")
 
 
-ERRORS: Mapping[str, Callable[[], BaseException]] = {
+ERRORS: Mapping[str, Callable[[], Any]] = {
     "key": lambda: KeyError("lost"),
     "memory": MemoryError,
     "gpu memory": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "allocation": lambda: torch.empty(1 << 50),  # which fails by itself
     "cpu memory": lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
     "exit": lambda: SystemExit(3),
     "unprintable": UnprintableError,
