@@ -79,7 +79,12 @@ class VLLMConfig:
     def plan_memory(self) -> BackendMemory:
         """An engine of its own, on the trainer's GPU unless it is an external server."""
         share = self.gpu_memory_utilization if self.mode == "colocate" else 0.0
-        return BackendMemory(parallel=self.max_num_seqs, sampling=share, training=0.0 if self.sleep else share)
+        return BackendMemory(
+            parallel=self.max_num_seqs,
+            sampling=share,
+            training=0.0 if self.sleep else share,
+            shards=self.tensor_parallel_size,
+        )
 
     def _check_mode(self) -> None:
         """Reject options of the other mode, which would have no effect."""

@@ -62,9 +62,16 @@ def check(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu", metavar="NAME|GIB", help="Also refuse a recipe that needs more memory than this GPU has."
+        ),
+    ] = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Validate a recipe and its data files without loading a model."""
+    from reasonrl.cli.gpu_check import check_gpu, known_gpu
     from reasonrl.plugins import load_plugins, unavailable_reason
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
@@ -73,13 +80,17 @@ def check(
     from reasonrl.runs.sources import describe_data
     from reasonrl.text import sanitize
 
+    target = known_gpu(gpu) if gpu else None
     plugins = load_plugins(files=plugin or [])
     resolved = check_recipe(recipe, overrides or [], plugins)
     refuse_new_run(resolved)
     data = list(describe_data(resolved, plugins))
+    memory = check_gpu(resolved, plugins, target, asked=f"{recipe} --gpu {gpu}") if target else None
     typer.echo(f"{resolved.path}: ok")
     for line in _summary(resolved):
         typer.echo(wrap(line, lead="  ", indent="    "))
+    if memory:
+        typer.echo(wrap(memory, lead="  ", indent="    "))
     for line in data:
         typer.echo(wrap(sanitize(line), lead="  ", indent="    "))
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from reasonrl.cli.forecast import forecast
 from reasonrl.cli.ranks import start_missing_ranks
 from reasonrl.runs import start
 
@@ -14,7 +15,7 @@ def run_train(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        start.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter)
+        start.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter, forecast=forecast)
 
 
 def run_sft(
@@ -30,4 +31,12 @@ def run_sft(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        start.sft(recipe, overrides, run_dir=run_dir, output=output, plugin_files=plugin_files, reporter=reporter)
+        start.sft(
+            recipe,
+            overrides,
+            run_dir=run_dir,
+            output=output,
+            plugin_files=plugin_files,
+            reporter=reporter,
+            forecast=forecast,
+        )

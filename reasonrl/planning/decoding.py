@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from reasonrl.contracts.models import base_model
 from reasonrl.functional.precision import narrow_cache
@@ -39,8 +42,10 @@ def rehearse_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Wo
         meter.tag(CACHE, (x for layer in cache.layers for x in (layer.keys, layer.values)))
         for layer in cache.layers:
             heads, size = layer.keys.shape[1], layer.keys.shape[3]
-            shape, dtype = (work.decoded_rows, heads, work.length - 1, size), layer.keys.dtype
+            shape = (work.decoded_rows, heads, work.length - 1, size)
+            dtype = alone.precision
             layer.keys = layer.values = None
+            layer.update = partial(_narrow, layer.update, dtype)
             layer.keys, layer.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
             meter.tag(CACHE, (layer.keys, layer.values))
         positions = newest + work.length - 1
@@ -48,6 +53,13 @@ def rehearse_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Wo
             :, -1
         ]
         _sample(logits)
+
+
+def _narrow(
+    update: Callable[..., Any], dtype: torch.dtype, keys: Tensor, values: Tensor, *more: Any, **named: Any
+) -> Any:
+    """As the backend keeps keys and values, in the precision of autocast."""
+    return update(keys.to(dtype), values.to(dtype), *more, **named)
 
 
 def _sample(logits: torch.Tensor) -> None:

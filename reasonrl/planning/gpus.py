@@ -60,7 +60,7 @@ def find_gpu(text: str) -> Gpu:
     if not 0 < gib <= 10_000:
         names = ", ".join(gpu.name for gpu in KNOWN)
         raise RecipeError(f"--gpu: expected a memory in GiB such as 24, or one of {names}; got {text!r}")
-    return Gpu(f"a GPU of {gib:g} GiB", gib)
+    return Gpu("a GPU", gib)
 
 
 def _plain(text: str) -> str:

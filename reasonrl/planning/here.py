@@ -16,13 +16,22 @@ from reasonrl.planning.sharding import Sharding
 def find_target(gpu: Gpu | None, count: int, sharding: str) -> Target:
     """``count`` of ``gpu``; without one, this machine's GPU or else its CPU."""
     found = gpu or _own_gpu()
-    if found is not None:
-        return Target(found, found.gib, count, cast("Sharding", sharding))
-    if count > 1:
+    if found is None and count > 1:
         raise RecipeError("--gpus needs --gpu: torch sees no GPU on this machine")
+    return _target(found, count, sharding)
+
+
+def find_own(count: int, sharding: str, *, on_gpu: bool) -> Target:
+    """This machine's GPUs or its CPU, for ``count`` processes."""
+    return _target(_own_gpu() if on_gpu else None, count, sharding)
+
+
+def _target(gpu: Gpu | None, count: int, sharding: str) -> Target:
+    if gpu is not None:
+        return Target(gpu, gpu.gib, count, cast("Sharding", sharding))
     import psutil
 
-    return Target(None, psutil.virtual_memory().total / GIB)
+    return Target(None, psutil.virtual_memory().total / GIB / count, count)
 
 
 def _own_gpu() -> Gpu | None:

@@ -113,7 +113,7 @@ class Meter(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
-        if any(isinstance(x, FakeTensor) for x in inputs) or (not inputs and _makes_floats(kwargs, args)):
+        if any(isinstance(x, FakeTensor) for x in inputs) or (not inputs and _makes_fake(func, args, kwargs)):
             return func(*args, **kwargs)
         with _disable_current_modes():
             return func(*args, **kwargs)
@@ -192,7 +192,10 @@ def _as_integers(index: Any) -> list[Any]:
         return list(index.nonzero(as_tuple=True))
 
 
-def _makes_floats(kwargs: Any, args: Any) -> bool:
+def _makes_fake(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a new tensor is fake: one of floats, or random."""
+    if "rand" in str(func):
+        return True
     dtype = kwargs.get("dtype")
     if dtype is not None:
         return bool(dtype.is_floating_point)

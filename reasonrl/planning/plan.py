@@ -74,6 +74,8 @@ class Plan:
     workload: Workload
     rehearsed: Rehearsed
     stages: Mapping[str, Mapping[str, int]]
+    engine_needs: int = 0
+    """Bytes of an engine's own copy of the weights, and a tenth for its cache."""
     durations: Sequence[Duration] = ()
     """Under the fast and the slow assumptions; none where the speed of the device is unknown."""
     price: float | None = None
@@ -96,9 +98,14 @@ class Plan:
         return CONTEXT_BYTES + int(FRAGMENTATION * self.peak) if self.target.gpu else 0
 
     @property
+    def is_engine_short(self) -> bool:
+        """Whether the engine's share of the memory has no room for its own copy of the weights and some cache."""
+        return self.stages.get(SAMPLING, {}).get("engine", self.engine_needs) < self.engine_needs
+
+    @property
     def fits(self) -> bool:
-        """Whether peak and reserve are at most the memory."""
-        return self.peak + self.reserve <= self.target.gib * GIB
+        """Whether peak and reserve are at most the memory, and the engine's share holds its weights."""
+        return not self.is_engine_short and self.peak + self.reserve <= self.target.gib * GIB
 
     @property
     def money(self) -> list[float]:
@@ -123,6 +130,7 @@ class Plan:
             "stages": {
                 name: {"total": sum(parts.values()), "parts": dict(parts)} for name, parts in self.stages.items()
             },
+            "engine_needs": self.engine_needs,
             "peak": {"stage": self.peak_stage, "bytes": self.peak, "reserve": self.reserve},
             "fits": self.fits,
             "time": [_duration(d) for d in self.durations],
@@ -159,6 +167,7 @@ def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price:
         workload=workload,
         rehearsed=rehearsed,
         stages=_stages(resolved, rehearsed, target),
+        engine_needs=_engine_needs(resolved, rehearsed, precision) if target.gpu else 0,
         durations=_durations(resolved, config, rehearsed, workload, target, str(precision).removeprefix("torch.")),
         price=price,
         notes=list(_notes(resolved, target)),
@@ -186,6 +195,13 @@ def _stages(resolved: AnyResolved, rehearsed: Rehearsed, target: Target) -> dict
     stages = {name: parts | {"engine": int(engine.training * total)} for name, parts in stages.items()}
     resting = on_device(SAMPLING, rehearsed.resting)
     return {SAMPLING: resting | {"engine": int(engine.sampling * total)}} | stages
+
+
+def _engine_needs(resolved: AnyResolved, rehearsed: Rehearsed, precision: torch.dtype) -> int:
+    engine = backend_memory(resolved)
+    if engine is None or not engine.sampling:
+        return 0
+    return int(1.1 * precision.itemsize * rehearsed.model / engine.shards)
 
 
 def _without_offloaded(stage: str, parts: dict[str, int], resolved: AnyResolved) -> dict[str, int]:

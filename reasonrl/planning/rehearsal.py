@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -56,6 +57,8 @@ class Rehearsed:
     trained: int
     largest_layer: int
     """Bytes of the largest block of the model, which FSDP gathers at a time."""
+    outside_layers: int
+    """Bytes of what is in no block, such as embeddings and head."""
 
 
 def rehearse(
@@ -118,10 +121,10 @@ class _Rehearsal:
         return Rehearsed(
             stages=meter.stages,
             resting=resting,
-            model=sum(p.numel() for p in model),
+            model=sum(map(_count, model)),
             model_trained=sum(p.numel() for p in model if p.requires_grad),
             trained=sum(p.numel() for p in trained),
-            largest_layer=_largest_layer(self._module),
+            **_layer_sizes(self._module),
         )
 
     def _build(self, config: PretrainedConfig) -> PolicyModule:
@@ -247,14 +250,28 @@ def _attention(name: str) -> Any:
     return "sdpa" if name == "flash_attention_2" else name
 
 
+def _count(parameter: torch.Tensor) -> int:
+    """Values of a parameter, which may be packed."""
+    return math.prod(getattr(parameter, "quant_state", parameter.shape))
+
+
 def _states(optimizer: Optimizer) -> Iterator[torch.Tensor]:
     for state in optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def _largest_layer(module: PolicyModule) -> int:
+def _layer_sizes(module: PolicyModule) -> dict[str, int]:
     blocks = [m for m in module.modules() if m.__class__.__name__.endswith(("Layer", "Block"))]
-    return max((sum(p.numel() * p.element_size() for p in b.parameters()) for b in blocks), default=0)
+    sizes = [_bytes(block.parameters()) for block in blocks]
+    inside = {id(p): p for block in blocks for p in block.parameters()}
+    return {
+        "largest_layer": max(sizes, default=0),
+        "outside_layers": _bytes(p for p in module.parameters() if id(p) not in inside),
+    }
+
+
+def _bytes(parameters: Iterable[torch.Tensor]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _batch(work: Workload) -> TrainBatch:

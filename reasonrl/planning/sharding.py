@@ -19,8 +19,8 @@ def shard(parts: Mapping[str, int], rehearsed: Rehearsed, *, gpus: int, sharding
     """Bytes by part on one of ``gpus``.
 
     DDP keeps everything on each GPU and adds its buckets, a second copy of the gradients. FSDP2 divides weights,
-    gradients and the optimizer's states, and gathers two layers at a time, with their gradients; it does not shard a
-    reference copy.
+    gradients and the optimizer's states, and gathers two layers at a time with their gradients, embeddings and head all
+    the time; it does not shard a reference copy.
     """
     if gpus == 1:
         return dict(parts)
@@ -29,4 +29,5 @@ def shard(parts: Mapping[str, int], rehearsed: Rehearsed, *, gpus: int, sharding
     kept = {part: -(-size // gpus) if part in SHARDED else size for part, size in parts.items()}
     kept.pop("cast weights", None)
     busy = "activations" in parts or "KV cache" in parts
-    return {**kept, "gathered layers": 2 * GATHERED_LAYERS * rehearsed.largest_layer if busy else 0}
+    gathered = 2 * GATHERED_LAYERS * rehearsed.largest_layer + rehearsed.outside_layers
+    return {**kept, "gathered layers": gathered if busy else 0}

@@ -5,23 +5,37 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from reasonrl.functional import logprobs
+from reasonrl.model import load, lora
+from reasonrl.planning import low_memory
+from reasonrl.runs import build
+
+CPU_CHUNK_ELEMENTS = 1 << 21
+"""8 MiB of float32: few enough chunks to rehearse them all, small beside the logits."""
 
 
 @contextmanager
 def substitutes(*, on_gpu: bool) -> Iterator[None]:
-    """Conversions of modules that do not swap tensors, and a GPU's larger chunks of logits."""
+    """Conversions of modules that do not swap tensors, stand-ins for bitsandbytes, and larger chunks of logits."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         stack.enter_context(_replaced(nn.Module, "_apply", _apply))
-        if on_gpu:
-            stack.enter_context(_replaced(logprobs, "CPU_CHUNK_ELEMENTS", logprobs.DEVICE_CHUNK_ELEMENTS))
+        stack.enter_context(_replaced(load, "quantize", low_memory.quantize))
+        stack.enter_context(_replaced(lora, "dequantize", low_memory.dequantize))
+        stack.enter_context(_replaced(build, "optimizer_class", partial(_optimizer_class, build.optimizer_class)))
+        chunk = logprobs.DEVICE_CHUNK_ELEMENTS if on_gpu else CPU_CHUNK_ELEMENTS
+        stack.enter_context(_replaced(logprobs, "CPU_CHUNK_ELEMENTS", chunk))
         yield
+
+
+def _optimizer_class(real: Callable[[str], Any], name: str) -> Any:
+    return low_memory.Adam8bit if name == "adamw_8bit" else real(name)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reasonrl.planning.plan import Plan
+    from reasonrl.planning.remedies import Remedy
     from reasonrl.planning.timing import Duration
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -71,10 +72,33 @@ def summary_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "note", note
 
 
+def forecast_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """For the header of a run: one or two lines."""
+    advice = "" if plan.fits else "; `reasonrl plan` looks for changes that make it fit"
+    yield "expected", f"memory: {memory_line(plan)}{advice}"
+    if plan.durations:
+        fast, slow = plan.durations
+        yield "expected", f"time: {_range(fast.hours, slow.hours)} hours; {_step(fast, slow)}"
+
+
+def remedy_lines(plan: Plan, remedies: Sequence[Remedy]) -> Iterator[tuple[str, str]]:
+    """What would make it fit, with its price in time."""
+    for remedy in remedies:
+        price = remedy.price(plan)
+        cost = "" if price is None else f", a step takes {price:.2g} times as long"
+        need = gib(remedy.plan.peak + remedy.plan.reserve)
+        yield "fits with", f"{' '.join(remedy.overrides)} ({need} GiB{cost})"
+    if not plan.fits and not remedies:
+        yield "fits with", "nothing that was tried; take a larger GPU, or several: --gpus N --fsdp"
+
+
 def memory_line(plan: Plan) -> str:
     """The peak, and whether it fits."""
     reserve = f" + {gib(plan.reserve)} for CUDA and fragmentation" if plan.reserve else ""
     verdict = "fits" if plan.fits else "does not fit"
+    if plan.is_engine_short:
+        engine = plan.stages["sampling"]["engine"]
+        verdict += f", and the engine needs {gib(plan.engine_needs)} GiB for its weights but has {gib(engine)}"
     return f"peak {gib(plan.peak)} GiB ({plan.peak_stage}){reserve}, of {plan.target.gib:.1f} GiB: {verdict}"
 
 

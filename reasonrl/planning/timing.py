@@ -28,6 +28,8 @@ class Assumptions:
     utilization: float
     bandwidth: float
     launch_s: float
+    host_gb_per_s: float
+    """Between the GPU and the host."""
 
     def __str__(self) -> str:
         return (
@@ -36,8 +38,8 @@ class Assumptions:
         )
 
 
-FAST = Assumptions(0.5, 0.45, 0.8, 0.00003)
-SLOW = Assumptions(1.0, 0.20, 0.4, 0.00006)
+FAST = Assumptions(0.5, 0.45, 0.8, 0.00003, 24)
+SLOW = Assumptions(1.0, 0.20, 0.4, 0.00006, 10)
 EAGER = 10
 """How many times longer a layer takes to launch in the trainer's own model, without CUDA graphs."""
 
@@ -103,10 +105,15 @@ class Clock:
             trained_tokens=self.gpus * tokens * epochs,
             flops=self.gpus * flops,
             sampling_s=self._decode_s(work.rows_per_step, assumed) if is_rl else 0.0,
-            training_s=compute_s + moved / (1e9 * self.gpu.gb_per_s * assumed.bandwidth),
+            training_s=compute_s + moved / (1e9 * self.gpu.gb_per_s * assumed.bandwidth) + self._offload_s(assumed),
             evaluations_s=self._evaluations_s(assumed),
             steps=self.steps,
         )
+
+    def _offload_s(self, assumed: Assumptions) -> float:
+        """Each step moves what is offloaded to the host and back."""
+        parts = getattr(getattr(self.resolved.recipe, "trainer", None), "offload", ())
+        return 2 * sum(self.rehearsed.resting.get(part, 0) for part in parts) / (1e9 * assumed.host_gb_per_s)
 
     def _updates(self, epochs: int) -> int:
         trainer = getattr(self.resolved.recipe, "trainer", None)

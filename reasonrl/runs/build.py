@@ -149,7 +149,7 @@ def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: Criti
     if critic_parameters and critic is not None:
         rate = config.learning_rate if critic.learning_rate is None else critic.learning_rate
         groups.append({"params": critic_parameters, "role": "critic", "base_lr": rate})
-    return _optimizer_class(config.name)(
+    return optimizer_class(config.name)(
         [{**group, "lr": group["base_lr"]} for group in groups],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
@@ -158,7 +158,8 @@ def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: Criti
     )
 
 
-def _optimizer_class(name: str) -> Callable[..., Optimizer]:
+def optimizer_class(name: str) -> Callable[..., Optimizer]:
+    """Of ``optimizer.name``."""
     if name == "adamw_8bit":
         from reasonrl.trainer.adamw_8bit import AdamW8bit  # its package is optional
 

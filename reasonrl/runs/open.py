@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasonrl.contracts.data import RunInfo
 from reasonrl.errors import RecipeError
-from reasonrl.observability.reporter import Past, Plan, Reporter, SilentReporter
+from reasonrl.observability.reporter import Lines, Past, Plan, Reporter, SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
@@ -51,6 +51,8 @@ class RunOptions:
     """Refuse to resume if the newest checkpoint is damaged."""
     reporter: Reporter = field(default_factory=SilentReporter)
     stop: StopSignals = field(default_factory=StopSignals)
+    forecast: Lines = ()
+    """For the header: what the run is expected to need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +273,7 @@ def _plan(
     point: ResumePoint | None,
     checked: Preflight,
 ) -> Plan:
-    lines = list(describe_bundle(resolved, bundle, folder.path, checked))
+    lines = [*describe_bundle(resolved, bundle, folder.path, checked), *options.forecast]
     if options.resume:
         how = f"after step {point.state.step}, from {point.folder}" if point else "from the start (no checkpoint)"
         lines.append(("resumes", how))

@@ -1,11 +1,11 @@
 """Entry points of training, torch-free until the recipe has been accepted."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reasonrl.errors import RecipeError
-from reasonrl.observability.reporter import Reporter, SilentReporter
+from reasonrl.observability.reporter import Lines, Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
@@ -19,7 +19,15 @@ from reasonrl.runs.result import ALREADY_DONE, RunResult
 from reasonrl.runs.resume import describe_finished, find_finished_summary, read_run
 from reasonrl.signals import handle_stop_signals
 
+Forecast = Callable[[AnyResolved, Plugins], Lines]
+"""What a run is expected to need, for its header; torch is loaded when it is called."""
+
 RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+def no_forecast(_resolved: AnyResolved, _plugins: Plugins) -> Lines:
+    """Say nothing."""
+    return ()
 
 
 def train(
@@ -29,6 +37,7 @@ def train(
     run_dir: str | Path | None = None,
     plugin_files: Sequence[str] = (),
     reporter: Reporter | None = None,
+    forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Train by reinforcement learning as a recipe says; see ``reasonrl.run``."""
     plugins = load_plugins(files=plugin_files)
@@ -36,7 +45,7 @@ def train(
     if not isinstance(resolved, ResolvedRecipe):
         raise RecipeError(f"{recipe} is an SFT recipe; run it with `reasonrl sft {recipe}`")
     refuse_new_run(resolved, run_dir)
-    return _carry_out(resolved, plugins, reporter, run_dir=run_dir)
+    return _carry_out(resolved, plugins, reporter, run_dir=run_dir, forecast=forecast)
 
 
 def sft(
@@ -47,6 +56,7 @@ def sft(
     output: str | Path | None = None,
     plugin_files: Sequence[str] = (),
     reporter: Reporter | None = None,
+    forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Train by imitation: demonstrations of a task, or a file of prompts and completions.
 
@@ -57,7 +67,7 @@ def sft(
     if not isinstance(resolved, ResolvedSft):
         raise RecipeError(f"{recipe} has no `sft` section; run it with `reasonrl train {recipe}`")
     refuse_new_run(resolved, run_dir)
-    return _carry_out(resolved, plugins, reporter, output, run_dir=run_dir)
+    return _carry_out(resolved, plugins, reporter, output, run_dir=run_dir, forecast=forecast)
 
 
 def resume(
@@ -93,6 +103,7 @@ def _carry_out(
     run_dir: str | Path | None,
     resume: bool = False,
     strict: bool = False,
+    forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
     with handle_stop_signals() as stop:
@@ -102,7 +113,14 @@ def _carry_out(
         from reasonrl.runs.assemble import execute_run
         from reasonrl.runs.open import RunOptions
 
-        options = RunOptions(run_dir=run_dir, resume=resume, strict=strict, reporter=heard, stop=stop)
+        options = RunOptions(
+            run_dir=run_dir,
+            resume=resume,
+            strict=strict,
+            reporter=heard,
+            stop=stop,
+            forecast=forecast(resolved, plugins) if is_first_process() else (),
+        )
         return execute_run(resolved, plugins, options, output=output)
 
 

@@ -1,6 +1,8 @@
 """Plans of memory, time and money: closed forms, comparisons and the command."""
 
 import json
+import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
+from reasonrl.cli.forecast import forecast, is_large
 from reasonrl.errors import RecipeError
 from reasonrl.planning.gpus import KNOWN, find_gpu
 from reasonrl.planning.plan import GIB, Plan, Target, make_plan
+from reasonrl.planning.remedies import find_remedies
+from reasonrl.planning.sharding import shard
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
 from reasonrl.testing.models import tiny_model_folder
@@ -25,11 +30,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory):
     folder = tiny_model_folder(tmp_path_factory.mktemp("model"), hidden=64, layers=4)
 
     @cache
-    def of(*overrides: str, gpu: str | None = None, gpus: int = 1, sharding: str = "ddp") -> Plan:
+    def of(*overrides: str, gpu: str | None = None, gpus: int = 1) -> Plan:
         plugins = load_plugins()
         resolved = check_recipe(RECIPE, [*SMALL, *SIZES, f"model.path={folder}", *overrides], plugins)
         found = find_gpu(gpu) if gpu else None
-        return make_plan(resolved, plugins, Target(found, found.gib if found else 1.0, gpus, sharding))
+        return make_plan(resolved, plugins, Target(found, found.gib if found else 1.0, gpus))
 
     return of
 
@@ -96,26 +101,36 @@ def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
 
 
 def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
-    one, ddp = plan(gpu="24"), plan(gpu="24", gpus=4)
-    fsdp = plan(gpu="24", gpus=4, sharding="fsdp")
-    assert ddp.stages["update"]["DDP buckets"] == 4 * one.rehearsed.trained
-    assert fsdp.stages["update"]["optimizer"] == pytest.approx(one.stages["update"]["optimizer"] / 4, rel=0.01)
+    one, ddp = plan(), plan(gpu="H100", gpus=4)
+    seen, trained = one.rehearsed, one.rehearsed.trained
+    assert ddp.stages["update"]["DDP buckets"] == 4 * trained
     assert ddp.workload.rows_per_step == one.workload.rows_per_step // 4
+    parts = {"weights": 400, "optimizer": 800, "reference": 100, "activations": 50, "cast weights": 7}
+    sharded = shard(parts, seen, gpus=4, sharding="fsdp")
+    assert {name: sharded[name] for name in ("weights", "optimizer", "reference", "activations")} == {
+        "weights": 100,
+        "optimizer": 200,
+        "reference": 100,
+        "activations": 50,
+    }
+    assert sharded["gathered layers"] == 4 * seen.largest_layer + seen.outside_layers
+    assert shard(parts, seen, gpus=1, sharding="fsdp") == parts
 
 
 def test_time_and_money_are_ranges_for_a_named_gpu_alone(plan) -> None:
-    fast, slow = plan(gpu="H100").durations
+    fast, slow = plan(gpu="H100", gpus=4).durations
     assert 0 < fast.hours < slow.hours
     assert fast.flops < slow.flops
-    assert not plan(gpu="24").durations
     assert not plan().durations
+    assert replace(plan(gpu="H100", gpus=4), price=2.0).money == [2.0 * 4 * d.hours for d in (fast, slow)]
 
 
-def test_what_does_not_fit_says_so(plan) -> None:
-    found = plan(gpu="0.5")
-    assert not found.fits  # the reserve of 1 GiB alone
-    assert plan(gpu="24").fits
-    assert found.peak < 0.5 * GIB
+def test_a_gpu_keeps_a_reserve(plan) -> None:
+    on_cpu = plan()
+    assert on_cpu.fits
+    assert not on_cpu.reserve
+    for gib, fits in ((1.05 * on_cpu.peak / GIB + 1.001, True), (1.05 * on_cpu.peak / GIB + 0.999, False)):
+        assert replace(on_cpu, target=Target(find_gpu(str(gib)), gib)).fits is fits
 
 
 @pytest.mark.parametrize("text", ["H100", "h100", "NVIDIA H100", "rtx4090", "4090", "RTX 4090", "a100-80"])
@@ -135,17 +150,17 @@ def test_an_unknown_gpu_names_the_known_ones(text: str) -> None:
         find_gpu(text)
 
 
-def test_the_command_prints_a_table_and_json() -> None:
-    arguments = ["plan", str(RECIPE), "--gpu", "H100", "--price", "2"]
-    shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments)
+def test_the_command_prints_a_table_or_json(plan) -> None:
+    arguments = ["plan", str(RECIPE), *SMALL, *SIZES, f"model.path={plan().model}"]
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*arguments, "--gpu", "H100", "--price", "2"])
     assert shown.exit_code == 0, shown.output
     for wanted in ("MiB", "sampling", "saving", "weights", "KV cache", "total", "peak", ": fits", "per GPU and hour"):
         assert wanted in shown.output
-    assert max(map(len, shown.output.splitlines())) <= 80
+    rows = [line for line in shown.output.splitlines() if not line.startswith(" ") and "/" not in line]
+    assert max(map(len, rows)) <= 80
     data = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
     assert data["fits"] is True
     assert data["peak"]["bytes"] == max(stage["total"] for stage in data["stages"].values())
-    assert len(data["time"]) == len(data["money"]) == 2
 
 
 def test_the_command_refuses_in_one_line() -> None:
@@ -158,3 +173,62 @@ def test_the_command_refuses_in_one_line() -> None:
         assert result.exit_code == 2, result.output
         assert wanted in " ".join(result.output.split())
         assert "Traceback" not in result.output
+
+
+def test_remedies_fit_and_are_the_mildest(plan) -> None:
+    """A GPU without room for all activations: smaller micro-batches fit, and nothing else is changed."""
+    large = plan("rollout_backend.max_batch_rows=1", gpu="24")
+    parts = large.stages["update"]
+    room = 1 + 1.05 * (sum(parts.values()) - 0.6 * parts["activations"]) / GIB
+
+    @cache
+    def planner(further: tuple[str, ...]):
+        resolved = check_recipe(RECIPE, [*SMALL, *SIZES, f"model.path={large.model}", *further], load_plugins())
+        found = plan("rollout_backend.max_batch_rows=1", *further, gpu="24")
+        return resolved, replace(found, target=Target(found.target.gpu, room))
+
+    resolved, before = planner(())
+    assert not before.fits
+    (remedy,) = find_remedies(resolved, planner)
+    assert remedy.overrides in {(f"trainer.max_tokens_per_microbatch={rows * 128}",) for rows in (1, 2)}
+    assert remedy.plan.fits
+
+
+def test_checks_refuse_what_cannot_fit(plan) -> None:
+    check = ["recipes", "check", str(RECIPE), *SMALL, *SIZES, f"model.path={plan().model}", "--gpu"]
+    fits = CliRunner().invoke(app, [*check, "24"])
+    assert fits.exit_code == 0, fits.output
+    assert "of 24.0 GiB: fits" in " ".join(fits.output.split())
+    refused = CliRunner().invoke(app, [*check, "1"])
+    assert refused.exit_code == 2
+    assert "does not fit on a GPU; `reasonrl plan" in refused.output
+    assert "expected a memory in GiB" in CliRunner().invoke(app, [*check, "big"]).output
+
+
+def test_a_run_says_what_it_is_expected_to_need(plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("reasonrl.cli.forecast.SMALL_BYTES", 1)
+    arguments = [*SMALL, *SIZES, f"model.path={plan().model}", f"output_dir={tmp_path}", "trainer.steps=1"]
+    arguments += ["sampling.max_prompt_tokens=48", "sampling.max_completion_tokens=8"]
+    result = CliRunner().invoke(app, ["train", str(RECIPE), "--plain", *arguments])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"expected +memory: peak 0\.\d+ GiB \(\w+\), of [\d.]+ GiB: fits", result.output)
+
+
+def test_a_small_model_on_a_cpu_starts_without_a_plan() -> None:
+    resolved = check_recipe(RECIPE, [], load_plugins())
+    assert not is_large(resolved)
+    assert forecast(resolved, load_plugins()) == ()
+
+
+def test_quantized_weights_and_small_states_have_their_sizes(plan) -> None:
+    """Without bitsandbytes. NF4 is for linear layers; tensors of fewer than 4,096 values keep float32 moments."""
+    lora, quantized = plan("model.lora.rank=4"), plan("model.lora.rank=4", "model.lora.quantization=nf4")
+    linear = 4 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    saved = lora.stages["optimizer"]["weights"] - quantized.stages["optimizer"]["weights"]
+    assert saved == pytest.approx((4 - 0.5 - 1 / 64) * linear, rel=0.02)
+    assert quantized.rehearsed.model == lora.rehearsed.model
+    trained, large = plan().rehearsed.trained, 258 * 64 + 4 * (2 * 64 * 64 + 3 * 64 * 128)
+    in_8_bit = large * (2 + 8 / 256) + 8 * (trained - large)
+    for name, states in (("adamw_bf16", 4 * trained), ("adamw_8bit", in_8_bit)):
+        found = plan(f"optimizer.name={name}").stages["optimizer"]["optimizer"]
+        assert found == pytest.approx(states, rel=0.01), name
