@@ -33,6 +33,7 @@ CHANGEABLE: Mapping[str, str] = {
     "model.gradient_checkpointing": ROUNDING,
     "model.attention": ROUNDING,
     "rollout_backend.*": ROUNDING,
+    "trainer.offload": SAME,
     "rewards.*.isolation": SAME,
     "rewards.*.timeout_s": SAME,
     "rewards.*.memory_mb": SAME,

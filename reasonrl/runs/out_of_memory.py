@@ -62,7 +62,7 @@ def explain_out_of_memory(error: BaseException, recipe: Mapping[str, Any], devic
     stage = stage_of(error) or ""
     if stage == "step_s" and "sft" in recipe:
         stage = "update_s"
-    ways = list(_ways_out(stage, recipe))
+    ways = [*_ways_out(stage, recipe), *_offload(stage, recipe, device)]
     override = next((way.override for way in ways if way.override), "")
     advice = " or ".join(way.text for way in ways)
     return f"out of memory {WHERE.get(stage, AT_START)}: {_sizes(error, device)}; {advice}", override
@@ -92,6 +92,12 @@ def _ways_out(stage: str, recipe: Mapping[str, Any]) -> Iterator[WayOut]:
         yield _lower(f"{section}.max_tokens_per_microbatch", recipe[section]["max_tokens_per_microbatch"])
         if stage == "update_s" and not recipe["model"]["gradient_checkpointing"]:
             yield WayOut("set model.gradient_checkpointing to true", "model.gradient_checkpointing=true")
+
+
+def _offload(stage: str, recipe: Mapping[str, Any], device: torch.device) -> Iterator[WayOut]:
+    """Host memory, for what the stage does not need; on a CPU it has no effect."""
+    if device.type == "cuda" and stage in (*SAMPLING, "update_s") and recipe.get("trainer", {}).get("offload") == []:
+        yield WayOut("set trainer.offload to [reference, optimizer]", "trainer.offload=[reference,optimizer]")
 
 
 def _lower(key: str, value: object) -> WayOut:

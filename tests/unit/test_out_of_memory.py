@@ -88,6 +88,17 @@ def test_every_stage_has_its_advice(stage: str | None, changes: dict[str, Any], 
     assert not found or is_changeable(found.partition("=")[0])
 
 
+def test_on_a_gpu_the_host_may_hold_what_a_stage_does_not_need() -> None:
+    trainer = {"max_tokens_per_microbatch": 16384, "offload": []}
+    error = torch.OutOfMemoryError(ON_CUDA)
+    note_stage(error, "rollout_s")
+    line, _ = explain_out_of_memory(error, recipe(trainer=trainer), torch.device("cuda"))
+    assert line.endswith("(now 512) or set trainer.offload to [reference, optimizer]")
+    line, _ = explain_out_of_memory(error, recipe(trainer=trainer), CPU)
+    assert line.endswith("(now 512)")
+    assert is_changeable("trainer.offload")
+
+
 def test_what_a_cpu_says() -> None:
     line, _ = explain("update_s", RuntimeError(ON_CPU))
     assert "in the update: asked for 0.00 GiB, " in line
