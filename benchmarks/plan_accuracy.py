@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PROMPT = 39
 """Tokens of a prompt of the template `compact` with numbers of two digits."""
 
@@ -57,21 +59,21 @@ CHECKPOINTING = ("model.gradient_checkpointing=true",)
 LORA = ("model.lora.rank=16",)
 NF4 = (*LORA, "model.lora.quantization=nf4")
 GRID = {
-    "GRPO 135M": ("135M",),
-    "GRPO 135M checkpointing": ("135M", *CHECKPOINTING),
-    "GRPO 135M reference": ("135M", *KL),
-    "GRPO 135M LoRA": ("135M", *LORA),
-    "GRPO 135M QLoRA": ("135M", *NF4),
-    "PPO 135M shared critic": ("135M", *SHARED),
-    "PPO 135M separate critic, checkpointing": ("135M", *SEPARATE, *CHECKPOINTING),
-    "GRPO 60M": ("60M",),
-    "GRPO 60M one micro-batch": ("60M", "trainer.max_tokens_per_microbatch=4096"),
-    "GRPO 60M moments in bfloat16": ("60M", "optimizer.name=adamw_bf16"),
-    "GRPO 60M LoRA, reference": ("60M", *LORA, *KL),
-    "PPO 60M separate critic, reference": ("60M", *SEPARATE, *KL),
     "GRPO 36M": ("36M",),
     "GRPO 36M reference, checkpointing": ("36M", *KL, *CHECKPOINTING),
+    "GRPO 36M LoRA": ("36M", *LORA),
+    "GRPO 36M LoRA, reference, checkpointing": ("36M", *LORA, *KL, *CHECKPOINTING),
+    "GRPO 36M QLoRA": ("36M", *NF4),
+    "GRPO 36M one micro-batch": ("36M", "trainer.max_tokens_per_microbatch=4096"),
+    "GRPO 36M moments in bfloat16": ("36M", "optimizer.name=adamw_bf16"),
     "PPO 36M shared critic, checkpointing": ("36M", *SHARED, *CHECKPOINTING),
+    "PPO 36M separate critic, reference": ("36M", *SEPARATE, *KL),
+    "GRPO 60M": ("60M",),
+    "GRPO 60M LoRA": ("60M", *LORA),
+    "PPO 60M shared critic": ("60M", *SHARED),
+    "PPO 60M separate critic, checkpointing": ("60M", *SEPARATE, *CHECKPOINTING),
+    "GRPO 135M": ("135M",),
+    "GRPO 135M QLoRA": ("135M", *NF4),
 }
 RECIPE = """
 name: accuracy
@@ -134,17 +136,16 @@ def compare(only: str) -> Iterator[dict[str, Any]]:
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
     """Bytes predicted and measured, in this fresh process."""
     folder = Path(asked["folder"])
-    run(write_recipe(folder, "tiny"), asked["overrides"], folder)
+    run(write_recipe(folder, "tiny"), asked["overrides"])
     recipe = write_recipe(folder, asked["shape"])
     plan = predict(recipe, asked["overrides"])
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
-    run(recipe, asked["overrides"], folder)
+    before = psutil.Process().memory_info().rss
+    highest = run(recipe, asked["overrides"])
     return {
         "stage": plan.peak_stage,
         "parameters": plan.rehearsed.model,
         "predicted": plan.peak,
-        "measured": resident("VmHWM") - before,
+        "measured": highest - before,
     }
 
 
@@ -177,17 +178,13 @@ def predict(recipe: Path, overrides: list[str]) -> Any:
     return make_plan(load_recipe(recipe, overrides, plugins), plugins, find_target(None, 1, "ddp"))
 
 
-def run(recipe: Path, overrides: list[str], folder: Path) -> None:
-    """Two steps, without output: the first ends with the optimizer's states."""
+def run(recipe: Path, overrides: list[str]) -> int:
+    """Two steps, the first of which ends with the optimizer's states. Returns the peak that the metrics tell."""
     import reasonrl
 
-    reasonrl.run(recipe, overrides=overrides)
-
-
-def resident(field: str) -> int:
-    """Bytes of a field of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    result = reasonrl.run(recipe, overrides=overrides)
+    lines = (result.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return int(max(json.loads(line)["memory/peak_gib"] for line in lines) * (1 << 30))
 
 
 def format_row(row: dict[str, Any]) -> str:
