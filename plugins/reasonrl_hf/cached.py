@@ -35,8 +35,9 @@ class CachedModel:
         """Last logits ``[B, V]`` of prompts ``[B, T]`` (padded on the left), and a new cache that holds them."""
         output = self._forward(ids, mask, positions)
         cache = output[self._argument]
-        if torch.is_autocast_enabled(self.device.type):
-            narrow_cache(cache, torch.get_autocast_dtype(self.device.type))
+        kind = self.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            narrow_cache(cache, torch.get_autocast_dtype(kind))
         return output.logits[:, -1], cache
 
     def decode(self, cache: Any, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:

@@ -167,15 +167,9 @@ def fake_gpu(allowed: Container[str] | None = None) -> Iterator[FakeGPU]:
     def autocast(device_type: str, *args: Any, **given: Any) -> AbstractContextManager[object]:
         return nullcontext() if device_type == DEVICE.type else torch.amp.autocast(device_type, *args, **given)
 
-    is_enabled = torch.is_autocast_enabled
-
-    def is_autocast_enabled(*device_type: str) -> bool:
-        return device_type != (DEVICE.type,) and is_enabled(*device_type)
-
     with (
         mock.patch.object(Accelerator, "device", DEVICE),
         mock.patch.object(torch, "autocast", autocast),
-        mock.patch.object(torch, "is_autocast_enabled", is_autocast_enabled),
         mock.patch.object(torch, DEVICE.type, _Module, create=True),
         mock.patch("torch.optim.adam._device_dtype_check_for_fused"),
         FakeGPU(allowed) as gpu,

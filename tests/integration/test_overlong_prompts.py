@@ -162,6 +162,7 @@ OTHER_VALUES = {
     "sampling.max_prompt_tokens": "60",
     "sampling.overlong_prompts": "drop",
     "trainer.max_tokens_per_microbatch": "64",
+    "trainer.offload": "[optimizer]",
     "trainer.max_sampling_rounds": "3",
     "trainer.too_few_groups": "train",
     "model.gradient_checkpointing": "true",

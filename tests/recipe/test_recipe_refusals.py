@@ -65,7 +65,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("no prompt tokens", [], ["sampling.max_prompt_tokens=0"], "max_prompt_tokens must be >= 1, got 0"),
     ("negative weight decay", [], ["optimizer.weight_decay=-1"], "weight_decay must be >= 0, got -1"),
     ("keeps no checkpoint", [], ["checkpoint.keep=0"], "checkpoint.keep must be >= 1, got 0"),
-    ("another optimizer", [], ["optimizer.name=sgd"], "must be one of adamw, got 'sgd'"),
+    ("another optimizer", [], ["optimizer.name=sgd"], "must be one of adamw, adamw_8bit, adamw_bf16, got 'sgd'"),
     ("another dtype", [], ["model.dtype=fp8"], "model.dtype must be one of"),
     ("minibatches that do not divide", [], ["trainer.minibatches=3"], "a multiple of minibatches (3), got 8"),
     ("a group of one for GRPO", [], ["sampling.group_size=1"], "grpo needs sampling.group_size >= 2, got 1"),

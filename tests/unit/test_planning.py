@@ -49,6 +49,7 @@ def test_states_are_those_of_float32_adam(plan) -> None:
     assert "reference" not in optimizer
 
 
+@pytest.mark.slow
 def test_what_is_offloaded_is_on_the_gpu_for_its_stage_alone(plan) -> None:
     kl = "algorithm.kl.coef=0.1"
     whole, less = plan(kl, gpu="h100"), plan(kl, "trainer.offload=[reference, optimizer]", gpu="h100")
@@ -175,6 +176,7 @@ def test_the_command_refuses_in_one_line() -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_remedies_fit_and_are_the_mildest(plan) -> None:
     """A GPU without room for all activations: smaller micro-batches fit, and nothing else is changed."""
     large = plan("rollout_backend.max_batch_rows=1", gpu="24")
@@ -194,6 +196,7 @@ def test_remedies_fit_and_are_the_mildest(plan) -> None:
     assert remedy.plan.fits
 
 
+@pytest.mark.slow
 def test_checks_refuse_what_cannot_fit(plan) -> None:
     check = ["recipes", "check", str(RECIPE), *SMALL, *SIZES, f"model.path={plan().model}", "--gpu"]
     fits = CliRunner().invoke(app, [*check, "24"])
@@ -205,6 +208,7 @@ def test_checks_refuse_what_cannot_fit(plan) -> None:
     assert "expected a memory in GiB" in CliRunner().invoke(app, [*check, "big"]).output
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_is_expected_to_need(plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("reasonrl.cli.forecast.SMALL_BYTES", 1)
     arguments = [*SMALL, *SIZES, f"model.path={plan().model}", f"output_dir={tmp_path}", "trainer.steps=1"]
@@ -220,6 +224,7 @@ def test_a_small_model_on_a_cpu_starts_without_a_plan() -> None:
     assert forecast(resolved, load_plugins()) == ()
 
 
+@pytest.mark.slow
 def test_quantized_weights_and_small_states_have_their_sizes(plan) -> None:
     """Without bitsandbytes. NF4 is for linear layers; tensors of fewer than 4,096 values keep float32 moments."""
     lora, quantized = plan("model.lora.rank=4"), plan("model.lora.rank=4", "model.lora.quantization=nf4")

@@ -158,7 +158,7 @@ WRONG_LINES = [
     ("rewards: {toy_reward: {wieght: 1}}", "rewards.toy_reward.wieght: unknown key for reward 'toy_reward'"),
     ("rewards: {toy_rewrad: {}}", "rewards.toy_rewrad: no reward 'toy_rewrad'; did you mean 'toy_reward'?"),
     ("rewards: [toy_reward]", "rewards must be a mapping"),
-    ("optimizer: {name: sgd}", "optimizer.name must be one of adamw, got 'sgd'"),
+    ("optimizer: {name: sgd}", "optimizer.name must be one of adamw, adamw_8bit, adamw_bf16, got 'sgd'"),
     ("optimizer: {beta1: 1.0}", "optimizer.beta1 must be in [0, 1), got 1.0"),
     ("checkpoint: {keep: 0}", "checkpoint.keep must be >= 1, got 0"),
     ("logging: {hf_token: abc}", "logging.hf_token must not be written into a recipe; use ${oc.env:NAME}"),
