@@ -8,6 +8,7 @@ The completions of a random model practically never end early, so all of them ha
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -139,6 +140,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     run(write_recipe(folder, "tiny"), asked["overrides"])
     recipe = write_recipe(folder, asked["shape"])
     plan = predict(recipe, asked["overrides"])
+    gc.collect()  # what is left of the tiny run
     before = psutil.Process().memory_info().rss
     highest = run(recipe, asked["overrides"])
     return {
