@@ -145,7 +145,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     highest = run(recipe, asked["overrides"])
     return {
         "stage": plan.peak_stage,
-        "parameters": plan.rehearsed.model,
+        "parameters": plan.counted.model,
         "predicted": plan.peak,
         "measured": highest - before,
     }

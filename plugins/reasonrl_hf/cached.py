@@ -54,7 +54,7 @@ class CachedModel:
         self.model.eval()
         try:
             self._argument = self._find_argument()
-            self._rehearse()
+            self._dry_run()
         except (AttributeError, NotImplementedError, TypeError) as err:
             raise self._unusable(f"{type(err).__name__}: {err}") from err
         finally:
@@ -72,7 +72,7 @@ class CachedModel:
             raise self._unusable(f"it ignores the argument {found[0]!r}")
         return found[0]
 
-    def _rehearse(self) -> None:
+    def _dry_run(self) -> None:
         """Sample as the decoder does: a prompt behind padding, exchanged rows, one more token.
 
         The logits must be those of a plain forward pass; a recurrent state, for instance, has read the padding.

@@ -132,7 +132,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Estimate memory, time and money of a recipe, from a rehearsal of its step without data."""
+    """Estimate memory, time and money of a recipe, from a dry run of one step without data."""
     from reasonrl.cli.plan import run_plan
 
     run_plan(recipe, overrides or [], gpu, gpus, "fsdp" if fsdp else "ddp", price, as_json, plugin or [])

@@ -1,1 +1,1 @@
-"""What a run needs before it starts: memory from a rehearsal of its step without data, then time and money."""
+"""What a run needs before it starts: memory from a dry run of one step without data, then time and money."""

@@ -1,4 +1,4 @@
-"""What the trainer asks of accelerate, for a rehearsal in this process: no process group, no global state."""
+"""What the trainer asks of accelerate, for a dry run in this process: no process group, no global state."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def rehearse_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Workload) -> None:
+def dry_run_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Workload) -> None:
     """Meter the stage of sampling."""
     from transformers import Cache
 

@@ -10,8 +10,8 @@ import torch
 
 from reasonrl.errors import RecipeError
 from reasonrl.planning.configs import find_config
+from reasonrl.planning.dry_run import EVALUATION, OPTIMIZER, SAMPLING, STAGES, UPDATE, DryRunResult, dry_run
 from reasonrl.planning.gpus import Gpu
-from reasonrl.planning.rehearsal import EVALUATION, OPTIMIZER, SAMPLING, STAGES, UPDATE, Rehearsed, rehearse
 from reasonrl.planning.sharding import Sharding, shard
 from reasonrl.planning.timing import FAST, SLOW, Clock, Duration
 from reasonrl.planning.workload import Workload, backend_memory, plan_workload
@@ -72,7 +72,7 @@ class Plan:
     target: Target
     precision: str
     workload: Workload
-    rehearsed: Rehearsed
+    counted: DryRunResult
     stages: Mapping[str, Mapping[str, int]]
     engine_needs: int = 0
     """Bytes of an engine's own copy of the weights, and a tenth for its cache."""
@@ -117,8 +117,8 @@ class Plan:
         gpu = self.target.gpu
         return {
             "recipe": self.recipe,
-            "model": {"name": self.model, "shape_from": self.shape_from, "parameters": self.rehearsed.model},
-            "trained_parameters": self.rehearsed.trained,
+            "model": {"name": self.model, "shape_from": self.shape_from, "parameters": self.counted.model},
+            "trained_parameters": self.counted.trained,
             "device": {
                 "name": gpu.name if gpu else "cpu",
                 "gib": self.target.gib,
@@ -144,17 +144,17 @@ def _duration(duration: Duration) -> dict[str, object]:
 
 
 def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price: float | None = None) -> Plan:
-    """Rehearse a step of the recipe for one process of ``target``.
+    """Dry-run a step of the recipe for one process of ``target``.
 
     Raises:
-        RecipeError: if the model's config is not known, or its step cannot be rehearsed.
+        RecipeError: if the model's config is not known, or its step cannot be run without data.
     """
     config, shape_from = find_config(resolved)
     precision = plan_precision(resolved, target)
     workload = plan_workload(resolved, config, gpus=target.count)
     gpu_bytes = int(target.gib * GIB) if target.gpu else None
     try:
-        rehearsed = rehearse(resolved, plugins, config, workload, precision=precision, gpu_bytes=gpu_bytes)
+        counted = dry_run(resolved, plugins, config, workload, precision=precision, gpu_bytes=gpu_bytes)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RecipeError(f"cannot plan {resolved.path}: a step without data fails: {reason[:200]}") from error
@@ -165,10 +165,10 @@ def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price:
         target=target,
         precision=str(precision).removeprefix("torch."),
         workload=workload,
-        rehearsed=rehearsed,
-        stages=_stages(resolved, rehearsed, target),
-        engine_needs=_engine_needs(resolved, rehearsed, precision) if target.gpu else 0,
-        durations=_durations(resolved, config, rehearsed, workload, target, str(precision).removeprefix("torch.")),
+        counted=counted,
+        stages=_stages(resolved, counted, target),
+        engine_needs=_engine_needs(resolved, counted, precision) if target.gpu else 0,
+        durations=_durations(resolved, config, counted, workload, target, str(precision).removeprefix("torch.")),
         price=price,
         notes=list(_notes(resolved, target)),
     )
@@ -182,26 +182,26 @@ def plan_precision(resolved: AnyResolved, target: Target) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def _stages(resolved: AnyResolved, rehearsed: Rehearsed, target: Target) -> dict[str, dict[str, int]]:
+def _stages(resolved: AnyResolved, counted: DryRunResult, target: Target) -> dict[str, dict[str, int]]:
     def on_device(stage: str, parts: Mapping[str, int]) -> dict[str, int]:
-        whole = shard(parts, rehearsed, gpus=target.count, sharding=target.sharding)
+        whole = shard(parts, counted, gpus=target.count, sharding=target.sharding)
         return _without_offloaded(stage, whole, resolved) if target.gpu else whole
 
-    stages = {name: on_device(name, rehearsed.stages[name].parts) for name in STAGES if name in rehearsed.stages}
+    stages = {name: on_device(name, counted.stages[name].parts) for name in STAGES if name in counted.stages}
     engine = backend_memory(resolved)
     if engine is None or not target.gpu or not engine.sampling:
         return stages
     total = target.gib * GIB
     stages = {name: parts | {"engine": int(engine.training * total)} for name, parts in stages.items()}
-    resting = on_device(SAMPLING, rehearsed.resting)
+    resting = on_device(SAMPLING, counted.resting)
     return {SAMPLING: resting | {"engine": int(engine.sampling * total)}} | stages
 
 
-def _engine_needs(resolved: AnyResolved, rehearsed: Rehearsed, precision: torch.dtype) -> int:
+def _engine_needs(resolved: AnyResolved, counted: DryRunResult, precision: torch.dtype) -> int:
     engine = backend_memory(resolved)
     if engine is None or not engine.sampling:
         return 0
-    return int(1.1 * precision.itemsize * rehearsed.model / engine.shards)
+    return int(1.1 * precision.itemsize * counted.model / engine.shards)
 
 
 def _without_offloaded(stage: str, parts: dict[str, int], resolved: AnyResolved) -> dict[str, int]:
@@ -214,7 +214,7 @@ def _without_offloaded(stage: str, parts: dict[str, int], resolved: AnyResolved)
 def _durations(
     resolved: AnyResolved,
     config: PretrainedConfig,
-    rehearsed: Rehearsed,
+    counted: DryRunResult,
     workload: Workload,
     target: Target,
     precision: str,
@@ -229,7 +229,7 @@ def _durations(
         gpus=target.count,
         steps=total_steps(resolved),
         workload=workload,
-        rehearsed=rehearsed,
+        counted=counted,
         backend=backend_memory(resolved),
     )
     return [clock.measure(assumed) for assumed in (FAST, SLOW)]

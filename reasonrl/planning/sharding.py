@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from reasonrl.planning.rehearsal import Rehearsed
+    from reasonrl.planning.dry_run import DryRunResult
 
 Sharding = Literal["ddp", "fsdp"]
 
@@ -15,7 +15,7 @@ GATHERED_LAYERS = 2
 """FSDP2 computes on one layer and gathers the next."""
 
 
-def shard(parts: Mapping[str, int], rehearsed: Rehearsed, *, gpus: int, sharding: Sharding) -> dict[str, int]:
+def shard(parts: Mapping[str, int], counted: DryRunResult, *, gpus: int, sharding: Sharding) -> dict[str, int]:
     """Bytes by part on one of ``gpus``.
 
     DDP keeps everything on each GPU and adds its buckets, a second copy of the gradients. FSDP2 divides weights,
@@ -25,9 +25,9 @@ def shard(parts: Mapping[str, int], rehearsed: Rehearsed, *, gpus: int, sharding
     if gpus == 1:
         return dict(parts)
     if sharding == "ddp":
-        return {**parts, "DDP buckets": 4 * rehearsed.trained}
+        return {**parts, "DDP buckets": 4 * counted.trained}
     kept = {part: -(-size // gpus) if part in SHARDED else size for part, size in parts.items()}
     kept.pop("cast weights", None)
     busy = "activations" in parts or "KV cache" in parts
-    gathered = 2 * GATHERED_LAYERS * rehearsed.largest_layer + rehearsed.outside_layers
+    gathered = 2 * GATHERED_LAYERS * counted.largest_layer + counted.outside_layers
     return {**kept, "gathered layers": gathered if busy else 0}

@@ -1,4 +1,4 @@
-"""What is replaced during a rehearsal: what fake tensors cannot do, and what depends on the device they stand for."""
+"""What is replaced during a dry run: what fake tensors cannot do, and what depends on the device they stand for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reasonrl.planning import low_memory
 from reasonrl.runs import build
 
 CPU_CHUNK_ELEMENTS = 1 << 21
-"""8 MiB of float32: few enough chunks to rehearse them all, small beside the logits."""
+"""8 MiB of float32: few enough chunks to run them all, small beside the logits."""
 
 
 @contextmanager

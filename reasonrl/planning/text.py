@@ -21,7 +21,7 @@ def gib(size: float) -> str:
 
 def head_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """What is planned, and for what."""
-    work, seen = plan.workload, plan.rehearsed
+    work, seen = plan.workload, plan.counted
     yield "plan", f"{plan.recipe} on {plan.target.name}, {plan.target.gib:.1f} GiB, {plan.precision}"
     trained = f", {seen.trained:,} trained" if seen.trained != seen.model else ", all of them trained"
     yield "model", f"{plan.model} (shape from {plan.shape_from}): {seen.model:,} parameters{trained}"

@@ -11,7 +11,7 @@ from reasonrl.planning.workload import Workload
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 
 if TYPE_CHECKING:
-    from reasonrl.planning.rehearsal import Rehearsed
+    from reasonrl.planning.dry_run import DryRunResult
 
 OPTIMIZER_BYTES = 28
 """Read and written per trained parameter and optimizer step: weight, gradient and two moments."""
@@ -80,12 +80,12 @@ class Clock:
     gpus: int
     steps: int
     workload: Workload
-    rehearsed: Rehearsed
+    counted: DryRunResult
     backend: BackendMemory | None
 
     def measure(self, assumed: Assumptions) -> Duration:
         """How long it takes if ``assumed`` holds."""
-        work, seen = self.workload, self.rehearsed.stages
+        work, seen = self.workload, self.counted.stages
         tokens = work.rows_per_step * (work.prompt + assumed.length * work.completion)
         per_token = 1.0 / (work.rows * work.length)
         epochs = self.resolved.recipe.trainer.update_epochs if isinstance(self.resolved, ResolvedRecipe) else 1
@@ -97,7 +97,7 @@ class Clock:
             )
         )
         compute_s = flops / (1e12 * self.gpu.tflops(self.precision) * assumed.utilization)
-        moved = OPTIMIZER_BYTES * self.rehearsed.trained * self._updates(epochs)
+        moved = OPTIMIZER_BYTES * self.counted.trained * self._updates(epochs)
         is_rl = isinstance(self.resolved, ResolvedRecipe)
         return Duration(
             assumed=assumed,
@@ -113,7 +113,7 @@ class Clock:
     def _offload_s(self, assumed: Assumptions) -> float:
         """Each step moves what is offloaded to the host and back."""
         parts = getattr(getattr(self.resolved.recipe, "trainer", None), "offload", ())
-        return 2 * sum(self.rehearsed.resting.get(part, 0) for part in parts) / (1e9 * assumed.host_gb_per_s)
+        return 2 * sum(self.counted.resting.get(part, 0) for part in parts) / (1e9 * assumed.host_gb_per_s)
 
     def _updates(self, epochs: int) -> int:
         trainer = getattr(self.resolved.recipe, "trainer", None)
@@ -142,7 +142,7 @@ class Clock:
 
     def _weights_read(self) -> float:
         """Bytes per decoding step: 2 a parameter; the trainer's model casts its float32 weights for every token."""
-        seen, precision = self.rehearsed, 2 if self.precision == "bfloat16" else 4
+        seen, precision = self.counted, 2 if self.precision == "bfloat16" else 4
         if self.backend is None or not self.backend.shares_model or precision == 4:
             return precision * seen.model
         return 8.0 * seen.model_trained + 2.0 * (seen.model - seen.model_trained)

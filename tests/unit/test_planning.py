@@ -41,8 +41,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory):
 
 def test_states_are_those_of_float32_adam(plan) -> None:
     found = plan()
-    optimizer, count = found.stages["optimizer"], found.rehearsed.trained
-    assert found.rehearsed.model == count
+    optimizer, count = found.stages["optimizer"], found.counted.trained
+    assert found.counted.model == count
     assert optimizer["weights"] == pytest.approx(4 * count, abs=1024)  # buffers
     assert optimizer["gradients"] == 4 * count
     assert optimizer["optimizer"] == pytest.approx(8 * count, abs=1024)  # step counts
@@ -61,17 +61,17 @@ def test_what_is_offloaded_is_on_the_gpu_for_its_stage_alone(plan) -> None:
 
 def test_lora_has_gradients_and_states_of_its_adapters_alone(plan) -> None:
     found = plan("model.lora.rank=4")
-    assert found.rehearsed.trained < found.rehearsed.model / 5
-    assert found.stages["optimizer"]["gradients"] == 4 * found.rehearsed.trained
+    assert found.counted.trained < found.counted.model / 5
+    assert found.stages["optimizer"]["gradients"] == 4 * found.counted.trained
 
 
 def test_a_separate_critic_and_a_reference_cost_a_model_each(plan) -> None:
     alone = plan()
     both = plan("algorithm.name=ppo", "critic.kind=separate", "algorithm.kl.coef=0.1", "algorithm.kl.placement=reward")
-    model = 4 * alone.rehearsed.model
+    model = 4 * alone.counted.model
     assert both.stages["update"]["reference"] == pytest.approx(model, rel=0.02)
     assert both.stages["update"]["critic"] == pytest.approx(model, rel=0.02)
-    assert both.rehearsed.trained == pytest.approx(2 * alone.rehearsed.trained, rel=0.02)
+    assert both.counted.trained == pytest.approx(2 * alone.counted.trained, rel=0.02)
 
 
 def test_activations_grow_with_the_rows_and_shrink_with_checkpointing(plan) -> None:
@@ -80,16 +80,16 @@ def test_activations_grow_with_the_rows_and_shrink_with_checkpointing(plan) -> N
     assert two.stages["update"]["activations"] == pytest.approx(2 * one.stages["update"]["activations"], rel=0.02)
     recomputed = plan("model.gradient_checkpointing=true")
     assert recomputed.stages["update"]["activations"] < 0.5 * one.stages["update"]["activations"]
-    assert recomputed.rehearsed.stages["update"].flops > 1.2 * one.rehearsed.stages["update"].flops
+    assert recomputed.counted.stages["update"].flops > 1.2 * one.counted.stages["update"].flops
 
 
 def test_flops_are_two_and_six_per_weight_and_token(plan) -> None:
     found = plan()
     rows, length = found.workload.rows, found.workload.length
-    blocks, head = found.rehearsed.model - 258 * 64, 258 * 64
+    blocks, head = found.counted.model - 258 * 64, 258 * 64
     attention = 14 * length**2 * 64 * 4  # two products forward, five backward, over layers
     wanted = rows * (6 * length * blocks + 6 * found.workload.completion * head + attention)
-    assert found.rehearsed.stages["update"].flops == pytest.approx(wanted, rel=0.02)
+    assert found.counted.stages["update"].flops == pytest.approx(wanted, rel=0.02)
 
 
 def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
@@ -103,7 +103,7 @@ def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
 
 def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
     one, ddp = plan(), plan(gpu="H100", gpus=4)
-    seen, trained = one.rehearsed, one.rehearsed.trained
+    seen, trained = one.counted, one.counted.trained
     assert ddp.stages["update"]["DDP buckets"] == 4 * trained
     assert ddp.workload.rows_per_step == one.workload.rows_per_step // 4
     parts = {"weights": 400, "optimizer": 800, "reference": 100, "activations": 50, "cast weights": 7}
@@ -231,8 +231,8 @@ def test_quantized_weights_and_small_states_have_their_sizes(plan) -> None:
     linear = 4 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
     saved = lora.stages["optimizer"]["weights"] - quantized.stages["optimizer"]["weights"]
     assert saved == pytest.approx((4 - 0.5 - 1 / 64) * linear, rel=0.02)
-    assert quantized.rehearsed.model == lora.rehearsed.model
-    trained, large = plan().rehearsed.trained, 258 * 64 + 4 * (2 * 64 * 64 + 3 * 64 * 128)
+    assert quantized.counted.model == lora.counted.model
+    trained, large = plan().counted.trained, 258 * 64 + 4 * (2 * 64 * 64 + 3 * 64 * 128)
     in_8_bit = large * (2 + 8 / 256) + 8 * (trained - large)
     for name, states in (("adamw_bf16", 4 * trained), ("adamw_8bit", in_8_bit)):
         found = plan(f"optimizer.name={name}").stages["optimizer"]["optimizer"]

@@ -19,7 +19,7 @@ from reasonrl.model.load import build_network, make_trainable
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.model.reference import Reference, build_reference
 from reasonrl.planning.alone import Alone
-from reasonrl.planning.decoding import rehearse_decoding
+from reasonrl.planning.decoding import dry_run_decoding
 from reasonrl.planning.meter import Meter, Peak, unmetered
 from reasonrl.planning.probe import find_path
 from reasonrl.planning.substitutes import substitutes
@@ -46,7 +46,7 @@ SAMPLING, EVALUATION, UPDATE, OPTIMIZER, SAVING = STAGES = "sampling", "evaluati
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rehearsed:
+class DryRunResult:
     """What the meter saw. ``model``, ``model_trained``: parameters without the critic's; ``trained``: with them."""
 
     stages: dict[str, Peak]
@@ -61,7 +61,7 @@ class Rehearsed:
     """Bytes of what is in no block, such as embeddings and head."""
 
 
-def rehearse(
+def dry_run(
     resolved: AnyResolved,
     plugins: Plugins,
     config: PretrainedConfig,
@@ -69,15 +69,15 @@ def rehearse(
     *,
     precision: torch.dtype,
     gpu_bytes: int | None,
-) -> Rehearsed:
+) -> DryRunResult:
     """Build the model without data and take its step. ``gpu_bytes``: memory of the GPU; None: on a CPU."""
     vocabulary = config.get_text_config().vocab_size
     meter = Meter(vocabulary)
     with substitutes(on_gpu=gpu_bytes is not None), meter.fake():
-        return _Rehearsal(resolved, plugins, config, workload, meter, precision, gpu_bytes).run()
+        return _DryRun(resolved, plugins, config, workload, meter, precision, gpu_bytes).run()
 
 
-class _Rehearsal:
+class _DryRun:
     def __init__(
         self,
         resolved: AnyResolved,
@@ -101,13 +101,13 @@ class _Rehearsal:
         self._reference = self._build_reference()
         self._tag_gradients()
 
-    def run(self) -> Rehearsed:
+    def run(self) -> DryRunResult:
         """Take a first step, so that the optimizer has its states; then every stage of the next one."""
         self._take_first_step()
         meter, work = self._meter, self._work
         resting = meter.live()
         if work.decoded_rows:
-            rehearse_decoding(meter, self._module, self._alone, work)
+            dry_run_decoding(meter, self._module, self._alone, work)
         if isinstance(self._resolved, ResolvedRecipe):
             self._learn(self._resolved)
         else:
@@ -118,7 +118,7 @@ class _Rehearsal:
                 kept |= gather(self._module, self._optimizer).optimizer
             del kept
         model, trained = list(self._module.model.parameters()), self._trained()
-        return Rehearsed(
+        return DryRunResult(
             stages=meter.stages,
             resting=resting,
             model=sum(map(_count, model)),
