@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hatchling.build
 import pytest
+from support import processes
 
 from reasonrl.scaffold.project import KINDS_OFFERED as KINDS
 
@@ -26,7 +27,9 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 def command(*arguments: object, site: Path | None = None, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """One command of a fresh interpreter that finds packages in ``site`` too."""
+    """One command of a process that finds packages in ``site`` too."""
+    if arguments[0] == "reasonrl":
+        return processes.command(*arguments[1:], cwd=cwd, site=site)
     environ = {**os.environ, "COLUMNS": "80", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(site or "")}
     environ.pop("REASONRL_PLUGINS", None)
     return subprocess.run(

@@ -57,6 +57,17 @@ def command_on_ranks(size: int, *words: object, more: Mapping[str, str] = {}) ->
     return on_ranks(size, _reasonrl, *map(str, words), more=more)
 
 
+def command(*words: object, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``reasonrl WORDS`` in a process of its own that starts in ``cwd`` and finds packages in ``site`` too."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = child(_start, Path(folder), cwd, site, tuple(map(str, words)))
+        process.join(LIMIT_S)
+        if process.exitcode is None:
+            process.kill()
+        out, err = ((Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err"))
+    return subprocess.CompletedProcess(["reasonrl", *map(str, words)], process.exitcode, out, err)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -88,10 +99,24 @@ def _enter(
 
     os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
+    _write_to(folder)
+    target(*args)
+
+
+def _start(folder: Path, cwd: Path, site: Path | None, words: tuple[str, ...]) -> None:
+    os.environ.pop("REASONRL_PLUGINS", None)
+    os.environ.update(COLUMNS="80", HF_HUB_OFFLINE="1")
+    os.chdir(cwd)
+    sys.path[:0] = [] if site is None else [str(site)]
+    _write_to(folder)
+    _reasonrl(*words)
+
+
+def _write_to(folder: Path) -> None:
+    """Write output to files there, and end on Ctrl-C as in the foreground."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    target(*args)
 
 
 def _reasonrl(*words: str) -> None:
