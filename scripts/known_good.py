@@ -37,7 +37,7 @@ def main() -> int:
 def needed() -> set[str]:
     """Every installed distribution that reasonrl needs, with its extras test, docs and dev."""
     found: set[str] = set()
-    todo = [("reasonrl", frozenset({"test", "docs", "dev", "lora"}))]
+    todo = [("reasonrl", frozenset({"test", "docs", "dev", "lora", "low-memory"}))]
     seen = set()
     while todo:
         name, extras = todo.pop()

@@ -22,13 +22,20 @@ SECTIONS: dict[str, Any] = {
 }
 
 
+def kernel_dtype(query: Tensor, module: Any) -> torch.dtype:
+    """As transformers chooses it, whose older versions ask for the autocast of CUDA by name."""
+    if query.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return get_target_dtype(query, module) or query.dtype
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """Types that the kernel was given."""
     seen: list[torch.dtype] = []
 
     def flash(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **given: Any) -> Any:
-        seen.append(get_target_dtype(query, module) or query.dtype)
+        seen.append(kernel_dtype(query, module))
         if seen[-1] not in (torch.float16, torch.bfloat16):
             raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
         mask = None
