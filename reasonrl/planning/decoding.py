@@ -53,6 +53,8 @@ def dry_run_decoding(meter: Meter, policy: PolicyModule, alone: Alone, work: Wor
             :, -1
         ]
         _sample(logits)
+        for layer in cache.layers:  # which refers to itself, so that only the garbage collector would free these
+            layer.keys = layer.values = None
 
 
 def _narrow(

@@ -57,7 +57,7 @@ def find_gpu(text: str) -> Gpu:
         gib = float(size[1]) if size else math.nan
     except ValueError:
         gib = math.nan
-    if not 0 < gib <= 10_000:
+    if not 0 < gib <= 1000:
         names = ", ".join(gpu.name for gpu in KNOWN)
         raise RecipeError(f"--gpu: expected a memory in GiB such as 24, or one of {names}; got {text!r}")
     return Gpu("a GPU", gib)

@@ -62,7 +62,7 @@ def summary_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         )
         yield "assumed", f"fast: {fast.assumed}; slow: {slow.assumed}"
     elif plan.target.gpu:
-        yield "time", "unknown: pass a GPU by name (--gpu H100), or it has no bfloat16 figure"
+        yield "time", "not estimated: this GPU's speed is not known; name one, such as --gpu H100"
     else:
         yield "time", "not estimated for a CPU"
     if plan.money:

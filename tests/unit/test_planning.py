@@ -49,6 +49,12 @@ def test_states_are_those_of_float32_adam(plan) -> None:
     assert "reference" not in optimizer
 
 
+def test_the_cache_is_freed_when_sampling_is_over(plan) -> None:
+    found = plan(gpu="h100")
+    assert found.stages["sampling"]["KV cache"] > 0
+    assert [name for name, parts in found.stages.items() if "KV cache" in parts] == ["sampling"]
+
+
 @pytest.mark.slow
 def test_what_is_offloaded_is_on_the_gpu_for_its_stage_alone(plan) -> None:
     kl = "algorithm.kl.coef=0.1"
@@ -145,7 +151,7 @@ def test_a_memory_is_a_gpu_of_unknown_speed(text: str) -> None:
     assert not find_gpu(text).tflops("bfloat16")
 
 
-@pytest.mark.parametrize("text", ["H1000", "", "-3", "0", "nan", "1e9", "24 TB", "..", "99999"])
+@pytest.mark.parametrize("text", ["H1000", "", "-3", "0", "nan", "1e9", "24 TB", "..", "4091", "5080"])
 def test_an_unknown_gpu_names_the_known_ones(text: str) -> None:
     with pytest.raises(RecipeError, match=r"RTX 4090, .*B200; got"):
         find_gpu(text)
