@@ -14,7 +14,7 @@ def steps(lab: Lab, kind: str) -> None:
 
 @effect("trainer.offload")
 def offload(lab: Lab, kind: str) -> None:
-    """Nothing changes on a CPU, which the log says; what there is no such thing of is refused."""
+    """On a CPU nothing changes, and the log says so. A reference that does not exist is refused."""
     run = lab.run(kind, "trainer.offload=[optimizer]")
     assert "trainer.offload has no effect on a CPU" in run.done.out + run.done.err
     assert distance(run.weights(), lab.run(kind).weights()) == 0.0
