@@ -7,10 +7,10 @@ sampling (no gradients) and training, calls of the fused attention kernel, and t
 import json
 import os
 import random
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, hookimpl
 
@@ -113,5 +113,11 @@ def reasonrl_run_started(run):
 
 @hookimpl
 def reasonrl_run_finished(run, outcome, error):
-    counts = {**COUNTS, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "pid": os.getpid()}
+    counts = {**COUNTS, "peak_kib": _peak_kib(), "pid": os.getpid()}
     (run.run_dir / "probe.json").write_text(json.dumps(counts))
+
+
+def _peak_kib():
+    """Peak memory of this process. ``ru_maxrss`` would be at least that of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
