@@ -1,7 +1,7 @@
 """The versions that the tests last passed with, as constraints for pip.
 
 python scripts/known_good.py            write reasonrl/constraints.txt from this environment
-python scripts/known_good.py --check    exit status 1, and what differs, if this environment is another one
+python scripts/known_good.py --check    exit status 1, and what differs of what the tests use, if this environment is another one
 """
 
 import sys
@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 FILE = Path(__file__).resolve().parents[1] / "reasonrl" / "constraints.txt"
+TESTED = frozenset({"test"})
+ALL = frozenset({"test", "docs", "dev", "lora", "low-memory"})
 HEADER = """\
 # The versions that the tests last passed with; written by scripts/known_good.py.
 #   pip install -e . -c reasonrl/constraints.txt
@@ -21,8 +23,9 @@ HEADER = """\
 
 def main() -> int:
     """Write the file, or with --check compare it with the environment."""
-    here = {name: metadata.version(name).partition("+")[0] for name in needed()}
-    if "--check" not in sys.argv[1:]:
+    is_check = "--check" in sys.argv[1:]
+    here = {name: metadata.version(name).partition("+")[0] for name in needed(TESTED if is_check else ALL)}
+    if not is_check:
         lines = [f"{name}=={version}\n" for name, version in sorted(here.items())]
         FILE.write_text(HEADER + "".join(lines), encoding="utf-8")
         return 0
@@ -34,18 +37,17 @@ def main() -> int:
     return 1 if differing else 0
 
 
-def needed() -> set[str]:
-    """Every installed distribution that reasonrl needs, with its extras test, docs and dev."""
+def needed(extras: frozenset[str]) -> set[str]:
+    """Every installed distribution that reasonrl needs, with those extras."""
     found: set[str] = set()
-    todo = [("reasonrl", frozenset({"test", "docs", "dev", "lora", "low-memory"}))]
+    todo = [("reasonrl", extras)]
     seen = set()
     while todo:
         name, extras = todo.pop()
-        if (name, extras) in seen:
-            continue
-        seen.add((name, extras))
-        found.add(name)
-        todo += list(_below(name, extras))
+        if (name, extras) not in seen:
+            seen.add((name, extras))
+            found.add(name)
+            todo += list(_below(name, extras))
     return found - {"reasonrl"}
 
 
