@@ -59,9 +59,21 @@ def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from _iter_weights(model)
 
 
-def gather_model(policy: nn.Module) -> dict[str, Tensor]:
-    """Collect ``iter_hf_weights``; every rank joins. May alias live weights: use before the next update."""
-    return dict(iter_hf_weights(policy))
+def gather_model(policy: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """Collect ``iter_hf_weights`` for a save; every rank joins.
+
+    Live weights are aliased: use them before the next update. Merged, dequantized and unsharded ones go to the host one
+    by one, so that a GPU never holds the whole model a second time.
+
+    Args:
+        keep: False on a rank that does not write; the result is empty.
+    """
+    live = {_storage(parameter) for parameter in unwrap(policy).model.parameters()}
+    found = {}
+    for name, tensor in iter_hf_weights(policy):
+        if keep:
+            found[name] = tensor if _storage(tensor) in live else tensor.cpu()
+    return found
 
 
 def write_model(
@@ -104,6 +116,10 @@ def model_names(policy: nn.Module) -> list[str]:
         return []
     aliases = tied_names(base)
     return [name for name in base.state_dict() if name not in aliases]
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _is_converted(base: PreTrainedModel) -> bool:

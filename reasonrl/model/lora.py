@@ -52,6 +52,7 @@ def apply_lora(
         with warnings.catch_warnings():
             # peft warns about weights stored transposed (GPT-2), which it then handles.
             warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # peft asks transformers
             adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
         reason = str(error).splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model
+from reasonrl.model.export import gather_model, iter_hf_weights
 from reasonrl.model.load import build_network, make_trainable
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.model.reference import Reference, build_reference
@@ -113,10 +114,11 @@ class _DryRun:
         else:
             self._imitate()
         with meter.stage(SAVING):
-            kept = gather_model(self._module)
-            if not self._on_gpu:  # there the rest is gathered in the host's memory
-                kept |= gather(self._module, self._optimizer).optimizer
-            del kept
+            if self._on_gpu:  # one tensor at a time goes to the host
+                deque(iter_hf_weights(self._module), maxlen=0)
+            else:
+                kept = gather_model(self._module) | gather(self._module, self._optimizer).optimizer
+                del kept
         model, trained = list(self._module.model.parameters()), self._trained()
         return DryRunResult(
             stages=meter.stages,

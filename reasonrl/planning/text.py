@@ -51,13 +51,13 @@ def summary_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "memory", memory_line(plan)
     if plan.durations:
         fast, slow = plan.durations
-        yield "time", f"{_range(fast.hours, slow.hours)} hours for {fast.steps:,} steps; {_step(fast, slow)}"
+        yield "time", f"{show_range(fast.hours, slow.hours)} hours for {fast.steps:,} steps; {_step(fast, slow)}"
         yield (
             "work",
             (
-                f"a step: {_range(fast.sampled_tokens, slow.sampled_tokens)} tokens sampled, "
-                f"{_range(fast.trained_tokens, slow.trained_tokens)} trained on, "
-                f"{_range(fast.flops / 1e12, slow.flops / 1e12)} TFLOP"
+                f"a step: {show_range(fast.sampled_tokens, slow.sampled_tokens)} tokens sampled, "
+                f"{show_range(fast.trained_tokens, slow.trained_tokens)} trained on, "
+                f"{show_range(fast.flops / 1e12, slow.flops / 1e12)} TFLOP"
             ),
         )
         yield "assumed", f"fast: {fast.assumed}; slow: {slow.assumed}"
@@ -67,7 +67,7 @@ def summary_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "time", "not estimated for a CPU"
     if plan.money:
         low, high = plan.money
-        yield "money", f"{_range(low, high)} at {plan.price:g} per GPU and hour"
+        yield "money", f"{show_range(low, high)} at {plan.price:g} per GPU and hour"
     for note in plan.notes:
         yield "note", note
 
@@ -78,7 +78,7 @@ def forecast_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "expected", f"memory: {memory_line(plan)}{advice}"
     if plan.durations:
         fast, slow = plan.durations
-        yield "expected", f"time: {_range(fast.hours, slow.hours)} hours; {_step(fast, slow)}"
+        yield "expected", f"time: {show_range(fast.hours, slow.hours)} hours; {_step(fast, slow)}"
 
 
 def remedy_lines(plan: Plan, remedies: Sequence[Remedy]) -> Iterator[tuple[str, str]]:
@@ -103,13 +103,14 @@ def memory_line(plan: Plan) -> str:
 
 
 def _step(fast: Duration, slow: Duration) -> str:
-    parts = [f"a step {_range(fast.step_s, slow.step_s)} s"]
+    parts = [f"a step {show_range(fast.step_s, slow.step_s)} s"]
     if slow.sampling_s:
-        parts.append(f"of them sampling {_range(fast.sampling_s, slow.sampling_s)}")
+        parts.append(f"of them sampling {show_range(fast.sampling_s, slow.sampling_s)}")
     return ", ".join(parts)
 
 
-def _range(low: float, high: float) -> str:
+def show_range(low: float, high: float) -> str:
+    """Both ends, with two or three digits."""
     return f"{_short(low)} to {_short(high)}"
 
 

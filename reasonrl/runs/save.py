@@ -67,7 +67,8 @@ class Checkpointer:
             CheckpointError: or another error on every rank if rank 0 could not write; earlier checkpoints are
                 untouched.
         """
-        weights, tensors = gather_model(job.policy), gather(job.policy, job.optimizer)
+        weights = gather_model(job.policy, keep=self.run_dir is not None)
+        tensors = gather(job.policy, job.optimizer)
         # Together, it is a barrier: no rank trains on while rank 0 writes.
         with nullcontext() if is_alone else self.ranks.together():
             if self.run_dir is not None:

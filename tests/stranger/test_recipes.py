@@ -41,6 +41,7 @@ def test_a_recipe_of_the_repository_trains(recipe: Path, tmp_path: Path, command
     assert checked.code == 0, checked
     done = commands.reasonrl(verb_of(recipe), file, cwd=tmp_path, shrink=True)
     assert done.code == 0, done
+    assert "Warning" not in done.err, done
     check_run(tmp_path, STEPS[verb_of(recipe)])
 
 

@@ -46,7 +46,7 @@ def save_and_read_back(kind: str, model: Path, folder: Path, name: str = "adamw"
     dist.init_process_group("gloo")
     policy, optimizer, tokenizer = build(model, kind, name)
     learn(policy, optimizer, range(3))
-    weights, state = gather_model(policy), gather(policy, optimizer)
+    weights, state = gather_model(policy, keep=dist.get_rank() == 0), gather(policy, optimizer)
     if dist.get_rank() == 0:
         folder.mkdir()
         write_model(policy, tokenizer, folder, weights)

@@ -1,5 +1,6 @@
 """Weights out of a policy: the saved folder is the model, whatever wraps it."""
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reasonrl.model.export import gather_model, iter_hf_weights, model_names, un
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.reference import build_reference
 from reasonrl.recipe.schema import LoraConfig
+from reasonrl.testing.devices import fake_gpu
 from reasonrl.testing.models import Architecture, tiny_model_folder
 
 IDS = torch.arange(1, 25)[None]
@@ -83,6 +85,30 @@ def test_a_folder_gives_the_policys_own_weights_back_unless_adapters_are_merged(
     policy = shaken(PolicyModule(loaded.model, build_critic("separate", loaded.model)))
     assert sorted(model_names(policy)) == sorted(name for name, _ in iter_hf_weights(policy))
     assert model_names(PolicyModule(load_tiny(folder, lora=LoraConfig(rank=2)).model)) == []
+
+
+def test_a_gpu_holds_one_merged_weight_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With quantized weights a merged copy of all of them would need several times the memory of training."""
+    merged: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    with fake_gpu() as gpu:
+        policy = PolicyModule(
+            load_tiny(tiny_model_folder(tmp_path / "base"), lora=LoraConfig(rank=2)).model.to(gpu.device)
+        )
+
+        def merge(layer: object, weight: torch.Tensor) -> torch.Tensor:
+            alive.append(sum(one() is not None for one in merged))
+            made = weight.clone()
+            merged.append(weakref.ref(made))
+            return made
+
+        monkeypatch.setattr("reasonrl.model.lora._merge", merge)
+        weights = gather_model(policy)
+        on_host = {name for name, tensor in weights.items() if tensor.device.type == "cpu"}
+        assert {name for name in weights if "_proj" in name} <= on_host
+        assert len(merged) == 2 * 7
+        assert max(alive) <= 1
+        assert gather_model(policy, keep=False) == {}
 
 
 def test_something_else_is_refused() -> None:
