@@ -93,6 +93,10 @@ def play(kind: str, folder: Path) -> None:
     if kind == "task":
         assert summary["eval"]["last"]["format"] >= summary["eval"]["last"]["accuracy"] > 0, "answers are in form"
 
+    own = done(processes.run_pytest("-q", "-p", "no:cacheprovider", cwd=project, site=site))
+    assert " passed" in own
+    assert "failed" not in own
+
     shutil.rmtree(site)
     site.mkdir()
     assert f"reasonrl-{name}" not in records(site, folder)
@@ -107,14 +111,3 @@ def test_an_outsiders_task_from_new_to_uninstall(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_an_outsiders_plugin_of_any_kind(kind: str, tmp_path: Path) -> None:
     play(kind, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_tests_of_a_new_project_pass(kind: str, tmp_path: Path) -> None:
-    done(command("reasonrl", "plugins", "new", "fresh", "--kind", kind, "--dir", tmp_path, cwd=tmp_path))
-    project, site = tmp_path / "reasonrl-fresh", tmp_path / "site"
-    installed(built(project, tmp_path / "dist"), site, tmp_path)
-    said = done(command("pytest", "-q", "-p", "no:cacheprovider", site=site, cwd=project))
-    assert " passed" in said
-    assert "failed" not in said

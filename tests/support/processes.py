@@ -59,13 +59,24 @@ def command_on_ranks(size: int, *words: object, more: Mapping[str, str] = {}) ->
 
 def command(*words: object, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
     """``reasonrl WORDS`` in a process of its own that starts in ``cwd`` and finds packages in ``site`` too."""
+    return _run(_reasonrl, words, cwd, site)
+
+
+def run_pytest(*words: object, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``pytest WORDS`` likewise."""
+    return _run(_pytest, words, cwd, site)
+
+
+def _run(
+    target: Callable[..., None], words: tuple[object, ...], cwd: Path, site: Path | None
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
-        process = child(_start, Path(folder), cwd, site, tuple(map(str, words)))
+        process = child(_start, Path(folder), cwd, site, target, tuple(map(str, words)))
         process.join(LIMIT_S)
         if process.exitcode is None:
             process.kill()
         out, err = ((Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err"))
-    return subprocess.CompletedProcess(["reasonrl", *map(str, words)], process.exitcode, out, err)
+    return subprocess.CompletedProcess([target.__name__, *map(str, words)], process.exitcode, out, err)
 
 
 def _free_port() -> int:
@@ -103,13 +114,13 @@ def _enter(
     target(*args)
 
 
-def _start(folder: Path, cwd: Path, site: Path | None, words: tuple[str, ...]) -> None:
+def _start(folder: Path, cwd: Path, site: Path | None, target: Callable[..., None], words: tuple[str, ...]) -> None:
     os.environ.pop("REASONRL_PLUGINS", None)
     os.environ.update(COLUMNS="80", HF_HUB_OFFLINE="1")
     os.chdir(cwd)
     sys.path[:0] = [] if site is None else [str(site)]
     _write_to(folder)
-    _reasonrl(*words)
+    target(*words)
 
 
 def _write_to(folder: Path) -> None:
@@ -124,3 +135,9 @@ def _reasonrl(*words: str) -> None:
 
     sys.argv = ["reasonrl", *words]
     main()
+
+
+def _pytest(*words: str) -> None:
+    import pytest
+
+    sys.exit(pytest.main(list(words)))
