@@ -46,10 +46,10 @@ DRY: dict[str, Any] = {
     "trainer": {"steps": 2, "prompts_per_step": 4, "minibatches": 2, "max_tokens_per_microbatch": 64},
 }
 SMALL = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    "num_attention_heads": 2,  # vLLM's CPU build needs heads of 32
     "num_key_value_heads": 2,
     "vocab_size": 300,
     "max_window_layers": 2,
