@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import formulas
+import yaml
 from doc_tables import option_rows, table
 from formulas import Formula
 
@@ -49,7 +50,7 @@ def index_parts(entries: Sequence[Formula], specs: Sequence[AlgorithmSpec]) -> d
         whole = _own(entries, spec)[0]
         _, papers, oracle, tests = _part(whole)
         name, test = f"{_link(spec.name)}<br>`{whole.name}`", tests.partition("<br>")[0]
-        rows.append((name, papers, oracle, test, _codes(recipe.stem for recipe in _recipes(spec))))
+        rows.append((name, papers, oracle, test, _codes(map(_name, _recipes(spec)))))
     shared = []
     for entry in entries:
         if entry.module.startswith("reasonrl."):
@@ -117,6 +118,10 @@ def _papers(entry: Formula) -> Iterator[str]:
 
 def _codes(names: Iterable[str], between: str = "<br>") -> str:
     return between.join(f"`{name}`" for name in names)
+
+
+def _name(recipe: Path) -> str:
+    return str(yaml.safe_load((formulas.ROOT / recipe).read_text(encoding="utf-8"))["name"])
 
 
 def _recipes(spec: AlgorithmSpec) -> list[Path]:

@@ -1,7 +1,7 @@
 """The versions that the tests last passed with, as constraints for pip.
 
 python scripts/known_good.py            write reasonrl/constraints.txt from this environment
-python scripts/known_good.py --check    exit status 1, and what differs of what the tests use, if this environment is another one
+python scripts/known_good.py --check    exit status 1 if this environment tests other versions; says which
 """
 
 import sys

@@ -12,11 +12,22 @@ _RECIPES = (
     ("countdown_ppo", "countdown_ppo.yaml", "PPO on Countdown with the bundled tiny model, on a CPU."),
     ("countdown_grpo", "countdown_grpo.yaml", "GRPO on Countdown with the bundled tiny model, on a CPU."),
     ("countdown_base_sft", "countdown_base_sft.yaml", "SFT that produced the bundled tiny model countdown-base."),
-    (
-        "tinyzero_qwen2-5-1-5b_ppo",
-        "tinyzero/qwen2.5-1.5b_ppo.yaml",
-        "TinyZero's Countdown run: Qwen2.5-1.5B, PPO, on GPUs.",
-    ),
+    ("qwen2.5_0.5b_ppo", "qwen2.5/0.5b_ppo.yaml", "PPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
+    ("qwen2.5_0.5b_grpo", "qwen2.5/0.5b_grpo.yaml", "GRPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
+    ("qwen2.5_1.5b_ppo", "qwen2.5/1.5b_ppo.yaml", "TinyZero's Countdown run: PPO, Qwen2.5-1.5B, one 80 GB GPU."),
+    ("qwen2.5_1.5b_grpo", "qwen2.5/1.5b_grpo.yaml", "GRPO on Countdown; Qwen2.5-1.5B, LoRA, one 24 GB GPU."),
+    ("qwen2.5_3b_ppo", "qwen2.5/3b_ppo.yaml", "PPO on Countdown; Qwen2.5-3B, one 80 GB GPU."),
+    ("qwen2.5_3b_grpo", "qwen2.5/3b_grpo.yaml", "GRPO on Countdown; Qwen2.5-3B, LoRA, one 24 GB GPU."),
+    ("qwen2.5_7b_ppo", "qwen2.5/7b_ppo.yaml", "PPO on Countdown; Qwen2.5-7B, eight 80 GB GPUs."),
+    ("qwen2.5_7b_grpo", "qwen2.5/7b_grpo.yaml", "GRPO on Countdown; Qwen2.5-7B, eight 80 GB GPUs."),
+    ("qwen3_0.6b_ppo", "qwen3/0.6b_ppo.yaml", "PPO on Countdown; Qwen3-0.6B-Base, one 24 GB GPU."),
+    ("qwen3_0.6b_grpo", "qwen3/0.6b_grpo.yaml", "GRPO on Countdown; Qwen3-0.6B-Base, one 24 GB GPU."),
+    ("qwen3_1.7b_ppo", "qwen3/1.7b_ppo.yaml", "PPO on Countdown; Qwen3-1.7B-Base, one 80 GB GPU."),
+    ("qwen3_1.7b_grpo", "qwen3/1.7b_grpo.yaml", "GRPO on Countdown; Qwen3-1.7B-Base, LoRA, one 24 GB GPU."),
+    ("qwen3_4b_ppo", "qwen3/4b_ppo.yaml", "PPO on Countdown; Qwen3-4B-Base, LoRA, one 80 GB GPU."),
+    ("qwen3_4b_grpo", "qwen3/4b_grpo.yaml", "GRPO on Countdown; Qwen3-4B-Base, QLoRA, one 24 GB GPU."),
+    ("qwen3_8b_ppo", "qwen3/8b_ppo.yaml", "PPO on Countdown; Qwen3-8B-Base, eight 80 GB GPUs."),
+    ("qwen3_8b_grpo", "qwen3/8b_grpo.yaml", "GRPO on Countdown; Qwen3-8B-Base, QLoRA, one 24 GB GPU."),
     *(
         (f"countdown_{name}", f"algorithms/countdown_{name}.yaml", f"{title} on Countdown with the shipped tiny model.")
         for name, title in (

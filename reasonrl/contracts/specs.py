@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 from reasonrl.contracts.metrics import MetricDef
 
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_-]*\Z")
+RECIPE_NAME_PATTERN = re.compile(r"^[a-z][a-z0-9._-]*\Z")
+"""No key of a recipe is called like a recipe, so a dot, as in Qwen2.5, is not ambiguous."""
 ISOLATIONS = ("inline", "process")
 REWARD_LIMITS = ("isolation", "timeout_s", "memory_mb")
 """Fields of a ``RewardSpec`` that a recipe may override; no reward has options of these names."""
@@ -42,8 +44,9 @@ class Needs:
 
 
 def _check_name(spec: "AnySpec") -> None:
-    if not isinstance(spec.name, str) or not NAME_PATTERN.match(spec.name):
-        raise ValueError(f"{type(spec).__name__} name {spec.name!r} must match {NAME_PATTERN.pattern}")
+    pattern = RECIPE_NAME_PATTERN if isinstance(spec, RecipeSpec) else NAME_PATTERN
+    if not isinstance(spec.name, str) or not pattern.match(spec.name):
+        raise ValueError(f"{type(spec).__name__} name {spec.name!r} must match {pattern.pattern}")
 
 
 def _is_positive(value: object, kinds: tuple[type[float], ...]) -> bool:

@@ -117,7 +117,7 @@ class _DryRun:
             if self._on_gpu:  # one tensor at a time goes to the host
                 deque(iter_hf_weights(self._module), maxlen=0)
             else:
-                kept = gather_model(self._module) | gather(self._module, self._optimizer).optimizer
+                kept = [gather_model(self._module), gather(self._module, self._optimizer).optimizer]
                 del kept
         model, trained = list(self._module.model.parameters()), self._trained()
         return DryRunResult(

@@ -26,7 +26,15 @@ from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
-from reasonrl.recipe.schema import AnyRecipe, CriticConfig, Device, ModelConfig, OptimizerConfig, Recipe
+from reasonrl.recipe.schema import (
+    DEFAULT_BACKEND,
+    AnyRecipe,
+    CriticConfig,
+    Device,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+)
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner, Workers
 from reasonrl.runs.out_of_memory import explained
@@ -91,10 +99,12 @@ def _check_whole_weights(recipe: AnyRecipe, accelerator: Accelerator) -> None:
     lora, device = recipe.model.lora, accelerator.device.type
     critic, offload = (recipe.critic, recipe.trainer.offload) if isinstance(recipe, Recipe) else (None, [])
     anywhere, kernels = (device,), ("cpu", "cuda")  # those of bitsandbytes
+    is_hf = recipe.rollout_backend.get("name", DEFAULT_BACKEND) == "hf"  # which samples with the trainer's model
     for wanted, key, runs_on, instead in (
         (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", kernels, "use adamw_bf16 or adamw"),
         (lora is not None and lora.quantization, "model.lora.quantization: nf4", kernels, "set it to null"),
         (critic is not None and critic.kind == "adapter", "critic.kind: adapter", anywhere, "use shared or separate"),
+        (is_hf, "rollout_backend.name: hf", anywhere, "set it to vllm"),
         (offload, "trainer.offload", anywhere, "remove it, and set fsdp_cpu_offload in accelerate's config"),
     ):
         if wanted and accelerator.distributed_type == DistributedType.FSDP:

@@ -10,7 +10,7 @@ from reasonrl.model.quiet import quiet_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-Architecture = Literal["qwen2", "llama", "gpt_neox", "gemma2", "gpt2"]
+Architecture = Literal["qwen2", "qwen3", "llama", "gpt_neox", "gemma2", "gpt2"]
 
 EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|pad|>"
@@ -32,7 +32,7 @@ def byte_tokenizer(architecture: Architecture = "qwen2") -> PreTrainedTokenizerB
 
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     special = {"eos_token": EOS_TOKEN, "unk_token": EOS_TOKEN, "pad_token": PAD_TOKEN}
-    if architecture == "qwen2":
+    if architecture in ("qwen2", "qwen3"):
         tokenizer: PreTrainedTokenizerBase = Qwen2Tokenizer(vocab=vocabulary, merges=[], **special)
     else:
         backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -54,7 +54,7 @@ def tiny_config(
     max_positions: int = 2048,
     tie: bool = True,
 ) -> PreTrainedConfig:
-    """Build the config of a small model; Qwen2, Llama and Gemma 2 have grouped-query attention."""
+    """Build the config of a small model; Qwen2, Qwen3, Llama and Gemma 2 have grouped-query attention."""
     from transformers import AutoConfig
 
     shape: dict[str, object] = {
@@ -69,8 +69,10 @@ def tiny_config(
         "bos_token_id": None,
         "pad_token_id": 257,
     }
-    if architecture in ("qwen2", "llama", "gemma2"):
+    if architecture in ("qwen2", "qwen3", "llama", "gemma2"):
         shape["num_key_value_heads"] = kv_heads
+    if architecture == "qwen3":
+        shape["head_dim"] = hidden // heads
     if architecture == "gemma2":
         # Caps low enough and windows short enough to matter at this size.
         shape |= {"head_dim": hidden // heads, "sliding_window": 16, "final_logit_softcapping": 0.5}

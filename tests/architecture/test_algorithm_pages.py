@@ -149,7 +149,7 @@ def test_a_missing_page_mark_entry_or_recipe_is_named(
     assert gen_docs.main(["--check"]) == 1
     assert "docs/algorithms/rloo.md is missing" in capsys.readouterr().err
 
-    monkeypatch.setattr(formulas, "recipes", lambda name: [] if name == "rloo" else [Path("recipes/x.yaml")])
+    monkeypatch.setattr(formulas, "recipes", lambda name: [] if name == "rloo" else [Path("recipes/countdown_ppo.yaml")])
     assert gen_docs.main(["--check"]) == 1
     assert "no recipe below recipes/ has algorithm: {name: rloo}" in capsys.readouterr().err
     entries = [entry for entry in formulas.read() if entry.name != "RLOO"]
@@ -169,5 +169,5 @@ def test_a_page_lists_what_the_algorithm_calls_and_nothing_that_it_overrides(for
 
 
 def test_recipes_are_found_by_their_algorithm(formulas: ModuleType) -> None:
-    assert [path.name for path in formulas.recipes("ppo")] == ["countdown_ppo.yaml", "qwen2.5-1.5b_ppo.yaml"]
+    assert [path.name for path in formulas.recipes("ppo")] == ["countdown_ppo.yaml", "1.5b_ppo.yaml"]
     assert formulas.recipes("reinforce_pp") == [Path("recipes/algorithms/countdown_reinforce_pp.yaml")]

@@ -19,6 +19,7 @@ from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.testing.models import tiny_model_folder
 
 pytestmark = pytest.mark.lowmem
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def test_8_bit_moments_come_back_bit_by_bit(tmp_path: Path) -> None:
@@ -144,3 +145,37 @@ def test_a_qlora_run_resumes_and_its_model_needs_no_bitsandbytes(tmp_path: Path)
     done = cli("eval", end, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == summary_of(run)["eval"]["last"]["suites"]
+
+
+SHIPPED = {
+    "qwen2.5/0.5b_ppo": "qwen2",
+    "qwen2.5/3b_ppo": "qwen2",
+    "qwen3/0.6b_ppo": "qwen3",
+    "qwen3/4b_grpo": "qwen3",
+    "qwen3/8b_grpo": "qwen3",
+}
+"""Recipes that need bitsandbytes -> architecture of the model."""
+
+
+def test_every_shipped_recipe_that_needs_bitsandbytes_is_listed() -> None:
+    found = {
+        path.relative_to(RECIPES).with_suffix("").as_posix()
+        for path in RECIPES.rglob("*.yaml")
+        if "bitsandbytes" in " ".join(path.read_text(encoding="utf-8").split())
+    }
+    assert found == SHIPPED.keys()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_trains_on_a_small_model(name: str, tmp_path: Path) -> None:
+    model = tiny_model_folder(tmp_path / "model", architecture=SHIPPED[name], hidden=64)
+    small = [
+        "trainer.steps=2",
+        "trainer.prompts_per_step=4",
+        "trainer.minibatches=2",
+        "sampling.max_completion_tokens=8",
+    ]
+    longer = ["sampling.max_prompt_tokens=1536", "rollout_backend={name: hf}", "evaluation.suites.held_out.problems=2"]
+    done = cli("train", RECIPES / f"{name}.yaml", "--run-dir", tmp_path / "run", f"model.path={model}", *small, *longer)
+    assert done.exit_code == 0, done.output
+    assert summary_of(tmp_path / "run")["steps"] == 2

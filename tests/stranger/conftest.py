@@ -17,6 +17,7 @@ from stranger.words import Words
 
 MODELS = {
     "qwen2": "architecture='qwen2'",
+    "qwen3": "architecture='qwen3'",
     "llama": "architecture='llama'",
     "gemma2": "architecture='gemma2'",
     "deep": "layers=8",

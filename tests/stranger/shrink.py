@@ -25,8 +25,15 @@ SUITE = {"problems": 4, "samples": 2, "max_completion_tokens": 24}
 RESUME = ("trainer.steps=5",)
 """A run that was shrunk to three steps continues for two more, whatever the page says."""
 
-LOCAL_DATA = {"openai/gsm8k": ["task.path=''", "task.subset=null", "task.eval_split=null"]}
+_BUNDLED = ["task.path=''", "task.subset=null", "task.eval_split=null"]
+LOCAL_DATA = {
+    "openai/gsm8k": _BUNDLED,
+    "DigitalLearningGmbH/MATH-lighteval": [*_BUNDLED, "task.question=question", "task.answer=answer"],
+}
 """Data set of the hub -> overrides that take data which is there."""
+
+WITHOUT_BITSANDBYTES = {"optimizer.name": ("adamw_8bit", "adamw"), "model.lora.quantization": ("nf4", "null")}
+"""Key -> a value that needs bitsandbytes (tried in ``tests/integration/test_low_memory.py``), and what stands in."""
 
 EXTRA = {"benchmarks/step_time.py": ["--repeats", "1"]}
 """Arguments appended to other Python programs."""
@@ -34,7 +41,7 @@ EXTRA = {"benchmarks/step_time.py": ["--repeats", "1"]}
 MODELS = "STRANGER_MODELS"
 """Names a folder with a tiny model of each architecture, in place of models from the hub."""
 
-ARCHITECTURES = {"qwen": "qwen2", "llama": "llama", "smollm": "llama", "gemma": "gemma2"}
+ARCHITECTURES = {"qwen3": "qwen3", "qwen": "qwen2", "llama": "llama", "smollm": "llama", "gemma": "gemma2"}
 """Word in a hub name -> architecture of the tiny model that stands in."""
 
 
@@ -65,6 +72,7 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
         found += [f"evaluation.suites.{suite}.{key}={value}" for key, value in low]
     name = more.get("rollout_backend.name") or (recipe.get("rollout_backend") or {}).get("name", "hf")
     found += ["rollout_backend={name: hf}"] if name != "hf" else []
+    found += [f"{key}={value}" for key, (needs, value) in WITHOUT_BITSANDBYTES.items() if _value(recipe, key) == needs]
     path = (recipe.get("model") or {}).get("path")
     if path and not Path(path).exists():
         found.append(f"model.path={stand_in(path)}")
@@ -90,13 +98,17 @@ def _lowered(
 ) -> list[tuple[str, int]]:
     found = []
     for key, limit in limits.items():
-        value: Any = recipe
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        value = more.get(key, value)
+        value = more.get(key, _value(recipe, key))
         value = defaults.get(key, 0) if value is None else int(value)
         found += [(key, limit)] if value > limit else []
     return found
+
+
+def _value(recipe: dict[str, Any], key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def stand_in(hub_name: str) -> str:

@@ -50,5 +50,5 @@ def test_the_model_and_its_recipe_are_shipped() -> None:
         "countdown_ppo",
         "countdown_grpo",
         "countdown_base_sft",
-        "tinyzero_qwen2-5-1-5b_ppo",
+        "qwen2.5_1.5b_ppo",
     }

@@ -44,7 +44,11 @@ def test_a_package_that_is_missing(
 def test_bitsandbytes_where_it_does_not_work(optimizer: Any, quantization: Any, key: str) -> None:
     def check(optimizer: Any, quantization: Any, device: str, kind: DistributedType) -> None:
         lora = LoraConfig(quantization=quantization)
-        recipe: Any = SimpleNamespace(optimizer=OptimizerConfig(name=optimizer), model=SimpleNamespace(lora=lora))
+        recipe: Any = SimpleNamespace(
+            optimizer=OptimizerConfig(name=optimizer),
+            model=SimpleNamespace(lora=lora),
+            rollout_backend={"name": "vllm"},
+        )
         accelerator: Any = SimpleNamespace(distributed_type=kind, device=torch.device(device))
         build._check_whole_weights(recipe, accelerator)
 
@@ -74,11 +78,17 @@ def test_critics_that_do_not_fit(kind: str, lora: str, message: str, tiny_model:
     [
         ({"critic": CriticConfig(kind="adapter")}, r"critic\.kind: adapter needs whole weights"),
         ({"trainer": SimpleNamespace(offload=["optimizer"])}, r"trainer\.offload needs whole weights"),
+        ({"rollout_backend": {}}, r"rollout_backend\.name: hf needs whole weights.*; set it to vllm"),
     ],
 )
 def test_what_is_not_sharded(changed: dict[str, Any], message: str) -> None:
     recipe: Any = object.__new__(Recipe)
-    plain = {"optimizer": OptimizerConfig(), "model": SimpleNamespace(lora=None), "critic": None}
+    plain = {
+        "optimizer": OptimizerConfig(),
+        "model": SimpleNamespace(lora=None),
+        "critic": None,
+        "rollout_backend": {"name": "vllm"},
+    }
     for name, value in {**plain, "trainer": SimpleNamespace(offload=[]), **changed}.items():
         object.__setattr__(recipe, name, value)
     build._check_whole_weights(recipe, SimpleNamespace(distributed_type=DistributedType.NO, device=torch.device("cpu")))

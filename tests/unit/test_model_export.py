@@ -31,7 +31,7 @@ def shaken(policy: PolicyModule, by: float = 0.05) -> PolicyModule:
     return policy
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gpt_neox", "gemma2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama", "gpt_neox", "gemma2", "gpt2"])
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8.0)], ids=["full", "lora"])
 @pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
 def test_the_saved_folder_loads_as_it_is_with_the_same_logits(

@@ -15,7 +15,7 @@ from reasonrl.model.lora import is_lora
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.testing.models import Architecture, byte_tokenizer, tiny_model_folder
 
-ARCHITECTURES: tuple[Architecture, ...] = ("qwen2", "llama", "gpt_neox", "gemma2", "gpt2")
+ARCHITECTURES: tuple[Architecture, ...] = ("qwen2", "qwen3", "llama", "gpt_neox", "gemma2", "gpt2")
 
 
 @pytest.fixture(scope="module")

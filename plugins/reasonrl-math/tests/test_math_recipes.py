@@ -1,5 +1,6 @@
 """The packaged recipes are accepted, and one of them trains."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
-RECIPES = ("multiplication_grpo", "gsm8k_grpo", "other_tasks")
+from reasonrl_math import plugin
+
+RECIPES = [spec.name for spec in plugin.reasonrl_recipes()]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -15,6 +18,16 @@ def test_a_packaged_recipe_is_accepted(name: str) -> None:
     command = [sys.executable, "-m", "reasonrl", "recipes", "check", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_fits_as_its_header_says() -> None:
+    command = [sys.executable, "-m", "reasonrl", "plan", "gsm8k_grpo", "--gpu", "4090", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plan = json.loads(done.stdout)
+    assert plan["fits"]
+    (recipe,) = [spec.path for spec in plugin.reasonrl_recipes() if spec.name == "gsm8k_grpo"]
+    need = (plan["peak"]["bytes"] + plan["peak"]["reserve"]) / 2**30
+    assert f"# Plan for RTX 4090: {need:.1f} of 24.0 GiB" in recipe.read_text(encoding="utf-8")
 
 
 def test_a_wrong_option_has_a_place() -> None:

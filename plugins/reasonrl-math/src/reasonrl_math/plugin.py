@@ -6,7 +6,15 @@ from pathlib import Path
 from reasonrl import RecipeSpec, RewardSpec, TaskSpec, hookimpl
 from reasonrl_math.config import MathConfig, MultiplicationConfig, MultiplicationRewardConfig
 
-_RECIPES = Path(__file__).resolve().parent / "recipes"
+_FOLDER = Path(__file__).resolve().parent / "recipes"
+_RECIPES = {
+    "multiplication_grpo": "GRPO on products with the bundled tiny model, on a CPU in minutes.",
+    "gsm8k_grpo": "GRPO on GSM8K with R1's two rewards; Qwen2.5-0.5B, one 24 GB GPU.",
+    "gsm8k_qwen3_grpo": "GRPO on GSM8K; Qwen3-1.7B-Base, LoRA, one 24 GB GPU.",
+    "math_grpo": "GRPO on MATH; Qwen2.5-1.5B, one 80 GB GPU.",
+    "math_qwen3_grpo": "GRPO on MATH; Qwen3-4B-Base, LoRA, one 80 GB GPU.",
+    "other_tasks": "Suites of other tasks for a Countdown-trained model: `reasonrl eval RUN --recipe other_tasks`.",
+}
 
 
 @hookimpl
@@ -55,18 +63,5 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
 @hookimpl
 def reasonrl_recipes() -> Iterable[RecipeSpec]:
     """Multiplication on a CPU, word problems on a GPU."""
-    yield RecipeSpec(
-        name="multiplication_grpo",
-        summary="GRPO on products with the bundled tiny model, on a CPU in minutes.",
-        path=_RECIPES / "multiplication_grpo.yaml",
-    )
-    yield RecipeSpec(
-        name="gsm8k_grpo",
-        summary="GRPO on GSM8K with R1's two rewards; Qwen2.5-0.5B and a GPU.",
-        path=_RECIPES / "gsm8k_grpo.yaml",
-    )
-    yield RecipeSpec(
-        name="other_tasks",
-        summary="Suites of other tasks for a Countdown-trained model: `reasonrl eval RUN --recipe other_tasks`.",
-        path=_RECIPES / "other_tasks.yaml",
-    )
+    for name, summary in _RECIPES.items():
+        yield RecipeSpec(name=name, summary=summary, path=_FOLDER / f"{name}.yaml")
