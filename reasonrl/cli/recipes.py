@@ -76,14 +76,14 @@ def check(
     from reasonrl.recipe.load import check_recipe
     from reasonrl.recipe.notes import notes
     from reasonrl.recipe.resolved import components
-    from reasonrl.runs.ready import refuse_new_run
+    from reasonrl.runs.ready import missing_packages, refuse_new_run
     from reasonrl.runs.sources import describe_data
     from reasonrl.text import sanitize
 
     target = known_gpu(gpu) if gpu else None
     plugins = load_plugins(files=plugin or [])
     resolved = check_recipe(recipe, overrides or [], plugins)
-    refuse_new_run(resolved)
+    refuse_new_run(resolved, is_elsewhere=True)
     data = list(describe_data(resolved, plugins))
     memory = check_gpu(resolved, plugins, target, asked=f"{recipe} --gpu {gpu}") if target else None
     typer.echo(f"{resolved.path}: ok")
@@ -93,8 +93,9 @@ def check(
         typer.echo(wrap(memory, lead="  ", indent="    "))
     for line in data:
         typer.echo(wrap(sanitize(line), lead="  ", indent="    "))
+    absent = [f"{'.'.join(at)} {text}" for at, text in missing_packages(resolved)]
     reasons = sorted({unavailable_reason(c.spec) or "" for c in components(resolved)} - {""})
-    for note in (*notes(resolved), *reasons):
+    for note in (*notes(resolved), *reasons, *absent):
         typer.echo(wrap(f"note: {note}", indent="  "))
 
 

@@ -12,8 +12,11 @@ from reasonrl.rundir.folder import refuse_taken, refuse_unwritable
 from reasonrl.runs.sources import refuse_missing
 
 
-def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> None:
+def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None, *, is_elsewhere: bool = False) -> None:
     """Refuse what would end a new run before its first step.
+
+    Args:
+        is_elsewhere: the run may be on another machine, so packages may be missing here.
 
     Raises:
         RecipeError: if the recipe or an argument is wrong.
@@ -21,24 +24,33 @@ def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None) -> 
     """
     refuse_taken(run_dir)
     refuse_unwritable(resolved.recipe.output_dir, run_dir)
-    refuse_unready(resolved)
+    refuse_unready(resolved, is_elsewhere=is_elsewhere)
 
 
-def refuse_unready(resolved: AnyResolved) -> None:
+def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None:
     """Refuse a recipe that asks for files or packages that are not here. A finished model needs none of them."""
     source, recipe = resolved.source, resolved.recipe
     if problem := tracker_problem(recipe.logging.trackers):
         raise source.error(("logging", "trackers"), f": {problem}")
-    lora = recipe.model.lora
-    for wanted, at, package, extra in (
-        (lora is not None, ("model", "lora"), "peft", "lora"),
-        (lora and lora.quantization, ("model", "lora", "quantization"), "bitsandbytes", "low-memory"),
-        (recipe.optimizer.name == "adamw_8bit", ("optimizer", "name"), "bitsandbytes", "low-memory"),
-    ):
-        if wanted and find_spec(package) is None:
-            raise source.error(at, f" needs the package {package}: {install_extra(extra)}")
+    for at, text in [] if is_elsewhere else missing_packages(resolved):
+        raise source.error(at, f" {text}")
     try:
         check_chat_template(recipe.model)
     except RecipeError as err:
         raise RecipeError(f"{source.where(('model', 'chat_template'))}: {err}") from err
     refuse_missing(resolved)
+
+
+def missing_packages(resolved: AnyResolved) -> list[tuple[tuple[str, ...], str]]:
+    """Keys that ask for a package which is not installed here, each with how to install it."""
+    lora = resolved.recipe.model.lora
+    wanted = (
+        (lora is not None, ("model", "lora"), "peft", "lora"),
+        (lora and lora.quantization, ("model", "lora", "quantization"), "bitsandbytes", "low-memory"),
+        (resolved.recipe.optimizer.name == "adamw_8bit", ("optimizer", "name"), "bitsandbytes", "low-memory"),
+    )
+    return [
+        (at, f"needs the package {package}: {install_extra(extra)}")
+        for is_wanted, at, package, extra in wanted
+        if is_wanted and find_spec(package) is None
+    ]

@@ -149,7 +149,9 @@ def test_a_missing_page_mark_entry_or_recipe_is_named(
     assert gen_docs.main(["--check"]) == 1
     assert "docs/algorithms/rloo.md is missing" in capsys.readouterr().err
 
-    monkeypatch.setattr(formulas, "recipes", lambda name: [] if name == "rloo" else [Path("recipes/countdown_ppo.yaml")])
+    monkeypatch.setattr(
+        formulas, "recipes", lambda name: [] if name == "rloo" else [Path("recipes/countdown_ppo.yaml")]
+    )
     assert gen_docs.main(["--check"]) == 1
     assert "no recipe below recipes/ has algorithm: {name: rloo}" in capsys.readouterr().err
     entries = [entry for entry in formulas.read() if entry.name != "RLOO"]

@@ -28,7 +28,12 @@ RESUME = ("trainer.steps=5",)
 _BUNDLED = ["task.path=''", "task.subset=null", "task.eval_split=null"]
 LOCAL_DATA = {
     "openai/gsm8k": _BUNDLED,
-    "DigitalLearningGmbH/MATH-lighteval": [*_BUNDLED, "task.question=question", "task.answer=answer"],
+    "DigitalLearningGmbH/MATH-lighteval": [
+        *_BUNDLED,
+        "task.question=question",
+        "task.answer=answer",
+        "task.marker='####'",
+    ],
 }
 """Data set of the hub -> overrides that take data which is there."""
 

@@ -32,6 +32,9 @@ def test_a_package_that_is_missing(
     done = cli("train", path, override)
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+    checked = cli("recipes", "check", path, override)  # the run may be on another machine
+    assert checked.exit_code == 0, checked.output
+    assert f"note: {message}" in " ".join(checked.output.split())
 
 
 @pytest.mark.parametrize(
