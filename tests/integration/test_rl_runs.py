@@ -124,7 +124,7 @@ def test_another_seed_gives_other_problems_and_draws(tiny_model: Path, tmp_path:
 def test_tinyzeros_recipe_shrunk_trains(tiny_model: Path, tmp_path: Path) -> None:
     """Separate critic with its own rate, value clip, four minibatches, KL in the reward, raw prompt."""
     result = reasonrl.run(
-        RECIPES / "tinyzero" / "qwen2.5-1.5b_ppo.yaml",
+        RECIPES / "qwen2.5" / "1.5b_ppo.yaml",
         [
             f"model.path={tiny_model}",
             "rollout_backend.name=hf",
