@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 FILE = Path(__file__).resolve().parents[1] / "reasonrl" / "constraints.txt"
 TESTED = frozenset({"test"})
-ALL = frozenset({"test", "docs", "dev", "lora", "low-memory"})
+ALL = frozenset({"test", "docs", "dev", "lora", "gguf", "low-memory"})
 HEADER = """\
 # The versions that the tests last passed with; written by scripts/known_good.py.
 #   pip install -e . -c reasonrl/constraints.txt

@@ -11,6 +11,7 @@ from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, RecipeError, one_line, with_notes
+from reasonrl.export.request import Format, Precision
 from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_traceback
 
@@ -232,6 +233,62 @@ def generate(
     from reasonrl.cli.generate import run_generate
 
     run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device))
+
+
+@app.command()
+def chat(
+    target: Target,
+    recipe: ForRecipe = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's, or 1)."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", min=1, metavar="N", help="Of an answer (default: the recipe's, or 512)."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the sampling.")] = 0,
+    raw: Annotated[
+        bool | None,
+        typer.Option("--raw/--template", help="Continue each text, or use the chat template (default: as trained)."),
+    ] = None,
+    device: OnDevice = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Chat with a run's model, or any model; /problem has it solve a problem of the recipe's task."""
+    from reasonrl.cli.chat import run_chat
+
+    options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, "raw": raw}
+    run_chat(target, recipe, plugin or [], device_override(device), device=device or "auto", **options)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FOLDER", help="Folder to create (default RUN/export/FORMAT).")
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="The whole model, its LoRA adapter alone, or a GGUF file.")
+    ] = "merged",
+    dtype: Annotated[
+        Precision | None, typer.Option("--dtype", help="Precision (default: the run's; adapter float32, gguf float16).")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option("--step", metavar="N", help="Checkpoint to export (default: the newest).")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="Also upload to this repository of the hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+    license: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="License for the card (default: the base model's).")
+    ] = None,
+) -> None:
+    """Export a run's model with a model card, to a folder or the Hugging Face hub."""
+    from reasonrl.cli.export import run_export
+
+    run_export(run, to, push, format=form, dtype=dtype, step=step, private=private, license=license)
 
 
 def device_override(device: Device | None) -> list[str]:

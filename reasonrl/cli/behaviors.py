@@ -7,6 +7,7 @@ import typer
 
 from reasonrl.analysis.behaviors import Timeline, columns, read_timelines
 from reasonrl.cli.table import terminal_width, wrap
+from reasonrl.cli.waiting import open_spinner
 
 CELL = 7
 MAX_NAME = 32
@@ -14,7 +15,8 @@ MAX_NAME = 32
 
 def run_behaviors(run_dir: str, suite: str | None, as_json: bool) -> None:
     """Print the behaviors of a run's completions, from the first evaluation to the last."""
-    timelines = read_timelines(run_dir, suite)
+    with open_spinner(f"reading {run_dir}"):
+        timelines = read_timelines(run_dir, suite)
     if as_json:
         typer.echo(json.dumps([timeline.to_json() for timeline in timelines], indent=2))
         return

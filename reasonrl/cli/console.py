@@ -18,7 +18,7 @@ from reasonrl.text import sanitize
 if TYPE_CHECKING:  # do not load numpy before the recipe is checked
     from pathlib import Path
 
-    from reasonrl.contracts.data import ScoredGroup, StepRecord
+    from reasonrl.contracts.data import Completion, RewardOutput, ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
     from reasonrl.observability.reporter import EvaluationProgress, Lines, Outline, Phase, Plan
 
@@ -117,10 +117,7 @@ class ConsoleReporter(Reporter):
         self._text(as_turns(prompt), style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
             self._text(completion.text)
-            verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
-            reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
-            end = f"{len(completion.token_ids)} tokens, finish reason {completion.finish_reason.value}"
-            self._text(f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]\n", style="bold")
+            self._text(f"{format_verdict(completion, reward)}\n", style="bold")
 
     def _text(self, text: str, *, style: str = "") -> None:
         """Print text from a model or a data set, with control characters escaped."""
@@ -137,6 +134,14 @@ class ConsoleReporter(Reporter):
             self._print("", f"model: {model_path}")
             if outcome != "completed":
                 self._print("", f"to continue: reasonrl resume {model_path.parent.parent}")
+
+
+def format_verdict(completion: Completion, reward: RewardOutput) -> str:
+    """``[correct; 101 tokens, finish reason eos]``."""
+    verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
+    reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
+    end = f"{len(completion.token_ids)} tokens, finish reason {completion.finish_reason.value}"
+    return f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]"
 
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:

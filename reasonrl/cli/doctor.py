@@ -12,6 +12,7 @@ from rich.text import Text
 from reasonrl.analysis.doctor import Diagnosis, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
 from reasonrl.cli.table import table, wrap
+from reasonrl.cli.waiting import open_spinner
 from reasonrl.errors import RecipeError
 from reasonrl.redact import redact_text
 from reasonrl.text import sanitize
@@ -28,7 +29,8 @@ def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> Non
     """
     if of_installation == (run_dir is not None):
         raise RecipeError("expected either a run or --self: `reasonrl doctor RUN` or `reasonrl doctor --self`")
-    diagnosis = _redact(_diagnose(run_dir))
+    with open_spinner(f"examining {run_dir or 'this installation'}"):
+        diagnosis = _redact(_diagnose(run_dir))
     if as_json:
         typer.echo(json.dumps(diagnosis.to_json(), indent=2))
     else:

@@ -91,6 +91,9 @@ class LiveReporter(Reporter):
         if not self._update(lambda view: view.begin(what, self._clock())):
             self._try_draw(lambda: self._waiting.show(what))
 
+    def progress(self, what: str) -> None:
+        self._try_draw(lambda: self._waiting.show(what))
+
     def planned(self, plan: Plan) -> None:
         self._try_draw(self._waiting.stop)
         self._try_draw(lambda: self._plain.planned(plan))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from reasonrl.cli.table import wrap
+from reasonrl.cli.waiting import open_spinner
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
 
@@ -45,7 +46,8 @@ def run_plan(
         changed = check_recipe(recipe, [*overrides, *further], plugins)
         return changed, make_plan(changed, plugins, target, price=price)
 
-    resolved, plan = planner(())
+    with open_spinner("estimating from a dry run"):
+        resolved, plan = planner(())
     remedies = [] if plan.fits else list(_searched(resolved, planner))
     if as_json:
         typer.echo(json.dumps({**plan.to_json(), "remedies": [_to_json(r, plan) for r in remedies]}, indent=2))

@@ -107,13 +107,15 @@ def _renderer(resolved: "AnyResolved") -> "PromptRenderer":
 
 def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tuple[list[dict[str, object]], list[str]]:
     """Build the entries, and the summary lines of the data that the task read."""
+    from reasonrl.cli.waiting import open_spinner
     from reasonrl.contracts.protocols import RewardContext, TaskContext
     from reasonrl.data.summary import fetch_summaries
     from reasonrl.rewards.runner import RewardRunner
 
     name = asked.task.name
-    task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
-    problems = _problems(task, name, split, num)
+    with open_spinner(f"loading task {name}"):
+        task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
+        problems = _problems(task, name, split, num)
     with RewardRunner.build(asked.rewards, plugins, RewardContext(seed=asked.seed)) as runner:
         entries = [_entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems]
     return entries, list(map(str, fetch_summaries(task, name)))

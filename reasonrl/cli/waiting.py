@@ -58,6 +58,10 @@ class Progress(SilentReporter):
         else:
             self._waiting.show(what)
 
+    def progress(self, what: str) -> None:
+        if self._waiting is not None:
+            self._waiting.show(what)
+
     def evaluating(self, progress: EvaluationProgress) -> None:
         if self._waiting is None:
             self._plain.evaluating(progress)
@@ -80,6 +84,21 @@ def open_waiting(what: str) -> Iterator[None]:
     with closing(Progress(_stderr())) as progress:
         progress.waiting(what)
         yield
+
+
+@contextmanager
+def open_spinner(what: str) -> Iterator[None]:
+    """Show what is in progress, in a terminal only."""
+    with closing(Progress(_stderr())) as progress:
+        progress.progress(what)
+        yield
+
+
+@contextmanager
+def open_reporting() -> Iterator[Reporter]:
+    """Show on standard error what is in progress, as it is told."""
+    with closing(Progress(_stderr())) as progress:
+        yield progress
 
 
 @contextmanager

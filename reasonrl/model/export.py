@@ -13,11 +13,10 @@ from reasonrl.errors import CheckpointError
 from reasonrl.model.lora import is_lora, iter_merged_weights, write_adapter
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
+from reasonrl.rundir.layout import ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-ADAPTER_FOLDER = "adapter"
 
 
 def unwrap(policy: nn.Module) -> PolicyModule:
@@ -102,7 +101,7 @@ def write_adapters(policy: nn.Module, folder: Path, trained: Mapping[str, Tensor
     """
     model = unwrap(policy).model
     if is_lora(model):
-        write_adapter(model, trained, folder / ADAPTER_FOLDER)
+        write_adapter(model, trained, folder / ADAPTER)
 
 
 def model_names(policy: nn.Module) -> list[str]:

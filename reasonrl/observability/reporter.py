@@ -65,6 +65,9 @@ class Reporter:
     def waiting(self, what: str) -> None:
         """A slow operation begins, such as ``loading model countdown-base``; it ends with the next call."""
 
+    def progress(self, what: str) -> None:
+        """How far the slow operation is, such as ``downloading x: 120 MB``; called often, for terminals only."""
+
     def planned(self, plan: Plan) -> None: ...
     def phase(self, phase: Phase) -> None: ...
     def stepped(self, record: StepRecord, total_steps: int, groups: Sequence[ScoredGroup]) -> None: ...

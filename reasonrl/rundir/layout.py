@@ -17,6 +17,14 @@ TRAINER_STATE = "trainer_state.json"
 """In each checkpoint."""
 CARRIED = "carried.jsonl"
 """In a checkpoint, if there are such groups."""
+MANIFEST, OPTIMIZER_FILE, TRAINABLE_FILE = "manifest.json", "optimizer.safetensors", "trainable.safetensors"
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, MANIFEST)
+"""In a checkpoint, beside the model folder."""
+ADAPTER = "adapter"
+"""In a checkpoint of a run with LoRA."""
+EXPORT = "export"
+TRACKERS_STATE = "state.json"
+"""In ``trackers/``."""
 
 _STEP = re.compile(r"step_(\d{6,18})")
 _LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
+from reasonrl.rundir.layout import MANIFEST
 
-NAME = "manifest.json"
 SCHEMA = 1
 
 
@@ -17,8 +17,8 @@ def write_manifest(folder: Path) -> None:
         files.sync_file(path)
         name = path.relative_to(folder).as_posix()
         listed[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-    files.write_text(folder / NAME, _text({"schema": SCHEMA, "files": listed}))
-    files.sync_file(folder / NAME)
+    files.write_text(folder / MANIFEST, _text({"schema": SCHEMA, "files": listed}))
+    files.sync_file(folder / MANIFEST)
     for inner in files.list_folders(folder):
         files.sync_folder(inner)
 
@@ -37,7 +37,7 @@ def check_manifest(folder: Path, *, deep: bool = True) -> str | None:
     except OSError as err:
         return f"cannot be read: {err.strerror or err}"
     except _Malformed as err:
-        return f"{NAME}: {err}"
+        return f"{MANIFEST}: {err}"
     return None
 
 
@@ -46,7 +46,7 @@ def list_manifest_files(folder: Path) -> list[str]:
     try:
         return sorted(_read(folder))
     except (OSError, _Malformed) as err:
-        raise CheckpointError(f"{folder / NAME}: {err}") from err
+        raise CheckpointError(f"{folder / MANIFEST}: {err}") from err
 
 
 def _text(manifest: object) -> str:
@@ -58,7 +58,7 @@ class _Malformed(ValueError):
 
 
 def _read(folder: Path) -> dict[str, object]:
-    path = folder / NAME
+    path = folder / MANIFEST
     if not path.is_file():
         raise _Malformed("is missing; the checkpoint was never finished, or an earlier version wrote it")
     try:

@@ -16,6 +16,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
+from reasonrl.runs.download import tell_download
 from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import preflight, prompt_limit
@@ -66,7 +67,7 @@ def generate(
     reporter.waiting(f"loading task {resolved.task.name}")
     builder = Builder(resolved, plugins)
     task = builder.tasks.get(resolved.task)
-    problem = _problem(task, resolved.task.name, fields)
+    problem = find_problem(task, resolved.task.name, fields)
     bundle = _open(target, reporter)
     sampling = sampling_params(recipe.sampling)
     if temperature is not None:
@@ -95,12 +96,18 @@ def generate(
 def _open(target: Target, reporter: Reporter) -> ModelBundle:
     quiet_libraries()
     reporter.waiting(f"loading model {format_model(target.resolved)}")
-    return load_bundle(target.resolved)
+    with tell_download(target.model_path, reporter):
+        return load_bundle(target.resolved)
 
 
-def _problem(task: Task, name: str, fields: Mapping[str, str]) -> Problem:
+def find_problem(task: Task, name: str, fields: Mapping[str, str], index: int = 0) -> Problem:
+    """The problem that ``fields`` describe; without any, the held-out one at ``index``.
+
+    Raises:
+        RecipeError: if the task cannot make one.
+    """
     if not fields:
-        return ProblemStream(task, name, "eval", seed=0).fetch(0)
+        return ProblemStream(task, name, "eval", seed=0).fetch(index)
     make = getattr(task, "problem_from_fields", None)
     if make is None:
         raise RecipeError(f"task {name!r} cannot make a problem from {', '.join(f'--{k}' for k in fields)}")

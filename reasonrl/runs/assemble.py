@@ -18,9 +18,9 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.redact import redacting_logger
-from reasonrl.rundir import manifest
-from reasonrl.rundir.layout import CARRIED, TRAINER_STATE
+from reasonrl.rundir.layout import STATE_FILES
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
+from reasonrl.runs.download import tell_download
 from reasonrl.runs.drive import Driver
 from reasonrl.runs.end import carry_out
 from reasonrl.runs.open import OpenRun, RunOptions, open_run
@@ -28,7 +28,6 @@ from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import Preflight, preflight, prompt_limit
 from reasonrl.runs.result import RunResult
 from reasonrl.runs.sources import Tasks, load_pairs
-from reasonrl.runs.tensors import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import Evaluator
@@ -40,8 +39,6 @@ from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
 
 log = redacting_logger(__name__)
-
-STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, manifest.NAME)
 
 
 def execute_run(
@@ -62,7 +59,8 @@ def execute_run(
         else _SftSetup(resolved, builder, reporter)
     )
     reporter.waiting(f"loading model {format_model(resolved)}")
-    bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers)
+    with tell_download(resolved.model_path, reporter):
+        bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers)
     checked = setup.check(bundle)
     backend = builder.build_backend(bundle)
     run = open_run(resolved, plugins, bundle, options, checked)

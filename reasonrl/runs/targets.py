@@ -41,7 +41,7 @@ def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Se
     Raises:
         RecipeError: saying what is missing.
     """
-    model_path, own_recipe = _locate(target, plugins)
+    model_path, own_recipe = locate(target, plugins)
     chosen = recipe or own_recipe
     if chosen is None:
         what = "a model folder" if Path(target).exists() else "no such folder, and a hub model"
@@ -64,7 +64,12 @@ def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
     return replace(resolved, recipe=replace(resolved.recipe, model=model), model_path=model_path)
 
 
-def _locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
+def locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
+    """Folder or hub name of the model, and the recipe that it comes with.
+
+    Raises:
+        RecipeError: saying what is missing.
+    """
     folder = Path(target)
     run = find_run(target)
     own_recipe = str(run / RECIPE) if run else None

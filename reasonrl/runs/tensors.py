@@ -24,13 +24,12 @@ from torch.optim import Optimizer
 from reasonrl.errors import CheckpointError
 from reasonrl.model.export import model_names
 from reasonrl.rundir import files
+from reasonrl.rundir.layout import OPTIMIZER_FILE, TRAINABLE_FILE
 from reasonrl.rundir.manifest import list_manifest_files
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.state_dict import ValueType
 
-TRAINABLE_FILE = "trainable.safetensors"
-OPTIMIZER_FILE = "optimizer.safetensors"
 MODEL_PREFIX = "model."
 
 _GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 OPTIONAL = {
     "peft": "lora",
+    "gguf": "gguf",
     "bitsandbytes": "low-memory",
     "pytest": "test",
     "vllm": "vllm",

@@ -29,6 +29,7 @@ ORDER = (
     "plugins",
     "rewards",
     "recipe",
+    "export",
     "functional",
     "data",
     "model",
