@@ -4,19 +4,34 @@ import ast
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reasonrl.importing import is_installed
+from reasonrl.observability.tracker_kinds import (
+    Rows,
+    Session,
+    Values,
+    options_of,
+    show_samples,
+    show_summary,
+    takes_config_again,
+)
+from reasonrl.observability.transcripts import as_turns
 from reasonrl.redact import redacting_logger
-from reasonrl.rundir.layout import TRACKERS
-from reasonrl.text import suggest
+from reasonrl.rundir import files
+from reasonrl.rundir.layout import TRACKERS, TRACKERS_STATE
+from reasonrl.text import sanitize, suggest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = redacting_logger(__name__)
+
+SAMPLES = 16
+"""Completions of a suite in the table of an evaluation."""
 
 PACKAGES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "aim": (("aim",), "aim"),
@@ -78,41 +93,97 @@ def flatten(config: Mapping[str, object], at: str = "") -> dict[str, object]:
 
 
 class Trackers:
-    """All trackers of a run. The first error is logged and disables them; metrics.jsonl stays complete."""
+    """All trackers of a run. The first error is logged and disables them; metrics.jsonl stays complete.
 
-    def __init__(self, accelerator: "Accelerator", names: Sequence[str]) -> None:
+    A resumed run continues its tracker runs; steps that were sent before are not sent again.
+    """
+
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        names: Sequence[str],
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
         self._accelerator = accelerator
         self._names = tuple(names)
+        self._options = options or {}
         self._on = bool(names)
+        self._session: Session | None = None
+        self._sent_before = -1
 
-    def start(self, run_name: str, run_dir: Path | None = None, config: Mapping[str, object] | None = None) -> None:
-        """Start with ``config`` as the run's parameters; trackers that write files use ``run_dir/trackers``."""
+    def start(self, project: str, run_dir: Path | None = None, config: Mapping[str, object] | None = None) -> None:
+        """Start, or continue, with ``config`` as the run's parameters."""
         if self._on:
-            self._try_call(lambda: self._init(run_name, run_dir, flatten(config or {})))
+            self._try_call(lambda: self._init(project, run_dir, flatten(config or {})))
 
-    def _init(self, run_name: str, run_dir: Path | None, config: Mapping[str, object]) -> None:
-        options: dict[str, object] = {}
+    def _init(self, project: str, run_dir: Path | None, config: Mapping[str, object]) -> None:
+        options: dict[str, dict[str, object]] = {}
         if run_dir is not None:
             # The accelerator was created before the run folder, with another folder.
-            folder = run_dir / TRACKERS
             places = self._accelerator.project_configuration
-            places.project_dir, places.logging_dir = str(run_dir), str(folder)
-            if "wandb" in self._names:
-                folder.mkdir(exist_ok=True)
-                options["wandb"] = {"dir": str(folder), "name": run_dir.name}  # wandb ignores logging_dir
-        self._accelerator.init_trackers(run_name, config=dict(config), init_kwargs=options)
+            places.project_dir, places.logging_dir = str(run_dir), str(run_dir / TRACKERS)
+            self._session = _open_session(run_dir)
+            self._sent_before = self._session.last_step
+            options = {name: options_of(name, self._session) for name in self._names}
+        options = {name: {**options.get(name, {}), **self._options.get(name, {})} for name in self._names}
+        given = {name: found for name, found in options.items() if found}
+        is_new = self._session is None or not self._session.is_resumed
+        self._accelerator.init_trackers(project, config=dict(config) if is_new else None, init_kwargs=given)
+        for tracker in self._accelerator.trackers if not is_new else ():
+            if takes_config_again(tracker.name):
+                tracker.store_init_configuration(dict(config))
+        self._keep_ids()
+
+    def _keep_ids(self) -> None:
+        if self._session is None:
+            return
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "mlflow":
+                self._session.ids["mlflow"] = tracker.tracker.info.run_id
+        self._save()
+
+    def _save(self) -> None:
+        if self._session is not None:
+            session = self._session
+            state = {"id": session.id, "last_step": session.last_step, "ids": session.ids}
+            path = session.run_dir / TRACKERS / TRACKERS_STATE
+            path.parent.mkdir(exist_ok=True)
+            files.write_atomic(path, json.dumps(state) + "\n")
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        if self._on:
-            # MLflow rejects "@" in a metric name and would drop every figure of the step.
-            named = {key.replace("@", "_at_"): value for key, value in values.items()}
-            shown = named if "mlflow" in self._names else dict(values)
-            self._try_call(lambda: self._accelerator.log(shown, step=step))
+        if self._on and step > self._sent_before:
+            self._try_call(lambda: self._log(values, step))
 
-    def close(self) -> None:
+    def _log(self, values: Mapping[str, float], step: int) -> None:
+        # MLflow rejects "@" in a metric name and would drop every figure of the step.
+        named = {key.replace("@", "_at_"): value for key, value in values.items()}
+        self._accelerator.log(named if "mlflow" in self._names else dict(values), step=step)
+        if self._session is not None:
+            self._session.last_step = step
+            self._save()
+
+    def samples(self, step: int, suite: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Send the first ``SAMPLES`` completions of an evaluation as a table, to trackers that have tables."""
+        if self._on and step > self._sent_before:
+            rows = [_as_row(record) for record in islice(records, SAMPLES)]
+            self._try_call(lambda: self._show(step, f"samples/{suite}", rows))
+
+    def _show(self, step: int, name: str, rows: Rows) -> None:
+        for tracker in self._accelerator.trackers:
+            show_samples(tracker, step, name, rows)
+
+    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Send how the run ended, and end."""
         if self._on:
-            self._try_call(lambda: [tracker.finish() for tracker in self._accelerator.trackers])
+            values = summarize(summary) if summary is not None else {}
+            self._try_call(lambda: self._close(values))
         self._on = False
+
+    def _close(self, values: Values) -> None:
+        for tracker in self._accelerator.trackers:
+            if values:
+                show_summary(tracker, int(values["steps"]), values)
+            tracker.finish()
 
     def _try_call(self, call: Callable[[], object]) -> None:
         try:
@@ -120,3 +191,32 @@ class Trackers:
         except Exception:
             log.warning("a tracker failed; disabling trackers for this run", exc_info=True)
             self._on = False
+
+
+def summarize(summary: Mapping[str, Any]) -> dict[str, float | str]:
+    """Flatten ``summary.json``: how the run ended, and the accuracy of every suite with its interval."""
+    found: dict[str, float | str] = {key: summary[key] for key in ("outcome", "steps", "wall_s")}
+    for suite, figures in summary["eval"]["last"].get("suites", {}).items():
+        low, high = figures["ci95"]
+        found |= {f"{suite}/accuracy": figures["accuracy"], f"{suite}/ci95_low": low, f"{suite}/ci95_high": high}
+    if summary.get("best"):
+        found["best_step"] = summary["best"]["step"]
+    return found
+
+
+def _open_session(run_dir: Path) -> Session:
+    path = run_dir / TRACKERS / TRACKERS_STATE
+    try:
+        state = json.loads(path.read_bytes())
+        return Session(
+            run_dir=run_dir, id=state["id"], last_step=state["last_step"], ids=dict(state["ids"]), is_resumed=True
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # a new run, or one from before there was such a file
+        return Session(run_dir=run_dir)
+
+
+def _as_row(record: Mapping[str, Any]) -> list[float | str]:
+    correct, reward = record["correct"], record["reward"]
+    verdict = "unscored" if reward is None else "correct" if correct else "wrong"
+    texts = [as_turns(record["prompt"]), record["completion"]]
+    return [record["problem_id"], *map(sanitize, texts), float("nan") if reward is None else reward, verdict]

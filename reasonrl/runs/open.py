@@ -191,6 +191,7 @@ def _find_point(
         return None
     newest: Path | None = None
     if folder is not None:
+        options.reporter.waiting("verifying the checkpoint")
         clear_leftovers(folder.path)
         newest = find_newest_valid(folder.path, strict=options.strict)
     newest = ranks.broadcast(newest)
@@ -236,8 +237,9 @@ def _open_writer(
         folder.write_json(RUN, {"resumed": [], **manifest})
         options.reporter.planned(_plan(resolved, bundle, folder, options, point, checked))
     plugins.observe("reasonrl_run_started", run=info)
-    trackers = Trackers(bundle.accelerator, recipe.logging.trackers)
-    trackers.start(recipe.name, folder.path if folder else None, plain)
+    settings = recipe.logging
+    trackers = Trackers(bundle.accelerator, settings.trackers, settings.tracker_options)
+    trackers.start(settings.project or recipe.name, folder.path if folder else None, plain)
     bundle.watch.tell = options.reporter.evaluating if folder is not None else None
     return RunWriter(
         run_dir=folder,

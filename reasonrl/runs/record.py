@@ -91,8 +91,11 @@ class RunWriter:
             path = eval_dir(self._run_dir.path, step) / f"{result.name}.jsonl"
             write_jsonl(path, transcript_records(result.groups))
         self._run_dir.write_json(f"{EVALS}/{name_step(step)}/{SUMMARY}", {r.name: r.to_json() for r in results})
-        if step == 0 and self._trackers is not None:  # later ones are logged with the step that they follow
-            self._trackers.log(suite_metrics(results), step)
+        if self._trackers is not None:
+            for result in results:
+                self._trackers.samples(step, result.name, transcript_records(result.groups))
+            if step == 0:  # later ones are logged with the step that they follow
+                self._trackers.log(suite_metrics(results), step)
         self._reporter.evaluated(step, results)
 
     def state(self) -> Records:
@@ -143,7 +146,7 @@ class RunWriter:
         }
         self._plugins.observe("reasonrl_run_finished", run=self._info, outcome=outcome, error=error)
         if self._trackers is not None:
-            self._trackers.close()
+            self._trackers.close(summary)
         if self._run_dir is not None:
             try:
                 self._run_dir.write_json(SUMMARY, summary)

@@ -108,6 +108,22 @@ def trackers(lab: Lab, kind: str) -> None:
     assert "nosuchtracker" in lab.refused(kind, "logging.trackers=[nosuchtracker]")
 
 
+@effect("logging.project", of=BOTH)
+def project(lab: Lab, kind: str) -> None:
+    """Where the tracker puts the run."""
+    run = lab.run(kind, "logging.trackers=[tensorboard]", "logging.project=elsewhere")
+    assert (run.path / "trackers" / "elsewhere").is_dir()
+
+
+@effect("logging.tracker_options", of=BOTH)
+def tracker_options(lab: Lab, kind: str) -> None:
+    """They reach the tracker; those of one that is not used are refused."""
+    options = "logging.tracker_options={tensorboard: {filename_suffix: .mine}}"
+    run = lab.run(kind, "logging.trackers=[tensorboard]", options)
+    assert [*(run.path / "trackers").rglob("*.mine")]
+    assert "tracker_options" in lab.refused(kind, options)
+
+
 READ_EVENTS = """
 import sys
 from pathlib import Path
