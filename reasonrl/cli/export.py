@@ -30,5 +30,5 @@ def describe(done: Exported, request: Request) -> list[str]:
     if done.url is not None:
         lines.append(f"hub: {done.url}")
     elif request.format != "gguf":
-        lines.append(f"to try it: reasonrl generate {shlex.quote(str(done.folder))}")
+        lines.append(f"to try it: reasonrl chat {shlex.quote(str(done.folder))}")
     return lines
