@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from reasonrl.cli import plugins, recipes, tasks
+from reasonrl.cli.fields import parse_fields
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
-from reasonrl.errors import ReasonRLError, RecipeError, one_line, with_notes
+from reasonrl.errors import ReasonRLError, one_line, with_notes
 from reasonrl.export.request import Format, Precision
 from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_traceback
@@ -294,23 +295,6 @@ def export(
 def device_override(device: Device | None) -> list[str]:
     """Return ``--device`` as a recipe override."""
     return [f"device={device}"] if device else []
-
-
-def parse_fields(args: Sequence[str]) -> dict[str, str]:
-    """Parse ``["--numbers", "3,5", "--target=16"]`` into ``{"numbers": "3,5", "target": "16"}``."""
-    fields: dict[str, str] = {}
-    rest = list(args)
-    while rest:
-        option = rest.pop(0)
-        name, equals, value = option.removeprefix("--").partition("=")
-        if not option.startswith("--") or not name:
-            raise RecipeError(f"unexpected argument {option!r}; expected --key value pairs that describe the problem")
-        if not equals:
-            if not rest:
-                raise RecipeError(f"--{name} needs a value")
-            value = rest.pop(0)
-        fields[name.replace("-", "_")] = value
-    return fields
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from reasonrl.cli.fields import parse_fields
 from reasonrl.errors import ReasonRLError, RecipeError, one_line
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target, locate
@@ -105,7 +106,6 @@ def answer(chat: Chat, line: str) -> bool:
 
 
 def _solve(chat: Chat, rest: str) -> None:
-    from reasonrl.cli.app import parse_fields
     from reasonrl.cli.console import format_verdict
 
     try:

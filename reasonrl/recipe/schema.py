@@ -262,16 +262,12 @@ class LoggingConfig:
     transcripts_per_step: int = option("completions per step written to transcripts/", 4)
     trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
     project: str | None = option("project in the trackers; null = the recipe's name", None)
-    tracker_options: dict[str, Any] = option(
-        "tracker -> arguments of its start, such as {wandb: {entity: me, tags: [grpo]}}", factory=dict
-    )
+    tracker_options: dict[str, Slot] = option("tracker -> arguments, such as {wandb: {tags: [a]}}", factory=dict)
 
     def __post_init__(self) -> None:
         at_least(self, 0, "transcripts_per_step")
-        require(self.project is None or bool(self.project.strip()), "project", "a name", self.project)
-        for name, options in self.tracker_options.items():
-            require(name in self.trackers, "tracker_options", f"options of {self.trackers}", name)
-            require(isinstance(options, dict), f"tracker_options.{name}", "a mapping", options)
+        unused = sorted(set(self.tracker_options) - set(self.trackers))
+        require(not unused, "tracker_options", "options of logging.trackers only", unused)
 
 
 DEFAULT_BACKEND = "hf"

@@ -10,7 +10,8 @@ import pytest
 from support.distributions import write_distribution
 from typer.testing import CliRunner
 
-from reasonrl.cli.app import app, parse_fields
+from reasonrl.cli.app import app
+from reasonrl.cli.fields import parse_fields
 from reasonrl.cli.table import table
 from reasonrl.errors import RecipeError
 
