@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from reasonrl.evaluation.statistics import wilson_interval
+from reasonrl.statistics.proportions import wilson_interval
 
 Suites = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]

@@ -71,6 +71,11 @@ class CountdownTask:
         instance = _instance(problem)
         return behaviors(completion_text, instance.numbers, instance.target)
 
+    def difficulty(self, problem: Problem) -> str:
+        """Return how many numbers there are."""
+        count = len(problem.info["numbers"])
+        return f"{count} number{'s' * (count != 1)}"
+
     def _problem(self, problem_id: str, instance: Instance) -> Problem:
         rendered = render(self._config.template, instance)
         return Problem(

@@ -14,7 +14,7 @@ from reasonrl.errors import RolloutError
 from reasonrl.functional.precision import widest_float
 from reasonrl.functional.randomness import row_uniforms
 from reasonrl_hf.cached import CachedModel
-from reasonrl_hf.sampling import greedy_tokens, sample_tokens
+from reasonrl_hf.sampling import greedy_tokens, sample_tokens, truncate
 from reasonrl_hf.stopping import StopStrings
 
 
@@ -113,11 +113,14 @@ class BatchDecoder:
         return logits[expand]
 
     def _choose(self, logits: Tensor, step: int) -> Tensor:
+        sampling = self._settings.sampling
         if self._uniforms is None:
             tokens, logprobs = greedy_tokens(logits)
         else:
+            if sampling.is_truncated:
+                logits = truncate(logits, sampling)
             uniforms = self._uniforms[self._active, step]
-            tokens, logprobs = sample_tokens(logits, uniforms, self._settings.sampling.temperature)
+            tokens, logprobs = sample_tokens(logits, uniforms, sampling.temperature)
         # Finished rows that still run write behind their ends, which is ignored.
         self._tokens[self._active, step] = tokens
         self._logprobs[self._active, step] = logprobs

@@ -14,6 +14,7 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
         summary="Samples with the trainer's own model: any device, no second copy of the weights.",
         factory="reasonrl_hf.backend:HFBackend",
         config=HFConfig,
+        truncates=True,
         modules=("transformers",),
         install="pip install transformers",
     )

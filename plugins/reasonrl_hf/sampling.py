@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reasonrl import SamplingParams
+
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Draw by inverting the cumulative distribution, with one uniform number per row.
@@ -28,6 +30,24 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, target[:, None], right=True).clamp_(max=logits.shape[-1] - 1)
     return tokens[:, 0], probabilities.gather(-1, tokens)[:, 0].log().float()
+
+
+def truncate(logits: Tensor, sampling: SamplingParams) -> Tensor:
+    """Set the logits ``[B, V]`` of tokens outside of ``top_k`` and ``top_p`` to -inf.
+
+    Tokens as likely as the last one of ``top_k`` are kept. ``top_p`` keeps a token if those that are more likely have
+    less than ``top_p`` of what ``top_k`` left; so the most likely token always stays.
+    """
+    scaled = _scaled(logits, sampling.temperature)
+    if sampling.top_k is not None and sampling.top_k < scaled.shape[-1]:
+        least = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < least, float("-inf"))
+    kept = scaled > float("-inf")
+    if sampling.top_p < 1.0:
+        probabilities, order = torch.softmax(scaled, dim=-1).sort(dim=-1, descending=True, stable=True)
+        more_likely = probabilities.cumsum(-1) - probabilities
+        kept &= torch.zeros_like(kept).scatter(-1, order, more_likely < sampling.top_p)
+    return logits.masked_fill(~kept, float("-inf"))
 
 
 def greedy_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:

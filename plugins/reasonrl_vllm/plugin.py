@@ -15,6 +15,7 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
         summary="Samples with vLLM, in the trainer's process or on a server; fast, with a second copy of the weights.",
         factory="reasonrl_vllm.backend:VLLMBackend",
         config=VLLMConfig,
+        truncates=True,
         modules=("vllm",),
         install=f"{install_extra('vllm')} (without a GPU: docs/vllm.md)",
         papers=("arXiv:2309.06180",),

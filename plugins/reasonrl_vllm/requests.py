@@ -52,7 +52,7 @@ def check_request(request: RolloutRequest, limits: Limits) -> None:
 def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[str, Any]:
     """Build vLLM's ``SamplingParams`` arguments for a group as one request.
 
-    Full vocabulary. A greedy completion is asked for once: all of its group are the same. EOS tokens are given as
+    A greedy completion is asked for once: all of its group are the same. EOS tokens are given as
     stop tokens, so that the engine's own idea of them does not matter. vLLM adds the sample's number to the seed;
     hashed first, neighboring seeds share no samples.
     """
@@ -60,8 +60,8 @@ def sampling_options(request: RolloutRequest, eos_ids: tuple[int, ...]) -> dict[
     return {
         "n": 1 if sampling.is_greedy else request.group_size,
         "temperature": sampling.temperature,
-        "top_p": 1.0,
-        "top_k": -1,
+        "top_p": sampling.top_p,
+        "top_k": -1 if sampling.top_k is None else sampling.top_k,
         "min_p": 0.0,
         "seed": None if sampling.is_greedy else derive_seed(request.seed, "vllm") >> 2,
         "max_tokens": sampling.max_completion_tokens,

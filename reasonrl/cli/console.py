@@ -101,15 +101,9 @@ class ConsoleReporter(Reporter):
         """Print the results of ``reasonrl eval``."""
         self._console.print(Text(f"model: {model}"))
         for result in results:
-            table = Table(title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left")
-            table.add_column("metric")
-            table.add_column("value", justify="right")
-            table.add_row("accuracy", _with_interval(result.to_json()))
-            for key, value in result.metrics.items():
-                if key != "accuracy":
-                    is_share = key.endswith("_frac") or key == "format" or "@" in key
-                    table.add_row(key, f"{value:.1%}" if is_share else f"{value:.2f}")
-            self._console.print(table)
+            self._console.print(_metrics_table(result))
+            if result.levels:
+                self._console.print(_levels_table(result))
 
     def generated(self, scored: ScoredGroup) -> None:
         """Print the completions of ``reasonrl generate``, each with its verdict."""
@@ -142,6 +136,31 @@ def format_verdict(completion: Completion, reward: RewardOutput) -> str:
     reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
     end = f"{len(completion.token_ids)} tokens, finish reason {completion.finish_reason.value}"
     return f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]"
+
+
+def _metrics_table(result: SuiteResult) -> Table:
+    table = Table(title=f"{result.name}: {result.problems} problems x {result.samples}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    intervals = {"accuracy": result.ci95, **result.intervals}
+    for key, value in result.metrics.items():
+        is_share = key.endswith("_frac") or key in ("accuracy", "format") or "@" in key
+        text = f"{value:.1%}" if is_share else f"{value:.2f}"
+        table.add_row(key, text + (" ({:.1%} to {:.1%})".format(*intervals[key]) if key in intervals else ""))
+    return table
+
+
+def _levels_table(result: SuiteResult) -> Table:
+    table = Table(title=f"{result.name} by difficulty", title_justify="left")
+    table.add_column("difficulty")
+    for heading in ("problems", "accuracy"):
+        table.add_column(heading, justify="right")
+    for level in result.levels:
+        low, high = level.ci95
+        table.add_row(
+            sanitize(level.difficulty), str(level.problems), f"{level.accuracy:.1%} ({low:.1%} to {high:.1%})"
+        )
+    return table
 
 
 def before_after(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:

@@ -63,15 +63,34 @@ class DataSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """How completions are drawn. Full vocabulary always: truncated support (top-p, top-k) would bias the ratio.
+    """How completions are drawn.
 
     ``temperature`` 0.0 means greedy; log-probabilities are then those at temperature 1. ``stop`` strings end a
     completion and stay in its text.
+
+    Evaluations may truncate the distribution: after the temperature, ``top_k`` keeps the k most likely tokens, then
+    ``top_p`` the fewest of these whose probabilities, renormalized, sum to it. In training both are off: the loss
+    divides by the probabilities of the full distribution.
     """
 
     temperature: float = 1.0
     max_completion_tokens: int = 256
     stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+    top_k: int | None = None
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether ``top_k`` or ``top_p`` removes tokens."""
+        return self.top_k is not None or self.top_p < 1.0
+
+    def line(self) -> str:
+        """Describe the sampling in a few words."""
+        if self.is_greedy:
+            return "greedy"
+        top_p = f", top_p {self.top_p:g}" if self.top_p < 1.0 else ""
+        top_k = f", top_k {self.top_k}" if self.top_k is not None else ""
+        return f"temperature {self.temperature:g}{top_p}{top_k}"
 
     @property
     def is_greedy(self) -> bool:

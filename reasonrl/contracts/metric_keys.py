@@ -175,12 +175,12 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         (
             "eval/<suite>/pass@<k>",
             "fraction",
-            "Problems with at least one correct completion out of k; k is the suite's samples.",
+            "Chance that at least one of k completions is correct, mean over problems; k from `pass_at`.",
         ),
         (
             "eval/<suite>/maj@<k>",
             "fraction",
-            "Problems whose most frequent answer out of k completions is correct; ties count in part.",
+            "Chance that the most frequent answer of k completions is correct; m tied answers count 1/m each.",
         ),
         ("behavior/<suite>/length_tokens_correct", "tokens", "Mean sampled tokens of right completions."),
         ("behavior/<suite>/length_tokens_wrong", "tokens", "Mean sampled tokens of wrong completions."),

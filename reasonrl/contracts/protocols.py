@@ -86,6 +86,8 @@ class Task(Protocol):
         ``behaviors(problem, completion_text: str) -> Mapping[str, float]``: figures of one completion, called for
         every completion of every suite and averaged as ``behavior/<suite>/<name>``. A name that is absent, or NaN,
         does not apply to the completion: it is left out of that mean. Names are lower-case words with underscores.
+        ``difficulty(problem) -> str | int | float | None``: how hard a problem is; evaluations list the accuracy by it.
+        Without this method, ``problem.info["difficulty"]`` counts, if it is there.
         ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
         ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
         ``data_summary() -> Sequence[DataSummary]``: what became of the rows of each file that was read. Runs, ``tasks

@@ -136,11 +136,13 @@ class RolloutBackendSpec(ComponentSpec):
     """A backend that samples.
 
     ``provides_logprobs``: its completions carry log-probabilities; an algorithm that needs them is refused without.
+    ``truncates``: it applies ``SamplingParams.top_p`` and ``top_k``; a suite that sets them is refused without.
     """
 
     kind: ClassVar[str] = "rollout_backend"
 
     provides_logprobs: bool = True
+    truncates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

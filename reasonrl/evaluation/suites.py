@@ -8,14 +8,19 @@ from reasonrl.contracts.protocols import RolloutBackend, Task
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.behaviors import BehaviorMeter
-from reasonrl.evaluation.statistics import accuracy_interval, majority_vote, pass_at_k
+from reasonrl.evaluation.difficulty import Level, by_difficulty
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.rewards.runner import RewardRunner
+from reasonrl.statistics.proportions import accuracy_interval, mean_interval
+from reasonrl.statistics.samples import majority_at_k, pass_at_k
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Suite:
-    """A suite ready to run. ``indices``: its problems in the eval split; ``asked``: the number requested."""
+    """A suite ready to run.
+
+    ``indices``: its problems in the eval split; ``asked``: the number requested; ``ks``: the k of pass@k and maj@k.
+    """
 
     name: str
     task: Task
@@ -26,6 +31,7 @@ class Suite:
     sampling: SamplingParams
     seed: int
     asked: int = 0
+    ks: Sequence[int] = ()
     meter: BehaviorMeter = field(default_factory=BehaviorMeter, compare=False, repr=False)
 
     @property
@@ -37,8 +43,7 @@ class Suite:
         """Summarize the suite in one line: problems and sampling."""
         count = len(self.indices)
         fewer = f" ({self.asked:,} requested, {count:,} available)" if count < self.asked else ""
-        how = "greedy" if self.sampling.is_greedy else f"temperature {self.sampling.temperature:g}"
-        return f"{self.name}: {count:,} problem{'s' * (count != 1)}{fewer} x {self.samples}, {how}"
+        return f"{self.name}: {count:,} problem{'s' * (count != 1)}{fewer} x {self.samples}, {self.sampling.line()}"
 
     def requests(self, renderer: PromptRenderer, indices: Sequence[int]) -> list[RolloutRequest]:
         """Build requests. Seeds depend on the problem only, so every evaluation samples alike."""
@@ -59,7 +64,11 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuiteResult:
-    """The result of a suite. ``ci95`` is the interval of ``metrics["accuracy"]``; ``behavior`` maps names to means."""
+    """The result of a suite.
+
+    ``ci95`` is the interval of ``metrics["accuracy"]``, ``intervals`` holds those of pass@k and maj@k; ``behavior``
+    maps names to means.
+    """
 
     name: str
     problems: int
@@ -68,6 +77,8 @@ class SuiteResult:
     ci95: tuple[float, float]
     groups: tuple[ScoredGroup, ...]
     behavior: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The result as ``evals/`` stores it, without the completions."""
@@ -77,6 +88,8 @@ class SuiteResult:
             "problems": self.problems,
             "samples": self.samples,
             **{key: value for key, value in self.metrics.items() if key != "accuracy"},
+            "intervals": {key: list(interval) for key, interval in self.intervals.items()},
+            "by_difficulty": [level.to_json() for level in self.levels],
             "behavior": dict(self.behavior),
         }
 
@@ -104,12 +117,8 @@ def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         "truncated_frac": sum(c.finish_reason == FinishReason.LENGTH for c, _ in pairs) / total,
         "unscored_frac": sum(r.total is None for _, r in pairs) / total,
     }
-    if suite.samples > 1:
-        n = suite.samples
-        metrics[f"pass@{n}"] = sum(pass_at_k(n, sum(c), n) for c in correct) / max(1, len(correct))
-        metrics[f"maj@{n}"] = sum(
-            majority_vote([r.answer for r in g.rewards], c) for g, c in zip(groups, correct, strict=True)
-        ) / max(1, len(correct))
+    over_problems = _over_problems(suite, groups, correct)
+    metrics |= {key: sum(values) / max(1, len(values)) for key, (values, _) in over_problems.items()}
     return SuiteResult(
         name=suite.name,
         problems=len(groups),
@@ -118,4 +127,19 @@ def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         ci95=accuracy_interval(correct),
         groups=tuple(groups),
         behavior=suite.meter.measure(suite.task, suite.task_name, groups),
+        intervals={key: mean_interval(values, trials) for key, (values, trials) in over_problems.items()},
+        levels=tuple(by_difficulty(suite.task, suite.task_name, groups, correct)),
     )
+
+
+def _over_problems(
+    suite: Suite, groups: Sequence[ScoredGroup], correct: Sequence[Sequence[bool]]
+) -> dict[str, tuple[list[float], int]]:
+    """Compute pass@k and maj@k of every problem, and the number of disjoint groups of k samples behind them."""
+    found: dict[str, tuple[list[float], int]] = {}
+    for k in suite.ks:
+        trials = len(groups) * (suite.samples // k)
+        found[f"pass@{k}"] = [pass_at_k(len(c), sum(c), k) for c in correct], trials
+        votes = [majority_at_k([r.answer for r in g.rewards], c, k) for g, c in zip(groups, correct, strict=True)]
+        found[f"maj@{k}"] = votes, trials
+    return found

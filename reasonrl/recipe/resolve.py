@@ -67,6 +67,7 @@ class _Resolver:
             "source": self.source,
             "interpolated": frozenset(k for k, v in leaves(data) if "${" in str(v)),
         }
+        self._check_truncation(recipe.evaluation.suites, common["rollout_backend"])
         if isinstance(recipe, SftRecipe):
             return ResolvedSft(recipe=recipe, task=task, **common)
         assert task is not None
@@ -219,6 +220,15 @@ class _Resolver:
         if not chosen:
             raise self.source.error(at, f": task '{own.name}' has no default rewards; list at least one under rewards")
         return ResolvedSuite(config=suite, task=own, rewards=chosen)
+
+    def _check_truncation(self, suites: Mapping[str, SuiteConfig], rollout_backend: Component) -> None:
+        spec = rollout_backend.spec
+        assert isinstance(spec, RolloutBackendSpec)
+        for name, suite in suites.items():
+            if suite.is_truncated and not spec.truncates:
+                key = "top_p" if suite.top_p < 1 else "top_k"
+                message = f": rollout backend {spec.name} always samples from all tokens; remove {key}"
+                raise self.source.error((*SUITES, name, key), message)
 
     def _model_path(self, model: ModelConfig) -> str:
         if (template := model.chat_template) is not None and not Path(template).is_file():

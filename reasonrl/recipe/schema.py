@@ -217,13 +217,34 @@ class SuiteConfig:
 
     problems: int = option("number of problems, from the start of the eval split", 256)
     samples: int = option("completions per problem", 1)
+    pass_at: list[int] = option(
+        "the k of pass@k and maj@k, each at most samples; empty = samples, if there are several", factory=list
+    )
     temperature: float = option("0 = greedy", 1.0)
+    top_p: float = option("sample from the fewest tokens whose probabilities sum to this; 1 = all tokens", 1.0)
+    top_k: int | None = option("sample from this many most likely tokens; null = all tokens", None)
     max_completion_tokens: int | None = option("null = sampling.max_completion_tokens", None)
     task: Slot | None = option("another task; null = the recipe's", None)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "problems", "samples", "max_completion_tokens")
+        at_least(self, 1, "problems", "samples", "max_completion_tokens", "top_k")
         require(0.0 <= self.temperature < float("inf"), "temperature", ">= 0", self.temperature)
+        require(0.0 < self.top_p <= 1.0, "top_p", "in (0, 1]", self.top_p)
+        expected = f"different numbers from 1 to samples ({self.samples})"
+        ks = self.pass_at
+        require(len(set(ks)) == len(ks) and all(1 <= k <= self.samples for k in ks), "pass_at", expected, ks)
+        if self.temperature == 0 and self.is_truncated:
+            raise ValueError("top_p and top_k have no effect with temperature 0 (greedy); remove them")
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether samples come from a part of the vocabulary."""
+        return self.top_p < 1.0 or self.top_k is not None
+
+    @property
+    def ks(self) -> list[int]:
+        """The k of pass@k and maj@k, in order."""
+        return sorted(self.pass_at) or ([self.samples] if self.samples > 1 else [])
 
 
 @dataclass(frozen=True, kw_only=True)

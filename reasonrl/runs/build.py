@@ -204,8 +204,13 @@ class Builder:
             indices=range(count_problems(suite, task)),
             asked=suite.config.problems,
             samples=suite.config.samples,
+            ks=suite.config.ks,
             sampling=replace(
-                sampling_params(sampling), temperature=suite.config.temperature, max_completion_tokens=limit
+                sampling_params(sampling),
+                temperature=suite.config.temperature,
+                top_p=suite.config.top_p,
+                top_k=suite.config.top_k,
+                max_completion_tokens=limit,
             ),
             seed=self._recipe.seed,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from reasonrl.contracts.data import SamplingParams
 from reasonrl.observability.reporter import Outline
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.recipe.notes import notes
@@ -75,5 +76,6 @@ def _sft_lines(resolved: ResolvedSft, total: int) -> Iterator[tuple[str, str]]:
 
 def _suite_lines(resolved: AnyResolved) -> Iterator[tuple[str, str]]:
     for name, suite in resolved.suites.items():
-        how = "greedy" if suite.config.temperature == 0 else f"temperature {suite.config.temperature:g}"
-        yield "evaluation", f"{name}: {suite.config.problems} problems x {suite.config.samples}, {how}"
+        config = suite.config
+        how = SamplingParams(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k).line()
+        yield "evaluation", f"{name}: {config.problems} problems x {config.samples}, {how}"

@@ -17,6 +17,7 @@ PLUGINS = ROOT / "plugins"
 # A part may import the parts above it in this list, and itself. Those up to `recipe` never load torch.
 ORDER = (
     "redact",
+    "statistics",
     "text",
     "version",
     "errors",

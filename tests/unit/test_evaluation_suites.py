@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from reference import subsets
 from support.builders import Judge, Numbers, completion, output, runner, scored
 
-from reasonrl import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
+from reasonrl import Problem, RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import PluginContractError
 from reasonrl.evaluation.suites import Suite, SuiteResult, run_suite, summarize
+from reasonrl.statistics.proportions import wilson_interval
 from reasonrl.testing.models import byte_tokenizer
 from reasonrl.trainer.evaluator import EvaluationWatch, evaluate_suites, suite_metrics
 
@@ -19,14 +22,15 @@ TOKENIZER = byte_tokenizer()
 RENDERER = PromptRenderer(TOKENIZER)
 
 
-def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int = 0) -> Suite:
+def suite(samples: int = 1, problems: int = 5, name: str = "held_out", seed: int = 0, **parts: Any) -> Suite:
     return Suite(
         name=name,
-        task=Numbers(),
+        task=parts.pop("task", Numbers()),
         task_name="numbers",
         rewards=runner(Judge(lambda problem, c: float(c.token_ids[0] % 2))),
         indices=range(problems),
         samples=samples,
+        ks=parts.pop("ks", [samples] if samples > 1 else []),
         sampling=SamplingParams(temperature=0.7, max_completion_tokens=3),
         seed=seed,
     )
@@ -140,6 +144,78 @@ def test_figures_by_hand() -> None:
     )
     assert result.problems == 2
     assert result.groups == tuple(groups)
+
+
+def test_pass_and_maj_for_several_k_by_hand() -> None:
+    """c = 1 and 2 of 4. pass@2: 1 - C(3,2)/C(4,2) = 1/2 and 1 - C(2,2)/C(4,2) = 5/6."""
+    groups = [scored([1.0, 0.0, 0.0, 0.0]), scored([1.0, 1.0, 0.0, 0.0])]
+    result = summarize(suite(samples=4, ks=[1, 2, 4]), groups)
+    found = {key: value for key, value in result.metrics.items() if "@" in key}
+    assert found == pytest.approx(
+        {
+            "pass@1": 0.375,
+            "pass@2": (1 / 2 + 5 / 6) / 2,
+            "pass@4": 1.0,
+            "maj@1": 0.375,
+            "maj@2": (3 * 0.5 / 6 + (1 + 4 * 0.5) / 6) / 2,  # the pairs with a tie count half
+            "maj@4": 0.25,
+        }
+    )
+    assert result.intervals["pass@1"] == result.ci95
+    assert result.intervals["pass@4"] == pytest.approx(subsets.mean_interval([1.0, 1.0], 2), abs=1e-9)
+    assert result.to_json()["intervals"] == {key: list(interval) for key, interval in result.intervals.items()}
+
+
+class Graded(Numbers):
+    """Rates problems by their info."""
+
+    def difficulty(self, problem: Problem) -> Any:
+        return problem.info["level"]
+
+
+def rated(level: Any, value: float, key: str = "level") -> ScoredGroup:
+    group = scored([value])
+    problem = replace(group.group.request.problem, info={key: level})
+    return replace(group, group=replace(group.group, request=replace(group.group.request, problem=problem)))
+
+
+def levels(groups: list[ScoredGroup], task: Any) -> list[tuple[str, int, float]]:
+    found = summarize(suite(task=task), groups).levels
+    return [(level.difficulty, level.problems, level.accuracy) for level in found]
+
+
+def test_accuracy_by_difficulty() -> None:
+    values = [("hard", 0.0), ("easy", 1.0), ("hard", 1.0), (None, 1.0)]
+    by_task = [rated(level, value) for level, value in values]
+    by_info = [rated(level, value, "difficulty") for level, value in values]
+    expected = [("easy", 1, 1.0), ("hard", 2, 0.5)]
+    assert levels(by_task, Graded()) == expected
+    assert levels(by_info, Numbers()) == expected
+    assert levels(by_task[:1] + by_task[2:3], Graded()) == []  # one level is no table
+    result = summarize(suite(task=Graded()), by_task)
+    assert result.to_json()["by_difficulty"][1] == {  # type: ignore[index]
+        "difficulty": "hard",
+        "problems": 2,
+        "accuracy": 0.5,
+        "ci95": list(wilson_interval(1, 2)),
+    }
+
+
+def test_many_numbers_are_cut_into_quarters() -> None:
+    groups = [rated(level, float(level > 30)) for level in range(40)]
+    assert levels(groups, Graded()) == [
+        ("0 to 9", 10, 0.0),
+        ("10 to 19", 10, 0.0),
+        ("20 to 29", 10, 0.0),
+        ("30 to 39", 10, 0.9),
+    ]
+    few = [rated(level, 1.0) for level in (10, 9.5, 2)]
+    assert [name for name, *_ in levels(few, Graded())] == ["2", "9.5", "10"]
+
+
+def test_a_difficulty_of_the_wrong_kind_names_the_task() -> None:
+    with pytest.raises(PluginContractError, match="task 'numbers': difficulty returned list, expected text, a number"):
+        summarize(suite(task=Graded()), [rated([1], 1.0)])
 
 
 def test_an_unscored_completion_is_not_correct_whatever_one_reward_thought() -> None:

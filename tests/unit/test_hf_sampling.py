@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from reference.truncation import kept_tokens
 
+from reasonrl import SamplingParams
 from reasonrl.functional.randomness import row_uniforms
-from reasonrl_hf.sampling import greedy_tokens, sample_tokens
+from reasonrl_hf.sampling import greedy_tokens, sample_tokens, truncate
 
 
 def uniforms(*values: float) -> torch.Tensor:
@@ -70,3 +72,27 @@ def test_greedy_takes_the_first_maximum_and_states_it_at_temperature_1() -> None
     assert tokens.tolist() == [1, 0]
     expected = torch.log_softmax(logits.double(), -1).max(-1).values
     torch.testing.assert_close(logprobs.double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(None, 0.3), (None, 0.9), (1, 1.0), (5, 1.0), (99, 1.0), (6, 0.8), (3, 1e-9)]
+)
+def test_truncation_keeps_the_tokens_of_the_definition(temperature: float, top_k: int | None, top_p: float) -> None:
+    logits = torch.randn(32, 12, generator=torch.Generator().manual_seed(5)) * 2
+    logits[0] = 0.0  # all alike
+    logits[1, 1:] = float("-inf")
+    sampling = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
+    found = truncate(logits, sampling)
+    for row, before in zip(found, logits.double().tolist(), strict=True):
+        kept = kept_tokens(before, temperature, top_k, top_p)
+        assert set(torch.isfinite(row).nonzero()[:, 0].tolist()) == kept
+    assert torch.equal(found[torch.isfinite(found)], logits[torch.isfinite(found)])
+
+
+def test_truncated_samples_have_the_renormalized_probabilities() -> None:
+    logits = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1]]))
+    cut = truncate(logits, SamplingParams(top_p=0.5)).expand(3, -1)
+    tokens, logprobs = sample_tokens(cut, uniforms(0.0, 0.56, 0.99), 1.0)
+    assert tokens.tolist() == [0, 0, 1]
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([4 / 7, 4 / 7, 3 / 7]))

@@ -1,5 +1,7 @@
 """Suites switched off: all or one, in the file, by extends and by override."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.notes import notes
 from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.recipe.schema import SuiteConfig
 
 ROOT = """\
 name: r
@@ -112,3 +115,46 @@ def test_without_suites_keep_best_has_nothing_to_compare(tmp_path: Path, plugins
     off = load(tmp_path, plugins, "", "", "checkpoint.keep_best=false")
     assert list(notes(off)) == ["no evaluation: the recipe has no suites"]
     assert not list(notes(load(tmp_path, plugins, SUITES)))
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ("{top_p: 0.0}", "top_p must be in (0, 1], got 0.0"),
+        ("{top_p: 1.5}", "top_p must be in (0, 1], got 1.5"),
+        ("{top_k: 0}", "top_k must be >= 1, got 0"),
+        ("{temperature: 0.0, top_p: 0.9}", "top_p and top_k have no effect with temperature 0"),
+        ("{samples: 4, pass_at: [1, 8]}", "pass_at must be different numbers from 1 to samples (4), got [1, 8]"),
+        ("{samples: 4, pass_at: [2, 2]}", "pass_at must be different numbers from 1 to samples (4), got [2, 2]"),
+    ],
+)
+def test_sampling_that_cannot_be(suite: str, message: str, tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(tmp_path, plugins, f"evaluation: {{suites: {{x: {suite}}}}}\n")
+
+
+def test_the_k_of_a_suite() -> None:
+    assert SuiteConfig().ks == []
+    assert SuiteConfig(samples=8).ks == [8]
+    assert SuiteConfig(samples=8, pass_at=[8, 1, 4]).ks == [1, 4, 8]
+
+
+@pytest.mark.parametrize("kind", ["top_p: 0.9", "top_k: 5"])
+@pytest.mark.parametrize("sft", [False, True])
+def test_a_backend_that_cannot_truncate_is_refused(kind: str, sft: bool, tmp_path: Path, plugins: Plugins) -> None:
+    """Rather than to sample from all tokens in silence."""
+    own = plugins.provided["rollout_backend", "hf"][0]
+    plain = replace(own, spec=replace(own.spec, truncates=False))
+    limited = replace(plugins, provided={**plugins.provided, ("rollout_backend", "hf"): [plain]})
+    root = "name: r\nmodel: {name: countdown-base}\ntask: {name: countdown}\nsft: {max_tokens: 9}\n" if sft else ROOT
+    (tmp_path / "r.yaml").write_text(f"{root}evaluation: {{suites: {{x: {{{kind}}}}}}}\n")
+    message = f"evaluation.suites.x.{kind[:5]}: rollout backend hf always samples from all tokens; remove {kind[:5]}"
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe(tmp_path / "r.yaml", [], limited)
+    assert load_recipe(tmp_path / "r.yaml", [], plugins).suites["x"].config.is_truncated
+
+
+@pytest.mark.parametrize("key", ["top_p", "top_k"])
+def test_training_samples_from_all_tokens(key: str, tmp_path: Path, plugins: Plugins) -> None:
+    with pytest.raises(RecipeError, match=f"sampling.{key}: unknown key"):
+        load(tmp_path, plugins, "", "", f"sampling.{key}=1")

@@ -167,6 +167,9 @@ def test_a_group_is_one_request_and_a_greedy_group_one_completion() -> None:
     assert (options["n"], options["stop_token_ids"], options["stop"]) == (8, [3, 5], ["x"])
     greedy = sampling_options(request((1,), SamplingParams(temperature=0.0), group_size=8), (3,))
     assert (greedy["n"], greedy["temperature"], greedy["seed"]) == (1, 0.0, None)
+    assert (options["top_p"], options["top_k"]) == (1.0, -1)
+    cut = sampling_options(request((1,), SamplingParams(top_p=0.9, top_k=20)), (3,))
+    assert (cut["top_p"], cut["top_k"]) == (0.9, 20)
 
 
 @pytest.mark.parametrize(

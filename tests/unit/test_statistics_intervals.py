@@ -1,11 +1,14 @@
 """Intervals, pass@k and maj@k against hand values and enumeration."""
 
 import itertools
-import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import subsets
 
-from reasonrl.evaluation.statistics import accuracy_interval, majority_vote, pass_at_k, wilson_interval
+from reasonrl.statistics.proportions import accuracy_interval, mean_interval, wilson_interval
+from reasonrl.statistics.samples import majority_at_k, pass_at_k
 
 
 @pytest.mark.parametrize(
@@ -61,21 +64,39 @@ def test_equal_problems_never_count_more_than_all_samples() -> None:
     assert accuracy_interval([[True, True]] * 5) == wilson_interval(5, 5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 5])
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n: int) -> None:
-    for right in range(n + 1):
-        outcomes = [True] * right + [False] * (n - right)
-        for k in range(1, n + 1):
-            subsets = list(itertools.combinations(outcomes, k))
-            share = sum(map(any, subsets)) / len(subsets)
-            assert pass_at_k(n, right, k) == pytest.approx(share, abs=1e-12)
-            assert len(subsets) == math.comb(n, k)
+@given(st.data(), st.integers(1, 9))
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(data: st.DataObject, n: int) -> None:
+    right, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    assert pass_at_k(n, right, k) == pytest.approx(subsets.pass_at_k([i < right for i in range(n)], k), abs=1e-12)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "d", None]), min_size=1, max_size=8), st.sets(st.sampled_from("abcd")))
+def test_majority_at_k_is_the_mean_over_subsets(answers: list[str | None], right: set[str]) -> None:
+    correct = [answer in right for answer in answers]
+    for k in range(1, len(answers) + 1):
+        expected = subsets.majority_at_k(answers, correct, k)
+        assert majority_at_k(answers, correct, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_many_samples_are_counted_not_enumerated() -> None:
+    """C(64, 32) is 2e18. By symmetry half of the subsets have more a than b."""
+    answers = ["a", "b"] * 31 + [None] * 2
+    assert majority_at_k(answers, [answer == "a" for answer in answers], 32) == pytest.approx(0.5, abs=1e-12)
+
+
+@given(st.lists(st.fractions(0, 1, max_denominator=8), min_size=1, max_size=12), st.integers(1, 8))
+def test_intervals_solve_the_score_equation(values: list[float], samples: int) -> None:
+    means = [float(value) for value in values]
+    expected = subsets.mean_interval(means, len(means) * samples)
+    assert mean_interval(means, len(means) * samples) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_pass_at_k_refuses_a_k_it_cannot_estimate(k: int) -> None:
     with pytest.raises(ValueError, match=r"k must be in \[1, 4\]"):
         pass_at_k(4, 1, k)
+    with pytest.raises(ValueError, match=r"k must be in \[1, 4\]"):
+        majority_at_k(["a"] * 4, [True] * 4, k)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +108,11 @@ def test_pass_at_k_refuses_a_k_it_cannot_estimate(k: int) -> None:
         (["a", "b", "c"], [False, True, False], 1 / 3),
         ([None, None, "a"], [False, False, True], 1.0),
         ([None, None], [False, False], 0.0),
-        ([], [], 0.0),
         (["a", "a", "b", "b", "c"], [True, True, False, False, False], 0.5),
     ],
 )
 def test_the_majority_vote(answers: list[str | None], correct: list[bool], expected: float) -> None:
-    assert majority_vote(answers, correct) == pytest.approx(expected)
+    assert majority_at_k(answers, correct, len(answers)) == pytest.approx(expected)
 
 
 def test_the_effective_number_of_trials_by_hand() -> None:
