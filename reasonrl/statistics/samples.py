@@ -27,7 +27,7 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     """
     _check(len(answers), k)
     votes = Counter(answer for answer in answers if answer is not None)
-    right = {answer for answer, ok in zip(answers, correct, strict=True) if ok} & votes.keys()
+    right = {answer for answer, ok in zip(answers, correct, strict=True) if ok and answer is not None}
     silent, score = len(answers) - votes.total(), Fraction(0)
     for answer in right:
         others = [count for other, count in votes.items() if other != answer]
