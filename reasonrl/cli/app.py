@@ -182,7 +182,12 @@ def sft(
 @app.command(name="eval")
 def evaluate(
     target: Target,
+    overrides: Overrides = None,
     recipe: ForRecipe = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="DIR", help="New folder for results (lm-eval fields) and completions."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,
@@ -190,7 +195,7 @@ def evaluate(
     """Evaluate a run's model, or any model, on a recipe's held-out problems."""
     from reasonrl.cli.evaluate import run_eval
 
-    run_eval(target, recipe, as_json, plugin or [], device_override(device))
+    run_eval(target, recipe, as_json, output, plugin or [], [*(overrides or []), *device_override(device)])
 
 
 @app.command()
@@ -203,6 +208,25 @@ def behaviors(
     from reasonrl.cli.behaviors import run_behaviors
 
     run_behaviors(run, suite, as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run, RUN@STEP, or the folder of a saved evaluation.")
+    ],
+    suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Compare only this suite.")] = None,
+    level: Annotated[
+        float | None,
+        typer.Option("--level", min=0.0, max=1.0, metavar="X", help="Accuracy for the cost (default: all reach it)."),
+    ] = None,
+    pool: Annotated[bool, typer.Option("--pool/--no-pool", help="Pool runs that differ only in the seed.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare runs with the first one, on the same problems: difference, interval, cost, recipes."""
+    from reasonrl.cli.compare import run_compare
+
+    run_compare(runs, suite, level, pool, as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 
 from reasonrl.errors import RecipeError
@@ -10,15 +11,23 @@ from reasonrl.runs.targets import find_run, find_target
 
 
 def run_eval(
-    target: str, recipe: str | None, as_json: bool, plugin_files: Sequence[str], overrides: Sequence[str] = ()
+    target: str,
+    recipe: str | None,
+    as_json: bool,
+    output: str | None,
+    plugin_files: Sequence[str],
+    overrides: Sequence[str] = (),
 ) -> None:
-    """Evaluate a model on the recipe's suites and print the results."""
+    """Evaluate a model on the recipe's suites, print the results and save them to ``output``."""
     plugins = load_run_plugins(find_run(target), plugin_files)
     found = find_target(target, recipe, plugins, overrides)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")
     from reasonrl.cli.waiting import open_progress
+    from reasonrl.runs.saved_evaluation import prepare_output, save_evaluation
 
+    folder = None if output is None else prepare_output(output)
+    started = time.monotonic()
     with open_progress(found.resolved, "eval") as progress:
         from accelerate import PartialState
 
@@ -27,9 +36,13 @@ def run_eval(
         results = evaluate_model(found, plugins, progress)
     if not PartialState().is_main_process:
         return
+    if folder is not None:
+        save_evaluation(folder, target, found, results, time.monotonic() - started)
     if as_json:
         sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
     else:
         from reasonrl.cli.console import ConsoleReporter
 
         ConsoleReporter().evaluated_model(found.model_path, results)
+        if folder is not None:
+            sys.stdout.write(f"saved to {folder}; to compare: reasonrl compare {folder} OTHER\n")

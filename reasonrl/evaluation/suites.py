@@ -11,7 +11,7 @@ from reasonrl.evaluation.behaviors import BehaviorMeter
 from reasonrl.evaluation.difficulty import Level, by_difficulty
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.rewards.runner import RewardRunner
-from reasonrl.statistics.proportions import accuracy_interval, mean_interval
+from reasonrl.statistics.proportions import accuracy_interval, mean_interval, standard_error
 from reasonrl.statistics.samples import majority_at_k, pass_at_k
 
 
@@ -66,8 +66,8 @@ class Suite:
 class SuiteResult:
     """The result of a suite.
 
-    ``ci95`` is the interval of ``metrics["accuracy"]``, ``intervals`` holds those of pass@k and maj@k; ``behavior``
-    maps names to means.
+    ``ci95`` is the interval of ``metrics["accuracy"]``, ``intervals`` holds those of pass@k and maj@k, ``errors`` the
+    standard errors of all three; ``behavior`` maps names to means.
     """
 
     name: str
@@ -78,6 +78,7 @@ class SuiteResult:
     groups: tuple[ScoredGroup, ...]
     behavior: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -128,6 +129,10 @@ def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         groups=tuple(groups),
         behavior=suite.meter.measure(suite.task, suite.task_name, groups),
         intervals={key: mean_interval(values, trials) for key, (values, trials) in over_problems.items()},
+        errors={
+            "accuracy": standard_error([sum(c) / len(c) for c in correct]),
+            **{key: standard_error(values) for key, (values, _) in over_problems.items()},
+        },
         levels=tuple(by_difficulty(suite.task, suite.task_name, groups, correct)),
     )
 

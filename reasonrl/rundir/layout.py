@@ -10,6 +10,8 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 """Of a run, and of each evaluation in its own folder."""
+RESULTS = "results.json"
+"""Marks a saved evaluation, which holds one file of completions per suite too."""
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS = "checkpoints", "transcripts", "evals", "trackers"
@@ -43,6 +45,16 @@ def name_step(step: int) -> str:
 def step_dir(run_dir: Path, step: int) -> Path:
     """The checkpoint of a step."""
     return run_dir / CHECKPOINTS / name_step(step)
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether ``reasonrl eval --output`` wrote ``folder``."""
+    return (folder / RESULTS).is_file()
+
+
+def completions_file(folder: Path, suite: str) -> Path:
+    """The completions of a suite, in the folder of an evaluation."""
+    return folder / f"{suite}.jsonl"
 
 
 def eval_dir(run_dir: Path, step: int) -> Path:

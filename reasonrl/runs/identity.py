@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,6 +12,7 @@ from reasonrl.plugins import Kind, PluginRecord, Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.rewards.from_file import RewardFileConfig
+from reasonrl.rundir.differences import differences
 from reasonrl.runs.state import Identity
 
 if TYPE_CHECKING:
@@ -120,16 +121,6 @@ def refuse_changes(run_dir: Path, before: Mapping[str, object], now: Mapping[str
             f"cannot resume {run_dir}, it was started with different settings: {'; '.join(sorted(changes)[:MAX_SHOWN])}"
             f"{more}; undo the change, or start a new run"
         )
-
-
-def differences(before: object, now: object, at: str = "") -> Iterator[tuple[str, object, object]]:
-    """(dotted path, old, new) of every leaf that is not the same."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted(before.keys() | now.keys()):
-            below = f"{at}.{key}" if at else key
-            yield from differences(before.get(key), now.get(key), below)
-    elif before != now:
-        yield at, before, now
 
 
 def hash_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:

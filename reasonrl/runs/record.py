@@ -16,7 +16,16 @@ from reasonrl.redact import redact_text, redact_traceback
 from reasonrl.rundir import files
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
-from reasonrl.rundir.layout import EVALS, METRICS, SUMMARY, TRACEBACK, eval_dir, name_step, transcript_file
+from reasonrl.rundir.layout import (
+    EVALS,
+    METRICS,
+    SUMMARY,
+    TRACEBACK,
+    completions_file,
+    eval_dir,
+    name_step,
+    transcript_file,
+)
 from reasonrl.runs.state import Headline, Records, TrainState
 from reasonrl.trainer.evaluator import suite_metrics
 
@@ -88,7 +97,7 @@ class RunWriter:
         if self._run_dir is None:
             return
         for result in results:
-            path = eval_dir(self._run_dir.path, step) / f"{result.name}.jsonl"
+            path = completions_file(eval_dir(self._run_dir.path, step), result.name)
             write_jsonl(path, transcript_records(result.groups))
         self._run_dir.write_json(f"{EVALS}/{name_step(step)}/{SUMMARY}", {r.name: r.to_json() for r in results})
         if self._trackers is not None:

@@ -43,6 +43,15 @@ def mean_interval(values: Sequence[float], trials: int) -> tuple[float, float]:
     return wilson_interval(p * effective, effective)
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Compute the standard error of the mean of ``values``; 0 for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return 0.0
+    mean = math.fsum(values) / n
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+
+
 def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float]:
     """Compute the 95% interval of the mean accuracy, from one inner sequence per problem.
 

@@ -53,6 +53,39 @@ def test_bfloat16_is_measured_under_the_autocast_of_training(tiny_model: Path, t
         assert end == summary_of(tmp_path / "run")["eval"]["last"]["suites"]
 
 
+def test_a_saved_evaluation_has_the_fields_of_lm_eval_and_can_be_compared(run: Path, tmp_path: Path) -> None:
+    """Overrides count, and the completions are those of the figures."""
+    asked = ("evaluation.suites.votes.pass_at=[1,2,4]", "evaluation.suites.votes.top_p=0.9")
+    done = cli("eval", run, *asked, "--output", tmp_path / "saved", "--json")
+    assert done.exit_code == 0, done.output
+    figures, saved = json.loads(done.stdout), json.loads((tmp_path / "saved" / "results.json").read_text())
+    assert saved["reasonrl"] == figures
+    votes = saved["results"]["votes"]
+    assert votes["exact_match,none"] == figures["votes"]["accuracy"]
+    assert votes["exact_match_stderr,none"] >= 0
+    assert {
+        f"{name}@{k}{end}" for name in ("pass", "maj") for k in (1, 2, 4) for end in (",none", "_stderr,none")
+    } <= set(votes)
+    assert saved["n-samples"]["votes"] == {"original": 2, "effective": 2}
+    assert saved["configs"]["votes"]["repeats"] == 4
+    assert saved["configs"]["votes"]["generation_kwargs"]["top_p"] == 0.9
+    assert saved["higher_is_better"]["votes"]["exact_match"] is True
+    assert saved["config"]["trained"]["seed"] == 0
+    lines = [json.loads(line) for line in (tmp_path / "saved" / "votes.jsonl").read_text().splitlines()]
+    assert sum(line["correct"] for line in lines) / 8 == figures["votes"]["accuracy"]
+    again = cli("eval", run, "--output", tmp_path / "saved")
+    assert (again.exit_code, "is not empty; name a new folder" in again.output) == (2, True)
+    compared = CliRunner().invoke(app, ["compare", str(run), str(tmp_path / "saved"), "--json"])
+    assert compared.exit_code == 0, compared.output
+    found = json.loads(compared.stdout)
+    assert list(found["suites"]) == ["held_out", "votes"]
+    assert found["suites"]["held_out"][0]["p_value"] == 1.0
+    assert {c["key"] for c in found["recipes"]["B"]} == {
+        "evaluation.suites.votes.pass_at",
+        "evaluation.suites.votes.top_p",
+    }
+
+
 def test_a_model_in_a_run_brings_the_runs_recipe(run: Path) -> None:
     assert figures(run / "checkpoints" / "step_000001") == figures(run)
 
