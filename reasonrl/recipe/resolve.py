@@ -11,8 +11,9 @@ from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_c
 from reasonrl.plugins import Component, Kind, Plugins, RewardComponent
 from reasonrl.recipe.models import find_model
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, ResolvedSuite
-from reasonrl.recipe.schema import DEFAULT_BACKEND, AnyRecipe, ModelConfig, Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.schema import DEFAULT_BACKEND, AnyRecipe, ModelConfig, Recipe, SftRecipe
 from reasonrl.recipe.source import SLOTS, SUITES, Keys, Source, leaves, to_yaml
+from reasonrl.recipe.suites import SuiteConfig
 from reasonrl.recipe.typed import build, show
 from reasonrl.redact import hide_values
 from reasonrl.rewards.from_file import RewardFileConfig, file_reward, placed

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reasonrl.contracts.specs import Needs
 from reasonrl.plugins import Component, RewardComponent
-from reasonrl.recipe.schema import Recipe, SftRecipe, SuiteConfig
+from reasonrl.recipe.schema import Recipe, SftRecipe
 from reasonrl.recipe.source import Source
+from reasonrl.recipe.suites import SuiteConfig
 
 
 @dataclass(frozen=True, kw_only=True)

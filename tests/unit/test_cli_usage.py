@@ -52,7 +52,8 @@ ALL = list(commands(get_command(app)))
         ),
         (["train", "x", "--bogus"], "no option --bogus; write overrides as section.key=value;"),
         (["train", "x", "--plian"], "no option --plian; did you mean '--plain'?;"),
-        (["eval", "x", "--steps", "3"], "no option --steps; see `reasonrl eval --help`"),
+        (["eval", "x", "--stepz", "3"], "no option --stepz; write overrides as section.key=value;"),
+        (["doctor", "x", "--steps", "3"], "no option --steps; see `reasonrl doctor --help`"),
         (["--bogus"], "no option --bogus; see `reasonrl --help`"),
         (["nonsense"], "no command 'nonsense'; see `reasonrl --help`"),
         (
@@ -62,7 +63,7 @@ ALL = list(commands(get_command(app)))
         (["train"], "missing RECIPE; see `reasonrl train --help`"),
         (["generate"], "missing RUN|MODEL;"),
         (["tasks", "preview"], "missing TASK; expected a name from `reasonrl tasks list`, or --recipe RECIPE"),
-        (["eval", "a", "b"], "unexpected argument 'b';"),
+        (["doctor", "a", "b"], "unexpected argument 'b';"),
         (["train", "x", "--run-dir"], "--run-dir needs a value;"),
         (
             ["plugins", "new", "x", "--kind", "environment"],

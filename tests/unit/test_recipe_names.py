@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reasonrl.recipe.schema import DataConfig, EvaluationConfig, Recipe, SuiteConfig, TrainerConfig
+from reasonrl.recipe.schema import DataConfig, Recipe, TrainerConfig
 from reasonrl.recipe.schema import ModelConfig as Model
+from reasonrl.recipe.suites import EvaluationConfig, SuiteConfig
 
 
 def recipe(name: str = "a", output_dir: str = "runs") -> Recipe:

@@ -11,7 +11,7 @@ from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.notes import notes
 from reasonrl.recipe.resolved import AnyResolved
-from reasonrl.recipe.schema import SuiteConfig
+from reasonrl.recipe.suites import SuiteConfig
 
 ROOT = """\
 name: r
