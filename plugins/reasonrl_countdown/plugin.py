@@ -11,6 +11,11 @@ _HERE = Path(__file__).resolve().parent
 _RECIPES = (
     ("countdown_ppo", "countdown_ppo.yaml", "PPO on Countdown with the bundled tiny model, on a CPU."),
     ("countdown_grpo", "countdown_grpo.yaml", "GRPO on Countdown with the bundled tiny model, on a CPU."),
+    (
+        "countdown_suites",
+        "countdown_suites.yaml",
+        "Countdown with three and with four numbers: `reasonrl eval RUN --recipe countdown_suites`.",
+    ),
     ("countdown_base_sft", "countdown_base_sft.yaml", "SFT that produced the bundled tiny model countdown-base."),
     ("qwen2.5_0.5b_ppo", "qwen2.5/0.5b_ppo.yaml", "PPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
     ("qwen2.5_0.5b_grpo", "qwen2.5/0.5b_grpo.yaml", "GRPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),

@@ -36,13 +36,14 @@ def run_eval(
         results = evaluate_model(found, plugins, progress)
     if not PartialState().is_main_process:
         return
-    if folder is not None:
-        save_evaluation(folder, target, found, results, time.monotonic() - started)
+    seconds = time.monotonic() - started
     if as_json:
         sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
     else:
         from reasonrl.cli.console import ConsoleReporter
 
         ConsoleReporter().evaluated_model(found.model_path, results)
-        if folder is not None:
+    if folder is not None:
+        save_evaluation(folder, target, found, results, seconds)
+        if not as_json:
             sys.stdout.write(f"saved to {folder}; to compare: reasonrl compare {folder} OTHER\n")

@@ -75,6 +75,7 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
     for suite, values in ((recipe.get("evaluation") or {}).get("suites") or {}).items():
         low = _lowered(values or {}, SUITE, {}, defaults={"problems": 256})
         found += [f"evaluation.suites.{suite}.{key}={value}" for key, value in low]
+        found += [f"evaluation.suites.{suite}.task={{name: math}}"] if _is_remote(values or {}) else []
     name = more.get("rollout_backend.name") or (recipe.get("rollout_backend") or {}).get("name", "hf")
     found += ["rollout_backend={name: hf}"] if name != "hf" else []
     found += [f"{key}={value}" for key, (needs, value) in WITHOUT_BITSANDBYTES.items() if _value(recipe, key) == needs]
@@ -84,6 +85,12 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
         found.append("sampling.max_prompt_tokens=1536")  # a token of a stand-in is a byte
         found += ["model.revision=null"] if recipe["model"].get("revision") else []
     return found + LOCAL_DATA.get((recipe.get("task") or {}).get("path", ""), [])
+
+
+def _is_remote(suite: dict[str, Any]) -> bool:
+    """Whether the suite needs data from the hub; reasonrl-math has some problems of its own."""
+    path = (suite.get("task") or {}).get("path")
+    return bool(path) and not Path(path).exists()
 
 
 DEFAULTS = {
@@ -135,6 +142,7 @@ def small_copy(recipe: str, rest: list[str], show: Show) -> str:
     """For commands that take a recipe and no overrides: a file with fewer problems."""
     whole = shown(recipe, rest, show)
     for suite in ((whole.get("evaluation") or {}).get("suites") or {}).values():
+        suite.update({"task": {"name": "math"}} if _is_remote(suite) else {})
         suite.update({key: min(suite.get(key) or limit, limit) for key, limit in SUITE.items()})
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False, encoding="utf-8") as file:
         json.dump(whole, file)

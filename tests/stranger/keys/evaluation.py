@@ -47,6 +47,36 @@ def temperature(lab: Lab, kind: str) -> None:
     assert max(map(len, _texts(drawn).values())) == 3
 
 
+@effect("evaluation.suites.<name>.pass_at", of=BOTH)
+def pass_at(lab: Lab, kind: str) -> None:
+    run = lab.run(kind, "evaluation.suites.a.samples=3", "evaluation.suites.a.pass_at=[1,2]")
+    figures = run.summary["eval"]["first"]["suites"]["a"]
+    assert {key for key in figures if "@" in key} == {"pass@1", "pass@2", "maj@1", "maj@2"}
+    assert figures["pass@1"] == figures["accuracy"]
+
+
+@effect("evaluation.suites.<name>.top_p", of=BOTH)
+def top_p(lab: Lab, kind: str) -> None:
+    _truncation(lab, kind, "top_p", 1e-9, 0.5)
+
+
+@effect("evaluation.suites.<name>.top_k", of=BOTH)
+def top_k(lab: Lab, kind: str) -> None:
+    _truncation(lab, kind, "top_k", 1, 5)
+
+
+def _truncation(lab: Lab, kind: str, key: str, tightest: float, loose: float) -> None:
+    """With only the most likely token left, completions are the greedy ones; else they vary, but not as without it."""
+    texts = {}
+    for value in (tightest, loose, None):
+        cut = () if value is None else (f"evaluation.suites.a.{key}={value}",)
+        run = lab.run(kind, "evaluation.suites.a.samples=3", *cut)
+        texts[value] = [row["completion"] for row in run.evaluation()]
+    greedy = lab.run(kind, "evaluation.suites.a.samples=3", "evaluation.suites.a.temperature=0.0").evaluation()
+    assert texts[tightest] == [row["completion"] for row in greedy]
+    assert texts[loose] not in (texts[tightest], texts[None])
+
+
 @effect("evaluation.suites.<name>.max_completion_tokens", of=BOTH)
 def max_completion_tokens(lab: Lab, kind: str) -> None:
     run = lab.run(kind, "evaluation.suites.a.max_completion_tokens=2")

@@ -19,7 +19,11 @@ class MathConfig:
     subset: str | None = field(default=None, metadata={"help": "configuration of a hub dataset, such as main"})
     train_split: str = field(default="train", metadata={"help": "split of a hub dataset to train on"})
     eval_split: str | None = field(
-        default=None, metadata={"help": "split of a hub dataset to hold out; null = a tenth of train_split"}
+        default=None,
+        metadata={
+            "help": "split of a hub dataset to hold out; null = a tenth of train_split; the same split = a benchmark "
+            "without training data"
+        },
     )
     eval_path: str | None = field(default=None, metadata={"help": "file of held-out problems; null = a tenth of path"})
     question: str = field(
@@ -27,7 +31,11 @@ class MathConfig:
         metadata={"help": "column with the problem: text, or messages, which are used verbatim"},
     )
     answer: str = field(
-        default="answer", metadata={"help": "column with the answer; a dotted path reads a nested column"}
+        default="answer",
+        metadata={"help": "column with the answer, or a list of them; a dotted path reads a nested column"},
+    )
+    difficulty: str = field(
+        default="", metadata={"help": "column with the difficulty, by which evaluations list the accuracy; '' = none"}
     )
     marker: str = field(
         default="####",

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reasonrl import DataRow, DataSummary, Message, Problem, Split, TaskContext, read_rows
 from reasonrl.errors import RecipeError
@@ -22,12 +23,13 @@ Prompt = str | tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A problem, its known answer as text and as it was read, and the solution that its column gives, if any."""
+    """A problem, its known answer as text and as it was read, and the solution and difficulty that it gives, if any."""
 
     question: Prompt
     answer: str
     reading: Answer
     solution: str
+    difficulty: str | int | float | None
 
 
 class MathTask:
@@ -60,7 +62,9 @@ class MathTask:
             raise IndexError(f"math: {split} has {len(rows)} problems, got index {index}")
         row = rows[index]
         prompt, prefix = self._prompt(row.question)
-        info = {"answer": row.answer, "read_as": describe(row.reading), "solution": row.solution}
+        info: dict[str, Any] = {"answer": row.answer, "read_as": describe(row.reading), "solution": row.solution}
+        if row.difficulty is not None:
+            info["difficulty"] = row.difficulty
         return Problem(id=f"math/{split}/{index}", prompt=prompt, assistant_prefix=prefix, info=info)
 
     def data_summary(self) -> list[DataSummary]:
@@ -88,6 +92,10 @@ def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]
     """The problems of each split, and a summary of each source."""
     path = config.path or str(EXAMPLES)
     rows, dropped = _distinct(*_rows(path, config, config.train_split))
+    if config.eval_path is None and config.eval_split == config.train_split:  # a benchmark
+        return {"train": [], "eval": list(rows.values())}, [
+            _summary(path, config.train_split, {"eval": list(rows.values())}, dropped)
+        ]
     if config.eval_path is None and config.eval_split is None:
         splits: dict[Split, list[Row]] = {"train": [], "eval": []}
         for key, row in rows.items():
@@ -146,15 +154,30 @@ def _rows(path: str, config: MathConfig, split: str) -> tuple[list[Row], dict[st
     faults: list[str] = []
     for raw in read_rows(path, key=key, subset=config.subset, split=split):
         question = raw.prompt(config.question)
-        answer, solution = _known(raw.text(config.answer).strip(), config.marker, raw)
+        answer, solution = _known(_answer(raw, config.answer).strip(), config.marker, raw)
         try:
-            rows.append(Row(question, answer, read_known(answer), solution))
+            rows.append(Row(question, answer, read_known(answer), solution, _difficulty(raw, config.difficulty)))
         except UnreadableError as err:
             fault = f"the answer {answer[:_SHOWN]!r} cannot be read: {err}"
             if config.unreadable == "error":
                 raise raw.error(f"{fault}; correct it, or drop such rows with task.unreadable=drop") from err
             faults.append(f"{raw.where}: {fault}")
     return rows, {f"unreadable, first {faults[0]}": len(faults)} if faults else {}
+
+
+def _answer(row: DataRow, column: str) -> str:
+    """Return the answer; several in a list become one, as a list is written."""
+    value = row.value(column)
+    if not isinstance(value, list | tuple):
+        return row.text(column)
+    return ", ".join(DataRow(row.where, {column: part}).text(column) for part in value)
+
+
+def _difficulty(row: DataRow, column: str) -> str | int | float | None:
+    if not column:
+        return None
+    text, value = row.text(column), row.value(column)
+    return value if isinstance(value, int | float) else text
 
 
 def _known(text: str, marker: str, row: DataRow) -> tuple[str, str]:

@@ -14,6 +14,13 @@ _RECIPES = {
     "math_grpo": "GRPO on MATH; Qwen2.5-1.5B, one 80 GB GPU.",
     "math_qwen3_grpo": "GRPO on MATH; Qwen3-4B-Base, LoRA, one 80 GB GPU.",
     "other_tasks": "Suites of other tasks for a Countdown-trained model: `reasonrl eval RUN --recipe other_tasks`.",
+    "math_suites": "Six benchmarks of mathematics: `reasonrl eval RUN --recipe math_suites`.",
+    "gsm8k": "The benchmark GSM8K, 1,319 problems: `reasonrl eval RUN --recipe gsm8k`.",
+    "math500": "The benchmark MATH-500: `reasonrl eval RUN --recipe math500`.",
+    "aime24": "The benchmark AIME 2024, 30 problems: `reasonrl eval RUN --recipe aime24`.",
+    "aime25": "The benchmark AIME 2025, 30 problems: `reasonrl eval RUN --recipe aime25`.",
+    "amc": "The benchmark AMC 12 of 2022 and 2023, 83 problems: `reasonrl eval RUN --recipe amc`.",
+    "olympiadbench": "OlympiadBench, 674 competition problems in English: `reasonrl eval RUN --recipe olympiadbench`.",
 }
 
 
@@ -62,6 +69,6 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
 
 @hookimpl
 def reasonrl_recipes() -> Iterable[RecipeSpec]:
-    """Multiplication on a CPU, word problems on a GPU."""
+    """Multiplication on a CPU, word problems on a GPU, benchmarks."""
     for name, summary in _RECIPES.items():
         yield RecipeSpec(name=name, summary=summary, path=_FOLDER / f"{name}.yaml")
