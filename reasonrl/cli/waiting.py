@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from reasonrl.observability.reporter import EvaluationProgress, Reporter, Silent
 
 if TYPE_CHECKING:
     from reasonrl.recipe.resolved import AnyResolved
+
+
+DELAY_S = 1.0
 
 
 class Waiting:
@@ -88,10 +92,16 @@ def open_waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def open_spinner(what: str) -> Iterator[None]:
-    """Show what is in progress, in a terminal only."""
+    """Show what is in progress, in a terminal only and not before ``DELAY_S`` seconds."""
     with closing(Progress(_stderr())) as progress:
-        progress.progress(what)
-        yield
+        timer = threading.Timer(DELAY_S, progress.progress, [what])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 @contextmanager

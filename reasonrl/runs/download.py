@@ -20,9 +20,10 @@ def tell_download(model_path: str, reporter: Reporter) -> Iterator[None]:
         yield
         return
     folder, ended = _cache_folder(name), threading.Event()
+    before = _bytes_in(folder)
 
     def watch() -> None:
-        before = last = _bytes_in(folder)
+        last = before
         while not ended.wait(EVERY_S):
             now = _bytes_in(folder)
             if now > last:

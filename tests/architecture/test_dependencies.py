@@ -13,6 +13,9 @@ DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 OPTIONAL = {
     "peft": "lora",
     "gguf": "gguf",
+    "mlflow": "mlflow",
+    "pandas": "trackio",
+    "trackio": "trackio",
     "bitsandbytes": "low-memory",
     "pytest": "test",
     "vllm": "vllm",

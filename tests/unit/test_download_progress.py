@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 from rich.console import Console
 
+from reasonrl.cli import waiting
 from reasonrl.cli.waiting import Progress
 from reasonrl.observability.reporter import Reporter
 from reasonrl.runs import download
@@ -50,3 +51,17 @@ def test_progress_is_shown_in_a_terminal_only(is_terminal: bool) -> None:
     progress.progress("downloading org/name: 3 MB")
     progress.close()
     assert ("downloading org/name: 3 MB" in out.getvalue()) == is_terminal
+
+
+def test_a_spinner_waits_for_a_slow_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(waiting, "_stderr", lambda: Console(file=out, force_terminal=True, width=80))
+    with waiting.open_spinner("reading a run"):
+        pass
+    assert out.getvalue() == ""
+    monkeypatch.setattr(waiting, "DELAY_S", 0.0)
+    with waiting.open_spinner("reading a run"):
+        deadline = time.monotonic() + 10
+        while not out.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "reading a run" in out.getvalue()
