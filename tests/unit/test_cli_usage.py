@@ -173,7 +173,8 @@ def test_nothing_is_broken_within_a_word(arguments: tuple[str, ...], width: int)
     lines = in_terminal(width, *arguments).splitlines()
     assert lines
     for line in lines:
-        too_long = len(line) > width and " " in line.strip()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)  # of a spinner, on a slow machine
+        too_long = len(shown) > width and " " in shown.strip()
         assert not too_long, f"the terminal breaks this line itself: {line!r}"
 
 
