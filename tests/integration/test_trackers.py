@@ -48,7 +48,7 @@ def of_wandb(folder: Path) -> Seen:
     config = {name_of(item) for record in records for item in (*record.config.update, *record.run.config.update)}
 
     def steps(key: str) -> list[int]:
-        return [step for step, names in rows if key in names]
+        return [step for step, names in rows if any(f"{name}.".startswith(f"{key}.") for name in names)]
 
     found = {"reward": "train/reward", "accuracy": "eval/held_out/accuracy", "samples": "samples/held_out"}
     return {name: steps(key) for name, key in found.items()} | {"config": "optimizer.learning_rate" in config}
