@@ -53,7 +53,7 @@ ALL = list(commands(get_command(app)))
         (["train", "x", "--bogus"], "no option --bogus; write overrides as section.key=value;"),
         (["train", "x", "--plian"], "no option --plian; did you mean '--plain'?;"),
         (["eval", "x", "--stepz", "3"], "no option --stepz; write overrides as section.key=value;"),
-        (["doctor", "x", "--steps", "3"], "no option --steps; see `reasonrl doctor --help`"),
+        (["behaviors", "x", "--bogus", "3"], "no option --bogus; see `reasonrl behaviors --help`"),
         (["--bogus"], "no option --bogus; see `reasonrl --help`"),
         (["nonsense"], "no command 'nonsense'; see `reasonrl --help`"),
         (
