@@ -19,6 +19,8 @@ def sanitize(text: str, *, ascii_only: bool = False) -> str:
 
     Line breaks stay; a tab becomes two spaces.
     """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
     shown, marks = [], 0
     for char in text:
         marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0

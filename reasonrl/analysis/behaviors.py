@@ -40,7 +40,7 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
     Raises:
         RecipeError: If there is no such run or suite, or no evaluation yet.
     """
-    evaluations = _evaluations(Path(run_dir))
+    evaluations = read_evaluations(Path(run_dir))
     names = list(dict.fromkeys(name for _, suites in evaluations for name in suites))
     if suite is not None and suite not in names:
         raise RecipeError(f"{run_dir} has no suite {suite!r}; its suites: {', '.join(names)}")
@@ -61,8 +61,12 @@ def columns(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def _evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    """Read step and suites of every evaluation, oldest first."""
+def read_evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    """Read step and suites of every evaluation, oldest first.
+
+    Raises:
+        RecipeError: If there is no such run, or no evaluation yet.
+    """
     if not is_run(run_dir):
         raise RecipeError(f"{run_dir} is not a run folder (no {RUN})")
     folders = find_steps((run_dir / EVALS).glob("*"))

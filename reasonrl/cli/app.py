@@ -230,6 +230,36 @@ def compare(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs; they may still be training.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write (default RUN/report.html, or ./report.html)."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=0,
+            metavar="N",
+            help="Completions to include, however large the file (default 10000, fewer if it would exceed 5 MB).",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Update the report while the runs are training; the page refreshes itself.")
+    ] = False,
+) -> None:
+    """Write one HTML file about runs: curves, evaluations, time, the doctor's findings, a browser of completions."""
+    from reasonrl.cli.report import run_report
+
+    run_report(runs, output, samples, watch)
+
+
+@app.command()
 def doctor(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")] = None,
     of_installation: Annotated[bool, typer.Option("--self", help="Diagnose this installation.")] = False,

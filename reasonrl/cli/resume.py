@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import typer
 
 from reasonrl.cli.ranks import start_missing_ranks
+from reasonrl.cli.report import tell_report
 from reasonrl.runs import start
 from reasonrl.runs.result import ALREADY_DONE
 
@@ -18,3 +19,4 @@ def run_resume(target: str, overrides: Sequence[str], strict: bool, plugin_files
         result = start.resume(target, overrides, strict=strict, plugin_files=plugin_files, reporter=reporter)
     if result.outcome == ALREADY_DONE:
         typer.echo(result.note)
+    tell_report(result.run_dir)

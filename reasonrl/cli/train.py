@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from reasonrl.cli.forecast import forecast
 from reasonrl.cli.ranks import start_missing_ranks
+from reasonrl.cli.report import tell_report
 from reasonrl.runs import start
 
 
@@ -15,7 +16,10 @@ def run_train(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        start.train(recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter, forecast=forecast)
+        result = start.train(
+            recipe, overrides, run_dir=run_dir, plugin_files=plugin_files, reporter=reporter, forecast=forecast
+        )
+    tell_report(result.run_dir)
 
 
 def run_sft(
@@ -31,7 +35,7 @@ def run_sft(
     from reasonrl.cli.live import open_reporter
 
     with open_reporter(plain) as reporter:
-        start.sft(
+        result = start.sft(
             recipe,
             overrides,
             run_dir=run_dir,
@@ -40,3 +44,4 @@ def run_sft(
             reporter=reporter,
             forecast=forecast,
         )
+    tell_report(result.run_dir)

@@ -228,6 +228,7 @@ class LoggingConfig:
     trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
     project: str | None = option("project in the trackers; null = the recipe's name", None)
     tracker_options: dict[str, Slot] = option("tracker -> arguments, such as {wandb: {tags: [a]}}", factory=dict)
+    report: bool = option("write report.html when the run ends", True)
 
     def __post_init__(self) -> None:
         at_least(self, 0, "transcripts_per_step")

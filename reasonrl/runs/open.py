@@ -247,6 +247,7 @@ def _open_writer(
         reporter=options.reporter,
         plugins=plugins,
         transcripts_per_step=recipe.logging.transcripts_per_step,
+        has_report=recipe.logging.report,
         trackers=trackers,
     )
 

@@ -19,6 +19,7 @@ from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
 from reasonrl.rundir.layout import (
     EVALS,
     METRICS,
+    REPORT,
     SUMMARY,
     TRACEBACK,
     completions_file,
@@ -44,6 +45,7 @@ class RunWriter:
         plugins: Plugins,
         transcripts_per_step: int,
         trackers: Trackers | None = None,
+        has_report: bool = False,
     ) -> None:
         self._run_dir = run_dir
         self._info = info
@@ -51,6 +53,7 @@ class RunWriter:
         self._plugins = plugins
         self._transcripts_per_step = transcripts_per_step
         self._trackers = trackers
+        self._has_report = has_report
         self._started = time.monotonic()
         self._first_evaluation: Headline = {}
         self.last_evaluation: Headline = {}
@@ -159,10 +162,23 @@ class RunWriter:
         if self._run_dir is not None:
             try:
                 self._run_dir.write_json(SUMMARY, summary)
+                self._write_report(self._run_dir.path)
                 self._reporter.finished(outcome, summary, model_path)
             finally:
                 self._run_dir.close()
         return summary
+
+    def _write_report(self, run_dir: Path) -> None:
+        """The report of the ended run. Whatever goes wrong is logged: the run itself is complete."""
+        if not self._has_report:
+            return
+        self._reporter.waiting("writing the report")
+        try:
+            from reasonrl.analysis.report import write_report
+
+            write_report([run_dir], is_over=True)
+        except Exception as err:  # noqa: BLE001 - a report must not fail a run
+            log.warning("cannot write %s: %s; try again with `reasonrl report %s`", REPORT, describe(err), run_dir)
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from support.builders import completion, group, output, scored
 from support.small_recipes import PLUGIN, recipe
 
 from reasonrl import FinishReason, RunInfo, ScoredGroup, StepRecord
+from reasonrl.analysis.report import page as report_page
 from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
@@ -237,6 +239,25 @@ def test_the_summary_says_what_ended_the_run_and_no_secret(
     writer = open_writer(open_folder(tmp_path))
     assert writer.finish("failed", error)["error"] == said
     assert json.loads((tmp_path / "r-1" / "summary.json").read_text())["error"] == said
+
+
+@pytest.mark.parametrize("fault", [None, OSError(28, "No space left on device"), RecursionError("deep")])
+def test_a_run_ends_with_a_report_and_never_fails_for_it(
+    tmp_path: Path, fault: BaseException | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, reporter = open_folder(tmp_path), Recorder()
+    folder.write_json("run.json", {"reasonrl": "0.1.0", "recipe": {"name": "r"}})
+    writer = open_writer(folder, reporter, has_report=True)
+    writer.record(record(1), [])
+    if fault is not None:
+        monkeypatch.setattr(report_page, "build_page", Mock(side_effect=fault))
+    assert writer.finish("completed")["outcome"] == "completed"
+    assert reporter.ends == ["completed"]
+    path = folder.path / "report.html"
+    assert path.exists() == (fault is None)
+    assert ("cannot write report.html" in caplog.text) == (fault is not None)
+    if fault is None:  # the lock is still held, but the run is over
+        assert "<td>completed</td>" in path.read_text(encoding="utf-8")
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:

@@ -110,8 +110,12 @@ def number(value: object) -> float | None:
         return None
 
 
-def read_run(run_dir: str | Path) -> RunRecords:
-    """Read a run folder, every file of its checkpoints included.
+def read_run(run_dir: str | Path, *, deep: bool = True, is_over: bool = False) -> RunRecords:
+    """Read a run folder.
+
+    Args:
+        deep: hash every file of its checkpoints; else compare sizes only.
+        is_over: the caller holds the lock of a run that has ended.
 
     Raises:
         RecipeError: If it is not a run folder.
@@ -126,17 +130,17 @@ def read_run(run_dir: str | Path) -> RunRecords:
         summary=summary,
         metrics=_read_metrics(path / METRICS, problems),
         first_evaluation=_read_object(eval_dir(path, 0) / SUMMARY, problems) or {},
-        checkpoints=_checkpoints(path / CHECKPOINTS),
+        checkpoints=_checkpoints(path / CHECKPOINTS, deep=deep),
         unfinished_saves=tuple(p.name for p in find_leftovers(_entries(path / CHECKPOINTS))),
         sampled_by=_sampled_by(path / TRANSCRIPTS),
         missing=tuple(name for name in (RECIPE, METRICS) if not (path / name).is_file()),
         problems=tuple(problems),
-        is_locked=is_locked(path),
+        is_locked=False if is_over else is_locked(path),
     )
 
 
-def _checkpoints(folder: Path) -> dict[int, str | None]:
-    found = {step: (entry, check_manifest(entry)) for step, entry in find_steps(_entries(folder))}
+def _checkpoints(folder: Path, *, deep: bool) -> dict[int, str | None]:
+    found = {step: (entry, check_manifest(entry, deep=deep)) for step, entry in find_steps(_entries(folder))}
     # A live run deletes old checkpoints while we read.
     return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
 

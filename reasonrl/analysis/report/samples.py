@@ -1,0 +1,225 @@
+"""The completions of a report: an even selection over steps and suites, shortened, without secrets, compressed."""
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from reasonrl.analysis.doctor.records import UNREADABLE, number
+from reasonrl.analysis.report.clean import Cleaner, clean
+from reasonrl.rundir.layout import EVALS, TRANSCRIPTS, find_steps
+
+DEFAULT_LIMIT = 10_000
+MAX_BYTES = 4_200_000
+"""Of the compressed completions, so that a page stays under 5 MB."""
+HEAD, TAIL, PROMPT = 3000, 1500, 1500
+"""Characters of a completion's beginning and end, and of a prompt."""
+MAX_TOKENS = 1500
+TOKEN_FIGURES = ("logprob_gap", "advantage", "entropy")
+"""What may color a token; lists beside ``tokens`` in a transcript, one figure per token."""
+TRAINING = "training"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A file of completions. ``name``: a suite, or ``training``."""
+
+    run: int
+    name: str
+    step: int
+    path: Path
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """``packed``: the records as JSON, gzip and base64; ``found`` and ``shown`` by kind of source."""
+
+    packed: Markup
+    shown: Mapping[str, int]
+    found: Mapping[str, int]
+    unreadable: int
+    token_figures: Sequence[str] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return self.shown == self.found
+
+
+def collect(run_dirs: Sequence[Path], limit: int | None = None) -> Samples:
+    """Select completions evenly over steps and suites, half of them from training if there are enough.
+
+    Args:
+        limit: completions, however large the page; None = at most ``DEFAULT_LIMIT`` and ``MAX_BYTES``.
+    """
+    sources = [source for index, folder in enumerate(run_dirs) for source in find_sources(folder, index)]
+    records, unreadable = _read(sources, DEFAULT_LIMIT if limit is None else limit)
+    packed = pack(records)
+    while limit is None and len(packed) > MAX_BYTES and len(records) > 1:
+        keep = min(len(records) - 1, int(len(records) * 0.95 * MAX_BYTES / len(packed)))
+        records = [records[i] for i in spread(len(records), keep)]
+        packed = pack(records)
+    return Samples(
+        packed=Markup(packed),
+        shown=_tally((record["f"], 1) for record in records),
+        found=_tally((source.name, source.count) for source in sources),
+        unreadable=unreadable,
+        token_figures=[name for name in TOKEN_FIGURES if any(name in record.get("t", ()) for record in records)],
+    )
+
+
+def find_sources(run_dir: Path, run: int = 0) -> list[Source]:
+    """List every file of completions and count its lines."""
+    files = [(TRAINING, step, path) for step, path in find_steps(_entries(run_dir / TRANSCRIPTS), ".jsonl")]
+    for step, folder in find_steps(_entries(run_dir / EVALS)):
+        files += [(path.stem, step, path) for path in sorted(folder.glob("*.jsonl"))]
+    counted = (
+        Source(run=run, name=clean(name), step=step, path=path, count=_count_lines(path)) for name, step, path in files
+    )
+    return [source for source in counted if source.count]
+
+
+def allot(counts: Sequence[int], limit: int) -> list[int]:
+    """Divide ``limit`` over sources: all alike, as far as each has enough.
+
+    Example:
+        allot([1, 5, 5], 8) -> [1, 3, 4]
+    """
+    if sum(counts) <= limit:
+        return list(counts)
+    low, high = 0, max(counts)
+    while low < high:  # the largest number that every source can give, or all it has
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(min(c, middle) for c in counts) <= limit else (low, middle - 1)
+    shares = [min(count, low) for count in counts]
+    larger = [i for i, count in enumerate(counts) if count > low]
+    for place in spread(len(larger), limit - sum(shares)):
+        shares[larger[place]] += 1
+    return shares
+
+
+def spread(count: int, take: int) -> list[int]:
+    """Pick ``take`` of ``count`` positions at even distances."""
+    return [(2 * i + 1) * count // (2 * take) for i in range(take)]
+
+
+def pack(records: Sequence[Mapping[str, Any]]) -> str:
+    """Compress records; the result has no character that HTML knows."""
+    text = json.dumps(records, separators=(",", ":"), ensure_ascii=True)
+    return base64.b64encode(gzip.compress(text.encode("ascii"), 6, mtime=0)).decode("ascii")
+
+
+def _read(sources: Sequence[Source], limit: int) -> tuple[list[dict[str, Any]], int]:
+    training = [source for source in sources if source.name == TRAINING]
+    held_out = [source for source in sources if source.name != TRAINING]
+    total, other = sum(s.count for s in training), sum(s.count for s in held_out)
+    of_training = min(total, max(limit // 2, limit - other))
+    records: list[dict[str, Any]] = []
+    reader, unreadable = _Reader(), 0
+    for group, most in ((training, of_training), (held_out, limit - of_training)):
+        for source, take in zip(group, allot([s.count for s in group], most), strict=True):
+            for line in _lines(source, take):
+                record = reader.record(line, source)
+                unreadable += record is None
+                records += [] if record is None else [record]
+    return records, unreadable
+
+
+def _lines(source: Source, take: int) -> Iterator[bytes]:
+    wanted = set(spread(source.count, take))
+    if not wanted:
+        return
+    try:
+        with source.path.open("rb") as file:
+            yield from (line for place, line in enumerate(file) if place in wanted)
+    except OSError:  # a resumed run deletes later steps
+        return
+
+
+class _Reader:
+    """Reduces transcripts to what a page shows."""
+
+    def __init__(self) -> None:
+        self._cleaner = Cleaner()
+
+    def record(self, line: bytes, source: Source) -> dict[str, Any] | None:
+        """Return one record; None if the line is no transcript."""
+        try:
+            data = json.loads(line)
+        except UNREADABLE:
+            return None
+        if not isinstance(data, dict) or not isinstance(data.get("completion"), str):
+            return None
+        answer, sample = data.get("answer"), data.get("sample")
+        record = {
+            "r": source.run,
+            "f": source.name,
+            "s": source.step,
+            "i": self._text(data.get("problem_id"), 200),
+            "n": sample if isinstance(sample, int) else 0,
+            "p": self._text(data.get("prompt_text") or data.get("prompt"), PROMPT),
+            "c": self._cleaner.shorten(data["completion"], HEAD, TAIL),
+            "a": None if answer is None else self._text(answer, 500),
+            "w": number(data.get("reward")),
+            "k": data.get("correct") is True,
+            "m": {name: number(value) for name, value in self._mapping(data.get("components")).items()},
+            "y": self._mapping(data.get("reasons")),
+            "l": number(data.get("completion_tokens")),
+            "e": self._text(data.get("finish_reason"), 40),
+            "o": self._text(self._mapping(data.get("info")), 1000),
+        }
+        tokens = self._tokens(data)
+        return record | ({"t": tokens} if tokens else {})
+
+    def _tokens(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return tokens with their figures, if the transcript has them."""
+        texts = data.get("tokens")
+        if not isinstance(texts, list) or not texts or len(texts) > MAX_TOKENS:
+            return None
+        figures = {
+            name: [number(value) for value in values]
+            for name in TOKEN_FIGURES
+            if isinstance(values := data.get(name), list) and len(values) == len(texts)
+        }
+        return {"text": [self._text(text, 100) for text in texts], **figures} if figures else None
+
+    def _text(self, value: object, most: int) -> str:
+        if value is None:
+            return ""
+        return self._cleaner.shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), most)
+
+    def _mapping(self, value: object) -> dict[str, Any]:
+        cleaned = self._cleaner.data(value)
+        return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _tally(pairs: Iterator[tuple[str, int]]) -> dict[str, int]:
+    found = {"training": 0, "evaluation": 0}
+    for name, count in pairs:
+        found["training" if name == TRAINING else "evaluation"] += count
+    return found
+
+
+def _count_lines(path: Path) -> int:
+    count, last = 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                count += chunk.count(b"\n")
+                last = chunk[-1:]
+    except OSError:
+        return 0
+    return count + (last != b"\n")
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
