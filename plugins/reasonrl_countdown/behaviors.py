@@ -4,9 +4,10 @@ A *step* is an equation of whole numbers such as ``8*5=40`` or ``(3+5)*8 = 64``;
 together. Everything is read in one pass over the text, in linear time, and nothing in it is evaluated as code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from reasonrl_countdown.extraction import find_answer
 from reasonrl_countdown.generator import apply_exact
@@ -101,6 +102,21 @@ def behaviors(completion: str, numbers: Sequence[int], target: int) -> dict[str,
     if answer is not None:
         figures["answer_checked"] = float(_tree(answer, trace.table) in {attempt.key for attempt in claims})
     return figures
+
+
+def mark_attempts(info: Mapping[str, Any], completion: str) -> list[tuple[int, int, str]]:
+    """Find start, end and kind of every attempt, for the report.
+
+    ``right`` reaches the target by true steps, ``error`` has a false step, any other has ``failed``.
+    """
+    target = info["target"]
+    found = []
+    for attempt in read_trace(completion, len(info["numbers"])).attempts:
+        is_true = all(step.is_true for step in attempt.steps)
+        kind = "error" if not is_true else "right" if attempt.value == target else "failed"
+        start, end = attempt.steps[0].start, attempt.steps[-1].end
+        found.append((start, start + len(completion[start:end].rstrip()), kind))
+    return found
 
 
 def read_trace(completion: str, count: int) -> Trace:

@@ -92,6 +92,7 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
             config=CountdownConfig,
             factory="reasonrl_countdown.task:CountdownTask",
             default_rewards=("countdown",),
+            marks="reasonrl_countdown.behaviors:mark_attempts",
             reads=lambda config: {"dataset": config.dataset if config.source == "dataset" else ""},
             metrics=tuple(
                 MetricDef(key=f"behavior/<suite>/{name}", unit=unit, meaning=meaning)

@@ -26,7 +26,7 @@ class Step(NamedTuple):
     """One equation.
 
     ``value``: as stated in the text. ``verdict``: the verdict before the next step, or None. ``on_new_line``: whether a
-    newline separates it from the previous step.
+    newline separates it from the previous step. ``start``, ``end``: the characters of the equations it stands among.
     """
 
     postfix: list[str | int]
@@ -34,12 +34,14 @@ class Step(NamedTuple):
     is_true: bool
     verdict: bool | None
     on_new_line: bool
+    start: int
+    end: int
 
 
 def read_steps(text: str) -> Iterator[Step]:
     """Find all steps of a trace, in order."""
     found: tuple[list[str | int], Value, bool] | None = None
-    on_new_line, end = False, 0
+    on_new_line, begin, end = False, 0, 0
     for match in _RUN.finditer(text):
         run = match.group()
         if "=" not in run:
@@ -49,11 +51,11 @@ def read_steps(text: str) -> Iterator[Step]:
             if found is not None:
                 # A run holds no letters, so what is said of a step stands between two runs.
                 gap = text[end:start] if start > end else ""
-                yield Step(*found, _verdict(gap), on_new_line)
+                yield Step(*found, _verdict(gap), on_new_line, begin, end)
                 on_new_line = "\n" in gap
-            found, end = equation, match.end()
+            found, begin, end = equation, start, match.end()
     if found is not None:
-        yield Step(*found, _verdict(text[end:]), on_new_line)
+        yield Step(*found, _verdict(text[end:]), on_new_line, begin, end)
 
 
 def postfix_of(text: str) -> list[str | int] | None:

@@ -55,9 +55,10 @@ def _choose_output(folders: Sequence[Path], output: str | None) -> Path:
 
 def _write(folders: Sequence[Path], path: Path, samples: int | None, *, refresh: bool = False) -> None:
     from reasonrl.analysis.report import write_report
+    from reasonrl.plugins import load_plugins
 
     try:
-        write_report(folders, path, samples=samples, refresh=refresh)
+        write_report(folders, path, samples=samples, refresh=refresh, marks=load_plugins().task_marks())
     except OSError as err:
         raise RecipeError(
             f"cannot write {path}: {err.strerror or err}; choose another file with --output FILE"

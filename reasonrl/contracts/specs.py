@@ -6,7 +6,7 @@ listing plugins never imports torch. ``config`` is a plain dataclass with ``fiel
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,9 @@ RECIPE_NAME_PATTERN = re.compile(r"^[a-z][a-z0-9._-]*\Z")
 ISOLATIONS = ("inline", "process")
 REWARD_LIMITS = ("isolation", "timeout_s", "memory_mb")
 """Fields of a ``RewardSpec`` that a recipe may override; no reward has options of these names."""
+
+
+Marks = Callable[[Mapping[str, Any], str], Iterable[tuple[int, int, str]]]
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,16 @@ class TaskSpec(ComponentSpec):
 
     ``reads(config)`` is for tasks that read data: option -> file or hub name, empty = nothing. ``recipes check`` then
     looks whether the files are there, and builds the task if it reads no other data than small files.
+
+    ``marks(info, completion)`` finds parts of a completion for the report to highlight: (start, end, kind) in order,
+    without overlaps; the kind is ``right``, ``failed`` or ``error``. ``info`` is that of the problem.
     """
 
     kind: ClassVar[str] = "task"
 
     default_rewards: tuple[str, ...] = ()
     reads: Callable[[Any], Mapping[str, str]] | None = None
+    marks: str | Marks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from reasonrl.contracts.specs import AnySpec, ComponentSpec, RewardSpec
+from reasonrl.contracts.specs import AnySpec, ComponentSpec, Marks, RewardSpec, TaskSpec
 from reasonrl.errors import RAISABLE, PluginConflictError, PluginNotFoundError, plugin_call
 from reasonrl.importing import is_installed, resolve
 from reasonrl.plugins.directory import origin
@@ -159,6 +159,11 @@ class Plugins:
             factory = resolve(spec.factory) if isinstance(spec.factory, str) else spec.factory
             return factory(config, context)
 
+    def task_marks(self) -> dict[str, Marks]:
+        """What highlights the completions of a task in a report, by name of the task."""
+        tasks = (spec for spec in self.specs("task") if isinstance(spec, TaskSpec))
+        return {task.name: _lazy(task.marks) for task in tasks if task.marks is not None}
+
     def label(self, spec: ComponentSpec) -> str:
         """``algorithm 'ppo' (plugin ppo (reasonrl 0.1.0))``, for messages."""
         owners = self.provided.get((spec.kind, spec.name), ())
@@ -232,6 +237,16 @@ def unavailable_reason(spec: AnySpec) -> str | None:
     """Why a known component cannot run here, with the cure; None if it can."""
     missing = missing_modules(spec)
     return _unavailable_text(spec, missing) if missing else None
+
+
+def _lazy(reference: str | Marks) -> Marks:
+    """A function that is imported when it is called."""
+
+    def call(info: Mapping[str, Any], completion: str) -> Iterable[tuple[int, int, str]]:
+        function: Marks = resolve(reference) if isinstance(reference, str) else reference
+        return function(info, completion)
+
+    return call
 
 
 def _with_article(kind: str) -> str:

@@ -176,7 +176,7 @@ class RunWriter:
         try:
             from reasonrl.analysis.report import write_report
 
-            write_report([run_dir], is_over=True)
+            write_report([run_dir], is_over=True, marks=self._plugins.task_marks())
         except Exception as err:  # noqa: BLE001 - a report must not fail a run
             log.warning("cannot write %s: %s; try again with `reasonrl report %s`", REPORT, describe(err), run_dir)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+from support.report_runs import HOSTILE, record, transcribe
 from support.sick_runs import write_run
 from typer.testing import CliRunner
 
@@ -16,17 +18,7 @@ from reasonrl.analysis.report.charts import Chart, Line
 from reasonrl.analysis.report.series import Point, thin
 from reasonrl.analysis.report.svg import draw
 from reasonrl.cli.app import app
-
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "\x1b[31mred\x1b[0m",
-    "\u202egnp.exe\u2066",
-    "]]><!-- {{ 7*7 }} {% raw %}",
-    "x" * 1_000_000,
-    "\ud800 half a character",
-    "\u2028line",
-)
+from reasonrl.plugins import load_plugins
 
 
 class Page(HTMLParser):
@@ -49,18 +41,6 @@ class Page(HTMLParser):
         assert len(tags) == 1
         packed = next(text for text in self.texts if text.startswith("H4sI"))
         return json.loads(gzip.decompress(base64.b64decode(packed)))
-
-
-def record(completion: str, **more: Any) -> dict[str, Any]:
-    plain = {"problem_id": "p/1", "sample": 0, "prompt_text": "Numbers: 3 5.", "completion": completion}
-    plain |= {"completion_tokens": 7, "finish_reason": "eos", "reward": 1.0, "correct": True, "answer": "3*5"}
-    return plain | {"components": {"countdown": 1.0}, "reasons": {"countdown": "ok"}, "info": {"target": 15}} | more
-
-
-def transcribe(run: Path, step: int, *records: dict[str, Any]) -> None:
-    path = run / "transcripts" / f"step_{step:06d}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
 
 
 def call(*arguments: object, code: int = 0) -> str:
@@ -189,3 +169,52 @@ def test_damaged_and_young_runs_have_a_report(tmp_path: Path) -> None:
     text = build_page([run])
     assert "4 lines could not be read" in text
     assert "No step has finished yet" in text
+
+
+def test_attempts_are_marked_where_the_text_is_as_written(run: Path) -> None:
+    text = "3+5=8, 8*2=16 no\n3*5=14\n3*5=15 yes\n</think>"
+    info = {"numbers": [3, 5], "target": 15}
+    others = ("3*5=15\x1b", "\U0001f642 3*5=15", "")
+    transcribe(run, 40, record(text, info=info), *(record(other, info=info) for other in others), record(text, info={}))
+    marked, *plain = Page(build_page([run], marks=countdown_marks(run))).records()
+    assert [(marked["c"][start:end], kind) for start, end, kind in marked["h"]] == [
+        ("3+5=8, 8*2=16", "failed"),
+        ("3*5=14", "error"),
+        ("3*5=15", "right"),
+    ]
+    assert not [one for one in plain if "h" in one]
+
+
+def countdown_marks(run: Path) -> Any:
+    """Those of the installed task, whatever task the run names."""
+    return {"": load_plugins().task_marks()["countdown"]}
+
+
+@pytest.mark.parametrize(
+    "found", [[(0, 99, "right")], [(2, 1, "right")], [(0, 2, "x")], [(0, 2, "right"), (1, 3, "right")], 5]
+)
+def test_marks_that_make_no_sense_are_left_out(run: Path, found: Any) -> None:
+    transcribe(run, 40, record("abcdef"))
+    assert not [one for one in Page(build_page([run], marks={"": lambda info, text: found})).records() if "h" in one]
+
+
+def test_watching_follows_a_run_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "watched", outcome=None)
+    metrics = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    versions: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        versions.append((run / "report.html").read_text(encoding="utf-8"))
+        (run / "metrics.jsonl").write_text("\n".join([*metrics[: 10 * len(versions)], ""]), encoding="utf-8")
+        if len(versions) == 3:
+            lock.release()
+
+    lock = FileLock(run / ".lock")
+    monkeypatch.setattr("time.sleep", sleep)
+    with lock:
+        call(run, "--watch", "--samples", "0")
+    assert [f"<td>{step} of 40</td>" in text for step, text in zip((40, 10, 20), versions, strict=True)] == [True] * 3
+    assert all('data-refresh="10"' in text and "<td>running</td>" in text for text in versions)
+    last = (run / "report.html").read_text(encoding="utf-8")
+    assert 'data-refresh="0"' in last
+    assert "<td>30 of 40</td>" in last

@@ -58,6 +58,11 @@ class RunFigures:
         found = ((step, _interval(suites.get(suite))) for step, suites in self.evaluations)
         return tuple(Point(step, *known) for step, known in found if known is not None)
 
+    def task_of(self, source: str) -> str:
+        """The task of a suite's problems, or of training; empty if there is none."""
+        settings = self.settings
+        return str(settings.get(f"evaluation.suites.{source}.task.name") or settings.get("task.name") or "")
+
     def timelines(self, suite: str) -> list[Timeline]:
         """Behaviors of one suite: one timeline, or none."""
         return [timeline for timeline in self.behaviors if timeline.suite == suite]

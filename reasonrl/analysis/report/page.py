@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from reasonrl.analysis.report.clean import clean
 from reasonrl.analysis.report.figures import RunFigures, read_figures
 from reasonrl.analysis.report.samples import Samples, collect
 from reasonrl.analysis.report.svg import draw, points_of
+from reasonrl.contracts.specs import Marks
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.layout import REPORT
 from reasonrl.version import __version__
@@ -33,6 +34,7 @@ def write_report(
     samples: int | None = None,
     refresh: bool = False,
     is_over: bool = False,
+    marks: Mapping[str, Marks] | None = None,
 ) -> Path:
     """Write the report of some runs and return its path, by default in the folder of a single run.
 
@@ -40,23 +42,30 @@ def write_report(
         samples: completions to include, however large the file; None = as many as keep it under 5 MB.
         refresh: the page reloads itself while a run is going on.
         is_over: the caller holds the lock of a run that has ended.
+        marks: what highlights the completions of a task, by its name.
 
     Raises:
         RecipeError: If one of them is not a run folder.
         OSError: If the file cannot be written.
     """
     path = output or (run_dirs[0] / REPORT if len(run_dirs) == 1 else Path(REPORT))
-    text = build_page(run_dirs, samples=samples, refresh=refresh, is_over=is_over)
+    text = build_page(run_dirs, samples=samples, refresh=refresh, is_over=is_over, marks=marks)
     write_atomic(path, text)
     return path
 
 
 def build_page(
-    run_dirs: Sequence[Path], *, samples: int | None = None, refresh: bool = False, is_over: bool = False
+    run_dirs: Sequence[Path],
+    *,
+    samples: int | None = None,
+    refresh: bool = False,
+    is_over: bool = False,
+    marks: Mapping[str, Marks] | None = None,
 ) -> str:
     """Return the page as text; see ``write_report``."""
     runs = [read_figures(path, is_over=is_over) for path in run_dirs]
-    found = collect(run_dirs, samples)
+    known = marks or {}
+    found = collect(run_dirs, samples, lambda run, source: known.get(runs[run].task_of(source)))
     is_going_on = any(run.state == "running" for run in runs)
     return (
         _environment()

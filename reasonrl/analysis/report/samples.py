@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from reasonrl.analysis.doctor.records import UNREADABLE, number
 from reasonrl.analysis.report.clean import Cleaner, clean
+from reasonrl.contracts.specs import Marks
+from reasonrl.errors import RAISABLE
 from reasonrl.rundir.layout import EVALS, TRANSCRIPTS, find_steps
 
 DEFAULT_LIMIT = 10_000
@@ -24,6 +26,9 @@ TOKEN_FIGURES = ("logprob_gap", "advantage", "entropy")
 """What may color a token; lists beside ``tokens`` in a transcript, one figure per token."""
 TRAINING = "training"
 CHUNK = 1 << 20
+MARK_KINDS = ("right", "failed", "error")
+
+MarksOf = Callable[[int, str], Marks | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,20 +51,22 @@ class Samples:
     found: Mapping[str, int]
     unreadable: int
     token_figures: Sequence[str] = ()
+    has_marks: bool = False
 
     @property
     def is_complete(self) -> bool:
         return self.shown == self.found
 
 
-def collect(run_dirs: Sequence[Path], limit: int | None = None) -> Samples:
+def collect(run_dirs: Sequence[Path], limit: int | None = None, marks_of: MarksOf | None = None) -> Samples:
     """Select completions evenly over steps and suites, half of them from training if there are enough.
 
     Args:
         limit: completions, however large the page; None = at most ``DEFAULT_LIMIT`` and ``MAX_BYTES``.
+        marks_of: what highlights the completions of a run (by its place) and source, if anything does.
     """
     sources = [source for index, folder in enumerate(run_dirs) for source in find_sources(folder, index)]
-    records, unreadable = _read(sources, DEFAULT_LIMIT if limit is None else limit)
+    records, unreadable = _read(sources, DEFAULT_LIMIT if limit is None else limit, marks_of)
     packed = pack(records)
     while limit is None and len(packed) > MAX_BYTES and len(records) > 1:
         keep = min(len(records) - 1, int(len(records) * 0.95 * MAX_BYTES / len(packed)))
@@ -70,6 +77,7 @@ def collect(run_dirs: Sequence[Path], limit: int | None = None) -> Samples:
         shown=_tally((record["f"], 1) for record in records),
         found=_tally((source.name, source.count) for source in sources),
         unreadable=unreadable,
+        has_marks=any("h" in record for record in records),
         token_figures=[name for name in TOKEN_FIGURES if any(name in record.get("t", ()) for record in records)],
     )
 
@@ -115,7 +123,7 @@ def pack(records: Sequence[Mapping[str, Any]]) -> str:
     return base64.b64encode(gzip.compress(text.encode("ascii"), 6, mtime=0)).decode("ascii")
 
 
-def _read(sources: Sequence[Source], limit: int) -> tuple[list[dict[str, Any]], int]:
+def _read(sources: Sequence[Source], limit: int, marks_of: MarksOf | None) -> tuple[list[dict[str, Any]], int]:
     training = [source for source in sources if source.name == TRAINING]
     held_out = [source for source in sources if source.name != TRAINING]
     total, other = sum(s.count for s in training), sum(s.count for s in held_out)
@@ -124,8 +132,9 @@ def _read(sources: Sequence[Source], limit: int) -> tuple[list[dict[str, Any]], 
     reader, unreadable = _Reader(), 0
     for group, most in ((training, of_training), (held_out, limit - of_training)):
         for source, take in zip(group, allot([s.count for s in group], most), strict=True):
+            marks = marks_of(source.run, source.name) if marks_of else None
             for line in _lines(source, take):
-                record = reader.record(line, source)
+                record = reader.record(line, source, marks)
                 unreadable += record is None
                 records += [] if record is None else [record]
     return records, unreadable
@@ -148,7 +157,7 @@ class _Reader:
     def __init__(self) -> None:
         self._cleaner = Cleaner()
 
-    def record(self, line: bytes, source: Source) -> dict[str, Any] | None:
+    def record(self, line: bytes, source: Source, marks: Marks | None = None) -> dict[str, Any] | None:
         """Return one record; None if the line is no transcript."""
         try:
             data = json.loads(line)
@@ -157,6 +166,7 @@ class _Reader:
         if not isinstance(data, dict) or not isinstance(data.get("completion"), str):
             return None
         answer, sample = data.get("answer"), data.get("sample")
+        completion = self._cleaner.shorten(data["completion"], HEAD, TAIL)
         record = {
             "r": source.run,
             "f": source.name,
@@ -164,7 +174,7 @@ class _Reader:
             "i": self._text(data.get("problem_id"), 200),
             "n": sample if isinstance(sample, int) else 0,
             "p": self._text(data.get("prompt_text") or data.get("prompt"), PROMPT),
-            "c": self._cleaner.shorten(data["completion"], HEAD, TAIL),
+            "c": completion,
             "a": None if answer is None else self._text(answer, 500),
             "w": number(data.get("reward")),
             "k": data.get("correct") is True,
@@ -175,7 +185,10 @@ class _Reader:
             "o": self._text(self._mapping(data.get("info")), 1000),
         }
         tokens = self._tokens(data)
-        return record | ({"t": tokens} if tokens else {})
+        # Positions hold only if nothing was escaped, and JavaScript counts other characters twice.
+        is_as_written = completion == data["completion"] and max(completion, default="") <= "\uffff"
+        parts = _mark(marks, data) if marks and is_as_written else []
+        return record | ({"t": tokens} if tokens else {}) | ({"h": parts} if parts else {})
 
     def _tokens(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return tokens with their figures, if the transcript has them."""
@@ -197,6 +210,18 @@ class _Reader:
     def _mapping(self, value: object) -> dict[str, Any]:
         cleaned = self._cleaner.data(value)
         return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _mark(marks: Marks, data: Mapping[str, Any]) -> list[tuple[int, int, str]]:
+    """Call a plugin's function; what it cannot mark stays plain."""
+    try:
+        found = [(int(start), int(end), kind) for start, end, kind in marks(data.get("info") or {}, data["completion"])]
+    except RAISABLE:
+        return []
+    ends = [0, *(end for _, end, _ in found)]
+    are_apart = all(before <= start < end for before, (start, end, _) in zip(ends, found, strict=False))
+    is_known = all(kind in MARK_KINDS for _, _, kind in found)
+    return found if are_apart and is_known and ends[-1] <= len(data["completion"]) else []
 
 
 def _tally(pairs: Iterator[tuple[str, int]]) -> dict[str, int]:

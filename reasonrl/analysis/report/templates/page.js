@@ -112,9 +112,51 @@
     const parts = Object.entries(one.m).map(([name, value]) => `${name} ${value ?? "unscored"}`);
     const facts = [["Reward", [`total ${one.w ?? "unscored"}`, ...parts].join(", ")], ["Reason", reasons(one).join(", ")], ["Answer", one.a ?? "none found"], ["Problem", one.o]];
     const block = (name, content) => { const pre = make("pre"); pre.append(...content); return [make("h3", name), pre]; };
-    article.replaceChildren(head, ...block("Prompt", marked(one.p)), ...block("Completion", marked(one.c)),
+    article.replaceChildren(head, ...block("Prompt", marked(one.p)), ...colorChoice(one), ...block("Completion", completion(one)),
       ...facts.filter((fact) => fact[1]).flatMap(([name, value]) => block(name, marked(value))));
     article.scrollTop = 0;
+  };
+
+  const KINDS = { right: "attempt that reaches the target", failed: "attempt that fails", error: "attempt with a false step" };
+  let coloredBy = "";
+  const figures = (one) => Object.keys(one.t ?? {}).filter((name) => name !== "text");
+
+  const completion = (one) => {
+    if (figures(one).includes(coloredBy)) return colored(one.t.text, one.t[coloredBy], coloredBy);
+    const pieces = [];
+    let from = 0;
+    for (const [start, end, kind] of one.h ?? []) {
+      const part = make("span", "", `attempt ${kind}`);
+      part.title = KINDS[kind];
+      part.append(...marked(one.c.slice(start, end)));
+      pieces.push(...marked(one.c.slice(from, start)), part);
+      from = end;
+    }
+    return [...pieces, ...marked(one.c.slice(from))];
+  };
+
+  // The larger a token's figure, the stronger its color; negative figures have another one.
+  const colored = (tokens, numbers, name) => {
+    const most = Math.max(...numbers.map((value) => Math.abs(value ?? 0))) || 1;
+    return tokens.map((token, i) => {
+      const part = make("span", token, "token"), value = numbers[i];
+      if (value === null) return part;
+      part.title = `${name} ${+value.toPrecision(3)}`;
+      const strength = Math.round((70 * Math.abs(value)) / most);
+      part.style.backgroundColor = `color-mix(in srgb, var(${value < 0 ? "--bad" : "--link"}) ${strength}%, transparent)`;
+      return part;
+    });
+  };
+
+  const colorChoice = (one) => {
+    if (!figures(one).length) return [];
+    const select = make("select"), label = make("label", "Color tokens by ");
+    select.id = "color";
+    select.append(new Option("nothing", ""), ...figures(one).map((name) => new Option(name, name)));
+    select.value = figures(one).includes(coloredBy) ? coloredBy : "";
+    select.addEventListener("input", (event) => { event.stopPropagation(); coloredBy = select.value; show(one); find("color").focus(); });
+    label.append(select);
+    return [label];
   };
 
   const marked = (content) => {
