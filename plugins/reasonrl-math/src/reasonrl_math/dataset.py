@@ -168,7 +168,7 @@ def _rows(path: str, config: MathConfig, split: str) -> tuple[list[Row], dict[st
 def _answer(row: DataRow, column: str) -> str:
     """Return the answer; several in a list become one, as a list is written."""
     value = row.value(column)
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or not value:
         return row.text(column)
     return ", ".join(DataRow(row.where, {column: part}).text(column) for part in value)
 
