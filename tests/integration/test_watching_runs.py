@@ -73,6 +73,7 @@ def test_a_step_is_told_before_its_evaluation(tiny_model: Path, tmp_path: Path) 
         f"loading model {tiny_model}",
         "checking prompts",
         "starting rollout backend hf",
+        "writing the report",
     ]
     assert events[0][0] == "starting"
     rest = [event for event in events[1:] if event[0] not in ("waiting", "planned")]

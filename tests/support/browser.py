@@ -15,7 +15,7 @@ import pytest
 CHROMIUM = os.environ.get("REASONRL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = (
     "the browser tests did NOT run: %s; they need Chromium (`apt-get install chromium`, or its path in "
-    "REASONRL_CHROMIUM) and `pip install 'reasonrl[browser]'`"
+    "REASONRL_CHROMIUM) and `pip install -e '.[browser]'`"
 )
 
 

@@ -335,7 +335,8 @@ def test_known_good_versions_lie_within_the_declared_ranges() -> None:
     lines = [line.split("==") for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]
     tested = {name: Version(version) for name, version in lines}
     required = [Requirement(text) for text in metadata.requires("reasonrl") or ()]
-    direct = [r for r in required if r.name not in ("reasonrl", "vllm")]
+    untested = ("reasonrl", "vllm", "playwright", "tensorboard", "wandb", "trackio", "mlflow", "swanlab")
+    direct = [r for r in required if r.name not in untested]
     assert len(direct) > 20
     wrong = [str(r) for r in direct if not r.specifier.contains(tested[canonicalize_name(r.name)])]
     assert not wrong

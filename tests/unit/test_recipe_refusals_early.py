@@ -15,7 +15,7 @@ from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.plugins import Plugins, Provided, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.rundir.folder import refuse_unwritable
-from reasonrl.runs.ask import _problem
+from reasonrl.runs.ask import find_problem
 
 RECIPE = """\
 name: r
@@ -92,10 +92,10 @@ class Asked(ToyTask):
 )
 def test_a_task_that_fails_to_make_a_problem_is_named(answer: Any, error: type, message: str) -> None:
     with pytest.raises(error) as caught:
-        _problem(Asked(answer), "toy", {"n": "1"})
+        find_problem(Asked(answer), "toy", {"n": "1"})
     assert message in str(caught.value)
 
 
 def test_a_problem_from_fields() -> None:
     problem = Problem(id="p", prompt="x")
-    assert _problem(Asked(problem), "toy", {"n": "1"}) is problem
+    assert find_problem(Asked(problem), "toy", {"n": "1"}) is problem
