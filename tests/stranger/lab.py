@@ -31,14 +31,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
         **COMMON,
         "algorithm": {"name": "grpo"},
         "trainer": TRAINER,
-        "logging": {"transcripts_per_step": 16},
+        "logging": {"transcripts_per_step": 16, "report": False},
     },
     "ppo": {
         **COMMON,
         "algorithm": {"name": "ppo"},
         "critic": {"kind": "shared"},
         "trainer": TRAINER,
-        "logging": {"transcripts_per_step": 16},
+        "logging": {"transcripts_per_step": 16, "report": False},
     },
     "sft": {
         **{key: value for key, value in COMMON.items() if key != "sampling"},

@@ -75,7 +75,7 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
     for suite, values in ((recipe.get("evaluation") or {}).get("suites") or {}).items():
         low = _lowered(values or {}, SUITE, {}, defaults={"problems": 256})
         found += [f"evaluation.suites.{suite}.{key}={value}" for key, value in low]
-        found += [f"evaluation.suites.{suite}.task={{name: math}}"] if _is_remote(values or {}) else []
+        found += [f"evaluation.suites.{suite}.{change}" for change in _suite_changes(values or {})]
     name = more.get("rollout_backend.name") or (recipe.get("rollout_backend") or {}).get("name", "hf")
     found += ["rollout_backend={name: hf}"] if name != "hf" else []
     found += [f"{key}={value}" for key, (needs, value) in WITHOUT_BITSANDBYTES.items() if _value(recipe, key) == needs]
@@ -87,8 +87,13 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
     return found + LOCAL_DATA.get((recipe.get("task") or {}).get("path", ""), [])
 
 
+def _suite_changes(suite: dict[str, Any]) -> list[str]:
+    """For fewer samples, and without data from the hub: reasonrl-math has some problems of its own."""
+    found = ["pass_at=[1]"] if suite.get("pass_at") else []
+    return found + ([*_BUNDLED, *_COLUMNS, "task.train_split=train", "task.difficulty=''"] if _is_remote(suite) else [])
+
+
 def _is_remote(suite: dict[str, Any]) -> bool:
-    """Whether the suite needs data from the hub; reasonrl-math has some problems of its own."""
     path = (suite.get("task") or {}).get("path")
     return bool(path) and not Path(path).exists()
 
@@ -143,6 +148,7 @@ def small_copy(recipe: str, rest: list[str], show: Show) -> str:
     whole = shown(recipe, rest, show)
     for suite in ((whole.get("evaluation") or {}).get("suites") or {}).values():
         suite.update({"task": {"name": "math"}} if _is_remote(suite) else {})
+        suite.pop("pass_at", None)
         suite.update({key: min(suite.get(key) or limit, limit) for key, limit in SUITE.items()})
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False, encoding="utf-8") as file:
         json.dump(whole, file)

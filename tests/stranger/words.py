@@ -11,7 +11,22 @@ from stranger.markdown import ROOT
 PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$|^<.*>$|^\.\.\.$|^\[.*\]$")
 """Stands for something of the reader's: RUN, RECIPE, NAME."""
 
-PROGRAMS = ("pip", "pip3", "pytest", "vllm", "ssh", ".", "export", "cd", "mkdocs", "pre-commit", "tee", "just")
+PROGRAMS = (
+    "pip",
+    "pip3",
+    "pytest",
+    "vllm",
+    "ssh",
+    ".",
+    "export",
+    "cd",
+    "mkdocs",
+    "pre-commit",
+    "tee",
+    "just",
+    "hf",
+    "tensorboard",
+)
 """Programs of others, about which nothing is checked."""
 
 

@@ -138,6 +138,13 @@ def trackers(lab: Lab, kind: str) -> None:
     assert "nosuchtracker" in lab.refused(kind, "logging.trackers=[nosuchtracker]")
 
 
+@effect("logging.report", of=BOTH)
+def report(lab: Lab, kind: str) -> None:
+    """Whether the run ends with its report."""
+    assert "<html" in (lab.run(kind, "logging.report=true").path / "report.html").read_text(encoding="utf-8")
+    assert not (lab.run(kind).path / "report.html").exists()
+
+
 @effect("logging.project", of=BOTH)
 def project(lab: Lab, kind: str) -> None:
     """Where the tracker puts the run."""
