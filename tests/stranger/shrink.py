@@ -26,15 +26,8 @@ RESUME = ("trainer.steps=5",)
 """A run that was shrunk to three steps continues for two more, whatever the page says."""
 
 _BUNDLED = ["task.path=''", "task.subset=null", "task.eval_split=null"]
-LOCAL_DATA = {
-    "openai/gsm8k": _BUNDLED,
-    "DigitalLearningGmbH/MATH-lighteval": [
-        *_BUNDLED,
-        "task.question=question",
-        "task.answer=answer",
-        "task.marker='####'",
-    ],
-}
+_COLUMNS = ["task.question=question", "task.answer=answer", "task.marker='####'"]
+LOCAL_DATA = {"openai/gsm8k": _BUNDLED, "DigitalLearningGmbH/MATH-lighteval": [*_BUNDLED, *_COLUMNS]}
 """Data set of the hub -> overrides that take data which is there."""
 
 WITHOUT_BITSANDBYTES = {"optimizer.name": ("adamw_8bit", "adamw"), "model.lora.quantization": ("nf4", "null")}
@@ -89,8 +82,8 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
 
 def _suite_changes(suite: dict[str, Any]) -> list[str]:
     """For fewer samples, and without data from the hub: reasonrl-math has some problems of its own."""
-    found = ["pass_at=[1]"] if suite.get("pass_at") else []
-    return found + ([*_BUNDLED, *_COLUMNS, "task.train_split=train", "task.difficulty=''"] if _is_remote(suite) else [])
+    bundled = [*_BUNDLED, *_COLUMNS, "task.train_split=train", "task.difficulty=''"]
+    return [*(["pass_at=[1]"] if suite.get("pass_at") else []), *(bundled if _is_remote(suite) else [])]
 
 
 def _is_remote(suite: dict[str, Any]) -> bool:
