@@ -142,7 +142,7 @@ def trackers(lab: Lab, kind: str) -> None:
 def report(lab: Lab, kind: str) -> None:
     """Whether the run ends with its report."""
     assert "<html" in (lab.run(kind, "logging.report=true").path / "report.html").read_text(encoding="utf-8")
-    assert not (lab.run(kind).path / "report.html").exists()
+    assert not (lab.run(kind, "logging.report=false").path / "report.html").exists()
 
 
 @effect("logging.project", of=BOTH)
