@@ -1,6 +1,7 @@
 """Write the records of a run: metrics, transcripts, evaluations, summary. Only rank 0 writes."""
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ from reasonrl.runs.state import Headline, Records, TrainState
 from reasonrl.trainer.evaluator import suite_metrics
 
 log = logging.getLogger(__name__)
+
+REPORT_ROOM = 16 << 20
+"""Bytes that must be free for the report, so that it does not take the last space of a full disk."""
 
 
 class RunWriter:
@@ -176,6 +180,8 @@ class RunWriter:
         try:
             from reasonrl.analysis.report import write_report
 
+            if (free := shutil.disk_usage(run_dir).free) < REPORT_ROOM:
+                raise OSError(f"only {free / (1 << 20):.1f} MiB are free on its disk")
             write_report([run_dir], is_over=True, marks=self._plugins.task_marks())
         except Exception as err:  # noqa: BLE001 - a report must not fail a run
             log.warning("cannot write %s: %s; try again with `reasonrl report %s`", REPORT, describe(err), run_dir)
