@@ -20,7 +20,7 @@ from reasonrl.observability.tracker_kinds import (
     takes_config_again,
 )
 from reasonrl.observability.transcripts import as_turns
-from reasonrl.redact import redacting_logger
+from reasonrl.redact import redact_data, redacting_logger
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import TRACKERS, TRACKERS_STATE
 from reasonrl.text import sanitize, suggest
@@ -165,7 +165,7 @@ class Trackers:
     def samples(self, step: int, suite: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Send the first ``SAMPLES`` completions of an evaluation as a table, to trackers that have tables."""
         if self._on and step > self._sent_before:
-            rows = [_as_row(record) for record in islice(records, SAMPLES)]
+            rows = redact_data([_as_row(record) for record in islice(records, SAMPLES)])  # they may leave this machine
             self._try_call(lambda: self._show(step, f"samples/{suite}", rows))
 
     def _show(self, step: int, name: str, rows: Rows) -> None:
