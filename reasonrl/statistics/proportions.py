@@ -7,7 +7,7 @@ Z95 = 1.959963984540054
 """Two-sided 95% quantile of the normal distribution."""
 
 
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """Compute the 95% score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
     Example:
@@ -39,7 +39,7 @@ def mean_interval(values: Sequence[float], trials: int) -> tuple[float, float]:
     if n == 1 or all(value in (0.0, 1.0) for value in values):
         return wilson_interval(p * n, n)
     variance = math.fsum((value - p) ** 2 for value in values) / (n - 1) / n
-    effective = trials if variance == 0 else min(trials, max(1, round(p * (1 - p) / variance)))
+    effective = trials if variance == 0 else min(trials, max(1.0, p * (1 - p) / variance))
     return wilson_interval(p * effective, effective)
 
 

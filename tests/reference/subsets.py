@@ -25,7 +25,7 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     return sum(scores) / len(scores)
 
 
-def score_interval(p: float, trials: int) -> tuple[float, float]:
+def score_interval(p: float, trials: float) -> tuple[float, float]:
     """All q with |p - q| <= z sqrt(q (1 - q) / trials)."""
 
     def is_inside(q: float) -> bool:
@@ -50,4 +50,4 @@ def mean_interval(values: Sequence[float], trials: int) -> tuple[float, float]:
     if n == 1 or set(values) <= {0.0, 1.0}:
         return score_interval(p, n)
     variance = sum((a - b) ** 2 for a, b in itertools.combinations(values, 2)) / (n * (n - 1)) / n
-    return score_interval(p, trials if variance == 0 else min(trials, max(1, round(p * (1 - p) / variance))))
+    return score_interval(p, trials if variance == 0 else min(trials, max(1.0, p * (1 - p) / variance)))
