@@ -9,6 +9,7 @@ import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +49,7 @@ def remember(value: str) -> None:
         _remembered.add(value)
 
 
+@lru_cache(maxsize=4096)  # every text that is written asks for every variable of the environment
 def is_secret_name(name: str) -> bool:
     """Whether a key or variable of that name holds a secret: ``HF_TOKEN``, ``apiKey``; not ``max_tokens``."""
     words = [word.lower() for word in _WORDS.split(name) if word]
@@ -83,8 +85,8 @@ def redact_text(text: str, known: Sequence[str] | None = None) -> str:
 
 def known_secrets() -> list[str]:
     """Every remembered secret and those of the environment, the longest first."""
-    own = {v for name, v in os.environ.items() if len(v) >= _MIN_CHARS_OF_VARIABLE and is_secret_name(name)}
-    return sorted(_remembered | own, key=len, reverse=True)
+    own = {os.environ[name] for name in os.environ if is_secret_name(name)}
+    return sorted(_remembered | {v for v in own if len(v) >= _MIN_CHARS_OF_VARIABLE}, key=len, reverse=True)
 
 
 def _redact_pair(match: re.Match[str]) -> str:
@@ -95,16 +97,17 @@ def _redact_pair(match: re.Match[str]) -> str:
     return match["head"] + REDACTED
 
 
-def redact_data(value: object) -> Any:
-    """Plain JSON data with every text redacted, and every value under a secret's name."""
+def redact_data(value: object, known: Sequence[str] | None = None) -> Any:
+    """Plain JSON data with every text redacted, and every value under a secret's name. ``known``: see ``redact_text``."""
+    known = known_secrets() if known is None else known
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if _is_leaf(item) and holds_secret(str(key), item) else redact_data(item)
+            key: REDACTED if _is_leaf(item) and holds_secret(str(key), item) else redact_data(item, known)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redact_data(item) for item in value]
-    return redact_text(value) if isinstance(value, str) else value
+        return [redact_data(item, known) for item in value]
+    return redact_text(value, known) if isinstance(value, str) else value
 
 
 def _is_leaf(value: object) -> bool:
