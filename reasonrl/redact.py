@@ -98,7 +98,10 @@ def _redact_pair(match: re.Match[str]) -> str:
 
 
 def redact_data(value: object, known: Sequence[str] | None = None) -> Any:
-    """Plain JSON data with every text redacted, and every value under a secret's name. ``known``: see ``redact_text``."""
+    """Plain JSON data with every text redacted, and every value under a secret's name.
+
+    ``known``: see ``redact_text``.
+    """
     known = known_secrets() if known is None else known
     if isinstance(value, Mapping):
         return {
