@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.resume_runs import ALGORITHMS, assert_same_run, cut_back, go, whole_run
 
-STEPS = 10
+STEPS = 6
 
 
 @pytest.mark.fault

@@ -21,7 +21,7 @@ def script() -> ModuleType:
 
 PLANS = script()
 RECIPES = [path for path in PLANS.recipes() if path.is_relative_to(ROOT / "recipes")]
-SHARE = 0.85
+SHARE = 0.9
 """Of the GPU's memory: recipes that need more are planned in every run of the tests, the others in the long ones."""
 
 
@@ -47,7 +47,7 @@ def test_sizes_tasks_and_classes_are_there() -> None:
         assert share(path) < 1.0, path
         assert "DOES NOT FIT" not in header(path)
         assert "Not yet run" in path.read_text(encoding="utf-8")
-    assert sum(share(path) > SHARE for path in RECIPES) >= 4
+    assert sum(share(path) > SHARE for path in RECIPES) >= 2
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, marks=tier(path), id=path.stem) for path in RECIPES])
