@@ -64,7 +64,7 @@ def _forward_all(
         with ranks.autocast():
             out = module(part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked)
         logprobs = _place(logprobs, out.logprobs, index, batch)
-        all_values = _place(all_values, out.values, index, batch) if values and out.values is not None else None
+        all_values = _place(all_values, out.values, index, batch) if out.values is not None else None
     assert logprobs is not None  # a rank has at least one row
     return logprobs, all_values
 
