@@ -1,14 +1,21 @@
 """Transcripts: prompts, completions, rewards and reasons as JSON records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any
 
 from reasonrl.contracts.data import Problem, ScoredGroup
 
 SCHEMA_VERSION = 1
 
 
-def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) -> Iterator[dict[str, object]]:
-    """Yield one record per completion, at most ``limit``."""
+def transcript_records(
+    groups: Sequence[ScoredGroup],
+    limit: int | None = None,
+    token_figures: Sequence[Mapping[str, Any] | None] = (),
+) -> Iterator[dict[str, object]]:
+    """Yield one record per completion, at most ``limit``; the first ones with their ``token_figures``."""
+    figures = chain(token_figures, repeat(None))
     count = 0
     for group in groups:
         for sample, (completion, reward) in enumerate(zip(group.group.completions, group.rewards, strict=True)):
@@ -16,7 +23,8 @@ def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) 
                 return
             count += 1
             problem = group.group.request.problem
-            yield {
+            of_tokens = next(figures)
+            record = {
                 "schema": SCHEMA_VERSION,
                 "problem_id": problem.id,
                 "sample": sample,
@@ -34,6 +42,7 @@ def transcript_records(groups: Sequence[ScoredGroup], limit: int | None = None) 
                 "answer": reward.answer,
                 "reasons": dict(reward.reasons),
             }
+            yield record if of_tokens is None else {**record, "tokens": of_tokens}
 
 
 def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:

@@ -225,6 +225,9 @@ class LoggingConfig:
     """Logging besides metrics.jsonl."""
 
     transcripts_per_step: int = option("completions per step written to transcripts/", 4)
+    token_figures_per_step: int = option(
+        "of these, how many with log-prob gap, advantage and entropy of each token; 0 = none", 4
+    )
     trackers: list[str] = option("accelerate's tracker names, such as tensorboard or wandb", factory=list)
     project: str | None = option("project in the trackers; null = the recipe's name", None)
     tracker_options: dict[str, Slot] = option("tracker -> arguments, such as {wandb: {tags: [a]}}", factory=dict)
@@ -232,6 +235,7 @@ class LoggingConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "transcripts_per_step")
+        at_least(self, 0, "token_figures_per_step")
         unused = sorted(set(self.tracker_options) - set(self.trackers))
         require(not unused, "tracker_options", "options of logging.trackers only", unused)
 
@@ -356,6 +360,7 @@ class SftRecipe:
         for section, key, instead in (
             ("sampling", "group_size", "evaluation.suites.*.samples sets the completions per problem"),
             ("logging", "transcripts_per_step", "SFT steps do not sample completions"),
+            ("logging", "token_figures_per_step", "SFT steps do not sample completions"),
         ):
             config = getattr(self, section)
             default = type(config).__dataclass_fields__[key].default

@@ -69,7 +69,7 @@ class Driver:
                 carried=self._job.carried,
             )
             self._optimizer_steps = self._job.optimizer_steps
-            self._run.writer.transcribe(step, outcome.groups)
+            self._run.writer.transcribe(step, outcome.groups, outcome.token_figures)
             self._close(outcome.groups, outcome.diagnosis)
 
     def _progress(self) -> dict[str, object]:

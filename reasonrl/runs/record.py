@@ -3,8 +3,9 @@
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
 from reasonrl.errors import describe
@@ -71,11 +72,13 @@ class RunWriter:
         self._earlier_s = state.records["wall_s"]
         self._steps_done = state.step
 
-    def transcribe(self, step: int, groups: Sequence[ScoredGroup]) -> None:
+    def transcribe(
+        self, step: int, groups: Sequence[ScoredGroup], token_figures: Sequence[Mapping[str, Any] | None] = ()
+    ) -> None:
         """The first completions of a step, before anything can interrupt the run."""
         if self._run_dir is not None and self._transcripts_per_step and groups:
             path = transcript_file(self._run_dir.path, step)
-            write_jsonl(path, transcript_records(groups, self._transcripts_per_step))
+            write_jsonl(path, transcript_records(groups, self._transcripts_per_step, token_figures))
 
     def show(self, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
         """A step that has been taken, for whoever watches: its evaluation may take minutes."""

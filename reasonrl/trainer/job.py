@@ -12,11 +12,15 @@ from reasonrl.contracts.data import ScoredGroup, StepRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepOutcome:
-    """A finished step. ``diagnosis``: why the run must stop here; empty if it need not."""
+    """A finished step. ``diagnosis``: why the run must stop here; empty if it need not.
+
+    ``token_figures``: of the first completions of ``groups``, for their transcripts.
+    """
 
     record: StepRecord
     groups: Sequence[ScoredGroup] = ()
     diagnosis: str = ""
+    token_figures: Sequence[Mapping[str, Any] | None] = ()
 
 
 class Job(Protocol):

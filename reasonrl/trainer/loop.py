@@ -31,6 +31,7 @@ from reasonrl.trainer.sharing import share_out
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
+from reasonrl.trainer.token_figures import Figures, TokenFigures
 from reasonrl.trainer.update import Updater
 
 
@@ -75,6 +76,10 @@ class Trainer:
         self._recipe, self._bundle, self._ranks = recipe, bundle, bundle.ranks
         self._prompts, self._backend, self._rewards = prompts, backend, rewards
         self._updater, self._reporter, self._stop = updater, reporter, stop
+        logging = recipe.logging
+        figures = min(logging.token_figures_per_step, logging.transcripts_per_step) if self._ranks.is_main else 0
+        self._token_figures = TokenFigures(bundle.tokenizer, figures)
+        updater.see = self._token_figures.see
         self._sampling = sampling_params(recipe.sampling)
         self._gap_watch = GapWatch(is_float32=bundle.accelerator.mixed_precision == "no")
         self._unscored_since: dict[str, int] = {}
@@ -128,7 +133,7 @@ class Trainer:
             with timer("collate_s"), self._ranks.together():
                 pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
                 batch = collate(collected.kept, pad_id=pad_id, device=device)
-            update = self._learn(step, batch, timer)
+            update, figures = self._learn(step, collected.kept, batch, timer)
             with self._ranks.together():
                 self._updater.algorithm.after_step({**collected.metrics, **update.metrics})
             self.position, self.carried = collected.position, collected.carried
@@ -138,6 +143,7 @@ class Trainer:
                 step=step, metrics=self._step_metrics(step, collected, update, timer), timing_s=timer.metrics()
             ),
             groups=collected.kept,
+            token_figures=figures,
             diagnosis=diagnose_skips(update.metrics, skips) if skips >= MAX_CONSECUTIVE_SKIPS else "",
         )
 
@@ -202,7 +208,9 @@ class Trainer:
             seed=derive_seed(self._recipe.seed, "train", position),
         )
 
-    def _learn(self, step: int, batch: TrainBatch, timer: Timer) -> UpdateOutput:
+    def _learn(
+        self, step: int, groups: Sequence[ScoredGroup], batch: TrainBatch, timer: Timer
+    ) -> tuple[UpdateOutput, list[Figures | None]]:
         """Log-probabilities and values of the batch, then advantages, then the optimizer steps."""
         self._reporter.phase("updating")
         trainer, updater = self._recipe.trainer, self._updater
@@ -223,7 +231,8 @@ class Trainer:
         with timer("advantage_s"):
             advantages = updater.algorithm.compute_advantages(batch, evals, ctx)
         with timer("update_s"), updater.offload.loaded(OPTIMIZER):
-            return updater.update(batch, evals, advantages, ctx)
+            update = updater.update(batch, evals, advantages, ctx)
+        return update, self._token_figures.take(groups, batch, evals, advantages, ctx.policy_version)
 
     def _step_metrics(self, step: int, collected: Collected, update: UpdateOutput, timer: Timer) -> dict[str, float]:
         if self._ranks.is_main:

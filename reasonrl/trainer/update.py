@@ -6,7 +6,7 @@ processes changes the gradient.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,6 +96,8 @@ class Updater:
         self._accelerator = accelerator
         self._ranks = ranks
         self.policy_version = 0
+        self.see: Callable[[Sequence[int], Tensor, Tensor | None], None] | None = None
+        """Called with rows, old log-probabilities and entropy after every forward pass of the first epoch."""
 
     def update(
         self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput, ctx: StepContext
@@ -144,7 +146,8 @@ class Updater:
         def compute_loss(micro: Microbatch) -> Tensor:
             nonlocal local_broken
             part = self._part(inputs, micro, lengths)
-            loss, broken, of_part = self._loss(part, normalizer, ctx, first_epoch=first_epoch)
+            rows_seen = micro.rows if first_epoch and not micro.is_dummy else ()
+            loss, broken, of_part = self._loss(part, normalizer, ctx, rows_seen, first_epoch=first_epoch)
             local_broken += broken
             metrics.append(of_part)
             return loss
@@ -168,7 +171,7 @@ class Updater:
         return replace(part, batch=cleared)
 
     def _loss(
-        self, part: _Inputs, normalizer: LossNormalizer, ctx: StepContext, *, first_epoch: bool
+        self, part: _Inputs, normalizer: LossNormalizer, ctx: StepContext, rows: Sequence[int], *, first_epoch: bool
     ) -> tuple[Tensor, int, Mapping[str, Metric]]:
         """This micro-batch's loss, how many of its log-probabilities are not finite, and its metrics."""
         batch = part.batch
@@ -183,6 +186,8 @@ class Updater:
         evals = part.evals
         if evals.old_logprobs is None:
             evals = replace(evals, old_logprobs=out.logprobs.detach())
+        if self.see is not None and evals.old_logprobs is not None:
+            self.see(rows, evals.old_logprobs, out.entropy)
         advantages, correction = self._correct(part, evals)
         loss = self.algorithm.compute_loss(
             LossInput(

@@ -140,6 +140,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     learning_rate: float = 0.1,
     batch: TrainBatch | None = None,
     correction: RolloutCorrectionConfig | None = None,
+    see: Any = None,
 ) -> Outcome:
     """One whole update by plain gradient descent: the parameters then tell the gradient."""
     accelerator = Accelerator(cpu=True)
@@ -183,6 +184,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
         accelerator=accelerator,
         ranks=ranks,
     )
+    updater.see = see
     output = updater.update(batch, evals, algorithm.compute_advantages(batch, evals, ctx), ctx)
     module = accelerator.unwrap_model(wrapped)
     parameters = {name: p.detach().clone() for name, p in module.named_parameters()}

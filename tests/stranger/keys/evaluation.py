@@ -124,6 +124,18 @@ def transcripts_per_step_sft(lab: Lab, kind: str) -> None:
     assert "no effect in an SFT recipe" in lab.refused(kind, "logging.transcripts_per_step=3")
 
 
+@effect("logging.token_figures_per_step")
+def token_figures_per_step(lab: Lab, kind: str) -> None:
+    assert [i for i, one in enumerate(lab.run(kind).transcripts()) if "tokens" in one] == [0, 1, 2, 3]
+    transcripts = lab.run(kind, "logging.token_figures_per_step=1").transcripts()
+    assert [i for i, one in enumerate(transcripts) if "tokens" in one] == [0]
+
+
+@effect("logging.token_figures_per_step", of=("sft",))
+def token_figures_per_step_sft(lab: Lab, kind: str) -> None:
+    assert "no effect in an SFT recipe" in lab.refused(kind, "logging.token_figures_per_step=1")
+
+
 @effect("logging.trackers", of=BOTH)
 def trackers(lab: Lab, kind: str) -> None:
     """The same figures, in the tracker's own files; an unknown tracker is refused."""

@@ -1,0 +1,141 @@
+"""Log-probability gap, advantage and entropy of each token, for the transcripts of a step's first completions."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from reasonrl.contracts.batch import AdvantageOutput, PolicyEval, TrainBatch
+from reasonrl.contracts.data import Completion, ScoredGroup
+
+MAX_TOKENS = 2048
+"""Of a completion; later tokens have no figures."""
+MAX_UNFINISHED = 64
+"""Tokens in a row that end inside a character; only noise has more."""
+REPLACEMENT = "\ufffd"
+
+Figures = Mapping[str, Any]
+"""JSON: ``lengths`` of the tokens in characters, and figures by name: one per token, one for all, or None."""
+
+
+class TokenFigures:
+    """Keeps what an update computes anyway. It runs no forward pass and draws no random number.
+
+    Args:
+        limit: completions per step; 0 = none.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self._limit = limit
+        self._boundaries = Boundaries(tokenizer)
+        self._seen: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def see(self, rows: Sequence[int], old_logprobs: Tensor, entropy: Tensor | None) -> None:
+        """Keep the first of a batch's rows: ``old_logprobs`` and ``entropy`` ``[b, T]`` of the micro-batch ``rows``."""
+        for place, row in enumerate(rows):
+            if row < self._limit:
+                kept = None if entropy is None else entropy[place].detach().clone()
+                self._seen[row] = (old_logprobs[place].detach().clone(), kept)
+
+    def take(
+        self,
+        groups: Sequence[ScoredGroup],
+        batch: TrainBatch,
+        evals: PolicyEval,
+        advantages: AdvantageOutput,
+        policy_version: int,
+    ) -> list[Figures | None]:
+        """Return the figures of the batch's first completions and forget them; None for a completion without any.
+
+        Args:
+            groups: what the batch was made of.
+            policy_version: of the policy before the update.
+        """
+        seen, self._seen = self._seen, {}
+        rows = [
+            (group.group.request.prompt_ids, completion, reward.total)
+            for group in groups[: self._limit]
+            for completion, reward in zip(group.group.completions, group.rewards, strict=True)
+        ][: self._limit]
+        found: list[Figures | None] = []
+        for row, (prompt, completion, total) in enumerate(rows):
+            lengths = None if total is None else self._boundaries.lengths(prompt, completion)
+            old, entropy = seen.get(row, (None, None))
+            if old is None and evals.old_logprobs is not None:
+                old = evals.old_logprobs[row]
+            # A completion of an earlier policy has a gap that does not come from the sampler.
+            is_fresh = completion.policy_version == policy_version
+            sampled = batch.rollout_logprobs[row] if batch.rollout_logprobs is not None and is_fresh else None
+            figures = _figures(lengths or [], len(prompt), old, sampled, advantages.advantages[row], entropy)
+            found.append(figures if lengths is not None else None)
+        return found
+
+
+def _figures(
+    lengths: list[int],
+    start: int,
+    old: Tensor | None,
+    sampled: Tensor | None,
+    advantage: Tensor,
+    entropy: Tensor | None,
+) -> Figures:
+    at = slice(start, start + len(lengths))
+    return {
+        "lengths": lengths,
+        "logprob_gap": None if old is None or sampled is None else _rounded(old[at] - sampled[at]),
+        "advantage": _alike(_rounded(advantage[at])),
+        "entropy": None if entropy is None else _rounded(entropy[at]),
+    }
+
+
+class Boundaries:
+    """Finds the tokens of a completion in its text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._decode = lru_cache(maxsize=1 << 16)(self._decode_plainly)
+
+    def lengths(self, prompt: Sequence[int], completion: Completion) -> list[int] | None:
+        """Return the characters of the first ``MAX_TOKENS`` tokens; None if the tokens do not spell the text.
+
+        A character of several tokens counts for the first of them. Tokens that add no text, such as the final EOS,
+        have 0.
+        """
+        text, at, before = completion.text, 0, ""
+        found: list[int] = []
+        pending: tuple[int, ...] = ()
+        last: tuple[int, ...] = ()
+        for token in completion.token_ids[:MAX_TOKENS]:
+            if at >= len(text) and not pending:
+                found.append(0)
+                continue
+            pending = (*pending, token)
+            piece = self._piece(last, pending)
+            rest = text[at : at + len(piece)]
+            is_unfinished = piece.endswith(REPLACEMENT)
+            if len(pending) > MAX_UNFINISHED or not (is_unfinished or piece.startswith(rest)):
+                return None
+            found.append(max(0, len(rest) - len(before)))
+            before = piece
+            if not is_unfinished:
+                at, before, pending, last = at + len(piece), "", (), tuple(prompt[-1:])
+        is_spelled = len(completion.token_ids) > MAX_TOKENS or text[at:] == before or (at >= len(text) and not pending)
+        return found if is_spelled else None
+
+    def _piece(self, before: tuple[int, ...], tokens: tuple[int, ...]) -> str:
+        """Decode ``tokens`` as they read after another token: some tokenizers drop the first space of a text."""
+        return self._decode(before + tokens)[len(self._decode(before)) :] if before else self._decode(tokens)
+
+    def _decode_plainly(self, tokens: tuple[int, ...]) -> str:
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+
+def _rounded(values: Tensor) -> list[float]:
+    # Adding 0.0 turns -0.0 into 0.0.
+    return [round(value, 4) + 0.0 for value in values.tolist()]
+
+
+def _alike(values: list[float]) -> float | list[float]:
+    return values[0] if values and values.count(values[0]) == len(values) else values
