@@ -18,13 +18,16 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 plain completions, one with figures for its tokens, and all hostile ones as completion, answer and reason."""
+    """200 plain completions, three with figures for tokens, and all hostile ones as completion, answer and reason."""
     run = write_run(tmp_path_factory.mktemp("browser") / "run")
     for step in range(1, 21):
         for_step = [record(f"try {place} of step {step}", reward=float(place % 2)) for place in range(10)]
         transcribe(run, step, *for_step)
-    tokens = {"tokens": ["12", "-", "5"], "entropy": [0.1, 2.0, None], "advantage": [-1.0, 0.0, 1.0]}
-    transcribe(run, 21, record("12-5", **tokens))
+    figures = {"lengths": [2, 1, 1, 3], "entropy": [0.1, 2.0, None, 0.5], "advantage": [-1.0, 0.0, 1.0, 1.0]}
+    markup = {"lengths": [3, len(HOSTILE[0]) - 3], "logprob_gap": [-0.2, 0.1], "advantage": 1.0}
+    left_out = {"lengths": [1], "advantage": 0.0}
+    some = [record("12-5 😀", tokens=figures), record(HOSTILE[0], tokens=markup), record("7", tokens=left_out)]
+    transcribe(run, 21, *some)
     bad = [record(text, answer=text[:99], reasons={"countdown": text[:99]}, problem_id=text[:99]) for text in HOSTILE]
     transcribe(run, 22, *bad)
     return write_report([run], refresh=True, marks={})
@@ -53,7 +56,7 @@ def choose(seen: Visit, **fields: Any) -> None:
 
 
 def test_filters_and_search(seen: Visit) -> None:
-    everything = 20 * 10 + 1 + len(HOSTILE)
+    everything = 20 * 10 + 3 + len(HOSTILE)
     assert count(seen) == f"{everything} of {everything} completions"
     choose(seen, step0="3", step1="4", rew0="0.5")
     assert count(seen).startswith("10 of")
@@ -67,7 +70,7 @@ def test_filters_and_search(seen: Visit) -> None:
     seen.page.click("button[type=reset]")
     seen.page.wait_for_function(f"document.getElementById('count').textContent.startsWith('{everything} of')")
     choose(seen, reason="ok", verdict="correct", len0="7", len1="7", part="countdown", order="l")
-    assert count(seen).startswith("201 of")
+    assert count(seen).startswith("203 of")
     assert seen.page.inner_text("#place") == "page 1 of 5"
     seen.page.click("#next")
     assert seen.page.inner_text("#place") == "page 2 of 5"
@@ -105,12 +108,76 @@ def test_hostile_completions_are_text(seen: Visit, place: int) -> None:
     assert begin.encode("unicode_escape").decode() in shown
 
 
+def token_colors(seen: Visit) -> list[str]:
+    script = "all => all.map(e => getComputedStyle(e).backgroundColor)"
+    return list(seen.page.locator("#completion .token").evaluate_all(script))
+
+
 def test_tokens_are_colored(seen: Visit) -> None:
     choose(seen, step0="21", step1="21")
-    seen.page.select_option("#color", "entropy")
-    colors = seen.page.locator("#sample .token").evaluate_all("all => all.map(e => e.style.backgroundColor)")
-    assert len({*colors}) == 3
-    assert seen.page.locator("#sample .token").nth(1).get_attribute("title") == "entropy 2"
+    assert seen.page.locator("#completion .token").count() == 0
+    choose(seen, color="entropy")
+    first, second, _, last = token_colors(seen)
+    assert len({first, second, last}) == 3
+    assert seen.page.inner_text("#completion") == "12-5 😀"
+    assert "nats" in seen.page.inner_text("#sample .scale")
+    seen.page.locator("#completion .token").nth(1).hover()
+    assert seen.page.inner_text("#token") == 'token "-": entropy 2'
+    seen.page.keyboard.press("c")  # the next of the three, then the first again
+    assert seen.page.locator("[name=color]").input_value() == ""
+    for name in ("logprob_gap", "advantage"):
+        seen.page.keyboard.press("c")
+        assert seen.page.locator("[name=color]").input_value() == name
+    lost, none, won, _ = token_colors(seen)
+    assert len({lost, none, won}) == 3
+    seen.page.focus("#completion")
+    seen.page.keyboard.press("ArrowRight")
+    seen.page.keyboard.press("End")
+    assert seen.page.inner_text("#token") == 'token " 😀": advantage 1'
+    seen.page.keyboard.press("ArrowLeft")
+    seen.page.keyboard.press("c")
+    seen.page.keyboard.press("ArrowRight")  # the focus stays
+    assert seen.page.inner_text("#token") == 'token "12": entropy 0.1'
+    seen.page.reload()  # the choice is part of the address
+    seen.page.wait_for_selector("#completion .token")
+    assert seen.page.locator("[name=color]").input_value() == "entropy"
+
+
+def test_colored_text_can_be_searched_and_is_text(seen: Visit) -> None:
+    choose(seen, step0="21", step1="21", color="logprob_gap", q="ipt>ALE")
+    assert seen.page.inner_text("#completion") == HOSTILE[0]
+    assert "".join(seen.page.locator("#completion mark").all_inner_texts()) == "ipt>ale"
+    assert seen.page.locator("#completion script").count() == 0
+    choose(seen, q="7")
+    assert "the update did not compute it" in seen.page.inner_text("#sample .scale")
+    choose(seen, q="", step0="22", step1="22")
+    assert "No figures per token were kept" in seen.page.inner_text("#sample .scale")
+
+
+def test_an_address_with_unknown_filters_opens(report: Path) -> None:
+    with visit(report, "#samples?length=5&verdict=wrong&run=99&item=1") as seen:
+        seen.page.wait_for_selector("#rows button")
+        assert count(seen).startswith("100 of")
+        assert seen.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colored_tokens_are_readable(report: Path, scheme: str) -> None:
+    """Text on the strongest color has a contrast of 4.5 or more, as WCAG AA asks."""
+    with visit(report, color_scheme=scheme) as seen:
+        for name in ("--high", "--low"):
+            luminance = """name => {
+                const box = document.body.appendChild(document.createElement("i"));
+                box.style.backgroundColor = `var(${name})`;
+                const parts = [getComputedStyle(box).backgroundColor, getComputedStyle(document.body).color];
+                return parts.map((text) => {
+                    const channels = text.match(/[0-9.]+/g).slice(0, 3).map((one) => one / 255);
+                    const linear = channels.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+                    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+                });
+            }"""
+            low, high = sorted(seen.page.evaluate(luminance, name))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, name)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

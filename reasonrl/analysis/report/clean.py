@@ -16,6 +16,11 @@ def clean(text: str) -> str:
     return sanitize(redact_text(text))
 
 
+def left_out(count: int) -> str:
+    """Return what stands for the middle of a long text."""
+    return f"\n[... {count:,} characters left out ...]\n"
+
+
 class Cleaner:
     """Cleans and shortens many texts. The secrets of the environment are looked up once."""
 
@@ -29,10 +34,9 @@ class Cleaner:
         """
         if len(text) <= head + tail:
             return sanitize(self._redact(text))
-        left_out = len(text) - head - tail
         begin = self._redact(text[: head + MARGIN])[:head]
         end = self._redact(text[-tail - MARGIN :])[-tail:] if tail else ""
-        return sanitize(f"{begin}\n[... {left_out:,} characters left out ...]\n{end}")
+        return sanitize(f"{begin}{left_out(len(text) - head - tail)}{end}")
 
     def data(self, value: Any) -> Any:
         """Clean every text and key of JSON data, and shorten what is long."""

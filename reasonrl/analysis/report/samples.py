@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from reasonrl.analysis.doctor.records import UNREADABLE, number
 from reasonrl.analysis.report.clean import Cleaner, clean
+from reasonrl.analysis.report.tokens import FIGURES, Figure, read_tokens
 from reasonrl.contracts.specs import Marks
 from reasonrl.errors import RAISABLE
 from reasonrl.rundir.layout import EVALS, TRANSCRIPTS, find_steps
@@ -21,9 +22,8 @@ MAX_BYTES = 4_200_000
 """Of the compressed completions, so that a page stays under 5 MB."""
 HEAD, TAIL, PROMPT = 3000, 1500, 1500
 """Characters of a completion's beginning and end, and of a prompt."""
-MAX_TOKENS = 1500
-TOKEN_FIGURES = ("logprob_gap", "advantage", "entropy")
-"""What may color a token; lists beside ``tokens`` in a transcript, one figure per token."""
+TOKENS_SHARE = 0.15
+"""Of ``MAX_BYTES``, for figures per token even if completions alone would fill the page."""
 TRAINING = "training"
 CHUNK = 1 << 20
 MARK_KINDS = ("right", "failed", "error")
@@ -44,13 +44,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """``packed``: the records as JSON, gzip and base64; ``found`` and ``shown`` by kind of source."""
+    """``packed``: the records as JSON, gzip and base64; ``found`` and ``shown`` by kind of source.
+
+    ``colored`` records have figures per token: ``figures``.
+    """
 
     packed: Markup
     shown: Mapping[str, int]
     found: Mapping[str, int]
     unreadable: int
-    token_figures: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    colored: int = 0
     has_marks: bool = False
 
     @property
@@ -68,6 +72,9 @@ def collect(run_dirs: Sequence[Path], limit: int | None = None, marks_of: MarksO
     sources = [source for index, folder in enumerate(run_dirs) for source in find_sources(folder, index)]
     records, unreadable = _read(sources, DEFAULT_LIMIT if limit is None else limit, marks_of)
     packed = pack(records)
+    if limit is None and len(packed) > MAX_BYTES:
+        records = _color_fewer(records, len(packed))
+        packed = pack(records)
     while limit is None and len(packed) > MAX_BYTES and len(records) > 1:
         keep = min(len(records) - 1, int(len(records) * 0.95 * MAX_BYTES / len(packed)))
         records = [records[i] for i in spread(len(records), keep)]
@@ -78,8 +85,24 @@ def collect(run_dirs: Sequence[Path], limit: int | None = None, marks_of: MarksO
         found=_tally((source.name, source.count) for source in sources),
         unreadable=unreadable,
         has_marks=any("h" in record for record in records),
-        token_figures=[name for name in TOKEN_FIGURES if any(name in record.get("t", ()) for record in records)],
+        figures=[one for one in FIGURES if any(one.key in record.get("t", ()) for record in records)],
+        colored=sum("t" in record for record in records),
     )
+
+
+def _color_fewer(records: Sequence[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """Leave the figures per token out of an even part of the records, whose packed ``size`` is too large."""
+    plain = [{key: value for key, value in record.items() if key != "t"} for record in records]
+    colored = [place for place, record in enumerate(records) if "t" in record]
+    rest = len(pack(plain))
+    room = max(MAX_BYTES - rest, TOKENS_SHARE * MAX_BYTES)
+    found, size, take = list(records), size - rest, len(colored)
+    while size > room and take:
+        take = int(take * 0.95 * room / size)
+        kept = {colored[i] for i in spread(len(colored), take)}
+        found = [record if place in kept else plain[place] for place, record in enumerate(records)]
+        size = len(pack(found)) - rest
+    return found
 
 
 def find_sources(run_dir: Path, run: int = 0) -> list[Source]:
@@ -184,23 +207,11 @@ class _Reader:
             "e": self._text(data.get("finish_reason"), 40),
             "o": self._text(self._mapping(data.get("info")), 1000),
         }
-        tokens = self._tokens(data)
+        tokens = read_tokens(data, completion, HEAD, TAIL)
         # Positions hold only if nothing was escaped, and JavaScript counts other characters twice.
         is_as_written = completion == data["completion"] and max(completion, default="") <= "\uffff"
         parts = _mark(marks, data) if marks and is_as_written else []
         return record | ({"t": tokens} if tokens else {}) | ({"h": parts} if parts else {})
-
-    def _tokens(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return tokens with their figures, if the transcript has them."""
-        texts = data.get("tokens")
-        if not isinstance(texts, list) or not texts or len(texts) > MAX_TOKENS:
-            return None
-        figures = {
-            name: [number(value) for value in values]
-            for name in TOKEN_FIGURES
-            if isinstance(values := data.get(name), list) and len(values) == len(texts)
-        }
-        return {"text": [self._text(text, 100) for text in texts], **figures} if figures else None
 
     def _text(self, value: object, most: int) -> str:
         if value is None:

@@ -53,7 +53,7 @@
 
   const verdict = (one) => (one.w === null ? "unscored" : one.k ? "correct" : "wrong");
   const reasons = (one) => Object.entries(one.y).filter((pair) => pair[1]).map((pair) => pair.join(": "));
-  const text = (one) => (one.text ??= [one.i, one.p, one.c, one.a ?? "", one.o, ...reasons(one)].join("\n").toLowerCase());
+  const text = (one) => (one.text ??= fold([one.i, one.p, one.c, one.a ?? "", one.o, ...reasons(one)].join("\n")));
   const values = () => Object.fromEntries(new FormData(form));
   const within = (value, from, to) =>
     (from === "" && to === "") || (value !== null && (from === "" || value >= +from) && (to === "" || value <= +to));
@@ -65,12 +65,16 @@
     within(v.part === "" ? one.w : one.m[v.part] ?? null, v.rew0, v.rew1) &&
     (query === "" || text(one).includes(query));
 
+  const keep = () => {
+    const kept = new URLSearchParams(Object.entries(values()).filter((pair) => pair[1] !== ""));
+    if (kept.size || location.hash.includes("?")) history.replaceState(null, "", kept.size ? `#samples?${kept}` : "#samples");
+  };
+
   const filter = () => {
-    const v = values(), query = v.q.trim().toLowerCase();
+    const v = values(), query = fold(v.q.trim());
     matching = records.filter((one) => matches(one, v, query));
     if (v.order) matching.sort((a, b) => (b[v.order] ?? -Infinity) - (a[v.order] ?? -Infinity));
-    const kept = new URLSearchParams(Object.entries(v).filter((pair) => pair[1] !== ""));
-    if (kept.size || location.hash.includes("?")) history.replaceState(null, "", kept.size ? `#samples?${kept}` : "#samples");
+    keep();
     find("count").textContent = `${matching.length.toLocaleString("en")} of ${records.length.toLocaleString("en")} completions`;
     page = 0;
     list();
@@ -112,59 +116,135 @@
     const parts = Object.entries(one.m).map(([name, value]) => `${name} ${value ?? "unscored"}`);
     const facts = [["Reward", [`total ${one.w ?? "unscored"}`, ...parts].join(", ")], ["Reason", reasons(one).join(", ")], ["Answer", one.a ?? "none found"], ["Problem", one.o]];
     const block = (name, content) => { const pre = make("pre"); pre.append(...content); return [make("h3", name), pre]; };
-    article.replaceChildren(head, ...block("Prompt", marked(one.p)), ...colorChoice(one), ...block("Completion", completion(one)),
+    article.replaceChildren(head, ...block("Prompt", marked(one.p)), ...scale(one), ...block("Completion", completion(one)),
       ...facts.filter((fact) => fact[1]).flatMap(([name, value]) => block(name, marked(value))));
+    const pre = article.querySelectorAll("pre")[1];
+    pre.id = "completion";
+    pre.tabIndex = 0;
+    pre.addEventListener("keydown", walk);
+    pre.addEventListener("pointerover", point);
+    pre.addEventListener("click", point);
     article.scrollTop = 0;
   };
 
   const KINDS = { right: "attempt that reaches the target", failed: "attempt that fails", error: "attempt with a false step" };
-  let coloredBy = "";
-  const figures = (one) => Object.keys(one.t ?? {}).filter((name) => name !== "text");
 
+  // The completion, cut wherever a token, an attempt or a hit of the search begins or ends.
   const completion = (one) => {
-    if (figures(one).includes(coloredBy)) return colored(one.t.text, one.t[coloredBy], coloredBy);
-    const pieces = [];
-    let from = 0;
-    for (const [start, end, kind] of one.h ?? []) {
-      const part = make("span", "", `attempt ${kind}`);
-      part.title = KINDS[kind];
-      part.append(...marked(one.c.slice(start, end)));
-      pieces.push(...marked(one.c.slice(from, start)), part);
-      from = end;
-    }
-    return [...pieces, ...marked(one.c.slice(from))];
-  };
-
-  // The larger a token's figure, the stronger its color; negative figures have another one.
-  const colored = (tokens, numbers, name) => {
-    const most = Math.max(...numbers.map((value) => Math.abs(value ?? 0))) || 1;
-    return tokens.map((token, i) => {
-      const part = make("span", token, "token"), value = numbers[i];
-      if (value === null) return part;
-      part.title = `${name} ${+value.toPrecision(3)}`;
-      const strength = Math.round((70 * Math.abs(value)) / most);
-      part.style.backgroundColor = `color-mix(in srgb, var(${value < 0 ? "--bad" : "--link"}) ${strength}%, transparent)`;
-      return part;
+    const attempts = (one.h ?? []).map(([start, end, kind]) => ({ start, end, kind }));
+    const layers = [tokensOf(one), attempts, hits(one.c).map(([start, end]) => ({ start, end }))];
+    const cuts = [...new Set([0, one.c.length, ...layers.flat().flatMap((range) => [range.start, range.end])])].sort((a, b) => a - b);
+    const heads = layers.map(() => 0);
+    return cuts.slice(0, -1).map((start, i) => {
+      const [token, attempt, hit] = layers.map((ranges, layer) => {
+        while (ranges[heads[layer]]?.end <= start) heads[layer] += 1;
+        const range = ranges[heads[layer]];
+        return range && range.start <= start ? range : null;
+      });
+      const content = one.c.slice(start, cuts[i + 1]);
+      return token || attempt || hit ? piece(content, token, attempt, hit) : content;
     });
   };
 
-  const colorChoice = (one) => {
-    if (!figures(one).length) return [];
-    const select = make("select"), label = make("label", "Color tokens by ");
-    select.id = "color";
-    select.append(new Option("nothing", ""), ...figures(one).map((name) => new Option(name, name)));
-    select.value = figures(one).includes(coloredBy) ? coloredBy : "";
-    select.addEventListener("input", (event) => { event.stopPropagation(); coloredBy = select.value; show(one); find("color").focus(); });
-    label.append(select);
-    return [label];
+  const piece = (content, token, attempt, hit) => {
+    const part = make(hit ? "mark" : "span", content);
+    if (attempt) { part.className = `attempt ${attempt.kind}`; part.title = KINDS[attempt.kind]; }
+    if (token) {
+      part.classList.add("token", token.share < 0 ? "low" : "high");
+      part.dataset.token = token.place;
+      part.style.setProperty("--share", `${Math.round(100 * Math.abs(token.share))}%`);
+    }
+    return part;
   };
 
+  // Figures per token. The scale ends at the largest figures but 5%, so that one token does not make the others pale.
+  const color = form.elements.color;
+  let tokens = [], at = -1;
+  const figuresOf = (one) => {
+    const { unit, least } = color.selectedOptions[0].dataset, found = one.t?.[color.value];
+    if (found === undefined) return null;
+    const numbers = one.t.n.map((_, place) => (Array.isArray(found) ? found[place] : found)).map((value) => (value === null ? null : value / unit));
+    const sizes = numbers.filter((value) => value !== null).map(Math.abs).sort((a, b) => a - b);
+    return { numbers, most: Math.max(least, sizes[Math.floor(0.95 * (sizes.length - 1))] ?? 0) };
+  };
+  const tokensOf = (one) => {
+    const figures = figuresOf(one);
+    let end = 0;
+    at = -1;
+    tokens = !figures ? [] : figures.numbers.map((value, place) => {
+      const start = end;
+      end += one.t.n[place];
+      return { place, start, end, value, text: one.c.slice(start, end), share: Math.max(-1, Math.min(1, (value ?? 0) / figures.most)) };
+    });
+    return tokens;
+  };
+
+  const scale = (one) => {
+    if (!color.value) return [];
+    const { low, high } = color.selectedOptions[0].dataset, figures = figuresOf(one);
+    if (!figures) return [make("p", why(one), "scale")];
+    const line = make("p", "", "scale"), bar = make("i");
+    bar.style.setProperty("--from", low ? "var(--low)" : "transparent");
+    bar.style.setProperty("--middle", low ? "50%" : "0%");
+    line.append(...(low ? [low, `-${short(figures.most)}`] : ["0"]), bar, short(figures.most), high);
+    const output = make("output");
+    output.id = "token";
+    output.setAttribute("aria-live", "polite");
+    return [line, output];
+  };
+  const why = (one) => {
+    const name = color.selectedOptions[0].text;
+    if (one.f !== "training") return `Evaluations have no ${name} per token.`;
+    return one.t ? `No ${name}: the update did not compute it for this completion.` : "No figures per token were kept for this completion.";
+  };
+  const short = (value) => `${+value.toPrecision(2)}`;
+
+  const pick = (place, isScrolled) => {
+    if (!tokens.length) return;
+    at = Math.max(0, Math.min(tokens.length - 1, place));
+    const { value, text } = tokens[at], pre = find("completion");
+    for (const part of pre.querySelectorAll(".here")) part.classList.remove("here");
+    const parts = pre.querySelectorAll(`[data-token="${at}"]`);
+    for (const part of parts) part.classList.add("here");
+    if (isScrolled) parts[0].scrollIntoView({ block: "nearest" });
+    find("token").textContent = `token ${JSON.stringify(text)}: ${color.selectedOptions[0].text} ${value ?? "unknown"}`;
+  };
+  const walk = (event) => {
+    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tokens.length - 1 };
+    if (!tokens.length || !(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    event.preventDefault();
+    pick(moves[event.key], true);
+  };
+  const point = (event) => {
+    const part = event.target.closest("[data-token]");
+    if (part) pick(+part.dataset.token, false);
+  };
+  const recolor = () => {
+    keep();
+    if (chosen < 0) return;
+    const { scrollTop } = article, isFocused = document.activeElement === find("completion");
+    show(matching[chosen]);
+    article.scrollTop = scrollTop;
+    if (isFocused) find("completion").focus({ preventScroll: true });
+  };
+
+  // In lower case, with every character where it was: a few become longer.
+  const fold = (content) => {
+    const lower = content.toLowerCase();
+    if (lower.length === content.length) return lower;
+    return Array.from(content, (char) => (char.toLowerCase().length === char.length ? char.toLowerCase() : char)).join("");
+  };
+  const hits = (content) => {
+    const query = fold(values().q.trim()), lower = fold(content), found = [];
+    for (let at = query ? lower.indexOf(query) : -1; at >= 0; at = lower.indexOf(query, at + query.length)) found.push([at, at + query.length]);
+    return found;
+  };
   const marked = (content) => {
-    const query = values().q.trim().toLowerCase(), lower = content.toLowerCase(), pieces = [];
+    const pieces = [];
     let from = 0;
-    for (let at = query ? lower.indexOf(query) : -1; at >= 0; at = lower.indexOf(query, from)) {
-      pieces.push(content.slice(from, at), make("mark", content.slice(at, at + query.length)));
-      from = at + query.length;
+    for (const [start, end] of hits(content)) {
+      pieces.push(content.slice(from, start), make("mark", content.slice(start, end)));
+      from = end;
     }
     return [...pieces, content.slice(from)];
   };
@@ -181,9 +261,10 @@
     fill("part", records.flatMap((one) => Object.keys(one.m)));
     form.elements.run.closest("label").hidden = form.elements.run.options.length < 3;
     for (const [name, value] of new URLSearchParams(location.hash.split("?")[1] ?? "")) {
-      if (form.elements[name]) form.elements[name].value = value;
+      const field = form.elements.namedItem(name);
+      if (field) field.value = value;
     }
-    form.addEventListener("input", filter);
+    form.addEventListener("input", (event) => (event.target === color ? recolor() : filter()));
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", () => setTimeout(filter));
     find("previous").addEventListener("click", () => { page -= 1; list(); });
@@ -198,6 +279,11 @@
     const isTyping = event.target.matches("input, select, textarea");
     if (event.key === "/" && !isTyping) { event.preventDefault(); form.elements.q.focus(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+    if (event.key === "c" && color.options.length > 1) {
+      color.selectedIndex = (color.selectedIndex + 1) % color.options.length;
+      recolor();
+      return;
+    }
     const isInRows = rows.contains(event.target);
     const move = event.key === "j" || (isInRows && event.key === "ArrowDown") ? 1 : event.key === "k" || (isInRows && event.key === "ArrowUp") ? -1 : 0;
     if (!move) return;
