@@ -53,8 +53,9 @@ def read_tokens(data: Mapping[str, Any], shown: str, head: int, tail: int) -> di
         shown: the completion as the page shows it: its first ``head`` and last ``tail`` characters.
     """
     tokens = data.get("tokens")
-    lengths = tokens.get("lengths") if isinstance(tokens, Mapping) else None
-    text = data["completion"]
+    if not isinstance(tokens, Mapping):
+        return None
+    text, lengths = data["completion"], tokens.get("lengths")
     if not isinstance(lengths, list) or not all(type(one) is int and one >= 0 for one in lengths):
         return None
     if sum(lengths) > len(text):
