@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from algorithm_pages import algorithms
 from doc_tables import code, option_rows, table, text
+from recipe_pages import gallery
 
 from reasonrl.cli.usage import Usage, usage_of
 from reasonrl.contracts.metric_keys import CORE_METRICS
@@ -38,6 +39,7 @@ def pages() -> dict[str, str]:
         "config.md": config(plugins),
         "metrics.md": metrics(plugins),
         "plugins.md": directory(plugins),
+        "recipes.md": gallery(),
     }
     written = {name: f"{NOTICE}\n\n" + "\n".join(lines).rstrip() + "\n" for name, lines in bodies.items()}
     return {f"reference/{name}": page for name, page in written.items()} | algorithms(DOCS, plugins)

@@ -15,7 +15,7 @@ from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/gpu-memory.md"
+PAGE = ROOT / "docs/hardware.md"
 TARGETS = {
     "one GPU with 24 GB": ("RTX 4090", 1, 0.40),
     "one GPU with 80 GB": ("H100", 1, 2.50),

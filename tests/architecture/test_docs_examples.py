@@ -24,13 +24,15 @@ from reasonrl.testing.tasks import completion_of
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGE = ROOT / "docs" / "write-a-plugin.md"
+REWARD_PAGE = ROOT / "docs" / "own-reward.md"
 SHRINK = (
     "model.name=null",
     "trainer.steps=2",
     "trainer.prompts_per_step=4",
     "logging.transcripts_per_step=2",
 )
-NAMES = ("reasonrl_add.py", "add.yaml", "pyproject.toml", "test_add.py", "my_reward.py", "rewards")
+NAMES = ("reasonrl_add.py", "add.yaml", "pyproject.toml", "test_add.py")
+REWARD_NAMES = ("my_reward.py", "concise.yaml")
 
 
 def blocks(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -42,8 +44,8 @@ def blocks(path: Path) -> Iterator[tuple[str, str, str]]:
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files of the tutorial in a folder of their own, which is the working folder."""
-    titled = {title: text for _, title, text in blocks(PAGE) if title}
-    assert sorted(titled) == sorted(NAMES)
+    titled = {title: text for page in (PAGE, REWARD_PAGE) for _, title, text in blocks(page) if title}
+    assert sorted(titled) == sorted((*NAMES, *REWARD_NAMES))
     for title, text in titled.items():
         (tmp_path / title).write_text(text, encoding="utf-8")
     tiny_model_folder(tmp_path / "tiny", hidden=16, layers=1, heads=2, kv_heads=1)
@@ -117,19 +119,16 @@ def test_the_tutorials_own_tests_pass(files: Path) -> None:
 
 
 def test_the_tutorials_reward_of_one_file_trains(files: Path) -> None:
-    recipe = (files / "add.yaml").read_text() + (files / "rewards").read_text()
-    (files / "both.yaml").write_text(recipe)
-    overrides = [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"]
-    result = train("both.yaml", overrides, plugin_files=["reasonrl_add.py"])
+    result = train("concise.yaml", [*SHRINK, "model.path=tiny", "evaluation.suites.held_out.problems=8"])
     check_result(result)
     assert result.run_dir is not None
     for step in read_jsonl(result.run_dir / "metrics.jsonl"):
-        assert {"reward/component/add", "reward/component/mine"} <= step.keys()
+        assert {"reward/component/countdown", "reward/component/concise"} <= step.keys()
         assert step["train/unscored_frac"] == 0
-    component = load_recipe("both.yaml", [], load_plugins(files=["reasonrl_add.py"])).rewards["mine"]
+    component = load_recipe("concise.yaml", [], load_plugins()).rewards["concise"]
     mine = load_plugins().build(component.spec, component.config, None)
-    problem = Problem(id="p", prompt="", info={"sum": 42})
-    assert [mine.score(problem, completion_of(text)) for text in ("=42", "=41")] == [1.0, 0.0]
+    problem = Problem(id="p", prompt="", info={})
+    assert [mine.score(problem, completion_of(text)) for text in ("x" * 100, "x" * 200)] == [1.0, 0.5]
 
 
 def test_the_hooks_page_names_a_reward_of_one_file_as_it_is_written(files: Path) -> None:

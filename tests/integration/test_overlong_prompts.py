@@ -179,9 +179,9 @@ OTHER_VALUES = {
 }
 
 
-def test_the_page_of_the_run_folder_lists_them() -> None:
-    page = (REPOSITORY / "docs" / "run-folder.md").read_text(encoding="utf-8")
-    section = page.split("## Resume a run")[1].split("\n## ")[0]
+def test_the_page_of_resume_lists_them() -> None:
+    page = (REPOSITORY / "docs" / "resume.md").read_text(encoding="utf-8")
+    section = page.split("## What you can change")[1].split("\n## ")[0]
     assert [key for key in CHANGEABLE if f"`{key}`" not in section] == []
     assert [key for key in ("sft.max_tokens", *OTHER_VALUES) if not is_changeable(key)] == []
 

@@ -28,7 +28,8 @@ AROUND = {
 
 REAL = {
     "README.md": "train generate eval",
-    "get-started.md": "sft resume",
+    "resume.md": "resume",
+    "sft.md": "sft",
     "doctor.md": "doctor",
     "plugins.md": "plugins",
     "write-a-plugin.md": "plugins",

@@ -26,8 +26,17 @@ PROGRAMS = (
     "just",
     "hf",
     "tensorboard",
+    "scontrol",
+    "test",
+    "if",
+    "then",
+    "else",
+    "fi",
 )
-"""Programs of others, about which nothing is checked."""
+"""Programs of others and words of the shell, about which nothing is checked."""
+
+LAUNCHERS = ("accelerate", "torchrun", "srun")
+"""Programs that are given a command of reasonrl."""
 
 
 class Words:
@@ -51,7 +60,7 @@ class Words:
         """Why the command cannot exist; empty if it can."""
         if words[0] == "reasonrl":
             return self._reasonrl(words[1:])
-        if words[0] in ("accelerate", "torchrun") and "reasonrl" in words:
+        if words[0] in LAUNCHERS and "reasonrl" in words:
             return self._reasonrl(words[words.index("reasonrl") + 1 :])
         if words[0] in ("python", "python3"):
             return self._python(words[1:])

@@ -55,5 +55,5 @@ def test_a_recipe_fits_as_its_header_says(path: Path) -> None:
     plan = PLANS.plan_of(path)
     assert plan.fits
     assert PLANS.line_of(plan) == header(path)
-    page = (ROOT / "docs" / "gpu-memory.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
     assert PLANS.row_of(path.read_text(encoding="utf-8"), plan) in page
