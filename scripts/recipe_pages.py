@@ -66,7 +66,7 @@ def header(source: str) -> str:
 def result(head: str) -> str:
     """What was measured, or that nothing was."""
     if measured := re.search(r"Measured: (.*?)\.(?: |$)", head):
-        return measured[1]
+        return measured[1].replace("->", "→")
     unknown = [said for words, said in UNKNOWN.items() if words in head]
     return unknown[0] if unknown else "Evaluation only." if "reasonrl eval" in head else "Not measured."
 

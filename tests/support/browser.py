@@ -21,7 +21,7 @@ MISSING = (
 
 @dataclass
 class Visit:
-    """A page, and what it said and fetched so far. Its own file is not counted."""
+    """A page, and what it said and fetched so far. Its own address and what lies below it are not counted."""
 
     page: Any
     complaints: list[str] = field(default_factory=list)
@@ -37,8 +37,8 @@ def find_chromium() -> str:
 
 
 @contextmanager
-def visit(file: Path, fragment: str = "", **context: Any) -> Iterator[Visit]:
-    """Open a file. ``context``: playwright's options, such as ``color_scheme="dark"``."""
+def visit(where: Path | str, fragment: str = "", **context: Any) -> Iterator[Visit]:
+    """Open a file or an address. ``context``: playwright's options, such as ``color_scheme="dark"``."""
     executable = find_chromium()
     from playwright.sync_api import sync_playwright
 
@@ -46,7 +46,7 @@ def visit(file: Path, fragment: str = "", **context: Any) -> Iterator[Visit]:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         try:
             seen = Visit(browser.new_context(**context).new_page())
-            address = file.resolve().as_uri()
+            address = where if isinstance(where, str) else where.resolve().as_uri()
             seen.page.set_default_timeout(60_000)
             seen.page.on("console", lambda message: seen.complaints.append(message.text))
             seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
