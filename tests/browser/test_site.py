@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.browser import MISSING, Visit, find_chromium, visit
 
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 PHONE, DESKTOP = 390, 1280
 FEW = ("", "get-started/", "explain/rl-from-zero/", "reference/cli/", "reference/recipes/")
