@@ -75,11 +75,22 @@ def address(site: Path) -> Iterator[str]:
     server.server_close()
 
 
+def too_wide(seen: Visit) -> int:
+    """Pixels that the page is wider than the window, once the sidebars are in their places."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    try:
+        seen.page.wait_for_function(f"{OVERFLOW} <= 0", timeout=2_000)
+    except NotInTime:
+        return int(seen.page.evaluate(OVERFLOW))
+    return 0
+
+
 def faults(seen: Visit) -> Iterator[str]:
     """What is wrong with the open page, at both widths."""
     for width in (PHONE, DESKTOP):
         seen.page.set_viewport_size({"width": width, "height": 800})
-        if (over := seen.page.evaluate(OVERFLOW)) > 0:
+        if over := too_wide(seen):
             yield f"{over} pixels too wide at {width}"
     yield from (f"broken image {source}" for source in seen.page.evaluate(BROKEN_IMAGES))
     yield from (f"complains: {text}" for text in seen.complaints)
@@ -90,7 +101,7 @@ def faults(seen: Visit) -> Iterator[str]:
 
 def test_every_page_is_clean_on_a_desktop_and_on_a_phone(site: Path, address: str) -> None:
     pages = sorted(file.relative_to(site).as_posix() for file in site.rglob("*.html"))
-    assert len(pages) > 80
+    assert len(pages) >= 80
     wrong: dict[str, list[str]] = {}
     with visit(address, viewport={"width": PHONE, "height": 800}) as seen:
         for page in pages:
@@ -133,7 +144,9 @@ def test_every_text_can_be_read(address: str, scheme: str) -> None:
             seen.page.goto(address + page)
             back = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (back == "rgb(255, 255, 255)") == (scheme == "light")
-            text = seen.page.locator("article :is(h1, h2, h3, p, li, td, th, a, p code, td code, math)")
+            text = seen.page.locator(
+                "article :is(h1, h2, h3, p, li, td, th, a:not(.headerlink), p code, td code, math)"
+            )
             contrast, *where = text.evaluate_all(CONTRAST)
             assert contrast >= 4.5, where
 
