@@ -1,6 +1,5 @@
 """Behaviors over the course of a run, read from its evaluation summaries."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from reasonrl.errors import RecipeError
 from reasonrl.rundir.layout import EVALS, RUN, SUMMARY, find_steps, is_run
+from reasonrl.rundir.reading import read_json
 
 OF_THE_SUITE = ("accuracy", "length_tokens")
 FIRST_ROWS = (*OF_THE_SUITE, "length_tokens_correct", "length_tokens_wrong")
@@ -79,9 +79,9 @@ def read_evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as err:
-        raise RecipeError(f"cannot read {path}: {err}") from err
+        raise RecipeError(f"cannot read {path}: {err}; restore it from a backup") from err
     if not isinstance(data, dict) or not all(isinstance(suite, dict) for suite in data.values()):
         raise RecipeError(f"cannot read {path}: expected an object of suites")
     return data

@@ -11,10 +11,10 @@ from reasonrl.cli.fields import parse_fields
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
-from reasonrl.errors import ReasonRLError, one_line, with_notes
+from reasonrl.errors import ReasonRLError, describe, one_line, with_notes
 from reasonrl.export.request import Format, Precision
 from reasonrl.recipe.schema import Device
-from reasonrl.redact import REDACTED, redact_traceback
+from reasonrl.redact import REDACTED, redact_text, redact_traceback
 
 EXIT_INTERRUPTED = 130
 
@@ -46,6 +46,11 @@ class _OneLineErrors(Group):
             typer.echo("interrupted", err=True)
             # A stop requested by a signal carries its exit code.
             raise typer.Exit(getattr(err, "exit_code", EXIT_INTERRUPTED)) from err
+        except OSError as err:  # of the disk or a file; a wrong program raises others
+            if isinstance(err, BrokenPipeError) or err.strerror is None:
+                raise
+            _print_error(redact_text(one_line(_describe_os_error(err))))
+            raise typer.Exit(1) from err
         except Exception as err:
             text = redact_traceback(err)
             is_shown = REDACTED in text or sys.stderr.isatty()
@@ -53,6 +58,11 @@ class _OneLineErrors(Group):
                 raise
             typer.echo(for_terminal(text, stream=sys.stderr), err=True, nl=False)
             raise typer.Exit(1) from None
+
+
+def _describe_os_error(err: OSError) -> str:
+    where = f"{err.filename}: " if err.filename is not None else ""
+    return f"{where}{err.strerror or describe(err)}; check the file and the disk, then try again"
 
 
 def _handle_usage_error(err: Exception, words: Sequence[str]) -> int:
@@ -91,6 +101,7 @@ Target = Annotated[
 ForRecipe = Annotated[
     str | None, typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own.")
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")]
 OnDevice = Annotated[Device | None, typer.Option("--device", help="Device to use instead of the recipe's.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Print one line per step instead of the live view.")]
 
@@ -150,7 +161,7 @@ def resume(
             help="Overrides, such as trainer.steps=N to train longer; limits, memory and logging can change too.",
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")] = False,
+    strict: Strict = False,
     device: OnDevice = None,
     plain: Plain = False,
     plugin: PluginFiles = None,
@@ -188,6 +199,7 @@ def evaluate(
         str | None,
         typer.Option("--output", metavar="DIR", help="New folder for results (lm-eval fields) and completions."),
     ] = None,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,
@@ -195,7 +207,8 @@ def evaluate(
     """Evaluate a run's model, or any model, on a recipe's held-out problems."""
     from reasonrl.cli.evaluate import run_eval
 
-    run_eval(target, recipe, as_json, output, plugin or [], [*(overrides or []), *device_override(device)])
+    asked = [*(overrides or []), *device_override(device)]
+    run_eval(target, recipe, as_json, output, plugin or [], asked, strict=strict)
 
 
 @app.command()
@@ -280,6 +293,7 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's).")
     ] = None,
+    strict: Strict = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
@@ -287,11 +301,11 @@ def generate(
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 
-    run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device))
+    run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device), strict=strict)
 
 
 @app.command()
-def chat(
+def chat(  # noqa: PLR0913 - an argument for each option
     target: Target,
     recipe: ForRecipe = None,
     temperature: Annotated[
@@ -307,6 +321,7 @@ def chat(
         bool | None,
         typer.Option("--raw/--template", help="Continue each text, or use the chat template (default: as trained)."),
     ] = None,
+    strict: Strict = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,
 ) -> None:
@@ -314,11 +329,11 @@ def chat(
     from reasonrl.cli.chat import run_chat
 
     options = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, "raw": raw}
-    run_chat(target, recipe, plugin or [], device_override(device), device=device or "auto", **options)
+    run_chat(target, recipe, plugin or [], device_override(device), strict, device=device or "auto", **options)
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913 - an argument for each option
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
     to: Annotated[
         str | None, typer.Option("--to", metavar="FOLDER", help="Folder to create (default RUN/export/FORMAT).")
@@ -339,11 +354,12 @@ def export(
     license: Annotated[
         str | None, typer.Option("--license", metavar="NAME", help="License for the card (default: the base model's).")
     ] = None,
+    strict: Strict = False,
 ) -> None:
     """Export a run's model with a model card, to a folder or the Hugging Face hub."""
     from reasonrl.cli.export import run_export
 
-    run_export(run, to, push, format=form, dtype=dtype, step=step, private=private, license=license)
+    run_export(run, to, push, format=form, dtype=dtype, step=step, private=private, license=license, strict=strict)
 
 
 def device_override(device: Device | None) -> list[str]:

@@ -31,14 +31,15 @@ HELP = """\
 
 
 def run_chat(
-    target: str, recipe: str | None, plugin_files: Sequence[str], overrides: Sequence[str], **options: Any
+    target: str, recipe: str | None, plugin_files: Sequence[str], overrides: Sequence[str], strict: bool, **options: Any
 ) -> None:
     """Load the model, then answer line after line of standard input until it ends."""
     from reasonrl.cli.waiting import open_reporting
 
     plugins = load_run_plugins(find_run(target), plugin_files)
-    model_path, own_recipe = locate(target, plugins)
-    found = find_target(target, recipe, plugins, overrides) if recipe or own_recipe else None
+    model_path, own_recipe = locate(target, plugins, strict=strict)
+    located = model_path, own_recipe
+    found = find_target(target, recipe, plugins, overrides, located=located) if recipe or own_recipe else None
     with open_reporting() as reporter:
         reporter.waiting("loading torch and transformers")
         from reasonrl.runs.chat import ChatOptions, open_chat

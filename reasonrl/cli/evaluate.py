@@ -17,10 +17,12 @@ def run_eval(
     output: str | None,
     plugin_files: Sequence[str],
     overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
 ) -> None:
     """Evaluate a model on the recipe's suites, print the results and save them to ``output``."""
     plugins = load_run_plugins(find_run(target), plugin_files)
-    found = find_target(target, recipe, plugins, overrides)
+    found = find_target(target, recipe, plugins, overrides, strict=strict)
     if not found.resolved.suites:
         raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")
     from reasonrl.cli.waiting import open_progress

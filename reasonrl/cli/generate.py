@@ -15,6 +15,8 @@ def run_generate(
     fields: Mapping[str, str],
     plugin_files: Sequence[str],
     overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
 ) -> None:
     """Sample completions of one problem and print each with its verdict."""
     if num < 1:
@@ -22,7 +24,7 @@ def run_generate(
     if temperature is not None and not 0.0 <= temperature < float("inf"):
         raise RecipeError(f"--temperature must be >= 0, got {temperature}")
     plugins = load_run_plugins(find_run(target), plugin_files)
-    found = find_target(target, recipe, plugins, overrides)
+    found = find_target(target, recipe, plugins, overrides, strict=strict)
     from reasonrl.cli.console import ConsoleReporter
     from reasonrl.cli.waiting import open_progress
 

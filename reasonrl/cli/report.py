@@ -1,5 +1,6 @@
 """``reasonrl report``."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def tell_report(run_dir: Path | None) -> None:
 
 def _expand(path: Path) -> list[Path]:
     """Return the run itself, or the runs in a folder of runs. What is neither is refused when it is read."""
-    if is_run(path) or not path.is_dir():
+    if is_run(path) or not os.path.isdir(path):
         return [path]
     return sorted(child for child in path.iterdir() if is_run(child)) or [path]
 
@@ -46,9 +47,9 @@ def _choose_output(folders: Sequence[Path], output: str | None) -> Path:
     from reasonrl.analysis.report import is_report
 
     path = Path(output) if output else folders[0] / REPORT if len(folders) == 1 else Path(REPORT)
-    if output == "" or path.is_dir():
+    if output == "" or os.path.isdir(path):
         raise RecipeError(f"--output {path}: expected a file, got a folder; name one, such as {path / REPORT}")
-    if path.exists() and not is_report(path):
+    if os.path.exists(path) and not is_report(path):
         raise RecipeError(f"{path} exists and is not a report; choose another file with --output FILE")
     return path
 

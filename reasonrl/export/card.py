@@ -5,7 +5,6 @@ It names data, recipe, results with intervals, versions and license, and holds n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reasonrl.datafiles import is_local
+from reasonrl.errors import CheckpointError, describe
 from reasonrl.export.base import Base
 from reasonrl.export.source import Source
 from reasonrl.redact import redact_text
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import EVALS, METRICS, RECIPE, SUMMARY, find_steps
+from reasonrl.rundir.reading import read_bytes, read_object
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -36,9 +37,15 @@ def write_card(source: Source, base: Base, folder: Path, *, kind: str, precision
         kind: ``merged``, ``adapter`` or ``gguf``.
         where: Repository or folder in which a reader will find it.
     """
-    evals = read_evaluations(source)
-    data = _front_matter(source, base, evals, kind)
-    body = "\n".join(_body(source, base, evals, kind, precision, where))
+    try:
+        evals = read_evaluations(source)
+        data = _front_matter(source, base, evals, kind)
+        body = "\n".join(_body(source, base, evals, kind, precision, where))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as err:
+        raise CheckpointError(
+            f"{source.run}: the card cannot be written, since records of the run are damaged: {describe(err)}; "
+            f"`reasonrl doctor {source.run}` names them: restore them from a backup"
+        ) from err
     text = f"---\n{data.to_yaml()}\n---\n\n{body}\n"
     (folder / "README.md").write_text(without_home(redact_text(text)), encoding="utf-8")
 
@@ -47,7 +54,7 @@ def read_evaluations(source: Source) -> dict[int, dict[str, dict[str, Any]]]:
     """Read every evaluation of the run up to the exported step."""
     found = find_steps((source.run / EVALS).glob("*"))
     paths = {step: path / SUMMARY for step, path in found if step <= source.step}
-    return {step: json.loads(path.read_bytes()) for step, path in paths.items() if path.is_file()}
+    return {step: read_object(path) for step, path in paths.items() if path.is_file()}
 
 
 def without_home(text: str) -> str:
@@ -100,7 +107,7 @@ def _body(source: Source, base: Base, evals: Evaluations, kind: str, precision: 
     yield from ("", "## Load it", "", *_load(kind, where, base))
     yield from ("", "## Results", "", *_result_rows(evals), "")
     yield from ("## Training", "", *_curve_rows(source, evals), "")
-    yield from ("## Recipe", "", *_fenced((source.run / RECIPE).read_text(encoding="utf-8"), "yaml"), "")
+    yield from ("## Recipe", "", *_fenced(read_bytes(source.run / RECIPE).decode("utf-8"), "yaml"), "")
     yield from ("## Versions", "", *_versions(manifest))
 
 
@@ -118,7 +125,7 @@ def _data(source: Source) -> Iterator[str]:
 
 def _data_names(source: Source) -> Iterator[str]:
     """Data sets that the recipe names itself: the default of a task may be unused."""
-    written = yaml.safe_load((source.run / RECIPE).read_text(encoding="utf-8"))
+    written = yaml.safe_load(read_bytes(source.run / RECIPE).decode("utf-8"))
     for section, key in (("task", "dataset"), ("data", "path")):
         slot = written.get(section)
         if isinstance(slot, Mapping) and isinstance(slot.get(key), str) and slot[key]:

@@ -51,7 +51,7 @@ def export(request: Request, tell: Tell = lambda what: None) -> Exported:
     if request.push is not None:
         hub.check_repo(request.push)
     tell("verifying the checkpoint")
-    source = open_source(request.run, request.step)
+    source = open_source(request.run, request.step, strict=request.strict)
     base = find_base(source.manifest, online=request.push is not None)
     base = replace(base, license=request.license) if request.license else base
     _refuse_early(source, base, request)

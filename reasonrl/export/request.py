@@ -12,7 +12,8 @@ Format = Literal["merged", "adapter", "gguf"]
 class Request:
     """What is exported.
 
-    ``to``: None = ``export/`` of the run, or nowhere if it is pushed; ``dtype``: None = the run's.
+    ``to``: None = ``export/`` of the run, or nowhere if it is pushed; ``dtype``: None = the run's;
+    ``strict``: refuse if the newest checkpoint is damaged.
     """
 
     run: Path
@@ -23,3 +24,4 @@ class Request:
     push: str | None = None
     private: bool = False
     license: str | None = None
+    strict: bool = False

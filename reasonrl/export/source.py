@@ -1,6 +1,5 @@
 """The checkpoint that an export reads, verified, and what the run says of it. Torch-free."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.rundir.checkpoints import find_newest_valid, list_saved_steps
 from reasonrl.rundir.layout import ADAPTER, RUN, STATE_FILES, find_steps, is_run, step_dir
 from reasonrl.rundir.manifest import check_manifest, list_manifest_files
+from reasonrl.rundir.reading import read_object
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Source:
         return str(self.manifest.get("machine", {}).get("precision", "float32"))
 
 
-def open_source(run: Path, step: int | None = None) -> Source:
+def open_source(run: Path, step: int | None = None, *, strict: bool = False) -> Source:
     """Find a checkpoint of ``run``, the newest valid one unless ``step`` is given, and verify every file of it.
 
     Raises:
@@ -47,14 +47,22 @@ def open_source(run: Path, step: int | None = None) -> Source:
     """
     if not is_run(run):
         raise RecipeError(f"{run} is not a run folder: it has no {RUN}; to choose a checkpoint, pass --step")
-    folder = find_newest_valid(run) if step is None else _folder_of(run, step)
+    folder = find_newest_valid(run, strict=strict) if step is None else _folder_of(run, step)
     if folder is None:
         raise RecipeError(f"run {run} has saved no model yet")
     try:
-        manifest = json.loads((run / RUN).read_bytes())
+        manifest = read_object(run / RUN)
     except (OSError, ValueError) as err:
-        raise RecipeError(f"{run / RUN}: cannot be read: {err}") from err
+        raise RecipeError(f"{run / RUN}: {err}; restore it from a backup") from err
+    _refuse_incomplete(run / RUN, manifest)
     return Source(run=run, step=find_steps([folder])[0][0], folder=folder, manifest=manifest)
+
+
+def _refuse_incomplete(path: Path, manifest: Mapping[str, Any]) -> None:
+    recipe, machine = manifest.get("recipe"), manifest.get("machine")
+    is_whole = isinstance(machine, Mapping) and isinstance(recipe, Mapping) and isinstance(recipe.get("model"), Mapping)
+    if not is_whole or not all(isinstance(manifest.get(key), str) for key in ("name", "model_path", "reasonrl")):
+        raise RecipeError(f"{path}: lacks what a run writes into it; restore it from a backup")
 
 
 def _folder_of(run: Path, step: int) -> Path:

@@ -23,6 +23,7 @@ from reasonrl.observability.transcripts import as_turns
 from reasonrl.redact import redact_data, redacting_logger
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import TRACKERS, TRACKERS_STATE
+from reasonrl.rundir.reading import read_object
 from reasonrl.text import sanitize, suggest
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def summarize(summary: Mapping[str, Any]) -> dict[str, float | str]:
 def _open_session(run_dir: Path) -> Session:
     path = run_dir / TRACKERS / TRACKERS_STATE
     try:
-        state = json.loads(path.read_bytes())
+        state = read_object(path)
         return Session(
             run_dir=run_dir, id=state["id"], last_step=state["last_step"], ids=dict(state["ids"]), is_resumed=True
         )

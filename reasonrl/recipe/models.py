@@ -1,6 +1,5 @@
 """Find the model of a recipe, and the base model of an adapter folder. Torch-free."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.places import is_hub_name, no_model
 from reasonrl.recipe.schema import ModelConfig
+from reasonrl.rundir.reading import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -64,7 +64,7 @@ def source_of(model_path: str, revision: str | None = None) -> ModelSource:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter; transformers, too, then looks at nothing else in it."""
-    return (folder / ADAPTER_CONFIG).is_file()
+    return os.path.isfile(folder / ADAPTER_CONFIG)  # a name that is too long is none
 
 
 def is_at_hand(model_path: str, revision: str | None = None) -> bool:
@@ -83,7 +83,7 @@ def is_at_hand(model_path: str, revision: str | None = None) -> bool:
 def _base_of(folder: Path) -> tuple[str, str | None]:
     file = folder / ADAPTER_CONFIG
     try:
-        config = json.loads(file.read_bytes())
+        config = read_object(file)
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise ValueError(f"{file} has no base_model_name_or_path; expected a PEFT adapter") from err

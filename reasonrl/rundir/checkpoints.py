@@ -1,6 +1,7 @@
 """``checkpoints/step_000020/``: a Hugging Face model folder and the state of the run, there whole or not at all."""
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,16 +10,24 @@ from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import CHECKPOINTS, find_leftovers, find_steps, step_dir
+from reasonrl.rundir.layout import (
+    CHECKPOINTS,
+    MANIFEST,
+    TRAINER_STATE,
+    find_leftovers,
+    find_steps,
+    is_run,
+    step_dir,
+)
 from reasonrl.rundir.manifest import check_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
 
 def list_saved_steps(run_dir: Path) -> list[int]:
-    """Steps that have a saved model, oldest first."""
+    """Steps that have a folder of a checkpoint, damaged or not, oldest first."""
     folder = run_dir / CHECKPOINTS
-    return [step for step, _ in find_steps(folder.iterdir())] if folder.is_dir() else []
+    return [step for step, path in find_steps(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
 
 
 @contextmanager
@@ -65,12 +74,12 @@ def _put_in_place(temporary: Path, final: Path) -> None:
     """A checkpoint of the same step makes room only for the moment of the move."""
     replaced = final.with_name(f".old-{final.name}")
     files.delete(replaced)
-    if final.exists():
+    if os.path.lexists(final):
         files.move(final, replaced)
     try:
         files.move(temporary, final)
     except OSError:
-        if replaced.exists():
+        if os.path.lexists(replaced):
             files.move(replaced, final)
         raise
     files.sync_folder(final.parent)
@@ -79,9 +88,13 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 
 
 def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None:
-    """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run."""
+    """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run.
+
+    Folders that are no whole checkpoint do not count, so that as many as asked can be resumed from.
+    """
     try:
-        done = [saved for saved in list_saved_steps(run_dir) if saved <= step]
+        saved = [at for at in list_saved_steps(run_dir) if at <= step]
+        done = [at for at in saved if check_manifest(step_dir(run_dir, at), deep=False) is None]
         for old in done[:-keep]:
             if old not in spared:
                 folder = step_dir(run_dir, old)
@@ -97,7 +110,7 @@ def clear_leftovers(run_dir: Path) -> None:
     folder = run_dir / CHECKPOINTS
     for entry in find_leftovers(folder.iterdir()) if folder.is_dir() else ():
         kind, _, name = entry.name[1:].partition("-")
-        if kind == "old" and not (folder / name).exists():
+        if kind == "old" and not os.path.lexists(folder / name):
             files.move(entry, folder / name)
         else:
             files.delete(entry)
@@ -118,7 +131,7 @@ def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
         if problem is None:
             return folder
         if strict:
-            raise CheckpointError(f"{folder}: {problem}; without --strict, resume uses an earlier checkpoint")
+            raise CheckpointError(f"{folder}: {problem}; without --strict, the newest intact checkpoint is used")
         log.warning("skipping corrupted checkpoint %s: %s", folder, problem)
     if steps:
         raise CheckpointError(
@@ -128,11 +141,29 @@ def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     return None
 
 
+def refuse_damaged(folder: Path) -> None:
+    """Verify a folder if it is a checkpoint, or inside one; other model folders have nothing to compare them with.
+
+    Raises:
+        CheckpointError: if it is not what was written.
+    """
+    for path in (folder, folder.parent):
+        if _is_checkpoint(path) and (problem := check_manifest(path)):
+            raise CheckpointError(f"{path}: {problem}; it is not what was saved: use another checkpoint, or restore it")
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    if (folder / MANIFEST).is_file() and (folder / TRAINER_STATE).is_file():
+        return True
+    above = folder.absolute().parent
+    return above.name == CHECKPOINTS and bool(find_steps([folder.absolute()])) and is_run(above.parent)
+
+
 def set_aside_later(run_dir: Path, step: int) -> None:
     """Rename checkpoints of later steps: damaged ones, which are in the way of those to come."""
     for later in [saved for saved in list_saved_steps(run_dir) if saved > step]:
         folder = step_dir(run_dir, later)
         number = 1
-        while (aside := folder.with_name(f"damaged-{folder.name}-{number}")).exists():
+        while os.path.lexists(aside := folder.with_name(f"damaged-{folder.name}-{number}")):
             number += 1
         files.move(folder, aside)

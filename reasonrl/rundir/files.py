@@ -80,9 +80,11 @@ def move(source: Path, target: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Remove a folder with all that it holds, or nothing if there is none."""
-    if path.exists():
+    """Remove a folder with all that it holds, a file, or a link but not what it points to; or nothing."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from reasonrl.errors import RecipeError, RunDirInUseError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import EVALS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
+from reasonrl.rundir.layout import EVALS, FILES, FOLDERS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,9 @@ class RunDir:
 
         Raises:
             RunDirInUseError: if another process holds it.
-            RecipeError: if it cannot be locked.
+            RecipeError: if it cannot be locked, or holds something odd in place of what a run writes.
         """
+        _refuse_odd(path)
         lock = _lock_of(path)
         try:
             lock.acquire(timeout=0)
@@ -84,7 +85,7 @@ class RunDir:
         transcripts = find_steps(self.path.glob(f"{TRANSCRIPTS}/*"), ".jsonl")
         for written, entry in [*transcripts, *find_steps(self.path.glob(f"{EVALS}/*"))]:
             if written > step:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                files.delete(entry)
         for stale in (self.path / SUMMARY, self.path / TRACEBACK):
             stale.unlink(missing_ok=True)
             files.temporary_path(stale).unlink(missing_ok=True)
@@ -100,6 +101,15 @@ class RunDir:
     def close(self) -> None:
         """Release the lock. Safe to call twice."""
         self._lock.release()
+
+
+def _refuse_odd(path: Path) -> None:
+    """Refuse a folder where a file belongs, and the reverse; a FIFO would have the run wait forever."""
+    expected = {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder")}
+    for name, kind in expected.items():
+        is_right = os.path.isfile if kind == "file" else os.path.isdir
+        if os.path.lexists(path / name) and not is_right(path / name):
+            raise RecipeError(f"{path / name} is not a {kind}; move it away, then resume")
 
 
 def _lock_of(folder: Path) -> FileLock:
@@ -183,7 +193,7 @@ def is_locked(run_dir: Path) -> bool | None:
     except ImportError:  # Windows
         return None
     try:
-        handle = os.open(run_dir / LOCK, os.O_RDONLY)
+        handle = os.open(run_dir / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO in its place would wait forever
     except OSError as err:
         return False if isinstance(err, FileNotFoundError) else None
     try:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from reasonrl.rundir.reading import UnreadableError, read_lines
+
 LONE_SURROGATES = "backslashreplace"
 """UTF-8 cannot hold half a character; inside a JSON string ``\\udc80`` is read back as that half."""
 
@@ -29,15 +31,25 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file; a last line that was cut off by a crash is left out."""
-    # Not splitlines(): a model may write U+2028 or U+0085, which end no record.
-    *lines, rest = path.read_bytes().split(b"\n")
-    yield from (json.loads(line) for line in lines)
+    """The records of a file; a last line that was cut off by a crash is left out.
+
+    Raises:
+        UnreadableError: at a line that holds no record, or if it is not a regular file.
+        OSError: if it is missing, or cannot be read.
+    """
+    for number, record, is_cut in read_lines(path):
+        if record is not None:
+            yield record
+        elif not is_cut:
+            raise UnreadableError(f"line {number} does not hold a JSON object")
+
+
+def read_intact(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, without damaged lines; none if it cannot be read."""
     try:
-        last = json.loads(rest)
-    except ValueError:  # empty, as it should be, or cut off, perhaps inside a character
-        return
-    yield last
+        return [record for _, record, _ in read_lines(path) if record is not None]
+    except (OSError, UnreadableError):
+        return []
 
 
 def _finite(value: object) -> object:

@@ -1,5 +1,6 @@
 """What lies where in a run folder: every name is written here and nowhere else."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,13 +30,17 @@ EXPORT = "export"
 TRACKERS_STATE = "state.json"
 """In ``trackers/``."""
 
-_STEP = re.compile(r"step_(\d{6,18})")
+FILES = (RUN, RECIPE, METRICS, SUMMARY, TRACEBACK)
+FOLDERS = (CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS)
+"""What a resumed run writes again."""
+
+_STEP = re.compile(r"step_([0-9]{6,18})")
 _LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run started in ``folder``."""
-    return (folder / RUN).is_file()
+    return os.path.isfile(folder / RUN)  # a name that is too long is none
 
 
 def name_step(step: int) -> str:
@@ -50,7 +55,7 @@ def step_dir(run_dir: Path, step: int) -> Path:
 
 def is_evaluation(folder: Path) -> bool:
     """Whether ``reasonrl eval --output`` wrote ``folder``."""
-    return (folder / RESULTS).is_file()
+    return os.path.isfile(folder / RESULTS)
 
 
 def completions_file(folder: Path, suite: str) -> Path:
@@ -71,7 +76,8 @@ def transcript_file(run_dir: Path, step: int) -> Path:
 def find_steps(paths: Iterable[Path], suffix: str = "") -> list[tuple[int, Path]]:
     """Step and path of those that are named after a step, the first step first."""
     named = ((_STEP.fullmatch(path.name.removesuffix(suffix)), path) for path in paths if path.name.endswith(suffix))
-    return sorted((int(match.group(1)), path) for match, path in named if match)
+    found = ((int(match.group(1)), path) for match, path in named if match)
+    return sorted((step, path) for step, path in found if path.name == name_step(step) + suffix)  # not step_0000007
 
 
 def find_leftovers(paths: Iterable[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import MANIFEST
+from reasonrl.rundir.reading import parse_json, read_bytes
 
 SCHEMA = 1
 
@@ -62,8 +63,8 @@ def _read(folder: Path) -> dict[str, object]:
     if not path.is_file():
         raise _Malformed("is missing; the checkpoint was never finished, or an earlier version wrote it")
     try:
-        text = path.read_text(encoding="utf-8")
-        manifest = json.loads(text)
+        text = read_bytes(path).decode("utf-8")
+        manifest = parse_json(text)
     except ValueError as err:
         raise _Malformed("is not JSON") from err
     if text != _text(manifest):

@@ -1,7 +1,7 @@
 """``carried.jsonl`` of a checkpoint: surplus scored groups for the next step, one per line, bit-exact."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from reasonrl.contracts.data import (
 )
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
+from reasonrl.rundir.reading import UnreadableError, read_lines
 
 
 def write_groups(path: Path, groups: Sequence[ScoredGroup]) -> None:
@@ -36,11 +37,18 @@ def read_groups(path: Path) -> tuple[ScoredGroup, ...]:
     if not path.exists():
         return ()
     try:
-        return tuple(_scored_group(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, TypeError, KeyError) as err:
+        return tuple(_scored_group(record) for record in _records(path))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(
             f"{path}: cannot be read: {err!r}; resume with the version of reasonrl that wrote it"
         ) from err
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    for number, record, _ in read_lines(path):
+        if record is None:
+            raise UnreadableError(f"line {number} does not hold a JSON object")
+        yield record
 
 
 def _plain(value: object) -> object:

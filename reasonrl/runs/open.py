@@ -16,7 +16,7 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid, set_aside_later
 from reasonrl.rundir.folder import RunDir
-from reasonrl.rundir.jsonl import read_jsonl
+from reasonrl.rundir.jsonl import read_intact
 from reasonrl.rundir.layout import METRICS, RECIPE, RUN, SUMMARY
 from reasonrl.runs.describe import build_manifest, describe_bundle
 from reasonrl.runs.identity import (
@@ -290,10 +290,9 @@ def _plan(
 
 
 def _past(folder: RunDir, state: TrainState) -> Past:
-    metrics = folder.path / METRICS
     return Past(
         step=state.step,
-        metrics=list(read_jsonl(metrics)) if metrics.exists() else [],
+        metrics=read_intact(folder.path / METRICS),
         first=state.records["first"],
         last=state.records["last"],
     )

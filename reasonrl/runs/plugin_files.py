@@ -1,6 +1,5 @@
 """Find the plugin and reward files that a run was started with. Torch-free."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import redacting_logger
 from reasonrl.rewards.from_file import RewardFileConfig
 from reasonrl.rundir.layout import RUN
+from reasonrl.rundir.reading import read_object
 
 log = redacting_logger(__name__)
 
@@ -66,10 +66,9 @@ def _recorded(run: Path) -> list[RunPlugin]:
 
 def _manifest(run: Path) -> Mapping[str, object]:
     try:
-        data = json.loads((run / RUN).read_bytes())
+        return read_object(run / RUN)
     except (OSError, ValueError):  # whoever needs it says so
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _obstacle(run: Path, file: Path) -> str:

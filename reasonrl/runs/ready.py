@@ -7,7 +7,9 @@ from reasonrl.contracts.install import install_extra
 from reasonrl.errors import RecipeError
 from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
+from reasonrl.recipe.models import source_of
 from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.rundir.checkpoints import refuse_damaged
 from reasonrl.rundir.folder import refuse_taken, refuse_unwritable
 from reasonrl.runs.sources import refuse_missing
 
@@ -39,6 +41,10 @@ def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None
     except RecipeError as err:
         raise RecipeError(f"{source.where(('model', 'chat_template'))}: {err}") from err
     refuse_missing(resolved)
+    if not is_elsewhere and Path(resolved.model_path).is_dir():
+        base = source_of(resolved.model_path)
+        for folder in (Path(base.base), *base.adapters):
+            refuse_damaged(folder)
 
 
 def missing_packages(resolved: AnyResolved) -> list[tuple[tuple[str, ...], str]]:

@@ -1,6 +1,5 @@
 """Read a run folder to resume it. Torch-free, so that refusals are immediate."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from reasonrl.errors import PluginError, RecipeError
+from reasonrl.errors import PluginError, RecipeError, describe
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import find_model, is_at_hand
@@ -16,6 +15,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
+from reasonrl.rundir.reading import read_object
 from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
         RunDirInUseError: if another process uses the folder.
     """
     for name in (RUN, RECIPE):
-        if not (run_dir / name).is_file():
+        if not os.path.isfile(run_dir / name):
             raise RecipeError(f"{run_dir} is not a run folder: it has no {name}")
     refuse_in_use(run_dir)
     for override in overrides:
@@ -105,7 +105,7 @@ def _name_model(resolved: AnyResolved) -> str:
 def find_finished_summary(run_dir: Path, steps: int) -> dict[str, Any] | None:
     """``summary.json`` if the run has done all ``steps``; None while it has not."""
     try:
-        summary = json.loads((run_dir / SUMMARY).read_bytes())
+        summary = read_object(run_dir / SUMMARY)
         is_done = summary["outcome"] == "completed" and summary["steps"] >= steps
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none, or cut off by a full disk; the checkpoints tell
@@ -141,11 +141,15 @@ def read_manifest(run_dir: Path) -> Manifest:
     """
     path = run_dir / RUN
     try:
-        run: Manifest = json.loads(path.read_bytes())
-        run["plugins"] = [dict(record) for record in run["plugins"]]
-        return {"recipe": run["recipe"], "model_path": run["model_path"], **run}
+        run = read_object(path)
+        return Manifest(
+            recipe=dict(run["recipe"]),
+            model_path=str(run["model_path"]),
+            plugins=[dict(record) for record in run["plugins"]],
+            resumed=[dict(record) for record in run.get("resumed", [])],
+        )
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise RecipeError(f"{path}: cannot be read: {err!r}") from err
+        raise RecipeError(f"{path}: cannot be read: {describe(err)}; restore it from a backup") from err
 
 
 def _identity_then(run: Manifest, used: Iterable[str]) -> dict[str, object]:

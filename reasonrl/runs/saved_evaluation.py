@@ -1,6 +1,7 @@
 """Save an evaluation in a folder: results in the fields of lm-evaluation-harness, and every completion."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,11 @@ from reasonrl.redact import redact_text
 from reasonrl.rundir import files
 from reasonrl.rundir.jsonl import write_jsonl
 from reasonrl.rundir.layout import RESULTS, RUN, completions_file
+from reasonrl.rundir.reading import read_object
 from reasonrl.runs.targets import Target, find_run
 from reasonrl.version import __version__
+
+log = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("truncated_frac", "unscored_frac")
 NEITHER = ("length_tokens",)
@@ -119,5 +123,9 @@ def _training_recipe(name: str) -> Mapping[str, Any] | None:
     run = find_run(name)
     if run is None:
         return None
-    recipe: Mapping[str, Any] | None = json.loads((run / RUN).read_text(encoding="utf-8")).get("recipe")
+    try:
+        recipe: Mapping[str, Any] | None = read_object(run / RUN).get("recipe")
+    except (OSError, ValueError) as err:
+        log.warning("%s: %s; the results do not name the recipe that the model was trained with", run / RUN, err)
+        return None
     return recipe

@@ -9,8 +9,8 @@ from reasonrl.observability.reporter import Lines, Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.rundir.checkpoints import list_saved_steps
-from reasonrl.rundir.layout import step_dir
+from reasonrl.rundir.checkpoints import find_newest_valid
+from reasonrl.rundir.layout import find_steps, step_dir
 from reasonrl.runs.identity import is_length, total_steps
 from reasonrl.runs.outline import outline_run
 from reasonrl.runs.plugin_files import load_run_plugins
@@ -84,7 +84,8 @@ def resume(
     resolved = read_run(path, overrides, plugins)
     summary = find_finished_summary(path, total_steps(resolved))
     if summary is not None:
-        newest = max(list_saved_steps(path), default=None)
+        intact = find_newest_valid(path, strict=strict)
+        newest = find_steps([intact])[0][0] if intact is not None else None
         is_asked = any(is_length(override) for override in overrides)
         if newest == summary["steps"] or not is_asked:  # else its end is trained again
             model = step_dir(path, newest) if newest is not None else None

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from reasonrl.contracts.data import ScoredGroup
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import CARRIED, TRAINER_STATE
+from reasonrl.rundir.layout import CARRIED, TRAINER_STATE, find_steps, name_step
+from reasonrl.rundir.reading import read_object
 from reasonrl.runs.carried import read_groups, write_groups
 
 SCHEMA = 2
@@ -83,12 +84,42 @@ def read_state(folder: Path) -> TrainState:
     """
     path = folder / TRAINER_STATE
     try:
-        data = json.loads(path.read_bytes())
+        data = read_object(path)
         schema = data.pop("schema", None)
-    except (OSError, ValueError, AttributeError) as err:
-        raise CheckpointError(f"{path}: cannot be read: {err}") from err
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path}: cannot be read: {err}; use an earlier checkpoint") from err
     if schema != SCHEMA or not data.keys() <= {f.name for f in fields(TrainState)}:
         raise CheckpointError(
             f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
         )
+    if wrong := _find_wrong(data, folder):
+        raise CheckpointError(f"{path}: {wrong}; use an earlier checkpoint")
     return TrainState(**data, carried=read_groups(folder / CARRIED))
+
+
+_TYPES: dict[str, Any] = {"step": int, "progress": dict, "is_recorded": bool, "record": dict | None, "unfinished": int}
+_TYPES |= {"records": dict, "machine": dict, "identity": dict}
+_RECORD_TYPES: dict[str, Any] = {
+    "first": dict,
+    "last": dict,
+    "metrics_bytes": int,
+    "wall_s": int | float,
+    "best": dict | None,
+}
+
+
+def _find_wrong(data: Mapping[str, Any], folder: Path) -> str:
+    """What a damaged or foreign file says that no run writes; empty if nothing."""
+    for found, expected, at in ((data, _TYPES, ""), (data.get("records"), _RECORD_TYPES, "records.")):
+        for name, kind in expected.items():
+            if not isinstance(found, Mapping) or not isinstance(found.get(name), kind):
+                return f"{at}{name} is missing or of a wrong type"
+    if (
+        (find_steps([folder]) and name_step(data["step"]) != folder.name)
+        or data["records"]["metrics_bytes"] < 0
+        or data["unfinished"] < 0
+    ):
+        return f"it is the state of step {data['step']}, or has a negative count"
+    best = data["records"]["best"]
+    is_right = best is None or (isinstance(best.get("step"), int) and isinstance(best.get("accuracy"), int | float))
+    return "" if is_right else "records.best has no step or accuracy"

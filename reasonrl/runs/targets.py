@@ -1,5 +1,6 @@
 """Find the model that `eval` and `generate` use: of a run, a folder, a plugin or the hub. Torch-free."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import ADAPTER_CONFIG, is_adapter
 from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
-from reasonrl.rundir.checkpoints import list_saved_steps
-from reasonrl.rundir.layout import RECIPE, is_run, step_dir
+from reasonrl.rundir.checkpoints import find_newest_valid, refuse_damaged
+from reasonrl.rundir.layout import RECIPE, is_run
 from reasonrl.runs.plugin_files import warn_of_edited_rewards
 
 
@@ -33,18 +34,31 @@ def find_run(target: str) -> Path | None:
     return next((p for p in folder.resolve().parents if is_run(p)), None)
 
 
-def find_target(target: str, recipe: str | None, plugins: Plugins, overrides: Sequence[str] = ()) -> Target:
+def find_target(
+    target: str,
+    recipe: str | None,
+    plugins: Plugins,
+    overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    located: tuple[str, str | None] | None = None,
+) -> Target:
     """Find model and recipe of ``target``.
 
     A run brings its own recipe; a model inside a run folder too; a named model the one it was made for.
 
+    Args:
+        strict: refuse a run whose newest checkpoint is damaged.
+        located: what ``locate`` returned, if it was called before: to verify a large checkpoint takes time.
+
     Raises:
         RecipeError: saying what is missing.
+        CheckpointError: if a checkpoint is damaged, and there is no intact one to use instead.
     """
-    model_path, own_recipe = locate(target, plugins)
+    model_path, own_recipe = located or locate(target, plugins, strict=strict)
     chosen = recipe or own_recipe
     if chosen is None:
-        what = "a model folder" if Path(target).exists() else "no such folder, and a hub model"
+        what = "a model folder" if os.path.exists(target) else "no such folder, and a hub model"
         raise RecipeError(f"{target}: {what} does not come with a recipe; pass --recipe RECIPE")
     run = find_run(target) if recipe is None else None
     # The tokenizer that a run saves carries its chat template; the file may be gone.
@@ -64,20 +78,22 @@ def _with_model(resolved: AnyResolved, model_path: str) -> AnyResolved:
     return replace(resolved, recipe=replace(resolved.recipe, model=model), model_path=model_path)
 
 
-def locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
-    """Folder or hub name of the model, and the recipe that it comes with.
+def locate(target: str, plugins: Plugins, *, strict: bool = False) -> tuple[str, str | None]:
+    """Folder or hub name of the model, and the recipe that it comes with. A checkpoint is verified.
 
     Raises:
         RecipeError: saying what is missing.
+        CheckpointError: as ``find_target``.
     """
     folder = Path(target)
     run = find_run(target)
     own_recipe = str(run / RECIPE) if run else None
     if run == folder:
-        return str(_newest_model(run)), own_recipe
+        return str(_newest_model(run, strict=strict)), own_recipe
     if _is_model(folder):
+        refuse_damaged(folder)
         return str(folder), own_recipe
-    if folder.exists():
+    if os.path.exists(folder):
         raise RecipeError(
             f"{target} is neither a run folder (run.json) nor a model folder (config.json) nor an adapter folder "
             f"({ADAPTER_CONFIG})"
@@ -95,11 +111,11 @@ def locate(target: str, plugins: Plugins) -> tuple[str, str | None]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or is_adapter(folder)
+    return os.path.isfile(folder / "config.json") or is_adapter(folder)
 
 
-def _newest_model(run: Path) -> Path:
-    steps = list_saved_steps(run)
-    if not steps:
+def _newest_model(run: Path, *, strict: bool) -> Path:
+    newest = find_newest_valid(run, strict=strict)
+    if newest is None:
         raise RecipeError(f"run {run} has saved no model yet")
-    return step_dir(run, steps[-1])
+    return newest

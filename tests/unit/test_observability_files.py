@@ -9,6 +9,7 @@ from support.builders import completion, group, output, scored
 from reasonrl import FinishReason, Message, Problem, ScoredGroup
 from reasonrl.observability.transcripts import plain_prompt, transcript_records
 from reasonrl.rundir.jsonl import append_jsonl, read_jsonl, to_line, write_jsonl
+from reasonrl.rundir.reading import UnreadableError
 
 ODD = "a\u2028b\u0085c\x0bd\ne\té🙂"
 
@@ -47,7 +48,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(cut: int, tmp_path: Path) -> N
 def test_a_whole_line_that_is_wrong_is_not_left_out(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"n": 1}\n{"n": \n')
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(UnreadableError, match="line 2 does not hold a JSON object"):
         list(read_jsonl(path))
 
 

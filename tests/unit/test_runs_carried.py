@@ -74,7 +74,9 @@ def test_infinite_log_probabilities_and_numbers_of_numpy_do_too(tmp_path: Path) 
 
 
 def test_a_state_holds_them_in_a_file_of_their_own(tmp_path: Path) -> None:
-    state = TrainState(step=3, progress={"position": 12}, carried=(scored([0.0, 1.0]), scored([None, 1.0])))
+    records: Any = {"first": {}, "last": {}, "metrics_bytes": 0, "wall_s": 0.5, "best": None}
+    carried = (scored([0.0, 1.0]), scored([None, 1.0]))
+    state = TrainState(step=3, progress={"position": 12}, carried=carried, records=records)
     state.write(tmp_path)
     assert read_state(tmp_path) == state
     assert "carried" not in (tmp_path / TRAINER_STATE).read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
+from reasonrl.rundir import reading
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import (
     EVALS,
@@ -51,7 +52,7 @@ class Evaluation:
         file = completions_file(self.folder, suite)
         try:
             return _solved(read_jsonl(file))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
             reason = err.strerror if isinstance(err, OSError) else "not the completions of an evaluation"
             raise RecipeError(f"cannot read {file}: {reason}; evaluate again with reasonrl eval --output") from err
 
@@ -110,12 +111,9 @@ def read_object(path: Path) -> Mapping[str, Any]:
         RecipeError: If it is not one.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return reading.read_object(path)
     except (OSError, ValueError) as err:
-        raise RecipeError(f"cannot read {path}: {err}") from err
-    if not isinstance(data, dict):
-        raise RecipeError(f"cannot read {path}: expected a JSON object")
-    return data
+        raise RecipeError(f"cannot read {path}: {err}; restore it from a backup") from err
 
 
 def _mapping(data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

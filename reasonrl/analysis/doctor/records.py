@@ -23,9 +23,11 @@ from reasonrl.rundir.layout import (
     find_steps,
 )
 from reasonrl.rundir.manifest import check_manifest
+from reasonrl.rundir.reading import read_bytes, read_json, read_lines
 
 TRACES = (METRICS, CHECKPOINTS, TRANSCRIPTS, EVALS)
 MOST = 10**12  # a larger number is corrupted
+MOST_METRICS = 8 << 30
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 
 
@@ -147,8 +149,9 @@ def _checkpoints(folder: Path, *, deep: bool) -> dict[int, str | None]:
 
 def _read_manifest(path: Path, problems: list[str]) -> Mapping[str, object]:
     """Read ``run.json``, which marks a run folder. If it is corrupted, the other files decide."""
-    if not path.is_dir():
-        raise RecipeError(f"{path} is not a run folder: {'it is a file' if path.exists() else 'it does not exist'}")
+    if not os.path.isdir(path):
+        what = "it is a file" if os.path.exists(path) else "it does not exist"
+        raise RecipeError(f"{path} is not a run folder: {what}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise RecipeError(f"{path} cannot be read: permission denied")
     manifest = _read_object(path / RUN, problems)
@@ -170,7 +173,7 @@ def _read_object(file: Path, problems: list[str]) -> Mapping[str, object] | None
         problems.append(f"{where} is not a file")
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except UNREADABLE as err:
         reason = (err.strerror or str(err)) if isinstance(err, OSError) else "not valid JSON, corrupted or truncated"
         problems.append(f"{where} cannot be read: {reason}")
@@ -185,7 +188,7 @@ def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
     if not file.is_file():
         return MetricsFile()
     try:
-        *raw, rest = file.read_bytes().split(b"\n")
+        *raw, rest = read_bytes(file, MOST_METRICS).split(b"\n")
     except OSError as err:
         problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
         return MetricsFile()
@@ -219,10 +222,10 @@ def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
 
 def _versions(file: Path) -> frozenset[int]:
     try:
-        records = [json.loads(line) for line in file.read_bytes().split(b"\n") if line]
-    except UNREADABLE:  # truncated by a crash
+        records = [record for _, record, _ in read_lines(file) if record is not None]
+    except UNREADABLE:  # deleted by a resumed run, or no file
         return frozenset()
-    versions = (r.get("policy_version") for r in records if isinstance(r, dict))
+    versions = (record.get("policy_version") for record in records)
     return frozenset(v for v in versions if isinstance(v, int))
 
 

@@ -16,6 +16,7 @@ from reasonrl.analysis.report.tokens import FIGURES, Figure, read_tokens
 from reasonrl.contracts.specs import Marks
 from reasonrl.errors import RAISABLE
 from reasonrl.rundir.layout import EVALS, TRANSCRIPTS, find_steps
+from reasonrl.rundir.reading import open_regular
 
 DEFAULT_LIMIT = 10_000
 MAX_BYTES = 4_200_000
@@ -168,9 +169,9 @@ def _lines(source: Source, take: int) -> Iterator[bytes]:
     if not wanted:
         return
     try:
-        with source.path.open("rb") as file:
+        with open_regular(source.path) as file:
             yield from (line for place, line in enumerate(file) if place in wanted)
-    except OSError:  # a resumed run deletes later steps
+    except UNREADABLE:  # a resumed run deletes later steps
         return
 
 
@@ -245,11 +246,11 @@ def _tally(pairs: Iterator[tuple[str, int]]) -> dict[str, int]:
 def _count_lines(path: Path) -> int:
     count, last = 0, b"\n"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while chunk := file.read(CHUNK):
                 count += chunk.count(b"\n")
                 last = chunk[-1:]
-    except OSError:
+    except UNREADABLE:
         return 0
     return count + (last != b"\n")
 
