@@ -77,10 +77,15 @@ def looks_secret(text: str) -> bool:
 
 def redact_text(text: str, known: Sequence[str] | None = None) -> str:
     """``text`` without secrets. ``known``: the result of ``known_secrets()``, asked once for many texts."""
+    text = redact_known(text, known)
+    return _MAPPED.sub(_redact_pair, _ASSIGNED.sub(_redact_pair, text))
+
+
+def redact_known(text: str, known: Sequence[str] | None = None) -> str:
+    """``text`` without what is a secret by itself; a value that only its name tells of stays."""
     for value in known_secrets() if known is None else known:
         text = text.replace(value, REDACTED)
-    text = _SHAPES.sub(REDACTED, _URL.sub(rf"\1{REDACTED}@", text))
-    return _MAPPED.sub(_redact_pair, _ASSIGNED.sub(_redact_pair, text))
+    return _SHAPES.sub(REDACTED, _URL.sub(rf"\1{REDACTED}@", text))
 
 
 def known_secrets() -> list[str]:
@@ -105,7 +110,9 @@ def redact_data(value: object, known: Sequence[str] | None = None) -> Any:
     known = known_secrets() if known is None else known
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if _is_leaf(item) and holds_secret(str(key), item) else redact_data(item, known)
+            redact_known(key, known) if isinstance(key, str) else key: (
+                REDACTED if _is_leaf(item) and holds_secret(str(key), item) else redact_data(item, known)
+            )
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -113,8 +120,14 @@ def redact_data(value: object, known: Sequence[str] | None = None) -> Any:
     return redact_text(value, known) if isinstance(value, str) else value
 
 
+def redact_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` under keys without secrets: names of metrics, which plugins choose."""
+    known = known_secrets()
+    return {redact_known(key, known): value for key, value in values.items()}
+
+
 def _is_leaf(value: object) -> bool:
-    return not isinstance(value, Mapping) and value != FROM_ENVIRONMENT
+    return not isinstance(value, Mapping | float) and value != FROM_ENVIRONMENT  # a measured number is none
 
 
 def redact_traceback(error: BaseException) -> str:

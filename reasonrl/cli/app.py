@@ -8,6 +8,7 @@ import typer
 
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.cli.fields import parse_fields
+from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
@@ -23,6 +24,10 @@ class _OneLineErrors(Group):
     """Print usage errors and ``ReasonRLError`` as one redacted line, with their exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> object:
+        with redacted_output():
+            return self._main(args, *rest, **options)
+
+    def _main(self, args: Sequence[str] | None, *rest: Any, **options: Any) -> object:
         words = list(sys.argv[1:] if args is None else args)
         is_alone = options.pop("standalone_mode", True)
         options["standalone_mode"] = False

@@ -14,7 +14,7 @@ from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, 
 from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.plugins import Plugins, RewardComponent
-from reasonrl.redact import WarnOnce, redacting_logger
+from reasonrl.redact import WarnOnce, known_secrets, redact_text, redacting_logger
 from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fitted, judge_group, judge_one, kind_of, unfinished
 from reasonrl.rewards.pool import Request, WorkerPool
 
@@ -144,11 +144,12 @@ class RewardRunner:
     def score_all(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
         """``score`` of each group, in order; isolated rewards judge all their completions at the same time."""
         columns = [self._scores(entry, groups) for entry in self._entries]
+        known = known_secrets()
         return [
             ScoredGroup(
                 group=group,
                 rewards=tuple(
-                    self._combine([column[g][c] for column in columns]) for c in range(len(group.completions))
+                    self._combine([column[g][c] for column in columns], known) for c in range(len(group.completions))
                 ),
             )
             for g, group in enumerate(groups)
@@ -179,7 +180,8 @@ class RewardRunner:
     def _warn(self, name: str, trouble: str, text: str, error: BaseException | None = None) -> None:
         self._warn_once((name, trouble), "reward %r %s", name, text, error=error)
 
-    def _combine(self, scores: Sequence[Score]) -> RewardOutput:
+    def _combine(self, scores: Sequence[Score], known: Sequence[str]) -> RewardOutput:
+        """One completion's rewards; their texts, which files, trackers and terminals show, without secrets."""
         named = list(zip(self._entries, scores, strict=True))
         values = [score.value for score in scores]
         unscored = any(value is None for value in values)
@@ -188,10 +190,10 @@ class RewardRunner:
             total=total,
             components={entry.name: score.value for entry, score in named},
             correct=None if unscored else _verdict(named),
-            answer=next((s.answer for s in scores if s.answer is not None), None),
+            answer=next((redact_text(s.answer, known) for s in scores if s.answer is not None), None),
             token_values=() if unscored else _add_token_values(named),
-            metrics={f"{e.name}/{key}": value for e, s in named for key, value in s.metrics.items()},
-            reasons={entry.name: score.reason for entry, score in named if score.reason},
+            metrics={f"{e.name}/{redact_text(key, known)}": v for e, s in named for key, v in s.metrics.items()},
+            reasons={entry.name: redact_text(score.reason, known) for entry, score in named if score.reason},
         )
 
 

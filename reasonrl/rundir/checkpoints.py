@@ -44,6 +44,8 @@ def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = No
     try:
         with _explain_failure(final):
             files.delete(temporary)
+            if not os.path.isdir(run_dir):
+                raise OSError("the run folder was renamed or deleted")
             files.make_folder(temporary)
             yield temporary
             files.follow_umask(temporary)

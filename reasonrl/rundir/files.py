@@ -1,11 +1,14 @@
 """The file-system calls that a checkpoint is made of, each by itself: what can fail, fails here."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from reasonrl.redact import redact_data
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +31,11 @@ def write_atomic(path: Path, text: str) -> None:
     write_text(temporary, text)
     sync_file(temporary)
     temporary.replace(path)
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Replace ``path`` with ``data`` as JSON, without secrets, in one step; synced."""
+    write_atomic(path, json.dumps(redact_data(data), indent=2, ensure_ascii=False) + "\n")
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,6 +1,5 @@
 """Creating, naming and locking the folder of a run."""
 
-import json
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
-from reasonrl.errors import RecipeError, RunDirInUseError
+from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import EVALS, FILES, FOLDERS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
 
@@ -90,9 +89,17 @@ class RunDir:
             stale.unlink(missing_ok=True)
             files.temporary_path(stale).unlink(missing_ok=True)
 
+    def check_there(self) -> None:
+        """Raise CheckpointError if the folder was renamed or deleted; written to again, it would be half a run."""
+        if not os.path.isdir(self.path):
+            raise CheckpointError(
+                f"the run folder {self.path} was renamed or deleted during the run; to continue a renamed one: "
+                "reasonrl resume with its new name"
+            )
+
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
-        """Write a JSON file so that it is there whole or not at all."""
-        files.write_atomic(self.path / name, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        """Write a JSON file without secrets, so that it is there whole or not at all."""
+        files.write_json(self.path / name, data)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file so that it is there whole or not at all."""

@@ -18,14 +18,17 @@ from reasonrl.contracts.data import (
     ScoredGroup,
 )
 from reasonrl.errors import CheckpointError
+from reasonrl.redact import known_secrets, redact_data
 from reasonrl.rundir import files
 from reasonrl.rundir.reading import UnreadableError, read_lines
 
 
 def write_groups(path: Path, groups: Sequence[ScoredGroup]) -> None:
-    """A new file; not synced."""
+    """A new file, without secrets; not synced. Training needs no text of a group that is scored."""
+    known = known_secrets()
+    plain = (redact_data(_plain(group), known) for group in groups)
     # ASCII: the text of a completion may hold half a character, which UTF-8 cannot.
-    files.write_text(path, "".join(json.dumps(_plain(group), default=_number) + "\n" for group in groups))
+    files.write_text(path, "".join(json.dumps(group, default=_number) + "\n" for group in plain))
 
 
 def read_groups(path: Path) -> tuple[ScoredGroup, ...]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
+from reasonrl.redact import redact_keys
 from reasonrl.runs.open import OpenRun
 from reasonrl.runs.save import free_memory, needs_all_ranks
 from reasonrl.runs.state import TrainState
@@ -60,7 +61,9 @@ class Driver:
             step = self._state.step + 1
             set_learning_rate(self._job.optimizer, self._run.schedule.factor(step))
             outcome = self._job.step(step)
-            record = {"metrics": dict(outcome.record.metrics), "timing_s": dict(outcome.record.timing_s)}
+            # A plugin names its metrics, and may put anything into a name.
+            metrics = redact_keys(outcome.record.metrics)
+            record = {"metrics": metrics, "timing_s": dict(outcome.record.timing_s)}
             self._state = TrainState(
                 step=step,
                 is_recorded=False,
@@ -99,7 +102,7 @@ class Driver:
         self._run.reporter.phase("evaluating")
         results = self._evaluator.evaluate(self._job.policy_version)
         self._run.writer.evaluated(step, results)
-        return suite_metrics(results)
+        return redact_keys(suite_metrics(results))
 
     def _record(
         self,

@@ -14,7 +14,7 @@ from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.observability.transcripts import transcript_records
 from reasonrl.plugins import Plugins
-from reasonrl.redact import redact_text, redact_traceback
+from reasonrl.redact import redact_data, redact_keys, redact_text, redact_traceback
 from reasonrl.rundir import files
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
@@ -76,7 +76,10 @@ class RunWriter:
         self, step: int, groups: Sequence[ScoredGroup], token_figures: Sequence[Mapping[str, Any] | None] = ()
     ) -> None:
         """The first completions of a step, before anything can interrupt the run."""
-        if self._run_dir is not None and self._transcripts_per_step and groups:
+        if self._run_dir is None:
+            return
+        self._run_dir.check_there()
+        if self._transcripts_per_step and groups:
             path = transcript_file(self._run_dir.path, step)
             write_jsonl(path, transcript_records(groups, self._transcripts_per_step, token_figures))
 
@@ -91,6 +94,7 @@ class RunWriter:
         self._plugins.observe("reasonrl_step_finished", run=self._info, record=record, groups=groups)
         if self._run_dir is None:
             return
+        self._run_dir.check_there()
         line = {"step": record.step, **record.metrics, **record.timing_s}
         append_jsonl(self._run_dir.path / METRICS, line)
         self._metrics_bytes = _size(self._run_dir.path / METRICS)
@@ -106,6 +110,7 @@ class RunWriter:
         self._first_evaluation = self._first_evaluation or self.last_evaluation
         if self._run_dir is None:
             return
+        self._run_dir.check_there()
         for result in results:
             path = completions_file(eval_dir(self._run_dir.path, step), result.name)
             write_jsonl(path, transcript_records(result.groups))
@@ -114,7 +119,7 @@ class RunWriter:
             for result in results:
                 self._trackers.samples(step, result.name, transcript_records(result.groups))
             if step == 0:  # later ones are logged with the step that they follow
-                self._trackers.log(suite_metrics(results), step)
+                self._trackers.log(redact_keys(suite_metrics(results)), step)
         self._reporter.evaluated(step, results)
 
     def state(self) -> Records:
@@ -211,5 +216,5 @@ def _headline(step: int, results: Sequence[SuiteResult]) -> Headline:
         format=first.metrics["format"],
         length_tokens=first.metrics["length_tokens"],
         problems=first.problems,
-        suites={result.name: result.to_json() for result in results},
+        suites={result.name: redact_data(result.to_json()) for result in results},
     )

@@ -1,6 +1,5 @@
 """Save an evaluation in a folder: results in the fields of lm-evaluation-harness, and every completion."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -48,7 +47,7 @@ def save_evaluation(folder: Path, name: str, target: Target, results: Sequence[S
     for result in results:
         write_jsonl(completions_file(folder, result.name), transcript_records(result.groups))
     data = results_json(name, target, results, seconds)
-    files.write_atomic(folder / RESULTS, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    files.write_json(folder / RESULTS, data)
 
 
 def results_json(name: str, target: Target, results: Sequence[SuiteResult], seconds: float) -> dict[str, Any]:

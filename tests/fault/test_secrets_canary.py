@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,18 @@ def check(done: Result, folder: Path, caplog: pytest.LogCaptureFixture, code: in
 
 
 def test_a_run_that_works_keeps_them(tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    done = train(tmp_path, tiny_model, "task.api_key=${oc.env:CANARY_KEY}")
+    told = ("task.tells=info", "rewards.guard.scores=true", "algorithm.measures=true")
+    done = train(tmp_path, tiny_model, "task.api_key=${oc.env:CANARY_KEY}", *told, "logging.trackers=[tensorboard]")
     check(done, tmp_path / "runs", caplog, 0)
     run = tmp_path / "runs" / "kept-1"
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["reward/guard/[redacted]"] == line["open/[redacted]"] == 1.0
+    record = json.loads((run / "transcripts" / "step_000001.jsonl").read_text().splitlines()[0])
+    assert record["reasons"] == {"guard": "because of [redacted]"}
+    assert record["info"]["[redacted]"] == [{"at": "https://[redacted]@hub.example/model"}]
+    for command in (["generate", "--plugin", PLUGIN], ["eval", "--json", "--plugin", PLUGIN], ["report"]):
+        shown = CliRunner().invoke(app, [command[0], str(run), *command[1:]])
+        check(shown, tmp_path / "runs", caplog, 0)
     assert "${oc.env:CANARY_KEY}" in (run / "recipe.yaml").read_text()
     assert "set from the environment" in (run / "run.json").read_text()
     assert len(list(run.rglob("*"))) > 10

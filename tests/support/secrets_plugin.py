@@ -13,6 +13,7 @@ from reasonrl import (
     Problem,
     RewardSpec,
     RunInfo,
+    Score,
     Split,
     StepRecord,
     TaskContext,
@@ -56,13 +57,21 @@ class Vault:
     def problem(self, split: Split, index: int) -> Problem:
         if self._config.tells == "problem" and index == 2:
             raise ConnectionError(f"refused: {self._config}")
-        return Problem(id=f"vault/{split}/{index}", prompt=f"{index}+1=", info={"n": index})
+        info: dict[str, Any] = {"n": index}
+        if self._config.tells == "info":
+            print("printed by a task:", self._config.note)  # noqa: T201 - as plugins do
+            info |= {"note": self._config.note, self._config.note: [{"at": self._config.endpoint}]}
+        return Problem(id=f"vault/{split}/{index}", prompt=f"{index}+1=", info=info)
+
+    def difficulty(self, problem: Problem) -> str:
+        return self._config.note if self._config.tells == "info" else "all"
 
 
 @dataclass(frozen=True)
 class GuardConfig:
     password: str = ""
     tells: bool = False
+    scores: bool = False
 
 
 class Guard:
@@ -72,8 +81,11 @@ class Guard:
         self._config = config
         self._asked = 0
 
-    def score(self, problem: Problem, completion: Completion) -> float:
+    def score(self, problem: Problem, completion: Completion) -> float | Score:
         self._asked += 1
+        if self._config.scores:
+            told = self._config.password
+            return Score(value=0.5, reason=f"because of {told}", answer=told, metrics={told: 1.0})
         if self._config.tells and self._asked % 8 == 0:
             raise PermissionError(f"password {self._config.password} was refused")
         return (len(completion.text) % 5) / 4
@@ -83,6 +95,7 @@ class Guard:
 class OpenConfig:
     license_key: str = ""
     tells: bool = False
+    measures: bool = False
 
 
 class Open:
@@ -94,7 +107,8 @@ class Open:
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         if self._config.tells:
             raise RuntimeError(f"the key {self._config.license_key} has expired")
-        return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask)
+        metrics = {f"open/{self._config.license_key}": 1.0} if self._config.measures else {}
+        return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask, metrics=metrics)
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:
         loss = -(inputs.logprobs * inputs.advantages.advantages).sum() / normalizer.num_response_tokens

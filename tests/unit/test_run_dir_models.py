@@ -3,6 +3,7 @@
 import errno
 import json
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,19 @@ def test_a_leftover_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
     final = save_step(tmp_path, 1, write_model, keep=1)
     assert sorted(p.name for p in final.iterdir()) == ["config.json", "manifest.json"]
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_a_folder_that_is_gone_is_not_written_again(how: str, tmp_path: Path) -> None:
+    folder = RunDir.create(output_dir=tmp_path, name="run")
+    folder.check_there()
+    folder.path.rename(tmp_path / "elsewhere") if how == "renamed" else shutil.rmtree(folder.path)
+    with pytest.raises(CheckpointError, match=r"run-1 was renamed or deleted during the run; to continue"):
+        folder.check_there()
+    with (
+        pytest.raises(CheckpointError, match="the run folder was renamed or deleted"),
+        new_checkpoint(folder.path, 1, keep=1),
+    ):
+        pass
+    assert not folder.path.exists()
+    folder.close()

@@ -1,9 +1,16 @@
 """What counts as a secret, and how it stays out of texts, errors and logs."""
 
+import json
 import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from support.builders import scored
 
+from reasonrl import Problem
+from reasonrl.cli.streams import redacted_output
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.redact import (
     REDACTED,
@@ -16,6 +23,9 @@ from reasonrl.redact import (
     redacting_logger,
     remember,
 )
+from reasonrl.rundir.files import write_json
+from reasonrl.rundir.jsonl import append_jsonl, write_jsonl
+from reasonrl.runs.carried import read_groups, write_groups
 
 SECRET_NAMES = [
     "api_key", "apiKey", "API-KEY", "openai_api_key", "HF_TOKEN", "hf_token", "token", "accessToken", "access_tokens",
@@ -111,3 +121,37 @@ def test_values_are_told_as_they_were_written() -> None:
     assert hide_values("got abc, abcd", {"abc": "${oc.env:A}", "": "x"}) == "got ${oc.env:A}, ${oc.env:A}d"
     assert looks_secret("https://x@y/")
     assert not looks_secret("https://y/x@z")
+
+
+TOLD = "canary-of-the-environment-01"
+PLACES = ({"a": TOLD}, {TOLD: 1}, {"a": [{"b": ("x", TOLD)}]}, {"a": {"b": {f"x {TOLD}": None}}}, {"a": f"key={TOLD}."})
+
+
+@pytest.mark.parametrize("record", PLACES)
+def test_whatever_is_written_holds_no_secret(
+    record: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY_TOKEN", TOLD)
+    write_jsonl(tmp_path / "lines", [record])
+    append_jsonl(tmp_path / "lines", {f"metric/{TOLD}": 1.0, "api_key": 2.0})
+    write_json(tmp_path / "document", record)
+    problem = Problem(id="1", prompt=f"see {TOLD}", info=record)
+    group = scored([0.0, 1.0])
+    group = replace(group, group=replace(group.group, request=replace(group.group.request, problem=problem)))
+    write_groups(tmp_path / "carried", [group])
+    for path in tmp_path.iterdir():
+        assert TOLD not in path.read_text()
+        assert REDACTED in path.read_text()
+    assert '"api_key": 2.0' in (tmp_path / "lines").read_text(), "a measured number is no secret"
+    assert [g.group.request.prompt_ids for g in read_groups(tmp_path / "carried")] == [group.group.request.prompt_ids]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_whatever_is_printed_in_a_command_holds_no_secret(
+    stream: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANARY_TOKEN", TOLD)
+    with redacted_output(), redacted_output():
+        print(json.dumps({"a": [TOLD], "b": "token=x"}), file=getattr(sys, stream))
+        getattr(sys, stream).writelines([TOLD, "\n"])
+    assert getattr(capsys.readouterr(), stream[3:]) == '{"a": ["[redacted]"], "b": "token=x"}\n[redacted]\n'
