@@ -17,14 +17,17 @@ A message says where, what we got, what was expected and what to do next, in one
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from reasonrl.redact import redact_text
+from reasonrl.signals import is_raised_by_hand
 from reasonrl.text import escape
 
 # What is caught where a plugin's code is called. Its sys.exit() must not end a run as if that had been wanted;
 # Ctrl-C passes.
 RAISABLE = (Exception, SystemExit)
+MAX_TEXT = 4000
+"""Characters of an error's text that are shown."""
 
 
 class ReasonRLError(Exception):
@@ -86,6 +89,27 @@ class ShapeError(ReasonRLError, ValueError):
     """Tensors that do not fit together."""
 
 
+class InterruptRaisedError(Exception):
+    """A plugin raised what is meant to end a command, such as KeyboardInterrupt, by itself."""
+
+
+@contextmanager
+def plugin_code() -> Iterator[None]:
+    """Run a plugin's code inside: only Ctrl-C and the signals end a command, not the plugin.
+
+    Raises:
+        InterruptRaisedError: for a KeyboardInterrupt that no signal caused, and the like. Everything else passes.
+    """
+    try:
+        yield
+    except (*RAISABLE, GeneratorExit):
+        raise
+    except BaseException as err:  # also asyncio's CancelledError, which is not an Exception
+        if isinstance(err, KeyboardInterrupt) and not is_raised_by_hand(err):
+            raise
+        raise InterruptRaisedError(f"{type(err).__name__} without a signal") from err
+
+
 @contextmanager
 def plugin_call(what: str, *, invalid: str = "") -> Iterator[str]:
     """Run a plugin's code inside, which may raise anything; the error names its owner and the call. Gives ``what``.
@@ -101,7 +125,8 @@ def plugin_call(what: str, *, invalid: str = "") -> Iterator[str]:
         PluginContractError: for anything else, ``sys.exit()`` included.
     """
     try:
-        yield what
+        with plugin_code():
+            yield what
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as err:  # also asyncio's CancelledError, which is not an Exception
@@ -132,7 +157,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def note_stage(error: BaseException, stage: str) -> None:
     """Mark an error of lack of memory with the stage of a step that it happened in; the innermost one stays."""
     if is_out_of_memory(error) and stage_of(error) is None:
-        error.stage = stage  # type: ignore[attr-defined]
+        with suppress(*RAISABLE):  # a plugin's error may have no room for it
+            error.stage = stage  # type: ignore[attr-defined]
 
 
 def stage_of(error: BaseException) -> str | None:
@@ -142,22 +168,29 @@ def stage_of(error: BaseException) -> str | None:
 
 def one_line(error: object) -> str:
     """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
-    return escape(" ".join(_text(error).split()))
+    text = _text(error)
+    text = " ".join((text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ...").split())
+    return escape(text)
 
 
 def describe(error: BaseException) -> str:
     """``ValueError: message``, on one line."""
-    text = one_line(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, name = one_line(error), escape(type(error).__name__)
+    return f"{name}: {text}" if text else name
 
 
 def with_notes(text: str, error: BaseException) -> str:
     """``text`` and what was noted on the error on its way up."""
-    return "; ".join([text, *(one_line(note) for note in getattr(error, "__notes__", ()))])
+    try:
+        notes = [one_line(note) for note in getattr(error, "__notes__", ())]
+    except RAISABLE:  # a plugin's error may have anything in its place
+        notes = []
+    return "; ".join([text, *notes])
 
 
 def _text(error: object) -> str:
     try:
-        return str(error)
+        with plugin_code():
+            return str(error)
     except RAISABLE as err:  # an error of a plugin may not even have a text
         return f"(its message cannot be read: {type(err).__name__})"

@@ -40,6 +40,8 @@ _VALUE = r"(?P<value>\[redacted\]|\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+)"
 _ASSIGNED = re.compile(r"(?P<head>\b(?P<name>[A-Za-z_][\w-]*)[\"']?\s*=\s*)" + _VALUE)
 _MAPPED = re.compile(r"(?P<head>[{,]\s*[\"']?(?P<name>[A-Za-z_][\w-]*)[\"']?\s*:\s*)" + _VALUE)
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 _remembered: set[str] = set()
 
 
@@ -135,11 +137,16 @@ def redact_traceback(error: BaseException) -> str:
     return redact_text("".join(traceback.format_exception(error)))
 
 
+def _escape(text: str) -> str:
+    """Control characters, which a terminal would obey, as text; line breaks and tabs stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class _Redacting(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact_text(record.getMessage()), None
+        record.msg, record.args = _escape(redact_text(record.getMessage())), None
         if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = redact_traceback(record.exc_info[1]).rstrip("\n")
+            record.exc_text = _escape(redact_traceback(record.exc_info[1]).rstrip("\n"))
             record.exc_info = None
         return True
 

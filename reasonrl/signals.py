@@ -26,6 +26,34 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.signum
 
 
+class CtrlC(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C while a command runs; a plugin that raises KeyboardInterrupt itself raises no such."""
+
+
+def raise_ctrl_c(signum: int, frame: FrameType | None) -> None:
+    """The handler of SIGINT while a command runs."""
+    raise CtrlC
+
+
+@contextmanager
+def handle_ctrl_c() -> Iterator[None]:
+    """Raise ``CtrlC`` at SIGINT while the block runs, where Python would raise KeyboardInterrupt."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, raise_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_raised_by_hand(error: BaseException) -> bool:
+    """Whether code raised KeyboardInterrupt without any signal; False where that cannot be known."""
+    return type(error) is KeyboardInterrupt and signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+
+
 class StopSignals:
     """What was asked for, and whether it may interrupt what is going on.
 

@@ -16,6 +16,7 @@ from reasonrl.errors import ReasonRLError, describe, one_line, with_notes
 from reasonrl.export.request import Format, Precision
 from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_text, redact_traceback
+from reasonrl.signals import handle_ctrl_c
 
 EXIT_INTERRUPTED = 130
 
@@ -24,11 +25,11 @@ class _OneLineErrors(Group):
     """Print usage errors and ``ReasonRLError`` as one redacted line, with their exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> object:
-        with redacted_output():
-            return self._main(args, *rest, **options)
-
-    def _main(self, args: Sequence[str] | None, *rest: Any, **options: Any) -> object:
         words = list(sys.argv[1:] if args is None else args)
+        with handle_ctrl_c(), redacted_output(has_json="--json" in words):
+            return self._main(words, *rest, **options)
+
+    def _main(self, words: list[str], *rest: Any, **options: Any) -> object:
         is_alone = options.pop("standalone_mode", True)
         options["standalone_mode"] = False
         try:
@@ -46,7 +47,8 @@ class _OneLineErrors(Group):
             return super().invoke(ctx)
         except ReasonRLError as err:
             _print_error(with_notes(one_line(err), err))
-            raise typer.Exit(err.exit_code) from err
+            # A plugin may raise one of its own, with any exit code.
+            raise typer.Exit(err.exit_code if err.exit_code in (1, 2, 3) else 1) from err
         except KeyboardInterrupt as err:
             typer.echo("interrupted", err=True)
             # A stop requested by a signal carries its exit code.

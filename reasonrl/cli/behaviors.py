@@ -1,11 +1,11 @@
 """``reasonrl behaviors``."""
 
-import json
 from collections.abc import Iterator
 
 import typer
 
 from reasonrl.analysis.behaviors import Timeline, columns, read_timelines
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import terminal_width, wrap
 from reasonrl.cli.waiting import open_spinner
 
@@ -18,7 +18,7 @@ def run_behaviors(run_dir: str, suite: str | None, as_json: bool) -> None:
     with open_spinner(f"reading {run_dir}"):
         timelines = read_timelines(run_dir, suite)
     if as_json:
-        typer.echo(json.dumps([timeline.to_json() for timeline in timelines], indent=2))
+        print_json([timeline.to_json() for timeline in timelines])
         return
     typer.echo("\n\n".join("\n".join(lines_of(timeline)) for timeline in timelines))
 

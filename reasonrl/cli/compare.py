@@ -1,6 +1,5 @@
 """``reasonrl compare``."""
 
-import json
 from collections.abc import Iterator, Sequence
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from reasonrl.analysis.compare import compare
 from reasonrl.analysis.compare.comparison import Accuracy, Comparison, Report
 from reasonrl.analysis.compare.cost import Cost
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import table, wrap
 from reasonrl.statistics.paired import Method
 
@@ -23,7 +23,7 @@ def run_compare(targets: Sequence[str], suite: str | None, level: float | None, 
     """Print how runs or saved evaluations differ."""
     report = compare(targets, suite=suite, level=level, pool_seeds=pool)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
         return
     typer.echo("\n".join(_lines(report)))
 

@@ -1,6 +1,5 @@
 """``reasonrl doctor``: diagnose a run or this installation."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from reasonrl.analysis.doctor import Diagnosis, Finding, examine
 from reasonrl.analysis.doctor.findings import SEVERITIES
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import table, wrap
 from reasonrl.cli.waiting import open_spinner
 from reasonrl.errors import RecipeError
@@ -32,7 +32,7 @@ def run_doctor(run_dir: str | None, of_installation: bool, as_json: bool) -> Non
     with open_spinner(f"examining {run_dir or 'this installation'}"):
         diagnosis = _redact(_diagnose(run_dir))
     if as_json:
-        typer.echo(json.dumps(diagnosis.to_json(), indent=2))
+        print_json(diagnosis.to_json())
     else:
         show(diagnosis, Console(highlight=False))
     if diagnosis.has_errors:

@@ -1,10 +1,10 @@
 """``reasonrl eval``."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
 
+from reasonrl.cli.streams import print_json
 from reasonrl.errors import RecipeError
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target
@@ -40,7 +40,7 @@ def run_eval(
         return
     seconds = time.monotonic() - started
     if as_json:
-        sys.stdout.write(json.dumps({r.name: r.to_json() for r in results}, indent=2) + "\n")
+        print_json({r.name: r.to_json() for r in results})
     else:
         from reasonrl.cli.console import ConsoleReporter
 

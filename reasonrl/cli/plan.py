@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import typer
 
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import wrap
 from reasonrl.cli.waiting import open_spinner
 from reasonrl.plugins import load_plugins
@@ -50,7 +50,7 @@ def run_plan(
         resolved, plan = planner(())
     remedies = [] if plan.fits else list(_searched(resolved, planner))
     if as_json:
-        typer.echo(json.dumps({**plan.to_json(), "remedies": [_to_json(r, plan) for r in remedies]}, indent=2))
+        print_json({**plan.to_json(), "remedies": [_to_json(r, plan) for r in remedies]})
         return
     for line in describe(plan, remedies):
         typer.echo(line)

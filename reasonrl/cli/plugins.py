@@ -1,12 +1,12 @@
 """``reasonrl plugins``: list, show, check and create plugins."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import typer
 
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import for_terminal, table, terminal_width, wrap
 from reasonrl.cli.usage import Commands, PluginFiles
 from reasonrl.contracts.specs import AnySpec, RewardSpec
@@ -26,7 +26,7 @@ def list_plugins(
 
     plugins = load_plugins(files=plugin or [])
     if as_json:
-        typer.echo(json.dumps([record.as_dict() for record in plugins.records], indent=2))
+        print_json([record.as_dict() for record in plugins.records])
         return
     rows = [(r.name, r.distribution, r.version, r.status, _in_short(r.provides)) for r in plugins.records]
     for line in table(("NAME", "DISTRIBUTION", "VERSION", "STATUS", "PROVIDES"), rows):

@@ -1,6 +1,5 @@
 """``reasonrl plugins check``: conformance without pytest."""
 
-import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import table
-from reasonrl.errors import RAISABLE, PluginContractError, RecipeError, describe
+from reasonrl.errors import RAISABLE, PluginContractError, RecipeError, describe, plugin_code
 from reasonrl.importing import resolve
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run_check(target: str, options: Sequence[str], task: str | None, as_json: bo
         results = check_plugin(found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires)
     if as_json:
         rows = [{"subject": r.subject, "check": r.check, "status": r.status, "reason": r.reason} for r in results]
-        typer.echo(json.dumps(rows, indent=2))
+        print_json(rows)
     else:
         _print(results)
     if any(result.has_failed for result in results):
@@ -108,7 +108,8 @@ def _import(folder: Path, value: str) -> object:
     source = folder / "src" if (folder / "src").is_dir() else folder
     sys.path.insert(0, str(source.resolve()))
     try:
-        return resolve(value)
+        with plugin_code():
+            return resolve(value)
     except RAISABLE as err:  # a plugin may raise anything
         raise PluginContractError(f"{folder}: {value} cannot be imported: {describe(err)}") from err
 

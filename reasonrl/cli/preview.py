@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import yaml
 
+from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import for_terminal, wrap
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run_preview(
         asked = _of_recipe(plugins, recipe, [task, *options] if task else options, seed)
     entries, data = _entries(plugins, asked, split, num)
     if as_json:
-        typer.echo(json.dumps(entries, indent=2))
+        print_json(entries)
         return
     if asked.resolved is not None:
         _print_head(asked.resolved, asked.task)

@@ -1,8 +1,10 @@
 """Standard output and error without secrets, whoever prints: a command, a library, a plugin."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from reasonrl.redact import redact_known
@@ -27,15 +29,31 @@ class RedactedStream:
             self.write(line)
 
 
+_results: ContextVar[TextIO | None] = ContextVar("results", default=None)
+
+
+def print_json(data: object) -> None:
+    """Print the result of a command as JSON; nothing else is on standard output then."""
+    stream = _results.get() or sys.stdout
+    stream.write(json.dumps(data, indent=2) + "\n")
+    stream.flush()
+
+
 @contextmanager
-def redacted_output() -> Iterator[None]:
-    """Redact what is written to standard output and error inside."""
+def redacted_output(*, has_json: bool = False) -> Iterator[None]:
+    """Redact what is written to standard output and error inside.
+
+    ``has_json``: whatever else is printed, by a plugin or a library, goes to standard error.
+    """
     before = sys.stdout, sys.stderr
     if any(isinstance(stream, RedactedStream) or stream is None for stream in before):
         yield  # inside another command, or without streams
         return
-    sys.stdout, sys.stderr = map(RedactedStream, before)  # type: ignore[assignment]
+    results, errors = map(RedactedStream, before)
+    token = _results.set(results)  # type: ignore[arg-type]
+    sys.stdout, sys.stderr = errors if has_json else results, errors  # type: ignore[assignment]
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        _results.reset(token)

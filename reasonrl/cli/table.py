@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from reasonrl.text import sanitize
+
 NARROWEST = 40
 MIN_ROOM = 20
 """Minimum width of a table's last column; if there is less room, it goes below the others."""
@@ -19,7 +21,7 @@ def terminal_width() -> int:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> Iterator[str]:
     """Format a table; the last column is wrapped to the remaining width."""
     width = width or terminal_width()
-    cells = [header, *rows]
+    cells = [header, *([sanitize(cell) for cell in row] for row in rows)]
     sizes = [max(len(row[i]) for row in cells) for i in range(len(header) - 1)]
     beside = sum(sizes) + 2 * len(sizes)
     is_beside = width - beside >= MIN_ROOM
@@ -51,7 +53,7 @@ def wrap(text: str, *, indent: str = "", lead: str | None = None, width: int | N
     """
     lead = indent if lead is None else lead
     lines = textwrap.wrap(
-        text,
+        sanitize(text),
         width or terminal_width(),
         initial_indent=lead,
         subsequent_indent=indent,
@@ -63,6 +65,7 @@ def wrap(text: str, *, indent: str = "", lead: str | None = None, width: int | N
 
 def for_terminal(text: str, margin: str = "", *, stream: TextIO | None = None) -> str:
     """Put ``margin`` before each line of ``text``; in a terminal long lines are wrapped at words."""
+    text = sanitize(text)
     width = terminal_width() if (stream or sys.stdout).isatty() else sys.maxsize
     return "\n".join(_fold(line, margin, width) for line in text.split("\n"))
 

@@ -9,7 +9,7 @@ from numbers import Real
 
 from reasonrl.contracts.data import Completion, Problem, RewardOutput, ScoredGroup
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import RAISABLE
+from reasonrl.errors import RAISABLE, plugin_code
 from reasonrl.evaluation.keywords import keyword_counts
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.judging import UNSCORABLE
@@ -51,7 +51,8 @@ class BehaviorMeter:
     ) -> Mapping[str, float] | None:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
-            return _validate(describe(own_copy, text))
+            with plugin_code():
+                return _validate(describe(own_copy, text))
         except RAISABLE as err:  # a plugin may raise anything; what a run does must not depend on a figure about it
             self._warn_once(task_name, "task %r: behaviors failed; skipping the completion", task_name, error=err)
             return None

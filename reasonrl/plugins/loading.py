@@ -1,13 +1,13 @@
 """Loads plugins, one at a time, each inside its own ``try``."""
 
-import contextlib
 import hashlib
 import importlib.metadata
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,7 @@ from pluggy import HookImpl, PluginManager
 from reasonrl import importing
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import AnySpec
-from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line
+from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line, plugin_code
 from reasonrl.plugins.registry import Observer, PluginRecord, Plugins, Provided, RunPlugin, Status, unavailable_reason
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.redact import redacting_logger
@@ -66,17 +66,19 @@ class _Loader:
 
     def add(self, source: _Source, plugin: object) -> None:
         """Register an imported plugin and collect what it offers. Leaves nothing behind if it raises."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")  # pluggy warns of hooks and arguments that are on their way out
-            self.manager.register(plugin, name=source.record("active").label)
-        deprecations = tuple(one_line(warning.message) for warning in caught)
-        for text in deprecations:
-            log.warning("plugin %s: %s", source.record("active").label, text)
+        label = source.record("active").label
         try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")  # pluggy warns of hooks and arguments that are on their way out
+                self.manager.register(plugin, name=label)
+            deprecations = tuple(one_line(warning.message) for warning in caught)
+            for text in deprecations:
+                log.warning("plugin %s: %s", label, text)
             check_hooks(self.manager, plugin)
             specs = self._collect(plugin)
         except BaseException:
-            self.manager.unregister(plugin)
+            if self.manager.get_plugin(label) is plugin:
+                self.manager.unregister(plugin)
             raise
         reasons = [reason for spec in specs if (reason := unavailable_reason(spec))]
         record = source.record("unavailable" if reasons else "active", "; ".join(reasons) or None)
@@ -209,11 +211,13 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
         if mismatch := _requirement_mismatch(source):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        plugin = _import(source.value)
+        with _quiet_code():
+            plugin = importing.resolve(source.value)
         if mismatch := _api_mismatch(plugin):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        loader.add(source, plugin)
+        with _quiet_code():
+            loader.add(source, plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
@@ -249,10 +253,11 @@ def _api_mismatch(plugin: object) -> str | None:
     return f"is written for plugin interface {wanted}, reasonrl {__version__} has {ours}; {cure}"
 
 
-def _import(value: str | Path) -> object:
-    # What a plugin prints while it is imported must not end up in the middle of --json output.
-    with contextlib.redirect_stdout(sys.stderr):
-        return importing.resolve(value) if isinstance(value, str) else importing.import_file(value)
+@contextmanager
+def _quiet_code() -> Iterator[None]:
+    # What a plugin prints while it is loaded must not end up in the middle of --json output.
+    with redirect_stdout(sys.stderr), plugin_code():
+        yield
 
 
 def _load_file(loader: _Loader, file: str) -> None:
@@ -262,7 +267,8 @@ def _load_file(loader: _Loader, file: str) -> None:
         raise PluginNotFoundError(f"--plugin {file}: no such file")
     source = _Source(name=path.stem if is_file else file, value=file, distribution=FLAG, version="")
     try:
-        plugin = _import(path if is_file else file)
+        with _quiet_code():
+            plugin = importing.import_file(path) if is_file else importing.resolve(file)
         if found := getattr(plugin, "__file__", None):
             source.file, source.sha256 = str(Path(found).resolve()), _sha256(Path(found))
         _add_wanted(loader, source, plugin)
@@ -324,9 +330,10 @@ def _load_object(loader: _Loader, plugin: object) -> None:
 
 
 def _add_wanted(loader: _Loader, source: _Source, plugin: object) -> None:
-    if mismatch := _api_mismatch(plugin):
-        raise PluginContractError(mismatch)
-    loader.add(source, plugin)
+    with _quiet_code():
+        if mismatch := _api_mismatch(plugin):
+            raise PluginContractError(mismatch)
+        loader.add(source, plugin)
 
 
 def _observers(manager: PluginManager) -> dict[str, list[Observer]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from reasonrl.contracts.specs import AnySpec, ComponentSpec, Marks, RewardSpec, TaskSpec
-from reasonrl.errors import RAISABLE, PluginConflictError, PluginNotFoundError, plugin_call
+from reasonrl.errors import RAISABLE, PluginConflictError, PluginNotFoundError, plugin_call, plugin_code
 from reasonrl.importing import is_installed, resolve
 from reasonrl.plugins.directory import origin
 from reasonrl.redact import redacting_logger
@@ -176,7 +176,8 @@ class Plugins:
             if observer.plugin in self._silenced:
                 continue
             try:
-                observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
+                with plugin_code():
+                    observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
             except RAISABLE:  # an observer must never stop a run
                 self._silenced.add(observer.plugin)
                 log.exception("plugin '%s' raised in %s; it observes nothing more in this run", observer.plugin, hook)

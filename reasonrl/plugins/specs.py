@@ -1,8 +1,10 @@
 """What a plugin registers, checked against the contract."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import get_type_hints
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from pluggy import HookImpl, PluginManager
 
@@ -57,9 +59,46 @@ def call_registration(hook: str, impl: HookImpl, expected: type) -> list[AnySpec
     return specs
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(text, str) for text in value)
+
+
+def _is_range(value: object) -> bool:
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    is_numbers = is_pair and all(isinstance(end, int | float) and math.isfinite(end) for end in value)
+    return is_numbers and value[0] < value[1]
+
+
+_TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "summary": (lambda value: isinstance(value, str), "a text"),
+    "install": (lambda value: isinstance(value, str), "a text"),
+    "papers": (_is_texts, "a tuple of texts"),
+    "modules": (_is_texts, "a tuple of texts"),
+    "default_rewards": (_is_texts, "a tuple of texts"),
+    "metrics": (lambda value: isinstance(value, tuple | list), "a tuple of MetricDef"),
+    "range": (_is_range, "two finite numbers, the lower one first"),
+    "path": (lambda value: isinstance(value, str | Path), "a path"),
+    "recipe": (lambda value: value is None or isinstance(value, str), "a text or None"),
+    "needs": (callable, "a function"),
+    "reads": (lambda value: value is None or callable(value), "a function or None"),
+    "marks": (lambda value: value is None or isinstance(value, str) or callable(value), "'pkg.mod:function'"),
+    "provides_logprobs": (lambda value: isinstance(value, bool), "True or False"),
+    "truncates": (lambda value: isinstance(value, bool), "True or False"),
+}
+
+
+def _check_types(hook: str, spec: Any) -> None:
+    """Raise PluginContractError for a field of a wrong type, which would break a command that lists plugins."""
+    for field, (is_right, expected) in _TYPES.items():
+        if hasattr(spec, field) and not is_right(getattr(spec, field)):
+            got = type(getattr(spec, field)).__name__
+            raise PluginContractError(f"{hook}: {field} of '{spec.name}' is of type {got}, expected {expected}")
+
+
 def _check_spec(hook: str, spec: object, expected: type) -> None:
     if not isinstance(spec, expected):
         raise PluginContractError(f"{hook} returned {type(spec).__name__}, expected {expected.__name__}")
+    _check_types(hook, spec)
     if not isinstance(spec, ComponentSpec):
         return
     if not (isinstance(spec.config, type) and is_dataclass(spec.config)):

@@ -6,13 +6,14 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from reasonrl.contracts.data import Completion, Problem, Score
 from reasonrl.contracts.specs import RewardSpec
-from reasonrl.errors import RAISABLE, describe
+from reasonrl.errors import RAISABLE, describe, plugin_code
 from reasonrl.importing import find_imported
 from reasonrl.rewards.source_check import check_source
 
@@ -106,7 +107,8 @@ def _module(file: Path, sha256: str) -> ModuleType:
     setattr(module, _HASH, sha256)
     sys.modules[file.stem] = module
     try:
-        exec(compile(content, str(file), "exec"), module.__dict__)
+        with plugin_code(), redirect_stdout(sys.stderr):
+            exec(compile(content, str(file), "exec"), module.__dict__)
     except RAISABLE as err:  # it may raise anything
         del sys.modules[file.stem]
         raise ValueError(f"{_place(file, err)} cannot be imported: {describe(err)}") from err

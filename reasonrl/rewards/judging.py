@@ -9,7 +9,8 @@ from typing import Literal
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
-from reasonrl.errors import RAISABLE, PluginContractError
+from reasonrl.errors import RAISABLE, PluginContractError, plugin_code
+from reasonrl.text import escape
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 NO_SCORE = "unscored"
@@ -79,7 +80,8 @@ def judge_group(
     """What a group reward says of each completion of ``group``."""
     size = len(group.completions)
     try:
-        raw = list(reward.score_group(group))
+        with plugin_code():
+            raw = list(reward.score_group(group))
     except catch as err:
         return [_from_error(err)] * size
     if len(raw) != size:
@@ -90,7 +92,8 @@ def judge_group(
 
 def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
     try:
-        return Verdict(call())
+        with plugin_code():
+            return Verdict(call())
     except BadScoreError as err:
         return failure("refused", str(err))
     except catch as err:  # a reward, or a lazy value that it returned, may raise anything
@@ -98,7 +101,7 @@ def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], .
 
 
 def _from_error(err: BaseException) -> Verdict:
-    return failure("raised", f"raised {type(err).__name__}", error=err)
+    return failure("raised", f"raised {escape(type(err).__name__)}", error=err)
 
 
 def as_score(raw: object) -> Score:

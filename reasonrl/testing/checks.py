@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from reasonrl.errors import RAISABLE, describe, one_line
+from reasonrl.errors import RAISABLE, describe, one_line, plugin_code
 
 S = TypeVar("S")
 Status = Literal["ok", "failed", "not applicable", "not run"]
@@ -118,7 +118,8 @@ def _run(check: Check[S], subject: S, label: str) -> CheckResult:
     status: Status = "failed"
     error: BaseException | None = None
     try:
-        check.function(subject)
+        with plugin_code():
+            check.function(subject)
         return CheckResult(subject=label, check=check.name, status="ok")
     except NotApplicableError as err:
         status, reason = "not applicable", one_line(err)

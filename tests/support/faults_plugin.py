@@ -28,6 +28,7 @@ from reasonrl.contracts.batch import (
     TrainBatch,
 )
 from reasonrl.errors import RolloutError
+from reasonrl.signals import CtrlC
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Flaky:
         if problem.info["n"] in self._config.silent_at and problem.id.startswith("counting/train/"):
             raise ValueError("no score for this one")
         if self._asked == self._config.interrupt_at:
-            raise KeyboardInterrupt
+            raise CtrlC
         if self._config.fail_every and self._asked % self._config.fail_every == 0:
             raise ZeroDivisionError("the reward's own bug")
         return (len(completion.text) % 5) / 4

@@ -37,6 +37,7 @@ from reasonrl.contracts.batch import (
     TrainBatch,
 )
 from reasonrl.errors import RecipeError
+from reasonrl.signals import CtrlC
 
 
 class UnprintableError(Exception):
@@ -58,7 +59,7 @@ ERRORS: Mapping[str, Callable[[], Any]] = {
     "disk": lambda: OSError(28, "No space left on device"),
     "recipe": lambda: RecipeError("the prompt of problem 'p' has 300 tokens"),
     "canceled": asyncio.CancelledError,
-    "interrupt": KeyboardInterrupt,
+    "interrupt": CtrlC,
 }
 
 

@@ -295,7 +295,7 @@ def test_a_bug_in_a_command_shows_its_traceback_and_ends_with_1(tmp_path: Path) 
 def test_keyboard_interrupt_ends_with_130(tmp_path: Path) -> None:
     (tmp_path / "stopped_task.py").write_text(
         "from reasonrl import TaskSpec, hookimpl\n\n"
-        "def build(config, context):\n    raise KeyboardInterrupt\n\n"
+        "import signal\ndef build(config, context):\n    signal.raise_signal(signal.SIGINT)\n\n"
         "@hookimpl\ndef reasonrl_tasks():\n    yield TaskSpec(name='stopped', summary='', factory=build)\n"
     )
     done = run_process("tasks", "preview", "stopped", "--plugin", str(tmp_path / "stopped_task.py"))
