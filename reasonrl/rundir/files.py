@@ -1,10 +1,12 @@
 """The file-system calls that a checkpoint is made of, each by itself: what can fail, fails here."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of what is done to ``path`` inside name it: one of a write, as on a full disk, names no file."""
+    try:
+        yield
+    except OSError as err:
+        if err.filename is None:
+            err.filename = str(path)
+        raise
+
+
 def make_folder(path: Path) -> None:
     """A new folder, with its parents."""
     path.mkdir(parents=True)
@@ -21,7 +34,7 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A new file; not synced."""
-    with path.open("w", encoding="utf-8") as file:
+    with naming(path), path.open("w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -66,9 +79,13 @@ def plain_mode(folder: Path) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the file's content is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until the file's content is on the disk, if it is on one."""
+    with naming(path), path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as err:
+            if err.errno != errno.EINVAL:  # a device
+                raise
 
 
 def sync_folder(path: Path) -> None:

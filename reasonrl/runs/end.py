@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.errors import (
     RAISABLE,
     PluginContractError,
     ReasonRLError,
+    TrainingError,
     UnexpectedError,
     describe,
     is_out_of_memory,
@@ -43,7 +45,10 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
             raise
         raise final from err
     run.stop.defer()
-    summary = run.finish("completed")
+    try:
+        summary = run.finish("completed")
+    except OSError as err:
+        raise _final_error(err, run) from err
     return RunResult(outcome="completed", run_dir=run.path, model_path=run.checkpointer.model_path, summary=summary)
 
 
@@ -68,17 +73,31 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
         return error
     is_foreseen = isinstance(error, ReasonRLError)
     text, changes = "", ""
+    if run.path is not None and isinstance(error, OSError) and _is_of_run(error, run.path):
+        final = TrainingError(f"cannot write {error.filename}: {error.strerror}; make room if the disk is full")
+        return _with_ways_on(final, run)
     if not is_foreseen:
         text, changes = _unexpected_text(error, run)
     final = error if is_foreseen else UnexpectedError(text)
     if is_foreseen and not isinstance(error, PluginContractError):
         return final
+    _with_ways_on(final, run, changes)
+    if kept := run.writer.keep_traceback(error):
+        final.add_note(f"traceback: {kept}")
+    return final
+
+
+def _is_of_run(error: OSError, run_dir: Path) -> bool:
+    """Whether a file of the run could not be written: the machine's fault, of which no traceback says more."""
+    return error.strerror is not None and isinstance(error.filename, str) and run_dir in Path(error.filename).parents
+
+
+def _with_ways_on(final: BaseException, run: OpenRun, changes: str = "") -> BaseException:
+    """``final``, which says what is saved and how to continue."""
     if run.path is not None:
         saved = run.checkpointer.model_path
         final.add_note(f"saved: {saved.name if saved else 'nothing yet'}")
         final.add_note(" ".join(["to continue: reasonrl resume", str(run.path), *changes.split()]))
-    if kept := run.writer.keep_traceback(error):
-        final.add_note(f"traceback: {kept}")
     return final
 
 

@@ -12,6 +12,8 @@ import pytest
 from support.processes import child
 from support.resume_runs import assert_same_run, go, resumable_recipe, run_in_child, run_on_full_disk
 
+from reasonrl.errors import TrainingError
+from reasonrl.observability.reporter import Plan, SilentReporter
 from reasonrl.rundir.checkpoints import find_newest_valid
 
 
@@ -80,3 +82,46 @@ def test_a_full_disk_ends_the_run_and_it_resumes_exactly(tiny_model: Path, tmp_p
             go(recipe, run)  # where nothing can be mounted the test above has to do
         shutil.copytree(run, tmp_path / "run")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+FULL = {
+    "metrics": ("metrics.jsonl", 1),
+    "transcripts": ("transcripts/step_000002.jsonl", 2),
+    "completions of an evaluation": ("evals/step_000002/held_out.jsonl", 2),
+    "summary of an evaluation": ("evals/step_000002/.summary.json.tmp", 2),
+    "summary": (".summary.json.tmp", 3),
+}
+
+
+class FillsUp(SilentReporter):
+    """Puts a full device in place of a file of the run, once its folder is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def planned(self, plan: Plan) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.symlink_to("/dev/full")
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_every_file_that_cannot_be_written_ends_the_run_in_a_line_and_it_resumes_exactly(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    suites = {"every": 2, "suites": {"held_out": {"problems": 2}}}
+    settings = {"evaluation": suites, "checkpoint": {"every": 99, "keep": 2}, "logging": {"report": False}}
+    trainer = {"steps": 3, "prompts_per_step": 4}
+    recipe = resumable_recipe(tmp_path, tiny_model, rollout_backend={"name": "script"}, trainer=trainer, **settings)
+    go(recipe, tmp_path / "whole")
+    for number, (name, saved) in enumerate(FULL.values()):
+        caplog.clear()
+        run = tmp_path / str(number)
+        with pytest.raises(TrainingError, match="No space left on device; make room if the disk is full") as caught:
+            go(recipe, run, reporter=FillsUp(run / name))
+        assert str(run / name) in str(caught.value)
+        assert caught.value.__notes__ == [f"saved: step_{saved:06d}", f"to continue: reasonrl resume {run}"]
+        assert "Traceback" not in caplog.text
+        (run / name).unlink(missing_ok=True)
+        go(None, run)
+        assert_same_run(tmp_path / "whole", run)

@@ -1,6 +1,7 @@
 """JSON Lines and transcripts: strict, readable while written and after a crash."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from support.builders import completion, group, output, scored
 
 from reasonrl import FinishReason, Message, Problem, ScoredGroup
 from reasonrl.observability.transcripts import plain_prompt, transcript_records
+from reasonrl.rundir import files
 from reasonrl.rundir.jsonl import append_jsonl, read_jsonl, to_line, write_jsonl
 from reasonrl.rundir.reading import UnreadableError
 
@@ -50,6 +52,22 @@ def test_a_whole_line_that_is_wrong_is_not_left_out(tmp_path: Path) -> None:
     path.write_text('{"n": 1}\n{"n": \n')
     with pytest.raises(UnreadableError, match="line 2 does not hold a JSON object"):
         list(read_jsonl(path))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "a line": lambda path: append_jsonl(path, {"n": 1.0}),
+    "lines": lambda path: write_jsonl(path, [{"n": 1}]),
+    "a text": lambda path: files.write_text(path, "x"),
+    "in one step": lambda path: files.write_json(path.with_name("x"), {"n": 1}),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_told_with_the_file(kind: str, tmp_path: Path) -> None:
+    (tmp_path / ".x.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/\.x\.tmp'"):
+        WRITERS[kind](tmp_path / ".x.tmp")
 
 
 def test_an_empty_file_has_no_records(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from reasonrl.analysis.report.svg import draw, points_of
 from reasonrl.contracts.specs import Marks
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.layout import REPORT
+from reasonrl.rundir.reading import open_regular
 from reasonrl.version import __version__
 
 MARK = '<!doctype html><html lang="en" data-made-by="reasonrl report">'
@@ -84,9 +85,9 @@ def build_page(
 def is_report(path: Path) -> bool:
     """Whether a file was written by ``write_report``."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MARK)) == MARK.encode()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
