@@ -190,7 +190,8 @@ def with_notes(text: str, error: BaseException) -> str:
 
 def _text(error: object) -> str:
     try:
-        with plugin_code():
-            return str(error)
-    except RAISABLE as err:  # an error of a plugin may not even have a text
+        return str(error)
+    except BaseException as err:  # an error of a plugin may not even have a text
+        if isinstance(err, KeyboardInterrupt) and type(err) is not KeyboardInterrupt:  # ours, by a signal
+            raise
         return f"(its message cannot be read: {type(err).__name__})"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 from reasonrl.contracts.models import generation_eos_ids
-from reasonrl.errors import RecipeError
+from reasonrl.errors import ReasonRLError, RecipeError, one_line
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.frozen import store_frozen
@@ -22,6 +24,7 @@ from reasonrl.model.mode import in_mode, plain_attention, seeded
 from reasonrl.model.quantize import quantize
 from reasonrl.model.quiet import quiet_transformers
 from reasonrl.recipe.models import ModelSource, source_of
+from reasonrl.rundir.reading import UnreadableError, open_regular, read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +32,19 @@ if TYPE_CHECKING:
     from reasonrl.recipe.schema import ModelConfig
 
 log = logging.getLogger(__name__)
+
+_LARGE_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Parsed by libraries that check what they read."""
+_LAYERS, _WIDTH, _TOKENS = 10_000, 1 << 20, 1 << 24
+_MOST = {
+    **dict.fromkeys(
+        ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_experts", "num_local_experts"), _LAYERS
+    ),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "head_dim"), _WIDTH),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "n_embd", "d_model"), _WIDTH),
+    "vocab_size": _TOKENS,
+}
+"""Keys of a config, and more than any model has."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -60,7 +76,7 @@ def load_model(
     """
     source = find_source(model_path, model.revision)
     options: dict[str, object] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
-    with quiet_transformers():
+    with quiet_transformers(), _loading("files", model_path):
         config = load_config(source.base, options)
         tokenizer = load_tokenizer(model_path, revision=model.revision, trust_remote_code=model.trust_remote_code)
         set_chat_template(tokenizer, model)
@@ -69,7 +85,7 @@ def load_model(
             network = _merge(network, adapter)
     _check_token_ids(model_path, network, tokenizer)
     _disable_module_dropout(network)
-    with plain_attention(network):
+    with plain_attention(network), _loading("weights", model_path):
         _check_train_mode(model_path, network)
         logits_path = probe_logits_path(network)
     trained = make_trainable(network, model, model_path, seed=seed, frozen=frozen)
@@ -115,14 +131,10 @@ def load_tokenizer(
     source = find_source(model_path, revision)
     own = next((str(f) for f in source.adapters[::-1] if (f / "tokenizer_config.json").is_file()), None)
     model_path, revision = (own, None) if own else (source.base, source.revision)
-    with quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                model_path, revision=revision, trust_remote_code=trust_remote_code
-            )
-        except _load_errors() as error:
-            raise RecipeError(_load_message("tokenizer", model_path, error)) from error
-    probe = tokenizer.encode("1 + 2", add_special_tokens=False)
+    with quiet_transformers(), _loading("tokenizer", model_path):
+        _check_files(model_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision, trust_remote_code=trust_remote_code)
+        probe = tokenizer.encode("1 + 2", add_special_tokens=False)
     if not set(probe) - set(tokenizer.all_special_ids):
         # Without files transformers builds an empty tokenizer of the model's type.
         raise RecipeError(f"model {model_path!r}: found no tokenizer files; add tokenizer.json and its config")
@@ -169,15 +181,13 @@ def find_source(model_path: str, revision: str | None) -> ModelSource:
 
 
 def _merge(network: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    try:
+    with _loading("adapter", str(adapter)):
         return merge_adapter(network, adapter)
-    except _load_errors() as error:
-        raise RecipeError(_load_message("adapter", str(adapter), error)) from error
 
 
 def load_config(model_path: str, options: dict[str, object]) -> PretrainedConfig:
     """Load the config of a folder or hub model, without dropout; ``options`` are those of transformers."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     folder = Path(model_path)
     looks_local = model_path.startswith((".", "/", "~")) or folder.exists()
@@ -185,10 +195,12 @@ def load_config(model_path: str, options: dict[str, object]) -> PretrainedConfig
         raise RecipeError(
             f"model {model_path!r}: expected a model folder with config.json, found none; check model.path"
         )
-    try:
+    with _loading("config", model_path):
+        _check_files(model_path)
+        found: dict[str, Any] = PreTrainedConfig.get_config_dict(model_path, revision=options.get("revision"))[0]
+        _check_sizes(found)
         config = AutoConfig.from_pretrained(model_path, **options)
-    except _load_errors() as error:
-        raise RecipeError(_load_message("config", model_path, error)) from error
+        _keep_plain_attention(config, model_path)
     for section in {id(c): c for c in (config, config.get_text_config())}.values():
         _disable_config_dropout(section)
     return config
@@ -208,14 +220,12 @@ def build_network(
     common: dict[str, object] = {"config": config, "dtype": dtype}
     if model.attention != "auto":
         common["attn_implementation"] = model.attention
-    try:
+    with _loading("weights", model_path):
         if model.init == "random":
             with seeded(seed):
                 return AutoModelForCausalLM.from_config(**common, trust_remote_code=model.trust_remote_code)
         found: Any = AutoModelForCausalLM.from_pretrained(model_path, **common, **options, output_loading_info=True)
         network, report = found
-    except _load_errors() as error:
-        raise RecipeError(_load_message("weights", model_path, error)) from error
     if report["missing_keys"]:
         # transformers would silently initialize these at random.
         missing = sorted(report["missing_keys"])
@@ -239,6 +249,8 @@ def _check_token_ids(model_path: str, network: PreTrainedModel, tokenizer: PreTr
     needed = [("the tokenizer's EOS token", tokenizer.eos_token_id), ("its pad token", tokenizer.pad_token_id)]
     needed += [("an EOS token of generation_config.json", stop) for stop in generation_eos_ids(network)]
     for name, token in needed:
+        if token is not None and (isinstance(token, bool) or not isinstance(token, int) or token < 0):
+            raise RecipeError(f"model {model_path!r}: {name} is {token!r:.40}, expected the id of a token")
         if token is not None and token >= min(rows, outputs):
             raise RecipeError(
                 f"model {model_path!r}: {name} is {token}, but the model has {min(rows, outputs)} embeddings; use the "
@@ -246,17 +258,71 @@ def _check_token_ids(model_path: str, network: PreTrainedModel, tokenizer: PreTr
             )
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
-    """Return what transformers raises for missing, truncated, unknown or inconsistent files."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
+def _keep_plain_attention(config: PretrainedConfig, model_path: str) -> None:
+    """Drop an attention kernel that the config names: transformers would download its code. A recipe may name one."""
+    named = getattr(config, "_attn_implementation", None)
+    values = named.values() if isinstance(named, dict) else [named]
+    if foreign := [str(value) for value in values if value not in (None, "eager", "sdpa")]:
+        log.warning(
+            "model %r: its config.json names the attention kernel %.80r, which is not used; to use one, set "
+            "model.attention",
+            model_path,
+            foreign[0],
+        )
+        config._attn_implementation = None
 
-    contradictions = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-    return *contradictions, OSError, ImportError, SafetensorError, StrictDataclassError
+
+def _check_files(model_path: str) -> None:
+    """Read the JSON files of a local folder as untrusted ones, before transformers does.
+
+    Raises:
+        ValueError: naming a file that is no JSON object, or not a regular file.
+    """
+    for path in sorted(Path(model_path).glob("*.json")) if Path(model_path).is_dir() else ():
+        try:
+            if path.name in _LARGE_FILES:
+                with open_regular(path):
+                    continue
+            read_object(path)
+        except UnreadableError as error:
+            raise ValueError(f"{path.name} {error}") from error
+
+
+def _check_sizes(config: Mapping[str, Any], at: str = "") -> None:
+    """Check the numbers that decide how much is built.
+
+    Raises:
+        ValueError: naming one that no model has.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key.endswith("_config"):
+            _check_sizes(value, f"{at}{key}.")
+        most = _MOST.get(key)
+        if most is None or value is None:
+            continue
+        least = 0 if "experts" in key else 1  # a dense model may have none
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{at}{key} is {value!r:.40}, expected a whole number from {least} to {most:,}")
+
+
+@contextmanager
+def _loading(what: str, model_path: str) -> Iterator[None]:
+    """Files of a model may be missing, truncated, unknown, contradictory or hostile: any error is one of the model.
+
+    Raises:
+        RecipeError: for everything but lack of memory.
+    """
+    try:
+        yield
+    except (ReasonRLError, MemoryError):
+        raise
+    except Exception as error:
+        raise RecipeError(_load_message(what, model_path, error)) from error
 
 
 def _load_message(what: str, model_path: str, error: BaseException) -> str:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = one_line(reason)
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") and not Path(model_path).exists()
     hint = " (HF_HUB_OFFLINE is set: use a local folder, or unset it)" if offline else ""
     return f"model {model_path!r}: cannot load its {what}: {reason[:300]}{hint}"
