@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from reasonrl.redact import redact_known
 
@@ -49,8 +49,8 @@ def redacted_output(*, has_json: bool = False) -> Iterator[None]:
     if any(isinstance(stream, RedactedStream) or stream is None for stream in before):
         yield  # inside another command, or without streams
         return
-    results, errors = map(RedactedStream, before)
-    token = _results.set(results)  # type: ignore[arg-type]
+    results, errors = (RedactedStream(stream) for stream in before)
+    token = _results.set(cast(TextIO, results))
     sys.stdout, sys.stderr = errors if has_json else results, errors  # type: ignore[assignment]
     try:
         yield

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from reasonrl.contracts.data import Problem
-from reasonrl.errors import RAISABLE, RecipeError
+from reasonrl.errors import RAISABLE, RecipeError, describe
 
 Turn = dict[str, str]
 
@@ -191,8 +191,7 @@ def _tag_at_end(text: str) -> str:
 
 
 def _one_line(err: BaseException) -> str:
-    text = " ".join(str(err).split())[:300]
-    return f"{type(err).__name__}: {text}" if text else type(err).__name__
+    return describe(err)[:300]
 
 
 def check_encodable(where: str, text: str) -> None:

@@ -64,8 +64,9 @@ def _is_texts(value: object) -> bool:
 
 
 def _is_range(value: object) -> bool:
-    is_pair = isinstance(value, tuple | list) and len(value) == 2
-    is_numbers = is_pair and all(isinstance(end, int | float) and math.isfinite(end) for end in value)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return False
+    is_numbers = all(isinstance(end, int | float) and math.isfinite(end) for end in value)
     return is_numbers and value[0] < value[1]
 
 

@@ -74,8 +74,8 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
     is_foreseen = isinstance(error, ReasonRLError)
     text, changes = "", ""
     if run.path is not None and isinstance(error, OSError) and _is_of_run(error, run.path):
-        final = TrainingError(f"cannot write {error.filename}: {error.strerror}; make room if the disk is full")
-        return _with_ways_on(final, run)
+        text = f"cannot write {error.filename}: {error.strerror}; make room if the disk is full"
+        return _with_ways_on(TrainingError(text), run)
     if not is_foreseen:
         text, changes = _unexpected_text(error, run)
     final = error if is_foreseen else UnexpectedError(text)

@@ -79,7 +79,7 @@ HOSTILE: Mapping[str, Callable[[Path], None]] = {
         "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]}, tokenizer_class="T"
     ),
 }
-HARMLESS = {"index: no map", "index: outside", "tokenizer: code"}
+HARMLESS = {"no such quantization", "index: no map", "index: outside", "tokenizer: code"}
 """The folder may load: what is wrong in it is never read."""
 
 
