@@ -51,7 +51,7 @@ def redacted_output(*, has_json: bool = False) -> Iterator[None]:
         return
     results, errors = (RedactedStream(stream) for stream in before)
     token = _results.set(cast(TextIO, results))
-    sys.stdout, sys.stderr = errors if has_json else results, errors  # type: ignore[assignment]
+    sys.stdout, sys.stderr = errors if has_json else results, errors
     try:
         yield
     finally:

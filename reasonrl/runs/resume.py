@@ -128,8 +128,8 @@ def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: 
             f"{command}{length}"
         )
     return (
-        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is missing; the newest is step "
-        f"{newest}, {step_dir(run_dir, newest)}; to retrain the steps after it: {command}{length}"
+        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is missing or damaged; the newest "
+        f"is step {newest}, {step_dir(run_dir, newest)}; to retrain the steps after it: {command}{length}"
     )
 
 
