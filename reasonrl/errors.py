@@ -107,7 +107,7 @@ def plugin_code() -> Iterator[None]:
     except BaseException as err:  # also asyncio's CancelledError, which is not an Exception
         if isinstance(err, KeyboardInterrupt) and not is_raised_by_hand(err):
             raise
-        raise InterruptRaisedError(f"{type(err).__name__} without a signal") from err
+        raise InterruptRaisedError("without a signal") from err
 
 
 @contextmanager
@@ -173,9 +173,15 @@ def one_line(error: object) -> str:
     return escape(text)
 
 
+def name_of(error: BaseException) -> str:
+    """Name of the class of an error, as a plugin raised it."""
+    raised = error.__cause__ if isinstance(error, InterruptRaisedError) else error
+    return escape(type(raised).__name__)
+
+
 def describe(error: BaseException) -> str:
     """``ValueError: message``, on one line."""
-    text, name = one_line(error), escape(type(error).__name__)
+    text, name = one_line(error), name_of(error)
     return f"{name}: {text}" if text else name
 
 

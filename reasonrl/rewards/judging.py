@@ -9,8 +9,7 @@ from typing import Literal
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
-from reasonrl.errors import RAISABLE, PluginContractError, plugin_code
-from reasonrl.text import escape
+from reasonrl.errors import RAISABLE, PluginContractError, name_of, plugin_code
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 NO_SCORE = "unscored"
@@ -101,7 +100,7 @@ def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], .
 
 
 def _from_error(err: BaseException) -> Verdict:
-    return failure("raised", f"raised {escape(type(err).__name__)}", error=err)
+    return failure("raised", f"raised {name_of(err)}", error=err)
 
 
 def as_score(raw: object) -> Score:
