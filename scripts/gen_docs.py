@@ -185,7 +185,7 @@ def directory(plugins: Plugins) -> Iterator[str]:
     """The bundled plugins, then those of ``reasonrl/plugins/directory.yaml``."""
     yield from ("# Plugin directory", "", "Bundled with reasonrl:", "")
     bundled = [record for record in plugins.records if record.distribution == "reasonrl"]
-    offers = [(code(r.name), text(", ".join(r.provides))) for r in bundled]
+    offers = [(code(r.name), _provided(r.provides)) for r in bundled]
     yield from table(("plugin", "provides"), offers)
     yield from ("Separate packages:", "")
     rows = [
@@ -194,6 +194,13 @@ def directory(plugins: Plugins) -> Iterator[str]:
     ]
     yield from table(("package", "provides", "summary", "where"), rows)
     yield "To list yours, add an entry to `reasonrl/plugins/directory.yaml`; see [Publish a plugin](../publish.md)."
+
+
+def _provided(names: Sequence[str]) -> str:
+    """What a plugin provides; its recipes are counted, since the gallery shows them."""
+    recipes = [name for name in names if name.startswith("recipe ")]
+    shown = [text(name) for name in names if name not in recipes]
+    return ", ".join([*shown, *([f"[{len(recipes)} recipes](recipes.md)"] if recipes else [])])
 
 
 def _offers(names: Mapping[str, Sequence[str]]) -> str:

@@ -120,3 +120,18 @@ def test_the_directory_names_every_distribution_of_this_repository() -> None:
     projects = [tomllib.loads(p.read_text())["project"] for p in (ROOT / "plugins").glob("*/pyproject.toml")]
     for project in projects:
         assert f"| `{project['name']}` | " in page("plugins.md")
+
+
+RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "plugins").glob("*/src/*/recipes/*.yaml")])
+
+
+def test_the_gallery_shows_every_recipe_and_no_result_that_was_not_measured() -> None:
+    rows = {line.split("`")[1]: line for line in page("recipes.md").splitlines() if line.startswith("| `")}
+    for path in RECIPES:
+        source = path.read_text(encoding="utf-8")
+        name = re.search(r"^name: (\S+)", source, re.MULTILINE)
+        assert name is not None
+        row = rows.pop(name[1])
+        assert ("%" in row) == ("Measured: held_out" in source), row
+        assert ("Not run yet." in row) == ("Not yet run" in source), row
+    assert not rows

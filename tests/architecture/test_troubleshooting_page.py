@@ -7,12 +7,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 OTHERS = (
     "reasonrl: command not found",
+    "rollout_backend.clip_eps: unknown key for rollout_backend 'hf'; 'clip_eps' belongs in algorithm",
+    "sampling.group_size: grpo needs sampling.group_size >= 2, got 1",
+    "no option --steps; write overrides as trainer.steps=3",
     "algorithm 'mine' (plugin mine (my-plugin 0.1)): compute_loss raised KeyError: 'nums'",
+    "out of memory in the update: asked for 2.50 GiB, 0.50 GiB were free; lower trainer.max_tokens_per_microbatch "
+    "(now 16384)",
 )
-"""Of the shell; and made of names alone."""
+"""Of the shell, or made of little else than what is put into them."""
 
-WINDOW = 3
-"""So many words in a row must be those of the code: what is around them is often a name or a number."""
+WINDOW = 4
+"""So many words in a row must be those of the code."""
+
+INSERTED = re.compile(r"'[^']*'|\.\.\.|\S*(?:\d|\w\.\w|=)\S*")
+"""What the code puts into a message, and the page shows: names, numbers, keys."""
 
 
 def messages(page: str) -> list[str]:
@@ -30,7 +38,7 @@ def said_by_the_code() -> str:
 
 
 def is_said(message: str, code: str) -> bool:
-    words = re.sub(r"'[^']*'", " ", message).split()
+    words = INSERTED.sub(" ", message).split()
     windows = [" ".join(words[at : at + WINDOW]) for at in range(max(1, len(words) - WINDOW + 1))]
     return any(window.strip(".,;:") in code for window in windows)
 
