@@ -197,6 +197,31 @@ def sft(
     run_sft(recipe, [*(overrides or []), *device_override(device)], run_dir, output, plugin or [], plain)
 
 
+@app.command()
+def sweep(
+    recipe: RecipeName,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE,VALUE", help="Overrides; a key with several values is varied."),
+    ] = None,
+    folder: Annotated[
+        str | None, typer.Option("--dir", metavar="DIR", help="Folder of the sweep (default runs/<name>-<keys>).")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at a time.")] = 1,
+    only: Annotated[
+        int | None, typer.Option("--only", min=1, metavar="N", help="Train only point N, as --dry-run numbers them.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the points and what is left to do.")] = False,
+    device: OnDevice = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Train a recipe at every combination of values. Repeat the command to resume: finished runs are skipped."""
+    from reasonrl.cli.sweep import run_sweep
+
+    words = [*(overrides or []), *device_override(device)]
+    run_sweep(recipe, words, folder, jobs=jobs, only=only, dry_run=dry_run, plugin_files=plugin or [])
+
+
 @app.command(name="eval")
 def evaluate(
     target: Target,
@@ -233,7 +258,7 @@ def behaviors(
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run, RUN@STEP, or the folder of a saved evaluation.")
+        list[str], typer.Argument(metavar="RUN...", help="Run, RUN@STEP, saved evaluation, or a folder of them.")
     ],
     suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Compare only this suite.")] = None,
     level: Annotated[

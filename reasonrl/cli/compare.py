@@ -30,6 +30,8 @@ def run_compare(targets: Sequence[str], suite: str | None, level: float | None, 
 
 def _lines(report: Report) -> Iterator[str]:
     yield from table(("", "what is compared"), [(one.name, one.title) for one in report.pools])
+    if report.young:
+        yield wrap(f"left out, not evaluated yet: {', '.join(report.young)}", indent="  ")
     for suite, found in report.suites.items():
         for one in found:
             yield f"\n{suite}, {one.problems:,} problems"

@@ -10,7 +10,7 @@ import typer
 from reasonrl.cli.table import for_terminal
 from reasonrl.errors import RecipeError
 from reasonrl.rundir.folder import is_locked
-from reasonrl.rundir.layout import EVALS, METRICS, REPORT, SUMMARY, is_run
+from reasonrl.rundir.layout import EVALS, METRICS, REPORT, SUMMARY, is_run, list_members
 
 POLL_S = 5.0
 
@@ -38,9 +38,7 @@ def tell_report(run_dir: Path | None) -> None:
 
 def _expand(path: Path) -> list[Path]:
     """Return the run itself, or the runs in a folder of runs. What is neither is refused when it is read."""
-    if is_run(path) or not os.path.isdir(path):
-        return [path]
-    return sorted(child for child in path.iterdir() if is_run(child)) or [path]
+    return [member for member in list_members(path) if is_run(member)] or [path]
 
 
 def _choose_output(folders: Sequence[Path], output: str | None) -> Path:

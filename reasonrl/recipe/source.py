@@ -247,7 +247,7 @@ def _insert(source: Source, keys: Keys, value: object, origin: str) -> None:
 def _parse_override(text: str) -> tuple[Keys, object, str]:
     dotted, equals, raw = text.partition("=")
     keys = tuple(dotted.strip().split("."))
-    origin = f"override '{one_line(_without_secret(text, keys))}'"
+    origin = name_override(text)
     if not equals or not all(keys):
         raise RecipeError(f"{origin}: expected section.key=value")
     if not raw.strip():
@@ -263,6 +263,21 @@ def _parse_override(text: str) -> tuple[Keys, object, str]:
     if not isinstance(value, dict) or set(value) != {"value"}:
         raise RecipeError(f"{origin}: the value is not valid YAML")
     return keys, value["value"], origin
+
+
+def name_override(text: str) -> str:
+    """``override 'key=value'``, as errors name it; without secrets."""
+    keys = tuple(text.partition("=")[0].strip().split("."))
+    return f"override '{one_line(_without_secret(text, keys))}'"
+
+
+def parse_value(override: str) -> object:
+    """The value of ``key=value``.
+
+    Raises:
+        RecipeError: If it is not YAML.
+    """
+    return _parse_override(override)[1]
 
 
 def _refuse_surprises(text: str, keys: Keys, origin: str) -> None:

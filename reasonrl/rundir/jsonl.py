@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from reasonrl.rundir.reading import UnreadableError, read_lines
 
 LONE_SURROGATES = "backslashreplace"
 """UTF-8 cannot hold half a character; inside a JSON string ``\\udc80`` is read back as that half."""
+TAIL_BYTES = 65536
+"""More than a line of metrics is long."""
 
 
 def to_line(record: Mapping[str, object]) -> str:
@@ -53,6 +56,17 @@ def read_intact(path: Path) -> list[dict[str, Any]]:
         return [record for _, record, _ in read_lines(path) if record is not None]
     except (OSError, UnreadableError):
         return []
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """The last whole record of a file, without reading all of it; {} if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        return dict(json.loads(lines[-1])) if lines else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _finite(value: object) -> object:

@@ -35,12 +35,25 @@ FOLDERS = (CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS)
 """What a resumed run writes again."""
 
 _STEP = re.compile(r"step_([0-9]{6,18})")
+_NUMBERS = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 _LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run started in ``folder``."""
     return os.path.isfile(folder / RUN)  # a name that is too long is none
+
+
+def list_members(folder: Path) -> list[Path]:
+    """The runs and saved evaluations in a folder of them, such as a sweep, in the order of their names and numbers."""
+    if is_run(folder) or is_evaluation(folder) or not os.path.isdir(folder):
+        return []
+    return sorted((child for child in folder.iterdir() if is_run(child) or is_evaluation(child)), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[float, str]]:
+    """``seed=2`` before ``seed=10``, ``1e-5`` before ``3e-4``."""
+    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(_NUMBERS.split(path.name))]
 
 
 def name_step(step: int) -> str:

@@ -107,7 +107,12 @@ def explain_changes(keys: Iterable[str]) -> str:
     return "; ".join(meaning for meaning in (LONGER, ROUNDING, COURSE) if meaning in found) or SAME
 
 
-def refuse_changes(run_dir: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+def refuse_changes(
+    run_dir: Path,
+    before: Mapping[str, object],
+    now: Mapping[str, object],
+    remedy: str = "undo the change, or start a new run",
+) -> None:
     """Raises RecipeError with what differs; parts that only one side knows are not compared."""
     common = before.keys() & now.keys()
     changes = [
@@ -119,7 +124,7 @@ def refuse_changes(run_dir: Path, before: Mapping[str, object], now: Mapping[str
         more = f" and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
         raise RecipeError(
             f"cannot resume {run_dir}, it was started with different settings: {'; '.join(sorted(changes)[:MAX_SHOWN])}"
-            f"{more}; undo the change, or start a new run"
+            f"{more}; {remedy}"
         )
 
 

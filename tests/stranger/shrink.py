@@ -51,7 +51,7 @@ def shrunk(argv: list[str], show: Show) -> list[str]:
     if argv[0] == "python":
         return [*argv, *(word for file, words in EXTRA.items() if argv[1].endswith(file) for word in words)]
     name, rest = argv[1] if len(argv) > 1 else "", argv[2:]
-    if name in ("train", "sft") and (recipe := positional(rest)):
+    if name in ("train", "sft", "sweep") and (recipe := positional(rest)):
         return [*argv, *overrides(shown(recipe, rest, show), given(rest))]
     if name == "resume" and given(rest):
         return [*argv, *RESUME]
@@ -148,13 +148,16 @@ def small_copy(recipe: str, rest: list[str], show: Show) -> str:
     return file.name if whole else recipe
 
 
+FLAGS = ("--plain", "--dry-run")
+
+
 def positional(words: list[str]) -> str | None:
-    """The first word that is no option and no option's value. Every option of train and sft has one but --plain."""
+    """The first word that is no option and no option's value. Every option but those of FLAGS has one."""
     is_value = False
     for word in words:
         if not is_value and not word.startswith("-"):
             return word
-        is_value = word.startswith("--") and "=" not in word and word != "--plain"
+        is_value = word.startswith("--") and "=" not in word and word not in FLAGS
     return None
 
 

@@ -32,6 +32,7 @@ PROGRAMS = (
     "then",
     "else",
     "fi",
+    "sbatch",
 )
 """Programs of others and words of the shell, about which nothing is checked."""
 

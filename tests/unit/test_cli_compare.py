@@ -165,6 +165,28 @@ def test_seeds_of_one_setting_are_compared_with_each_other(tmp_path: Path) -> No
     assert [one["p_value"] for one in found["suites"]["s"]] == [1.0, 1.0]
 
 
+def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path) -> None:
+    """In the order of their numbers, without what has no evaluation; a run named first is what the others are
+    compared with."""
+    for rate in (3e-4, 1e-4):
+        for seed in (10, 9):
+            folder = tmp_path / "sweep" / f"learning_rate={rate:g}_seed={seed}"
+            write_run(folder, {4: solved(A)}, seed=seed, optimizer={"learning_rate": rate})
+    young = tmp_path / "sweep" / "young"
+    young.mkdir()
+    (young / "run.json").write_text("{}")
+    (tmp_path / "sweep" / "young.log").touch()
+    names = [f"learning_rate={rate}_seed={seed}" for rate in ("0.0001", "0.0003") for seed in (9, 10)]
+    found = as_json(tmp_path / "sweep")
+    pools = {name: [Path(one["path"]).name for one in members] for name, members in found["pools"].items()}
+    assert pools == {"A": names[:2], "B": names[2:]}
+    assert found["not_evaluated"] == [str(young)]
+    assert "left out, not evaluated yet: " in invoke(tmp_path / "sweep")
+    found = as_json(tmp_path / "sweep" / names[3], tmp_path / "sweep")
+    assert [Path(one["path"]).name for one in found["pools"]["A"]] == [names[3], names[2]]
+    assert sum(map(len, found["pools"].values())) == 4
+
+
 def broken(folder: Path, content: str) -> Path:
     run = write_run(folder, {1: solved("1.")})
     (run / "evals/step_000001/s.jsonl").write_text(content)
@@ -174,7 +196,7 @@ def broken(folder: Path, content: str) -> Path:
 ERRORS = [
     (lambda d: [d / "run"], "compare needs two or more runs"),
     (lambda d: [d / "run", d / "none"], "none is not a run or a saved evaluation: there is no such folder"),
-    (lambda d: [d / "run", d], "it holds neither run.json nor results.json"),
+    (lambda d: [d / "run", d / "run" / "evals"], "it holds neither run.json nor results.json"),
     (lambda d: [d / "run", f"{d / 'run'}@7"], "has no evaluation at step 7; its steps: 1"),
     (lambda d: [d / "run", d / "run", "--suite", "x"], "no suite 'x' in all of them: "),
     (lambda d: [d / "run", d / "other"], "were asked different problems; evaluate both with one recipe"),

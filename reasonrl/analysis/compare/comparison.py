@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reasonrl.analysis.compare.cost import Cost, accuracies, cost_to_reach
-from reasonrl.analysis.compare.evaluation import Evaluation, Solved, read_evaluation
+from reasonrl.analysis.compare.evaluation import Evaluation, Solved, read_evaluations
 from reasonrl.analysis.compare.pools import Pool, pool, recipe_differences
 from reasonrl.errors import RecipeError
 from reasonrl.statistics.paired import Difference, Floats, compare_blocks, compare_problems, compare_seeds
@@ -69,6 +69,8 @@ class Report:
     cost_suite: str
     level: float | None
     costs: dict[str, tuple[Cost | None, ...]]
+    young: tuple[str, ...] = ()
+    """Runs of a folder that have no evaluation yet."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -87,6 +89,7 @@ class Report:
                 one.name: [{"key": k, self.pools[0].name: a, one.name: b} for k, a, b in self.changes(one)]
                 for one in self.pools[1:]
             },
+            "not_evaluated": list(self.young),
         }
 
     def changes(self, other: Pool) -> list[tuple[str, str, str]]:
@@ -100,7 +103,7 @@ def compare(
     """Compare two or more runs or saved evaluations.
 
     Args:
-        targets: As ``read_evaluation`` takes them.
+        targets: As ``read_evaluation`` takes them, or folders of them.
         suite: Only this suite.
         level: Accuracy whose cost is stated; None = the lowest that all runs have reached.
         pool_seeds: Pool runs that differ only in the seed.
@@ -108,16 +111,19 @@ def compare(
     Raises:
         RecipeError: If they cannot be compared.
     """
-    if len(targets) < 2:
-        raise RecipeError("compare needs two or more runs or saved evaluations; RUN@0 is the model before training")
-    evaluations = [read_evaluation(target) for target in targets]
+    evaluations, young = read_evaluations(targets)
+    if len(evaluations) < 2:
+        left_out = f"; without evaluations: {', '.join(young)}" if young else ""
+        raise RecipeError(
+            f"compare needs two or more runs or saved evaluations; RUN@0 is the model before training{left_out}"
+        )
     suites = _common_suites(evaluations, suite)
     pools = pool(evaluations, by_seed=pool_seeds)
     found = {name: tuple(_compare(pools[0], other, name) for other in pools[1:]) for name in suites}
     runs = {one.name: [e for e in one.evaluations if e.run_dir is not None] for one in pools}
     chosen = _level(runs, suites[0]) if level is None else level
     costs = {} if chosen is None else {name: _costs(members, suites[0], chosen) for name, members in runs.items()}
-    return Report(pools=tuple(pools), suites=found, cost_suite=suites[0], level=chosen, costs=costs)
+    return Report(pools=tuple(pools), suites=found, cost_suite=suites[0], level=chosen, costs=costs, young=tuple(young))
 
 
 def _common_suites(evaluations: Sequence[Evaluation], suite: str | None) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from reasonrl.rundir.layout import (
     find_steps,
     is_evaluation,
     is_run,
+    list_members,
 )
 
 Solved = Mapping[str, float]
@@ -71,12 +72,40 @@ def read_evaluation(target: str) -> Evaluation:
     return _of_run(target, folder, None)
 
 
+def read_evaluations(targets: Sequence[str]) -> tuple[list[Evaluation], list[str]]:
+    """Read every target, and of a folder of runs, such as a sweep, all that it holds.
+
+    Returns:
+        The evaluations, and the runs in folders that have none yet. What is named before its folder, as what the
+        others are compared with, is not repeated.
+
+    Raises:
+        RecipeError: If a target is neither a run nor a saved evaluation nor a folder of them.
+    """
+    found: list[Evaluation] = []
+    young: list[str] = []
+    for target in targets:
+        members = list_members(Path(target))
+        if not members:
+            found.append(read_evaluation(target))
+        for member in members:
+            if is_run(member) and not _evaluated_steps(member):
+                young.append(str(member))
+            elif (one := read_evaluation(str(member))).folder.resolve() not in [e.folder.resolve() for e in found]:
+                found.append(one)
+    return found, young
+
+
+def _evaluated_steps(run_dir: Path) -> list[int]:
+    """The summary is written last: an evaluation without one is still running."""
+    return [number for number, folder in find_steps((run_dir / EVALS).glob("*")) if (folder / SUMMARY).is_file()]
+
+
 def _of_run(name: str, run_dir: Path, step: int | None) -> Evaluation:
     if not is_run(run_dir):
         what = "there is no such folder" if not run_dir.exists() else f"it holds neither {RUN} nor {RESULTS}"
         raise RecipeError(f"{run_dir} is not a run or a saved evaluation: {what}")
-    # The summary is written last: an evaluation without one is still running.
-    steps = [number for number, folder in find_steps((run_dir / EVALS).glob("*")) if (folder / SUMMARY).is_file()]
+    steps = _evaluated_steps(run_dir)
     if not steps:
         raise RecipeError(f"{run_dir} has no evaluations; use reasonrl eval {run_dir} --output DIR, and compare DIR")
     if step is not None and step not in steps:
