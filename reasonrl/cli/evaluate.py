@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from reasonrl.cli.ranks import start_missing_ranks
 from reasonrl.cli.streams import print_json
 from reasonrl.errors import RecipeError
 from reasonrl.runs.plugin_files import load_run_plugins
@@ -20,7 +21,11 @@ def run_eval(
     *,
     strict: bool = False,
 ) -> None:
-    """Evaluate a model on the recipe's suites, print the results and save them to ``output``."""
+    """Evaluate a model on the recipe's suites, print the results and save them to ``output``.
+
+    Several processes share the problems; the first one prints and saves.
+    """
+    start_missing_ranks()
     plugins = load_run_plugins(find_run(target), plugin_files)
     found = find_target(target, recipe, plugins, overrides, strict=strict)
     if not found.resolved.suites:

@@ -14,6 +14,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.rundir.checkpoints import find_newest_valid, refuse_damaged
 from reasonrl.rundir.layout import RECIPE, is_run
 from reasonrl.runs.plugin_files import warn_of_edited_rewards
+from reasonrl.runs.start import is_first_process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ def find_target(
     # The tokenizer that a run saves carries its chat template; the file may be gone.
     asked = [*overrides, *(["model.chat_template=null"] if run else [])]
     resolved = load_recipe(chosen, asked, plugins, model_path=model_path)
-    if run is not None:
+    if run is not None and is_first_process():
         warn_of_edited_rewards(run, resolved)
     return Target(model_path=model_path, resolved=_with_model(resolved, model_path))
 

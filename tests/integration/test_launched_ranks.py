@@ -55,6 +55,29 @@ def test_accelerate_launch_starts_two_processes(tiny_model: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_eval_on_two_processes_finds_what_one_finds(tiny_model: Path, tmp_path: Path) -> None:
+    """Same figures and, problem by problem, the same completions; the first process prints and saves them once."""
+    sampled = {"problems": 3, "samples": 2, "temperature": 1.0}
+    suites = {"greedy": {"problems": 5, "temperature": 0.0}, "sampled": sampled, "few": {"problems": 1}}
+    path = recipe(tmp_path, tiny_model, evaluation={"every": 0, "suites": suites})
+    words = ("eval", tiny_model, "--recipe", path)
+    one = cli(*words, "--output", tmp_path / "one")
+    two = launch(tmp_path, *words, "--output", tmp_path / "two", plugins=(PLUGIN,))
+    assert one.exit_code == two.returncode == 0, one.output + two.stdout + two.stderr
+    assert two.stdout == one.stdout.replace(str(tmp_path / "one"), str(tmp_path / "two"))
+    assert two.stderr.count("loading tasks") == 1
+    assert {file.name for file in (tmp_path / "two").iterdir()} == {"results.json", *(f"{s}.jsonl" for s in suites)}
+    for suite in suites:
+        files = [(tmp_path / name / f"{suite}.jsonl").read_bytes() for name in ("one", "two")]
+        assert files[0] == files[1]
+    found = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    assert found[0]["results"] == found[1]["results"]
+    refused = launch(tmp_path, *words, "--output", tmp_path / "two", plugins=(PLUGIN,))
+    assert refused.returncode != 0
+    assert "is not empty; name a new folder" in refused.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("fails", "call"), [("generate", 3), pytest.param("sync", 2, marks=pytest.mark.long)])
 def test_a_backend_that_fails_in_one_process_ends_both(fails: str, call: int, tiny_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.builders import completion, group, output
+from typer.testing import CliRunner
 
 from reasonrl import FinishReason, ScoredGroup, StepRecord
+from reasonrl.cli.app import app
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.ranks import (
     lacks_other_ranks,
@@ -151,6 +153,13 @@ def test_an_unknown_number_of_processes_is_refused() -> None:
     """The parent of this test names no number of processes."""
     with pytest.raises(RecipeError, match="use `torchrun --nproc-per-node N"):
         start_missing_ranks(LAUNCHED)
+
+
+@pytest.mark.parametrize("command", ["train", "sft", "resume", "eval"])
+def test_commands_that_run_on_several_processes_start_those_that_are_missing(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "no-such-thing"], env=LAUNCHED)
+    assert done.exit_code == 2
+    assert "use `torchrun --nproc-per-node N" in done.stderr
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
