@@ -1,6 +1,7 @@
 """Two processes sample with the engine ``vllm`` what one does: each with its engine, or one copy of the model spread
 over both."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,11 +32,12 @@ SMALL = (
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
-def call(command: Sequence[str]) -> None:
+def call(command: Sequence[str]) -> str:
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def train(run_dir: Path, processes: int, *overrides: str) -> Path:
@@ -61,6 +63,22 @@ def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: 
         assert (len(all_rows), len(of_the_first)) == (64, 32)  # transcripts are the first process's
         same = sum(all_rows[sample] == text for sample, text in of_the_first.items())
         assert same >= 30  # a rounding may tip a token
+
+
+def test_two_processes_evaluate_what_one_does(tmp_path: Path) -> None:
+    told = {}
+    for name, start in (("one", LAUNCHER[:1]), ("two", LAUNCHER)):
+        words = ["eval", str(BASE), "--recipe", str(RECIPES / "countdown_grpo.yaml"), *SMALL]
+        told[name] = call([*start, "-m", "reasonrl", *words, "--output", str(tmp_path / name)])
+    assert told["two"].count("saved to") == 1
+    for suite in ("held_out", "four_numbers", "greedy"):
+        one, two = (
+            [json.loads(line) for line in (tmp_path / name / f"{suite}.jsonl").read_text().splitlines()]
+            for name in ("one", "two")
+        )
+        assert [row["problem_id"] for row in one] == [row["problem_id"] for row in two]
+        differ = sum(a["completion"] != b["completion"] for a, b in zip(one, two, strict=True))
+        assert differ <= 1  # a rounding may tip a token
 
 
 def test_engines_follow_each_other_and_the_processes_stay_connected(tmp_path: Path) -> None:
