@@ -59,7 +59,8 @@ def _refuse_ranks() -> None:
 
 def _carry_out(home: Path, runs: Sequence[SweepRun], jobs: int, command: str) -> int:
     todo = [run for run in runs if run.state in ("missing", "unfinished")]
-    typer.echo(for_terminal(f"{home}: {len(runs)} runs, {len(runs) - len(todo)} of them finished or in progress"))
+    done = len(runs) - len(todo)
+    typer.echo(for_terminal(f"{len(runs)} runs in {home}" + (f", {done} finished or in progress" if done else "")))
     with closing(_Progress(len(runs))) as progress:
         ended, signum = carry_out(todo, jobs, progress.heard)
     for line in _result(home, runs, ended, command):

@@ -14,7 +14,7 @@ from reasonrl.recipe.models import find_model, is_at_hand
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
-from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, step_dir
+from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, list_members, step_dir
 from reasonrl.rundir.reading import read_object
 from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes
 
@@ -42,7 +42,9 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
     """
     for name in (RUN, RECIPE):
         if not os.path.isfile(run_dir / name):
-            raise RecipeError(f"{run_dir} is not a run folder: it has no {name}")
+            is_sweep = bool(list_members(run_dir))
+            hint = "; it holds runs; resume one of them, or repeat the command of the sweep" if is_sweep else ""
+            raise RecipeError(f"{run_dir} is not a run folder: it has no {name}{hint}")
     refuse_in_use(run_dir)
     for override in overrides:
         if not is_changeable(override.partition("=")[0].strip()):

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from support.small_recipes import PLUGIN, cli, recipe, sft_recipe
+from typer.testing import CliRunner
 
+from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.grid import Point, grid, split_values
@@ -145,6 +147,9 @@ def test_the_dry_run_lists_what_is_left(tiny_model: Path, tmp_path: Path) -> Non
             ["2", "missing", "seed=1"],
             ["3", "missing", "seed=2"],
         ]
+    refused = cli("resume", home)
+    assert refused.exit_code == 2
+    assert "it holds runs; resume one of them, or repeat the command of the sweep" in refused.stderr
     only = cli("sweep", path, "seed=0,1,2", "--only", 2, "--dry-run").stdout
     assert "seed=1" in only
     assert "seed=0" not in only
@@ -270,12 +275,12 @@ def test_a_sweep_fails_in_part_resumes_and_is_reported(tiny_model: Path, tmp_pat
     assert "the backend has gone" in one + two
     assert again.startswith("to resume: reasonrl sweep ")
     (tmp_path / "broken").unlink()
-    done = cli(*shlex.split(again.removeprefix("to resume: reasonrl ")))
+    done = CliRunner().invoke(app, shlex.split(again.removeprefix("to resume: reasonrl ")))
     assert done.exit_code == 0, done.output
     assert done.stdout.count(": resumed") == 2
     assert f"{home}: 2 finished" in done.stdout
     assert {json.loads((home / f"seed={s}" / "summary.json").read_text())["steps"] for s in (0, 1)} == {2}
-    assert "2 of them finished" in cli(*command).stdout
+    assert f"2 runs in {home}, 2 finished" in cli(*command).stdout
     assert cli("report", home, "--output", tmp_path / "r.html").exit_code == 0
     compared = cli("compare", home)
     assert compared.exit_code == 0, compared.output
