@@ -113,11 +113,20 @@ def _tensorboard_samples(tracker: Any, step: int, name: str, rows: Rows) -> None
     tracker.log({name: markdown_table(COLUMNS, rows)}, step=step)
 
 
+def _swanlab_samples(tracker: Any, step: int, name: str, rows: Rows) -> None:
+    import swanlab
+
+    table = swanlab.echarts.Table()
+    table.add(list(COLUMNS), [list(row) for row in rows])
+    tracker.log({name: table}, step=step)
+
+
 _SAMPLES: Mapping[str, Callable[[Any, int, str, Rows], None]] = {
     "wandb": _wandb_samples,
     "trackio": _trackio_samples,
     "mlflow": _mlflow_samples,
     "tensorboard": _tensorboard_samples,
+    "swanlab": _swanlab_samples,
 }
 
 

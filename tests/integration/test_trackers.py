@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.small_recipes import cli, recipe
+
+from reasonrl.observability.tracker_kinds import COLUMNS
 
 pytestmark = [pytest.mark.trackers, pytest.mark.filterwarnings("ignore")]
 OPTIONS = {
@@ -18,6 +21,7 @@ OPTIONS = {
     "wandb": "{tags: [t]}",
     "trackio": "{group: t}",
     "mlflow": "{tags: {a: t}}",
+    "swanlab": "{tags: [t]}",
 }
 Seen = dict[str, Any]
 
@@ -41,7 +45,9 @@ def of_wandb(folder: Path) -> Seen:
     files = sorted((folder / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len({path.name for path in files}) == 1, "one identity"
     assert len(files) == 2, "a folder per process"
-    records = [record for path in files for record in wandb_records(path)]
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    records = [Record.FromString(record) for path in files for record in level_records(path)]
     rows = [(r.history.step.num, {name_of(i) for i in r.history.item}) for r in records if r.HasField("history")]
     summary = {name_of(item) for record in records if record.HasField("summary") for item in record.summary.update}
     assert {"outcome", "held_out/ci95_low"} <= summary
@@ -54,10 +60,8 @@ def of_wandb(folder: Path) -> Seen:
     return {name: steps(key) for name, key in found.items()} | {"config": "optimizer.learning_rate" in config}
 
 
-def wandb_records(path: Path) -> Iterator[Any]:
-    """The records of a LevelDB log: blocks of 32 KiB, a record in one or several pieces."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+def level_records(path: Path) -> Iterator[bytes]:
+    """The records of a LevelDB log after its header: blocks of 32 KiB, a record in one or several pieces."""
     data, at, whole = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         left = 32768 - at % 32768
@@ -68,7 +72,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if piece in (1, 4):  # whole, or the last piece
-            yield Record.FromString(whole)
+            yield whole
             whole = b""
 
 
@@ -112,11 +116,34 @@ def of_mlflow(folder: Path) -> Seen:
     }
 
 
+def of_swanlab(folder: Path) -> Seen:
+    from swanlab.proto.swanlab.record.v1.record_pb2 import Record
+
+    files = sorted((folder / "swanlog").glob("run-*/run-*.swanlab"))
+    assert len({path.name for path in files}) == 1, "one identity"
+    assert len(files) == 2, "a folder per process"
+    records = [Record.FromString(record) for path in files for record in level_records(path)]
+    scalars = [r.scalar for r in records if r.HasField("scalar")]
+    tables = [r.media for r in records if r.HasField("media")]
+    assert {"summary/steps", "summary/held_out/ci95_low"} <= {scalar.key for scalar in scalars}
+    shown = json.loads(next(files[0].parent.glob("media/echarts/*.json")).read_text(encoding="utf-8"))
+    assert [column["field"] for column in shown["colDefs"]] == list(COLUMNS)
+    assert len(shown["rowData"]) == 3
+    config = yaml.safe_load((files[0].parent / "files" / "config.yaml").read_text(encoding="utf-8"))
+    return {
+        "reward": [scalar.step for scalar in scalars if scalar.key == "train/reward"],
+        "accuracy": [scalar.step for scalar in scalars if scalar.key == "eval/held_out/accuracy"],
+        "samples": [table.step for table in tables if table.key == "samples/held_out"],
+        "config": config["optimizer.learning_rate"]["value"] == 0.01,
+    }
+
+
 READERS: dict[str, Callable[[Path], Seen]] = {
     "tensorboard": of_tensorboard,
     "wandb": of_wandb,
     "trackio": of_trackio,
     "mlflow": of_mlflow,
+    "swanlab": of_swanlab,
 }
 
 
@@ -125,6 +152,7 @@ def test_a_run_and_its_resume_are_one_tracker_run(
     tracker: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("SWANLAB_MODE", "offline")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # before its first import
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     suites = {"held_out": {"problems": 3}}
