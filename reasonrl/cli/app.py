@@ -8,13 +8,23 @@ import typer
 
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.cli.fields import parse_fields
+from reasonrl.cli.options import (
+    ForRecipe,
+    OnDevice,
+    Overrides,
+    Plain,
+    RecipeName,
+    RunDir,
+    Strict,
+    Target,
+    device_override,
+)
 from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, describe, one_line, with_notes
 from reasonrl.export.request import Format, Precision
-from reasonrl.recipe.schema import Device
 from reasonrl.redact import REDACTED, redact_text, redact_traceback
 from reasonrl.signals import handle_ctrl_c
 
@@ -94,23 +104,6 @@ app = Commands(
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(tasks.app, name="tasks")
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe overrides, such as trainer.steps=10.")
-]
-RunDir = Annotated[
-    str | None, typer.Option("--run-dir", metavar="DIR", help="Run folder to create (default runs/<name>-<n>).")
-]
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or name of a packaged recipe.")]
-Target = Annotated[
-    str, typer.Argument(metavar="RUN|MODEL", help="Run folder, model folder, adapter folder or hub model.")
-]
-ForRecipe = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")]
-OnDevice = Annotated[Device | None, typer.Option("--device", help="Device to use instead of the recipe's.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Print one line per step instead of the live view.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -392,11 +385,6 @@ def export(  # noqa: PLR0913 - an argument for each option
     from reasonrl.cli.export import run_export
 
     run_export(run, to, push, format=form, dtype=dtype, step=step, private=private, license=license, strict=strict)
-
-
-def device_override(device: Device | None) -> list[str]:
-    """Return ``--device`` as a recipe override."""
-    return [f"device={device}"] if device else []
 
 
 def main() -> None:
