@@ -68,7 +68,7 @@ def check(done: Result, folder: Path, caplog: pytest.LogCaptureFixture, code: in
 
 def test_a_run_that_works_keeps_them(tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = ("task.tells=info", "rewards.guard.scores=true", "algorithm.measures=true")
-    done = train(tmp_path, tiny_model, "task.api_key=${oc.env:CANARY_KEY}", *told, "logging.trackers=[tensorboard]")
+    done = train(tmp_path, tiny_model, "task.api_key=${oc.env:CANARY_KEY}", *told)
     check(done, tmp_path / "runs", caplog, 0)
     run = tmp_path / "runs" / "kept-1"
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
