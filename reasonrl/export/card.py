@@ -41,7 +41,7 @@ def write_card(source: Source, base: Base, folder: Path, *, kind: str, precision
         evals = read_evaluations(source)
         data = _front_matter(source, base, evals, kind)
         body = "\n".join(_body(source, base, evals, kind, precision, where))
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as err:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as err:
         raise CheckpointError(
             f"{source.run}: the card cannot be written, since records of the run are damaged: {describe(err)}; "
             f"`reasonrl doctor {source.run}` names them: restore them from a backup"
