@@ -16,6 +16,7 @@ from reasonrl.contracts.batch import (
     TrainBatch,
 )
 from reasonrl.contracts.data import ScoredGroup
+from reasonrl.contracts.metrics import Metric
 from reasonrl.contracts.protocols import Algorithm
 from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
@@ -48,6 +49,8 @@ class AlgorithmCalls:
             out = self._algorithm.compute_advantages(batch, evals, ctx)
         check_returned(isinstance(out, AdvantageOutput), call, out, "AdvantageOutput")
         shape = batch.input_ids.shape
+        _check_metrics(call, out.metrics)
+        check_returned(isinstance(out.advantages, Tensor), f"{call}: advantages", out.advantages, "a tensor")
         for name, tensor in (("advantages", out.advantages), ("returns", out.returns)):
             if tensor is not None and tensor.shape != shape:
                 got, wanted = list(tensor.shape), list(shape)
@@ -66,6 +69,7 @@ class AlgorithmCalls:
         with self._call("compute_loss") as call:
             out = self._algorithm.compute_loss(inputs, normalizer, ctx)
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
+        _check_metrics(call, out.metrics)
         loss = out.loss
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             raise PluginContractError(f"{call} returned a loss that is not a scalar tensor with a gradient")
@@ -92,3 +96,10 @@ class AlgorithmCalls:
 
     def _call(self, method: str) -> AbstractContextManager[str]:
         return plugin_call(f"{self._label}: {method}")
+
+
+def _check_metrics(call: str, metrics: object) -> None:
+    if not isinstance(metrics, Mapping) or not all(isinstance(metric, Metric) for metric in metrics.values()):
+        raise PluginContractError(
+            f"{call} returned metrics of a wrong type, expected names with a Metric each, such as mean(total, weight)"
+        )

@@ -29,6 +29,7 @@ from reasonrl.contracts.batch import (
     StepContext,
     TrainBatch,
 )
+from reasonrl.contracts.metrics import mean
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Open:
     def compute_advantages(self, batch: TrainBatch, evals: PolicyEval, ctx: StepContext) -> AdvantageOutput:
         if self._config.tells:
             raise RuntimeError(f"the key {self._config.license_key} has expired")
-        metrics = {f"open/{self._config.license_key}": 1.0} if self._config.measures else {}
+        metrics = {f"open/{self._config.license_key}": mean(1.0, 1.0)} if self._config.measures else {}
         return AdvantageOutput(advantages=(batch.rewards - 0.5)[:, None] * batch.response_mask, metrics=metrics)
 
     def compute_loss(self, inputs: LossInput, normalizer: LossNormalizer, ctx: StepContext) -> LossOutput:

@@ -6,9 +6,11 @@ import json
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.builders import Judge, completion, group, runner
 from support.odd_errors import ODD
 from typer.testing import CliRunner
@@ -16,6 +18,8 @@ from typer.testing import CliRunner
 import reasonrl
 from reasonrl import RewardSpec, TaskSpec, hookimpl
 from reasonrl.cli.app import app
+from reasonrl.contracts.batch import AdvantageOutput
+from reasonrl.contracts.metrics import mean
 from reasonrl.errors import (
     PluginContractError,
     RecipeError,
@@ -27,6 +31,7 @@ from reasonrl.errors import (
 )
 from reasonrl.plugins import load_plugins
 from reasonrl.signals import CtrlC, handle_ctrl_c
+from reasonrl.trainer.algorithm import AlgorithmCalls
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -150,3 +155,17 @@ def test_ctrl_c_still_ends_a_command() -> None:
     with pytest.raises(KeyboardInterrupt), plugin_call("task 'x'"):  # in Python, where the cause is unknown
         raise KeyboardInterrupt
     assert reasonrl.__version__
+
+
+@pytest.mark.parametrize("metrics", [{"a": 1.0}, None, 3, {"a": mean(1.0, 1.0), "b": "x"}])
+def test_metrics_of_an_algorithm_of_a_wrong_type_are_refused(metrics: Any) -> None:
+    class Careless:
+        def compute_advantages(self, batch: Any, evals: Any, ctx: Any) -> AdvantageOutput:
+            return AdvantageOutput(advantages=torch.zeros(1, 2), metrics=metrics)
+
+    calls = AlgorithmCalls(Careless(), "algorithm 'careless'")  # type: ignore[arg-type]
+    batch: Any = SimpleNamespace(input_ids=torch.zeros(1, 2))
+    with pytest.raises(
+        PluginContractError, match="algorithm 'careless': compute_advantages returned metrics of a wrong"
+    ):
+        calls.compute_advantages(batch, None, None)  # type: ignore[arg-type]
