@@ -72,10 +72,10 @@ def test_a_run_that_works_keeps_them(tiny_model: Path, tmp_path: Path, caplog: p
     check(done, tmp_path / "runs", caplog, 0)
     run = tmp_path / "runs" / "kept-1"
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    assert line["reward/guard/[redacted]"] == line["open/[redacted]"] == 1.0
+    assert line["reward/detail/guard/[redacted]"] == line["open/[redacted]"] == 1.0
     record = json.loads((run / "transcripts" / "step_000001.jsonl").read_text().splitlines()[0])
     assert record["reasons"] == {"guard": "because of [redacted]"}
-    assert record["info"]["[redacted]"] == [{"at": "https://[redacted]@hub.example/model"}]
+    assert record["info"]["[redacted]"] == [{"at": "[redacted]"}]
     for command in (["generate", "--plugin", PLUGIN], ["eval", "--json", "--plugin", PLUGIN], ["report"]):
         shown = CliRunner().invoke(app, [command[0], str(run), *command[1:]])
         check(shown, tmp_path / "runs", caplog, 0)

@@ -169,3 +169,23 @@ def test_metrics_of_an_algorithm_of_a_wrong_type_are_refused(metrics: Any) -> No
         PluginContractError, match="algorithm 'careless': compute_advantages returned metrics of a wrong"
     ):
         calls.compute_advantages(batch, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_observer_that_raises_it_is_silenced(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Watcher:
+        calls = 0
+
+        @hookimpl
+        def reasonrl_run_finished(self) -> None:
+            self.calls += 1
+            raise ODD[kind]()
+
+    watcher = Watcher()
+    plugins = load_plugins(objects=[watcher], environ={"REASONRL_PLUGINS": ""})
+    with handle_ctrl_c():
+        for _ in range(2):
+            plugins.observe("reasonrl_run_finished")
+    assert watcher.calls == 1
+    assert "it observes nothing more in this run" in caplog.text
+    assert "\x1b" not in caplog.text
