@@ -21,13 +21,15 @@ from contextlib import contextmanager, suppress
 
 from reasonrl.redact import redact_text
 from reasonrl.signals import is_raised_by_hand
-from reasonrl.text import escape
+from reasonrl.text import clip, escape
 
 # What is caught where a plugin's code is called. Its sys.exit() must not end a run as if that had been wanted;
 # Ctrl-C passes.
 RAISABLE = (Exception, SystemExit)
-MAX_TEXT = 4000
-"""Characters of an error's text that are shown."""
+MAX_TEXT = 100_000
+"""Characters of an error's text that are read."""
+MAX_CHARS = 1000
+"""Of a message; what it quotes may be of any length."""
 
 
 class ReasonRLError(Exception):
@@ -36,7 +38,7 @@ class ReasonRLError(Exception):
     exit_code = 1
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(redact_text(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(clip(redact_text(arg), MAX_CHARS) if isinstance(arg, str) else arg for arg in args))
 
 
 class RecipeError(ReasonRLError, ValueError):
@@ -140,6 +142,21 @@ def plugin_call(what: str, *, invalid: str = "") -> Iterator[str]:
         raise PluginContractError(f"{what} raised {describe(err)}") from err
 
 
+@contextmanager
+def usable_paths(what: str = "") -> Iterator[None]:
+    """Turn what the file system refuses, such as a name that is too long, into a user's error. ``what``: its place.
+
+    Raises:
+        RecipeError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as err:
+        place = f"{what}: " if what else ""
+        name = f"{clip(one_line(err.filename), 200)}: " if err.filename is not None else ""
+        raise RecipeError(f"{place}{name}{err.strerror or one_line(err)}; choose another path") from err
+
+
 def check_returned(holds: bool, call: str, got: object, expected: str) -> None:
     """Raise PluginContractError unless what the ``call`` of a plugin returned ``holds``."""
     if not holds:
@@ -167,9 +184,10 @@ def stage_of(error: BaseException) -> str | None:
 
 
 def one_line(error: object) -> str:
-    """Text of an error without line breaks; control characters, which a terminal would obey, are escaped."""
-    text = _text(error)
-    text = " ".join((text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ...").split())
+    """Text of an error without line breaks, its middle left out if it is long; control characters are escaped."""
+    text = " ".join(_text(error)[:MAX_TEXT].split())
+    if len(text) > MAX_CHARS:
+        text = clip(redact_text(text), MAX_CHARS)  # half a secret would not be recognized later
     return escape(text)
 
 

@@ -31,13 +31,13 @@ _TEXT_TOKEN = re.compile(
 # `password_file: x` says where a secret is, `password_length: 8` how long it is.
 _REFERENCE = re.compile("file|path|dir|folder|name|env|variable|var|url|length|count|id|type|kind")
 
-_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@")
+_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/'\"<>]*@")
 _SHAPES = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
     r"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|glpat-[\w-]{16,})"
 )
 _VALUE = r"(?P<value>\[redacted\]|\"[^\"]*\"|'[^']*'|[^\s,;&}\])'\"]+)"
-_ASSIGNED = re.compile(r"(?P<head>\b(?P<name>[A-Za-z_][\w-]*)[\"']?\s*=\s*)" + _VALUE)
+_ASSIGNED = re.compile(r"(?P<head>\b(?P<name>[A-Za-z_][\w-]{0,80})[\"']?\s*=\s*)" + _VALUE)
 _MAPPED = re.compile(r"(?P<head>[{,]\s*[\"']?(?P<name>[A-Za-z_][\w-]*)[\"']?\s*:\s*)" + _VALUE)
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -14,6 +14,15 @@ def escape(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else _escape_char(c) for c in text)
 
 
+def clip(text: str, limit: int) -> str:
+    """``text``, its middle left out if it is longer than ``limit``, with the number of characters."""
+    if len(text) <= limit:
+        return text
+    gap = f" ... ({len(text):,} characters) ... "
+    kept = max(0, limit - len(gap))
+    return text[: kept - kept // 3] + gap + text[len(text) - kept // 3 :]
+
+
 def sanitize(text: str, *, ascii_only: bool = False) -> str:
     """Escape every character of ``text`` that could move the cursor, change colors or reorder a line.
 

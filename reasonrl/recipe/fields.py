@@ -17,7 +17,9 @@ def option(text: str, default: object = MISSING, *, factory: Callable[[], object
 
 def expand_user(config: object, name: str) -> None:
     """A leading ``~`` is the home folder, as a shell would have it."""
-    object.__setattr__(config, name, os.path.expanduser(getattr(config, name)))  # it is frozen
+    path = os.path.expanduser(getattr(config, name))
+    require(not path.startswith("~"), name, "a path; ~ is followed by / or by the name of a user", path)
+    object.__setattr__(config, name, path)  # it is frozen
 
 
 def at_least(config: object, low: int, *names: str) -> None:

@@ -1,5 +1,6 @@
 """Load and check a recipe, given by file or name. Torch-free, well under a second."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,10 +48,10 @@ def check_recipe(path_or_name: str | Path, overrides: Sequence[str], plugins: Pl
 
 def find_recipe(path_or_name: str | Path, plugins: Plugins) -> Path:
     """The file behind a path or the name of a packaged recipe."""
-    path = Path(path_or_name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(path_or_name))
+    if os.path.isfile(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RecipeError(f"{path_or_name}: is a folder, expected a recipe file")
     name = str(path_or_name)
     names = sorted({spec.name for spec in plugins.specs("recipe")})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from reasonrl.contracts.specs import REWARD_LIMITS, AlgorithmSpec, ComponentSpec, Needs, RewardSpec, RolloutBackendSpec
-from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call
+from reasonrl.errors import PluginContractError, PluginError, one_line, plugin_call, usable_paths
 from reasonrl.plugins import Component, Kind, Plugins, RewardComponent
 from reasonrl.recipe.models import find_model
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft, ResolvedSuite
@@ -34,7 +34,8 @@ def resolve(
         PluginNotFoundError: if there is no such plugin.
         PluginConflictError: if the name is taken.
     """
-    return _Resolver(source, plugins, allow_unavailable, model_path).resolve()
+    with usable_paths(str(source.path)):
+        return _Resolver(source, plugins, allow_unavailable, model_path).resolve()
 
 
 def resolve_task(source: Source, plugins: Plugins) -> tuple[Component, dict[str, RewardComponent]]:

@@ -57,7 +57,7 @@ def _scalars(node: yaml.Node, at: tuple[str, ...], seen: set[int]) -> Iterator[t
 def _is_suspicious(node: yaml.ScalarNode) -> bool:
     """Bare, without a tag, and perhaps a number or a switch to one of the two."""
     implicit = _RESOLVER.resolve(yaml.ScalarNode, node.value, (True, False))
-    if node.style is not None or node.tag != implicit:
+    if node.style not in (None, "") or node.tag != implicit:  # libyaml says "" for a bare one
         return False
     kind = implicit.rpartition(":")[2]
     # OmegaConf reads 1e-4 as a number, which YAML 1.1 does not.

@@ -12,16 +12,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reasonrl.errors import RecipeError, one_line
+from reasonrl.recipe.limits import LOADER, MAX_BYTES, refuse_oversized, too_large
 from reasonrl.recipe.scalars import as_yaml, surprises
 from reasonrl.redact import REDACTED, holds_secret, is_secret_name, looks_secret, redact_text, remember
+from reasonrl.text import clip
 
 Keys = tuple[str, ...]
 
 SLOTS = ("task", "algorithm", "rollout_backend")
 SUITES = ("evaluation", "suites")
 _ENV = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)(,[^${}]*)?\}")
-_MAX_BYTES = 1_000_000
-_MAX_DEPTH = 32
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_PARENTS = 16
 
 
 @dataclass(kw_only=True)
@@ -76,6 +78,8 @@ def command_line_source(slot: str, name: str, options: Sequence[str]) -> Source:
 
 
 def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
+    if len(below) > _MAX_PARENTS:
+        raise RecipeError(f"{path}: more than {_MAX_PARENTS} recipes that extend one another; merge some")
     if path.resolve() in below:
         raise RecipeError(f"{path}: extends itself, through {' -> '.join(str(p.name) for p in below)}")
     source = parse_text(path, _read_text(path))
@@ -85,7 +89,7 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> Source:
     if not isinstance(parent, str):
         raise source.error(("extends",), f" must be the path of one recipe file, got {parent!r}")
     target = path.parent / parent
-    if not target.is_file():
+    if not os.path.isfile(target):
         raise source.error(("extends",), f": no such file: {target}")
     base = _read_chain(target, (*below, path.resolve()))
     merge_into(base.data, source.data, base.origins, source.origins)
@@ -100,8 +104,8 @@ def parse_text(path: Path, text: str) -> Source:
     """
     origins: dict[Keys, str] = {}
     try:
-        _refuse_depth(path, text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        refuse_oversized(text, str(path))
+        node = yaml.compose(text, Loader=LOADER)
         if node is None:
             raise RecipeError(f"{path}: is empty; see `reasonrl recipes list` for examples to copy")
         _refuse_duplicates(path, node, set())
@@ -123,10 +127,9 @@ def parse_text(path: Path, text: str) -> Source:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
-        if len(raw) > _MAX_BYTES:
-            raise RecipeError(f"{path}: {len(raw)} bytes; a recipe has at most {_MAX_BYTES}")
-        return raw.decode("utf-8-sig")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise too_large(str(path), size)
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise RecipeError(f"{path}: not a text file (UTF-8 expected)") from err
     except OSError as err:
@@ -142,16 +145,6 @@ def _yaml_text(path: Path, err: yaml.YAMLError) -> str:
 
 def _kind(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-
-
-def _refuse_depth(path: Path, text: str) -> None:
-    """Reading nested data is recursive; the events of a text are not."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            line = f":{event.start_mark.line + 1}" if event.start_mark else ""
-            raise RecipeError(f"{path}{line}: nested more than {_MAX_DEPTH} levels deep; a recipe needs six")
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node, seen: set[int]) -> None:
@@ -184,33 +177,43 @@ def _collect_lines(path: Path, node: yaml.Node, at: Keys, origins: dict[Keys, st
 
 
 def merge_into(
-    base: dict[str, object],
-    child: Mapping[str, object],
-    base_origins: dict[Keys, str],
-    child_origins: Mapping[Keys, str],
-    at: Keys = (),
+    base: dict[str, object], child: Mapping[str, object], base_origins: dict[Keys, str], child_origins: dict[Keys, str]
 ) -> None:
     """Merge ``child`` over ``base`` in place, key by key; lists, empty mappings and null replace.
 
     A slot whose ``name`` changes replaces the whole slot, so that no field of another component is inherited;
     ``model.path`` replaces ``model.name`` and the other way round. Null takes a suite away.
     """
+    replaced: set[Keys] = set()
+    dropped: set[Keys] = set()
+    _merge(base, child, (), replaced, dropped)
+    _forget(base_origins, replaced)
+    base_origins.update(child_origins)
+    _forget(base_origins, dropped)
+
+
+def _merge(
+    base: dict[str, object], child: Mapping[str, object], at: Keys, replaced: set[Keys], dropped: set[Keys]
+) -> None:
+    """``replaced``: keys whose origins in ``base`` are gone; ``dropped``: those gone from ``child`` too."""
     if _replaces(base, child, at):
-        _forget(base, list(base), base_origins, at)
+        replaced.update((*at, key) for key in base)
+        base.clear()
     for key, value in child.items():
-        keys = (*at, key)
+        keys, below = (*at, key), base.get(key)
         if value is None and at == SUITES and key in base:
-            _forget(base, [key], base_origins, at)
-            continue
-        below = base.get(key)
-        if isinstance(value, dict) and value and isinstance(below, dict):
-            merge_into(below, value, base_origins, child_origins, keys)
+            del base[key]
+            dropped.add(keys)
+        elif isinstance(value, dict) and value and isinstance(below, dict):
+            _merge(below, value, keys, replaced, dropped)
         else:
-            _forget(base, [key], base_origins, at)
+            base.pop(key, None)  # a replaced key moves to the end
             base[key] = value
-        base_origins.update((k, v) for k, v in child_origins.items() if k[: len(keys)] == keys)
+            replaced.add(keys)
     if at == ("model",) and (child.get("path") or child.get("name")):
-        _forget(base, [k for k in ("path", "name") if child.get(k) is None], base_origins, at)
+        for key in ("path", "name"):
+            if child.get(key) is None and base.pop(key, dropped) is not dropped:
+                dropped.add((*at, key))
 
 
 def _replaces(base: Mapping[str, object], child: Mapping[str, object], at: Keys) -> bool:
@@ -218,12 +221,9 @@ def _replaces(base: Mapping[str, object], child: Mapping[str, object], at: Keys)
     return is_slot and "name" in child and child["name"] != base.get("name")
 
 
-def _forget(base: dict[str, object], keys: Sequence[str], origins: dict[Keys, str], at: Keys) -> None:
-    for key in keys:
-        base.pop(key, None)
-        gone = (*at, key)
-        for known in [k for k in origins if k[: len(gone)] == gone]:
-            del origins[known]
+def _forget(origins: dict[Keys, str], gone: set[Keys]) -> None:
+    for known in [k for k in origins if any(k[:length] in gone for length in range(1, len(k) + 1))]:
+        del origins[known]
 
 
 def _apply_overrides(source: Source, overrides: Sequence[str]) -> None:
@@ -268,7 +268,7 @@ def _parse_override(text: str) -> tuple[Keys, object, str]:
 def name_override(text: str) -> str:
     """``override 'key=value'``, as errors name it; without secrets."""
     keys = tuple(text.partition("=")[0].strip().split("."))
-    return f"override '{one_line(_without_secret(text, keys))}'"
+    return f"override '{clip(one_line(_without_secret(text, keys)), 120)}'"
 
 
 def parse_value(override: str) -> object:
@@ -281,7 +281,8 @@ def parse_value(override: str) -> object:
 
 
 def _refuse_surprises(text: str, keys: Keys, origin: str) -> None:
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    refuse_oversized(text, origin)
+    node = yaml.compose(text, Loader=LOADER)
     for (below, _), message in surprises(node) if node is not None else ():
         at = (*keys, *below[1:])
         if not in_secret(at, message):
@@ -298,6 +299,8 @@ def _check_values(source: Source) -> None:
             text = tuple(str(key) for key in keys)
             raise source.error(text, f": a key must be text, got {keys[-1]!r}; quote it")
         _refuse_secrets(source, keys, value)
+        if not all(map(_is_writable, (*keys, value))):
+            raise source.error(keys, ": a zero byte or half a character (a surrogate); remove it")
         if not isinstance(value, str):
             continue
         if value == "???":
@@ -306,6 +309,11 @@ def _check_values(source: Source) -> None:
             got = REDACTED if in_secret(keys, value) else repr(value)
             raise source.error(keys, f": only ${{oc.env:NAME}} can be interpolated, got {got}")
         _remember_secrets(keys, value)
+
+
+def _is_writable(value: object) -> bool:
+    """Whether no file, path or terminal would refuse it."""
+    return not isinstance(value, str) or ("\0" not in value and _SURROGATE.search(value) is None)
 
 
 def _refuse_secrets(source: Source, keys: Keys, value: object) -> None:

@@ -7,6 +7,7 @@ OmegaConf against the declared type.
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, Field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from reasonrl.errors import RecipeError, one_line
+from reasonrl.errors import RecipeError, one_line, usable_paths
 from reasonrl.recipe.scalars import as_yaml
 from reasonrl.recipe.source import Keys, Source, in_secret
 from reasonrl.redact import REDACTED, hide_values
@@ -52,7 +53,10 @@ def build(cls: type[T], data: object, source: Source, at: Keys, *, of: str = "")
             raise source.error((*at, name), f" is missing{_help(spec)}")
     values = {key: _value(hints[key], data[key], source, (*at, key)) for key in data}
     try:
-        return cls(**values)
+        with usable_paths(f"{source.where(at)}: {'.'.join(at)}"):
+            return cls(**values)
+    except RecipeError:
+        raise
     except (ValueError, TypeError) as err:
         # A value from the environment is told as the recipe has it: ${oc.env:NAME}.
         written = {str(values[key]): str(data[key]) for key in data if "${" in str(data[key])}
@@ -81,8 +85,10 @@ def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
     if not _is_strictly(declared, value):
         raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}{_spelling(declared, value)}")
     plain, _ = _strip_none(declared)
-    if value is None or (plain is type(value) and "${" not in str(value) and plain in _SCALARS):
-        return value  # nothing to convert; this is most of a recipe, and OmegaConf takes 1 ms for each
+    if plain is int and isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT:
+        raise source.error(at, f" must be an integer in [-2**63, 2**63), got {show(value)}")
+    if value is None or _is_converted(plain, value):
+        return deepcopy(value)  # this is most of a recipe, and OmegaConf takes 1 ms for each
     try:
         leaf = OmegaConf.structured(make_dataclass("Leaf", [("value", declared)]))
         node: object = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
@@ -96,6 +102,16 @@ def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
             raise
         cause = None if "${" in str(value) else err
         raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}") from cause
+
+
+def _is_converted(plain: object, value: object) -> bool:
+    """Whether the value already is what OmegaConf would make of it."""
+    if "${" in str(value):
+        return False
+    item = (get_args(plain) or (None,))[-1]
+    if get_origin(plain) is list:
+        return isinstance(value, list) and item in _SCALARS and all(type(entry) is item for entry in value)
+    return (plain in _SCALARS and type(value) is plain) or (plain == dict[str, Any] and isinstance(value, dict))
 
 
 def _is_strictly(declared: object, value: object) -> bool:
@@ -138,6 +154,7 @@ def _is_typed_mapping(declared: object) -> bool:
     return get_origin(declared) is dict and get_args(declared)[1] is not Any
 
 
+_MAX_INT = 2**63
 _SCALARS = (bool, int, float, str)
 _NOUNS: dict[object, str] = {
     int: "an integer",

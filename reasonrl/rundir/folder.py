@@ -16,8 +16,12 @@ from filelock import FileLock, Timeout
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import EVALS, FILES, FOLDERS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
+from reasonrl.text import clip
 
 log = logging.getLogger(__name__)
+
+INSIDE_BYTES = 512
+"""For the names of a run's folder and of the files in it."""
 
 
 class RunDir:
@@ -172,11 +176,25 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
     """
     parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
     existing = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
+    _refuse_too_long(parent, existing)
     try:
         # Asking for permissions is not enough: read-only and virtual file systems refuse in their own ways.
         os.rmdir(tempfile.mkdtemp(prefix=".reasonrl-", dir=existing))
     except OSError as err:
         raise RecipeError(_cannot_create(parent, err)) from err
+
+
+def _refuse_too_long(parent: Path, existing: Path) -> None:
+    """Folders that do not exist yet, and the files of a run in them, must fit the limits of the file system."""
+    try:
+        name, path = os.pathconf(existing, "PC_NAME_MAX"), os.pathconf(existing, "PC_PATH_MAX")
+    except (OSError, ValueError, AttributeError):  # unknown there
+        return
+    longest = max((len(os.fsencode(part)) for part in parent.parts), default=0)
+    if longest > name or len(os.fsencode(parent)) + INSIDE_BYTES > path:
+        raise RecipeError(
+            f"cannot create a run folder in {clip(str(parent), 200)}: name too long; choose another place"
+        )
 
 
 def _refuse_existing(path: Path) -> NoReturn:

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reasonrl.contracts.install import install_extra
-from reasonrl.errors import RecipeError
+from reasonrl.errors import RecipeError, usable_paths
 from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
 from reasonrl.recipe.models import source_of
@@ -24,9 +24,10 @@ def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None, *, 
         RecipeError: if the recipe or an argument is wrong.
         RunDirInUseError: if another process uses the folder.
     """
-    refuse_taken(run_dir)
-    refuse_unwritable(resolved.recipe.output_dir, run_dir)
-    refuse_unready(resolved, is_elsewhere=is_elsewhere)
+    with usable_paths():
+        refuse_taken(run_dir)
+        refuse_unwritable(resolved.recipe.output_dir, run_dir)
+        refuse_unready(resolved, is_elsewhere=is_elsewhere)
 
 
 def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None:

@@ -8,7 +8,7 @@ from reasonrl.data.pairs import Pair, read_pairs
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.datafiles import local_size
-from reasonrl.errors import PluginContractError, RecipeError, plugin_call
+from reasonrl.errors import PluginContractError, RecipeError, plugin_call, usable_paths
 from reasonrl.plugins import Component, Plugins, missing_modules
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DataConfig
@@ -122,7 +122,8 @@ def _size(resolved: AnyResolved, name: str, key: str) -> int | None:
     """
     keys = tuple(key.split("."))
     try:
-        return local_size(name, key=key)
+        with usable_paths():
+            return local_size(name, key=key)
     except RecipeError as err:
         hidden = {name: "its value"} if keys in resolved.interpolated else {}
         raise RecipeError(f"{resolved.source.where(keys)}: {hide_values(str(err), hidden)}") from None

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonrl.errors import ReasonRLError
+from reasonrl.errors import MAX_CHARS, ReasonRLError, RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.render import render_plain
+from reasonrl.recipe.source import command_line_source, read_source
 
 GOOD = """\
 name: good
@@ -29,7 +30,8 @@ evaluation: {every: 0, suites: {held_out: {problems: 4, task: {name: toy}}}}
 SNIPPETS = [
     *"{}[]:,#&*!|>'\"%@`?-\n \t\0", "null", "true", "~", "1e400", "-1", ".nan", "0x1F", "${", "${oc.env:X}",
     "<<: *s", "!!python/name:os.system", "---\n", "é", "\ufeff", "\u2028", "name: ", "? [a]\n", "[[[",
-    "2001-01-01", "!!binary aGk=",
+    "2001-01-01", "!!binary aGk=", "!!bool abc", "!!timestamp x", "!!int ''", "! ", "!!set ", "9" * 70, "0x" + "f" * 70,
+    "1:2:3", "1_0", "~nobody", "\\0", '"\\0"', '"\\ud800"', "x" * 300, "\x85", "\x1b[2J", "<<: ", "*s", "&t ", "=",
 ]  # fmt: skip
 KEYS = ["seed", "task", "task.high", "model", "rewards", "evaluation.suites.x", "a.b", "", "critic"]
 PLUGINS = load_plugins(files=["support.toy_plugin"], environ={"REASONRL_PLUGINS": ""})
@@ -74,6 +76,26 @@ def test_many_mutated_recipes(count: int, tmp_path: Path) -> None:
     rng = random.Random(1)
     for _ in range(count):
         check(mutate(rng), [], tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_thousand_small_texts(tmp_path: Path) -> None:
+    """One to four fragments of YAML as a recipe or as an override, read but not resolved. Seed 2."""
+    rng, path = random.Random(2), tmp_path / "r.yaml"
+    fragments = [*SNIPPETS, *KEYS, "a", "1", ": ", "[1, 2]", "{a: 1}", "'", '"', "extends: r.yaml"]
+    said: set[str] = set()
+    for _ in range(10_000):
+        text = "".join(rng.choice(fragments) for _ in range(rng.randint(1, 4)))
+        try:
+            if rng.random() < 0.5:
+                command_line_source("task", "toy", [f"a={text}"])
+            else:
+                path.write_text(f"a: {text}", encoding="utf-8", errors="surrogatepass")
+                read_source(path, [])
+        except RecipeError as err:
+            said.add(str(err))
+    assert len(said) > 500
+    assert all(len(text.splitlines()) == 1 and len(text) <= MAX_CHARS for text in said)
 
 
 @settings(max_examples=100, deadline=None)

@@ -39,6 +39,7 @@ def good_with(*lines: str) -> str:
 
 
 OTHER_DATA = ("name=countdown", "source=dataset", "dataset=no.csv")
+DIGITS, LONG = "9" * 5000, "x" * 5000
 # (what is wrong, lines that make it so, overrides, what the line must hold)
 LINES: list[tuple[str, list[str], list[str], str]] = [
     ("unknown section", ["trainr: {steps: 3}"], [], "trainr: unknown key; did you mean 'trainer'?"),
@@ -141,6 +142,27 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("reward file that is not there", ["rewards: {mine: {path: no.py}}"], [], "wrong.yaml:7: rewards.mine.path "),
     ("reward file that is no Python", ["rewards: {mine: {path: torn.py}}"], [], "torn.py:1: "),
     ("reward of another name", ["rewards: {mine: {path: r.py:scor}}"], [], "has no 'scor'; did you mean 'score'?"),
+    ("tag of a switch", ["name: !!bool abc"], [], "wrong.yaml:1: not valid YAML for a recipe: the tag !!bool"),
+    ("tag of a date", [], ["name=!!timestamp abc"], "not valid YAML for a recipe: the tag !!timestamp"),
+    ("tag of an empty number", ["seed: !!int ''"], [], "the tag !!int; remove it"),
+    ("tag of a key", ["task: {name: countdown, !!bool abc: 2}"], [], "the tag !!bool"),
+    ("number of 5,000 digits", [f"seed: {DIGITS}"], [], "wrong.yaml:7: a number of 5000 characters"),
+    ("override of 5,000 digits", [], [f"seed={DIGITS}"], "a number of 5000 characters, expected at most 64"),
+    ("hexadecimal number of 5,000 digits", [], ["trainer.steps=0x" + "f" * 5000], "a number of 5002 characters"),
+    ("sexagesimal number", [], ["trainer.steps=1:59:59"], "1:59:59 is 7199 in YAML; write 7199"),
+    ("sexagesimal number of 400 parts", [], ["trainer.steps=1" + ":59" * 400], "a number of 1201 characters"),
+    ("number over 64 bits", [], ["trainer.steps=9223372036854775808"], "trainer.steps must be an integer in [-2**63"),
+    ("zero byte", ['model: {path: "a\\0b"}'], [], "model.path: a zero byte or half a character"),
+    ("half a character", ['model: {name: "\\ud800"}'], [], "wrong.yaml"),
+    ("name of 5,000 characters", [f"model: {{path: {LONG}}}"], [], "File name too long"),
+    ("reward's file of 5,000 characters", [f"rewards: {{mine: {{path: {LONG}.py}}}}"], [], "File name too long"),
+    ("template of 5,000 characters", [], [f"model.chat_template={LONG}"], "too long"),
+    ("folder of 5,000 characters", [f"output_dir: {LONG}"], [], "cannot create a run folder in"),
+    ("folder of a long name below one that is not there", [f"output_dir: new/{'y' * 300}"], [], "name too long"),
+    ("data of 5,000 characters", [], ["task.source=dataset", f"task.dataset=./{LONG}.jsonl"], "File name too long"),
+    ("folder of nobody", ["output_dir: ~nobody-here/runs"], [], "output_dir must be a path; ~ is followed by"),
+    ("key of 1,000 characters", [f"{LONG[:1000]}: 1"], [], "unknown key"),
+    ("interpolations in interpolations", ["name: '" + "${" * 900 + "'"], [], "more than 16 interpolations"),
     ("reward of another form", ["rewards: {mine: {path: r.py:one}}"], [], "has one(completion)"),
     ("reward that imports what is not there", ["rewards: {mine: {path: far.py}}"], [], "imports 'no_such_module'"),
 ]  # fmt: skip
@@ -173,6 +195,8 @@ FILES: list[tuple[str, bytes, str]] = [
     ("zero bytes", b"name: \0\n", "not valid YAML"),
     ("a list", b"- name: x\n", "a recipe must be a mapping of keys, got a list"),
     ("prose", b"train my model please\n", "a recipe must be a mapping of keys"),
+    ("megabyte of keys", "".join(f"k{i}: {i}\n" for i in range(70_000)).encode(), "a recipe has at most 100,000"),
+    ("many keys", "".join(f"k{i}: {i}\n" for i in range(7000)).encode(), "more than 2,000 keys and values"),
     ("two documents", b"name: a\n---\nname: b\n", "not valid YAML"),
     ("ten megabytes", b"# " + b"x" * 10_000_000, "a recipe has at most"),
     ("deep nesting", b"a: " + b"[" * 5000, "wrong.yaml"),
@@ -232,6 +256,7 @@ def test_every_wrong_recipe_is_refused_in_one_line_without_torch_by_check_and_ru
         lines = output.splitlines()
         assert (code, len(lines), loaded) == (2, 1, []), (what, code, output, loaded)
         assert lines[0].startswith("error: "), (what, output)
+        assert len(lines[0]) <= 1010, (what, len(lines[0]))
         assert said in lines[0], (what, output)
         assert output.removesuffix("\n").isprintable(), (what, output)
         assert other[:3] == [code, output, loaded], (what, other)
