@@ -15,7 +15,7 @@ import anyio
 import httpx2 as httpx
 from anyio.from_thread import start_blocking_portal
 
-from reasonrl.errors import RolloutError
+from reasonrl.errors import RolloutError, one_line
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ WATCH_S = 5.0
 AWAY = (502, 503, 504)
 """Statuses of a proxy, or of a server whose engine is dead."""
 ENGINE_DEAD = "EngineCore encountered"
+MAX_BYTES = 4 * 2**20
+"""Of a reply to a control request."""
 KEY = "VLLM_API_KEY"
 
 
@@ -48,7 +50,7 @@ class Reply:
         body = self.body if isinstance(self.body, dict) else {}
         error = body.get("error", body.get("detail", ""))
         text = error.get("message", "") if isinstance(error, dict) else error
-        return f"{self.status} {' '.join(str(text).split())[:400]}".strip()
+        return f"{self.status} {one_line(text)[:400]}".strip()
 
 
 class Client:
@@ -69,8 +71,8 @@ class Client:
         self._portal = self._stack.enter_context(start_blocking_portal())
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else None,
-            timeout=httpx.Timeout(self._timeout_s, connect=CONNECT_S, pool=None),
+            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
+            timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s), pool=None),
             limits=httpx.Limits(max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS),
             verify=self.url.startswith("https:"),  # loading certificates takes longer than most requests
             trust_env=False,  # never send control requests and the key through a proxy
@@ -105,9 +107,14 @@ class Client:
         """
         return self._good(path, self.ask("POST", path, body, again=again))
 
-    def post_all(self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS) -> list[Any]:
-        """Post all bodies, ``at_once`` concurrently, and return the replies in order; an error cancels the rest."""
-        return self._wait(lambda: self._post_all(path, bodies, at_once))
+    def post_all(
+        self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS, max_bytes: int = MAX_BYTES
+    ) -> list[Any]:
+        """Post all bodies, ``at_once`` concurrently, and return the replies in order; an error cancels the rest.
+
+        A reply of more than ``max_bytes`` is such an error.
+        """
+        return self._wait(lambda: self._post_all(path, bodies, at_once, max_bytes))
 
     def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` in the thread. Interrupting the wait cancels it."""
@@ -119,13 +126,13 @@ class Client:
         finally:
             future.cancel()
 
-    async def _post_all(self, path: str, bodies: Sequence[Any], at_once: int) -> list[Any]:
+    async def _post_all(self, path: str, bodies: Sequence[Any], at_once: int, max_bytes: int) -> list[Any]:
         answers: list[Any] = [None] * len(bodies)
         limiter = anyio.CapacityLimiter(min(at_once, CONNECTIONS))  # keep one connection for the health check
 
         async def fill(index: int) -> None:
             async with limiter:
-                answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True))
+                answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True, max_bytes))
 
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch)
@@ -141,10 +148,10 @@ class Client:
             await anyio.sleep(WATCH_S)
             await self._ask("GET", "/health", None, True)
 
-    async def _ask(self, method: str, path: str, body: Any, again: bool) -> Reply:
+    async def _ask(self, method: str, path: str, body: Any, again: bool, max_bytes: int = MAX_BYTES) -> Reply:
         """Request with retries for ``retry_s`` since the first failure, with growing pauses."""
         began, pause = 0.0, FIRST_PAUSE_S
-        while isinstance(found := await self._once(method, path, body), str):
+        while isinstance(found := await self._once(method, path, body, max_bytes), str):
             began = began or time.monotonic()
             left = self._retry_s - (time.monotonic() - began) if again else 0.0
             if left <= 0.0:
@@ -157,22 +164,35 @@ class Client:
         self._is_away = False
         return found
 
-    async def _once(self, method: str, path: str, body: Any) -> Reply | str:
+    async def _once(self, method: str, path: str, body: Any, max_bytes: int) -> Reply | str:
         """Return the reply, or why there is none if that may be temporary."""
         try:
-            response = await self._http.request(method, path, json=body)
-        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            with anyio.fail_after(self._timeout_s + 0.1):  # for the whole reply; the timeouts of httpx are per read
+                reply = await self._exchange(method, path, body, max_bytes)
+        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
             raise RolloutError(
                 f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; check the server's log, "
                 "or raise rollout_backend.timeout_s"
             ) from error
         except httpx.TransportError as error:
             return _format_error(error)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise RolloutError(f"vllm: {self.url}{path}: {_format_error(error)}") from error
-        reply = Reply(status=response.status_code, body=_json(response))
         is_dead = reply.status == 500 and ENGINE_DEAD in reply.message
         return f"status {reply.message}" if reply.status in AWAY or is_dead else reply
+
+    async def _exchange(self, method: str, path: str, body: Any, max_bytes: int) -> Reply:
+        """Send the request and read the reply, which is refused as soon as it is too large."""
+        content = bytearray()
+        async with self._http.stream(method, path, json=body) as response:
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                raise ValueError(f"the reply is compressed ({encoding[:20]}), although none was asked for")
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise ValueError(f"the reply has over {max_bytes:,} bytes; expected fewer")
+        return Reply(status=response.status_code, body=_json(content))
 
     def _gone(self, why: str) -> str:
         tried = f" for {self._retry_s:g} s" if self._retry_s and self._is_away else ""
@@ -196,15 +216,15 @@ def _key() -> str:
     return key
 
 
-def _json(response: httpx.Response) -> Any:
+def _json(content: bytearray) -> Any:
     try:
-        return response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(content)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; nested too deeply
         return None
 
 
 def _format_error(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error)[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from reasonrl import RolloutContext
-from reasonrl.contracts.models import tied_names
-from reasonrl.errors import RolloutError
+from reasonrl.contracts.models import base_model, tied_names
+from reasonrl.errors import RolloutError, one_line
 from reasonrl_vllm.client import Client
 from reasonrl_vllm.config import VLLMConfig
+from reasonrl_vllm.replies import made_by, most_bytes, read_answer, read_choices
 from reasonrl_vllm.requests import Answer
 from reasonrl_vllm.server_checks import ServerFacts, start_command
 from reasonrl_vllm.sync import Delivery
 from reasonrl_vllm.transfer import FolderTransfer, NCCLTransfer, Transfer
 
-NO_LOGPROB = -9999.0
-"""The value the server reports in place of -inf and NaN."""
 PAUSES_S = (0.0, 0.1, 0.3, 1.0, 3.0)
 """Pauses before the attempts to reset the prefix cache."""
 
@@ -37,6 +36,7 @@ class ServerEngine:
     def __init__(self, config: VLLMConfig, context: RolloutContext, facts: ServerFacts) -> None:
         self.max_model_len = facts.max_model_len
         self._max_samples = facts.max_num_seqs
+        self._vocabulary = base_model(context.policy.model).config.get_text_config().vocab_size
         # The server may have an untied output head where the policy ties it to the embedding.
         self._tied = tied_names(context.policy.model) if facts.is_untied else {}
         self._run, self._weights, self._held = "", "", ""
@@ -64,9 +64,10 @@ class ServerEngine:
             "/inference/v1/generate",
             [part for parts in asked for part in parts],
             at_once=max(1, 2 * self._max_samples // samples),  # keep as many requests queued as it runs
+            max_bytes=max((most_bytes(given, self.max_model_len) for given in options), default=0),
         )
         rest = iter(replies)
-        return [[answer for _ in parts for answer in self._answers(next(rest))] for parts in asked]
+        return [[answer for part in parts for answer in self._answers(next(rest), part)] for parts in asked]
 
     def _parts(self, prompt: list[int], given: dict[str, Any]) -> list[dict[str, Any]]:
         """Split a request with more samples than the server takes at once. Sample i has the seed + i."""
@@ -81,19 +82,24 @@ class ServerEngine:
             for start in range(0, count, most)
         ]
 
-    def _answers(self, reply: Any) -> list[Answer]:
+    def _answers(self, reply: Any, part: dict[str, Any]) -> list[Answer]:
+        asked = part["sampling_params"]
         try:
-            choices = sorted(reply["choices"], key=lambda choice: int(choice["index"]))
-            made_by = {name for choice in choices for name in _made_by(choice)}
-            answers = [_answer(choice) for choice in choices]
-        except (KeyError, TypeError, ValueError) as error:
-            raise RolloutError(f"vllm: unexpected response from {self._client.url}: {error!r}") from error
-        if made_by - {self._weights}:
+            choices = read_choices(reply)
+            names = {name for choice in choices for name in made_by(choice)}
+            if not names - {self._weights}:
+                if len(choices) != asked.get("n", 1):
+                    raise ValueError(f"{len(choices)} choices, {asked.get('n', 1)} asked for")
+                return [read_answer(choice, asked, self._vocabulary) for choice in choices]
+        except ValueError as error:
             raise RolloutError(
-                f"vllm: {self._client.url} samples with weights {', '.join(sorted(made_by))!r}, expected "
-                f"{self._weights!r}: it was restarted or is used by another run; use a dedicated server and resume"
-            )
-        return answers
+                f"vllm: unexpected response from {self._client.url}/inference/v1/generate: {one_line(error)}; "
+                "restart the server and resume"
+            ) from error
+        raise RolloutError(
+            f"vllm: {self._client.url} samples with weights {', '.join(sorted(names))!r}, expected "
+            f"{self._weights!r}: it was restarted or is used by another run; use a dedicated server and resume"
+        )
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Send the weights.
@@ -149,22 +155,6 @@ class ServerEngine:
             self._transfer.close()
         finally:
             self._client.__exit__()
-
-
-def _made_by(choice: dict[str, Any]) -> list[str]:
-    """Return the names of the weights that sampled its tokens."""
-    named = [str(span["version"]) for span in choice["weight_versions"] or ()]
-    return named or ["unnamed"] * bool(choice["token_ids"])
-
-
-def _answer(choice: dict[str, Any]) -> Answer:
-    logprobs = [float(entry["logprob"]) for entry in choice["logprobs"]["content"]]
-    return Answer(
-        token_ids=tuple(int(token) for token in choice["token_ids"]),
-        logprobs=tuple(value if value > NO_LOGPROB else -float("inf") for value in logprobs),
-        finished=choice["finish_reason"],
-        stopped_by=choice["stop_reason"],
-    )
 
 
 def is_first_process() -> bool:

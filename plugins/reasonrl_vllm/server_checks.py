@@ -10,10 +10,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import torch
+from packaging.version import InvalidVersion, Version
 
 from reasonrl import RolloutContext
 from reasonrl.contracts.models import base_model, tied_names
-from reasonrl.errors import RolloutError
+from reasonrl.errors import RAISABLE, RolloutError, one_line
 from reasonrl_vllm.client import KEY, Client
 from reasonrl_vllm.config import VLLMConfig, is_loopback
 from reasonrl_vllm.engine import SUPPORTED
@@ -73,14 +74,22 @@ def _check_kind(client: Client, command: str) -> None:
     found = reply.body.get("version") if isinstance(reply.body, dict) else None
     if not isinstance(found, str):
         raise RolloutError(f"vllm: {client.url} is not a vLLM server; start one: {command}")
-    if not SUPPORTED.contains(found, prereleases=True):
+    if not _is_supported(found):
         raise RolloutError(
-            f"vllm: the server at {client.url} runs vLLM {found}, expected {SUPPORTED}; install a supported version"
+            f"vllm: the server at {client.url} runs vLLM {one_line(found)[:40]}, expected {SUPPORTED}; install a "
+            "supported version"
         )
     if client.ask("GET", "/v1/models").status == 401:
         raise RolloutError(
             f"vllm: the server at {client.url} rejected the key; set {KEY} to the key it was started with"
         )
+
+
+def _is_supported(found: str) -> bool:
+    try:
+        return SUPPORTED.contains(Version(found), prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 def _describe(client: Client) -> dict[str, Any]:
@@ -104,10 +113,13 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
     try:
         model, device = found["model_config"], str(found["device_config"]["device"]).split(":")[0]
         on_gpus = device == "cuda" == torch.device(context.device).type
+        dtype = getattr(torch, str(model["dtype"]).removeprefix("torch."))
+        if not isinstance(dtype, torch.dtype) or not isinstance(model["model"], str):
+            raise TypeError("dtype or model")
         return ServerFacts(
-            max_model_len=int(model["max_model_len"]),
-            max_num_seqs=int(found["scheduler_config"]["max_num_seqs"]),
-            dtype=getattr(torch, str(model["dtype"]).removeprefix("torch.")),
+            max_model_len=_positive(model["max_model_len"]),
+            max_num_seqs=_positive(found["scheduler_config"]["max_num_seqs"]),
+            dtype=dtype,
             device=device,
             is_untied=(model.get("hf_overrides") or {}).get("tie_word_embeddings") is False,
             transfer=_transfer(found, config, on_gpus=on_gpus),
@@ -116,8 +128,14 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
         raise _unknown(config.url, error) from error
 
 
+def _positive(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r:.60}, expected a positive integer")
+    return value
+
+
 def _unknown(url: str | None, error: Exception) -> RolloutError:
-    return RolloutError(f"vllm: unexpected server info from {url}: {error!r}")
+    return RolloutError(f"vllm: unexpected server info from {url}: {one_line(repr(error))}; is it a vLLM server?")
 
 
 def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Literal["nccl", "folder"]:
@@ -173,8 +191,9 @@ def _check_model(model: dict[str, Any], context: RolloutContext) -> None:
 
     try:
         config = AutoConfig.from_pretrained(model["model"], local_files_only=True)
-    except (OSError, ValueError):
-        log.warning("vllm: the server's model, %s, is not on this machine; skipping the comparison", model["model"])
+    except RAISABLE:  # it names any folder, whose config may be anything
+        shown = one_line(model["model"])
+        log.warning("vllm: the server's model, %s, is not on this machine; skipping the comparison", shown)
         return
     theirs, ours = config.get_text_config(), base_model(context.policy.model).config.get_text_config()
     for name in COMPARED:

@@ -18,6 +18,7 @@ from reasonrl_vllm.client import Client
 from reasonrl_vllm.failures import first_cause
 
 SHARD_BYTES = 1 << 30
+MAX_WORKERS = 10_000
 
 
 class Transfer(Protocol):
@@ -133,7 +134,10 @@ class NCCLTransfer:
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
         address = own_address(self._client.url)
-        workers = int(self._client.get("/get_world_size")["world_size"])
+        found = self._client.get("/get_world_size")
+        workers = found.get("world_size") if isinstance(found, dict) else None
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
+            raise RolloutError(f"vllm: {self._client.url} reports a world size of {workers!r:.60}; restart the server")
         info = NCCLTrainerInitInfo(
             rank=0, master_address=address, master_port=free_port(address), world_size=workers + 1
         )

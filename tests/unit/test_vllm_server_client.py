@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import signal
 import socket
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -248,3 +249,63 @@ def test_it_closes_twice(script: Script) -> None:
     asked = client(script.url).__enter__()
     asked.__exit__()
     asked.__exit__()
+
+
+def raw(*parts: bytes, pause_s: float = 0.0) -> Any:
+    """A server that takes one request and sends ``parts``, whatever they are."""
+
+    @contextmanager
+    def serve() -> Iterator[str]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    connection.recv(1 << 16)
+                    for part in parts:
+                        connection.sendall(part)
+                        time.sleep(pause_s)
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    return serve()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def sized(body: bytes, *headers: bytes) -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (lambda: raw(HEAD + b"Content-Length: 900\r\n\r\n", *[b" "] * 800, pause_s=0.02), "within 0.4 s"),
+        (lambda: raw(*[b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 500], pause_s=0.02), "within 0.4 s"),
+        (lambda: raw(HEAD + b"Content-Length: 99999999999\r\n\r\n", *[b" " * 2**16] * 200), "over 4,194,304 bytes"),
+        (lambda: raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"10000\r\n" + b" " * 2**16 + b"\r\n"] * 200),
+         "over 4,194,304 bytes"),
+        (lambda: raw(sized(gzip.compress(b" " * 2**24), b"Content-Encoding: gzip")), "compressed"),
+        (lambda: raw(b"HTTP/1.1 307 M\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"), "refused: 307"),
+        (lambda: raw(b"SSH-2.0-OpenSSH\r\n\r\n"), "no answer from"),
+        (lambda: raw(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 2**20), "no answer from"),
+        (lambda: raw(sized(b'{"detail": "\\u001b[2J\\n' + b"x" * 9000 + b'"}').replace(b"200", b"400")), "used: 400"),
+    ],
+)  # fmt: skip
+def test_a_hostile_answer_is_one_short_line_in_bounded_time(server: Any, said: str) -> None:
+    began = time.monotonic()
+    with server() as url, client(url, timeout_s=0.4) as asked, pytest.raises(RolloutError, match=said) as error:
+        asked.get(PATH)
+    assert time.monotonic() - began < 5
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"9" * 5000, b"", b"\xff\xfe", b'{"a": NaN', b"\x00"])
+def test_what_is_not_json_is_no_answer(body: bytes) -> None:
+    with raw(sized(body)) as url, client(url) as asked:
+        assert asked.get(PATH) is None
