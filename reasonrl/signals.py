@@ -1,13 +1,20 @@
-"""SIGINT and SIGTERM: the first one asks for a stop that loses nothing, the second one ends the process at once."""
+"""Signals that stop a run: the first one asks for a stop that loses nothing, a second one ends the process at once.
+
+Those of a scheduler or of a closed terminal are repeated, and announce a SIGTERM: they never end the process at once.
+"""
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+URGENT = (signal.SIGINT, signal.SIGTERM)
+"""Always handled; two of these, or of SIGQUIT, end the process at once."""
+_MORE = ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # not all of them everywhere
+GENTLE = tuple(getattr(signal, name) for name in _MORE[1:] if hasattr(signal, name))
+SIGNALS = (*URGENT, *(getattr(signal, name) for name in _MORE if hasattr(signal, name)))
 
 
 class StopRequested(KeyboardInterrupt):
@@ -22,7 +29,7 @@ class StopRequested(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports it: 130 after SIGINT, 143 after SIGTERM."""
+        """As a shell reports it: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self.signum
 
 
@@ -107,20 +114,23 @@ class StopSignals:
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.asked:
+        if self.asked and signum in GENTLE:
+            return
+        if self.asked and self.asked not in GENTLE:
             # Nobody can clean up now. The newest finished checkpoint is whole, whatever was going on.
             _show_cursor()
             os._exit(128 + signum)
-        self.asked = signum
-        if self._may_interrupt:
+        is_first, self.asked = not self.asked, signum
+        if is_first and self._may_interrupt:
             self._may_interrupt = False
             raise StopRequested(signum)
 
 
 def _show_cursor() -> None:
     """A live view has hidden it."""
-    if os.isatty(1):
-        os.write(1, b"\x1b[?25h")
+    with suppress(OSError):  # the terminal may be gone
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h")
 
 
 @contextmanager
@@ -130,8 +140,9 @@ def handle_stop_signals() -> Iterator[StopSignals]:
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
-            # A signal that is ignored (SIGINT behind nohup or &) stays ignored.
-            if signal.getsignal(signum) != signal.SIG_IGN:
+            # A signal that is ignored (SIGINT behind nohup or &) stays ignored, and a caller keeps its own handlers.
+            handler = signal.getsignal(signum)
+            if handler == signal.SIG_DFL or (signum in URGENT and handler != signal.SIG_IGN):
                 previous[signum] = signal.signal(signum, stop.handle)
     try:
         yield stop

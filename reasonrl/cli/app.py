@@ -1,5 +1,6 @@
 """The ``reasonrl`` command. Commands import what they need when they run, so that ``--help`` stays fast."""
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from reasonrl.cli.options import (
     Target,
     device_override,
 )
+from reasonrl.cli.steady import steady_streams
 from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
@@ -29,6 +31,8 @@ from reasonrl.redact import REDACTED, redact_text, redact_traceback
 from reasonrl.signals import handle_ctrl_c
 
 EXIT_INTERRUPTED = 130
+UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
+"""An argument that names no file that could be read or written."""
 
 
 class _OneLineErrors(Group):
@@ -67,7 +71,7 @@ class _OneLineErrors(Group):
             if isinstance(err, BrokenPipeError) or err.strerror is None:
                 raise
             _print_error(redact_text(one_line(_describe_os_error(err))))
-            raise typer.Exit(1) from err
+            raise typer.Exit(2 if err.filename is not None and err.errno in UNUSABLE_PATH else 1) from err
         except Exception as err:
             text = redact_traceback(err)
             is_shown = REDACTED in text or sys.stderr.isatty()
@@ -389,8 +393,5 @@ def export(  # noqa: PLR0913 - an argument for each option
 
 def main() -> None:
     """Run the ``reasonrl`` command."""
-    # A character that the terminal cannot encode must not abort a command.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    steady_streams()
     app(prog_name="reasonrl")

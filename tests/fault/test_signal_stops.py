@@ -16,6 +16,7 @@ from support.resume_runs import assert_same_run, hang_in_the_save, resumable_rec
 from reasonrl.rundir.checkpoints import find_newest_valid
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+FURTHER = {signal.SIGHUP: 129, signal.SIGQUIT: 131, signal.SIGUSR1: 138, signal.SIGUSR2: 140, signal.SIGXCPU: 152}
 LIMIT_S = 10.0
 
 
@@ -88,6 +89,31 @@ def test_a_hundred_signals(tiny_model: Path, tmp_path: Path) -> None:
     print(dict(done))  # noqa: T201 - the figures of `pytest -m long -s`
     assert done["signals"] >= 100
     assert min(done["SIGINT"], done["SIGTERM"]) >= 30
+
+
+@pytest.mark.fault
+def test_every_other_signal_of_a_scheduler_or_terminal_saves_and_resumes_exactly(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """One run, stopped by each of them in turn; stopped and continued (SIGTSTP, SIGCONT) each time before."""
+    recipe, run_dir = resumable_recipe(tmp_path, tiny_model), tmp_path / "run"
+    whole_run(recipe, tmp_path / "whole")
+    again: Path | None = recipe
+    for chosen, code in FURTHER.items():
+        process = child(run_in_child, again, run_dir)
+        wait_until(lambda: begun(run_dir) and not (run_dir / "summary.json").exists(), process)
+        for sent in (signal.SIGTSTP, signal.SIGCONT, chosen, chosen):
+            os.kill(process.pid, sent)
+        process.join(60)
+        if is_through(run_dir):
+            break
+        assert process.exitcode == code, error_of(run_dir)
+        again = None
+    else:
+        process = child(run_in_child, None, run_dir)
+        process.join(120)
+    assert is_through(run_dir)
+    assert_same_run(tmp_path / "whole", run_dir)
 
 
 @pytest.mark.fault

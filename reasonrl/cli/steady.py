@@ -1,0 +1,63 @@
+"""Standard streams that outlive their terminal or pipe: what is printed after it is gone is lost, and nothing else."""
+
+import errno
+import io
+import logging
+import os
+import sys
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
+"""The reader has ended, or the terminal was closed. A full disk is another matter: it is an error."""
+
+
+class SteadyFile(io.FileIO):
+    """A file descriptor that turns into the null device once nobody can read it."""
+
+    def write(self, data: Any) -> int:
+        """Write, or drop ``data`` if the other end is gone."""
+        try:
+            return super().write(data) or 0
+        except OSError as err:
+            if err.errno not in GONE:
+                raise
+            _point_at_null(self.fileno())
+            log.warning("file descriptor %d is gone (%s); continuing without it", self.fileno(), err.strerror)
+            return len(data)
+
+
+def steady_streams() -> None:
+    """Make standard output and error steady, and open those that are closed, lest a file of the run takes their place.
+
+    A character that the terminal cannot encode is escaped.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            _point_at_null(descriptor)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None or (isinstance(stream, io.TextIOWrapper) and stream.fileno() == descriptor):
+            setattr(sys, name, _steady(stream, descriptor))
+
+
+def _steady(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
+    if stream is not None:
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(SteadyFile(descriptor, "w", closefd=False)),
+        encoding=stream.encoding if stream is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=descriptor == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
+
+
+def _point_at_null(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)

@@ -1,0 +1,50 @@
+"""A terminal or pipe that goes away ends no command; a full disk does."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reasonrl.cli.steady import SteadyFile
+
+
+def closed_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def closed_terminal() -> int:
+    ours, theirs = os.openpty()
+    os.close(ours)
+    return theirs
+
+
+@pytest.mark.parametrize("gone", [closed_pipe, closed_terminal])
+def test_what_nobody_can_read_is_dropped_and_told_once(
+    gone: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with io.TextIOWrapper(io.BufferedWriter(SteadyFile(gone(), "w")), write_through=True) as stream:
+        for _ in range(3):
+            print("a line", file=stream, flush=True)
+    assert caplog.text.count("is gone") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error() -> None:
+    file = SteadyFile(os.open("/dev/full", os.O_WRONLY), "w")
+    with file, pytest.raises(OSError, match="No space left"):
+        file.write(b"a line")
+
+
+@pytest.mark.parametrize("shape", ["{} | true", "{} >&-"])
+def test_a_command_without_a_reader_ends_well(shape: str) -> None:
+    command = shape.format(f"{sys.executable} -m reasonrl --help")
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

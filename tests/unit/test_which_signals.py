@@ -1,0 +1,77 @@
+"""Which signals stop a run, which end the process, and which handlers are left alone."""
+
+import os
+import signal
+
+import pytest
+
+from reasonrl.signals import GENTLE, SIGNALS, StopRequested, StopSignals, handle_stop_signals
+
+INT, TERM, QUIT, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP
+USR1, USR2, XCPU = signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU
+
+
+class Ended(BaseException):
+    """In place of the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def _ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+
+def send(stop: StopSignals, sent: list[signal.Signals]) -> None:
+    for signum in sent:
+        stop.handle(signum, None)
+    stop.check()
+
+
+@pytest.mark.parametrize(
+    ("sent", "ends"),
+    [
+        ([INT, INT], 130),
+        ([INT, TERM], 143),
+        ([TERM, QUIT], 131),
+        ([HUP, TERM, TERM], 143),
+        ([USR1, TERM, INT], 130),
+        *([[first, HUP, USR1, USR2, XCPU, XCPU], None] for first in SIGNALS),
+        *([[gentle, TERM], None] for gentle in GENTLE),  # Slurm: a warning, then the end
+        *([[gentle, gentle], None] for gentle in GENTLE),  # a closed terminal says so twice
+    ],
+)
+def test_only_a_second_urgent_signal_ends_at_once(sent: list[signal.Signals], ends: int | None) -> None:
+    stop = StopSignals()
+    stop.defer()
+    with pytest.raises(StopRequested if ends is None else Ended) as ended:
+        send(stop, sent)
+    assert ends is None or ended.value.args == (ends,)
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_every_signal_stops_with_the_code_of_a_shell(signum: signal.Signals) -> None:
+    before = signal.signal(signum, signal.default_int_handler if signum == INT else signal.SIG_DFL)  # behind & ignored
+    try:
+        with handle_stop_signals(), pytest.raises(StopRequested) as stopped:
+            signal.raise_signal(signum)
+    finally:
+        signal.signal(signum, before)
+    assert stopped.value.exit_code == 128 + signum
+
+
+def test_ignored_signals_and_the_callers_handlers_stay() -> None:
+    def own(*_: object) -> None:
+        """Of the program that calls reasonrl."""
+
+    before = {HUP: signal.signal(HUP, signal.SIG_IGN), USR1: signal.signal(USR1, own)}
+    try:
+        with handle_stop_signals():
+            assert signal.getsignal(HUP) == signal.SIG_IGN
+            assert signal.getsignal(USR1) is own
+            assert signal.getsignal(XCPU) not in (signal.SIG_DFL, own)
+        assert signal.getsignal(XCPU) == signal.SIG_DFL
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
