@@ -108,6 +108,9 @@ class RewardSpec(ComponentSpec):
     what it saw before. ``range`` is (lowest, highest) value; the highest is "correct". A recipe may override the
     first three.
 
+    ``lost_value`` is the score of a completion whose judging takes over ``timeout_s`` or kills the worker, for a reward
+    that only the completion can bring to that: a policy must not have it masked out. None: it stays unscored.
+
     Raises:
         ValueError: if a limit is not positive or the isolation is unknown.
     """
@@ -118,9 +121,12 @@ class RewardSpec(ComponentSpec):
     timeout_s: float = 5.0
     memory_mb: int | None = 2048
     range: tuple[float, float] = (0.0, 1.0)
+    lost_value: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.lost_value is not None and not self.range[0] <= self.lost_value <= self.range[1]:
+            raise ValueError(f"lost_value must be None or within the range {self.range}, got {self.lost_value!r}")
         if self.isolation not in ISOLATIONS:
             raise ValueError(f"isolation must be one of {', '.join(ISOLATIONS)}, got {self.isolation!r}")
         if not _is_positive(self.timeout_s, (int, float)):

@@ -10,10 +10,17 @@ from typing import Literal
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
 from reasonrl.errors import RAISABLE, PluginContractError, name_of, plugin_code
+from reasonrl.text import clip
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 NO_SCORE = "unscored"
 """The reason of a reward that returned None."""
+MAX_REASON, MAX_ANSWER = 2_000, 10_000
+"""Characters of a score's texts; more are cut out of their middle."""
+MAX_METRICS, MAX_NAME = 64, 100
+"""Metrics of one completion, and characters of a name."""
+DROPPED = "metrics_dropped"
+"""The metric that counts those over the limit."""
 MAX_TEXT = 200
 """Characters of a reward's text that go into a reason."""
 
@@ -124,8 +131,23 @@ def as_score(raw: object) -> Score:
         raw,
         value=None if raw.value is None else _number(raw.value, "a value"),
         token_values=tuple(_number(value, "a token value") for value in raw.token_values),
-        metrics={str(key): _number(value, f"metric {key!r}") for key, value in raw.metrics.items()},
+        metrics=_metrics(raw.metrics),
+        reason=clip(raw.reason, MAX_REASON),
+        answer=None if raw.answer is None else clip(raw.answer, MAX_ANSWER),
     )
+
+
+def _metrics(raw: Mapping[str, object]) -> dict[str, float]:
+    """The first ``MAX_METRICS`` of a completion's metrics, and how many there were beside them."""
+    own = [(key, value) for key, value in raw.items() if key != DROPPED]
+    metrics = {
+        clip(str(key), MAX_NAME): _number(value, f"metric {str(key)[:40]!r}") for key, value in own[:MAX_METRICS]
+    }
+    if DROPPED in raw:  # from a worker, which has counted already
+        metrics[DROPPED] = _number(raw[DROPPED], f"metric {DROPPED!r}")
+    elif len(own) > MAX_METRICS:
+        metrics[DROPPED] = float(len(own) - MAX_METRICS)
+    return metrics
 
 
 def _expect(score: Score, field: str, kind: type, *, optional: bool = False) -> None:

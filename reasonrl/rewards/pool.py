@@ -15,9 +15,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from reasonrl.contracts.data import Score
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.errors import PluginContractError, RecipeError
@@ -41,6 +42,7 @@ STARTUP_S = 60.0
 """How long a reward's modules may take to import and its factory to build it."""
 MAX_FAILED_STARTS = 3
 
+_STOPPED_S = 2.0  # a longer time between two looks was no work of ours
 _LOOK_S = 0.05  # how often a worker that says nothing is checked for being alive
 _CHUNK = 1 << 16
 
@@ -129,12 +131,13 @@ class WorkerPool:
     def __init__(
         self, spec: RewardSpec, config: object, context: RewardContext, *, name: str, size: int | None = None
     ) -> None:
-        self._name, self._timeout_s = name, spec.timeout_s
+        self._name, self._timeout_s, self._lost_value = name, spec.timeout_s, spec.lost_value
         self._size = size or default_size()
         self._hello = frame(pickle.dumps(_describe(spec, config, context, name)))
         self._workers: list[_Worker] = []
         self._numbers = 0
         self._failed_starts, self._why_not = 0, ""
+        self._looked = 0.0
         self._owner = os.getpid()
         self.retired: list[str] = []
         """Why workers that had answered were replaced; the runner logs and clears it."""
@@ -177,6 +180,7 @@ class WorkerPool:
     def ask(self, requests: Sequence[Request]) -> list[list[Verdict]]:
         """The verdicts on each request's completions, in order. Takes as long as the slowest, within the limits."""
         answers: dict[int, list[Verdict]] = {}
+        self._looked = time.monotonic()
         waiting = deque(range(len(requests)))
         self._failed_starts = 0
         try:
@@ -201,10 +205,19 @@ class WorkerPool:
                 task = waiting.popleft()
                 yield task, [failure("lost", f"worker did not start: {self._why_not}")] * requests[task].size
         busy = [w for w in self._workers if not w.is_idle]
+        self._allow_for_a_stop(busy)
         if busy:
             self._wait(min(w.deadline for w in busy))
         for worker in busy:
             yield from self._advance(worker, requests)
+
+    def _allow_for_a_stop(self, busy: Sequence[_Worker]) -> None:
+        """Time in which this process was stopped (SIGTSTP, a scheduler) does not count: its workers were, too."""
+        gap = time.monotonic() - self._looked
+        self._looked += gap
+        if gap > _STOPPED_S:
+            for worker in busy:
+                worker.deadline += gap
 
     def _can_spawn(self, waiting: int) -> bool:
         available = sum(w.task is None for w in self._workers)
@@ -271,9 +284,13 @@ class WorkerPool:
 
     def _lose(self, worker: _Worker, requests: Sequence[Request], err: Exception) -> tuple[int, list[Verdict]]:
         assert worker.task is not None
-        task = worker.task
+        task, details = worker.task, getattr(err, "details", "")
         self._kill(worker)
-        return task, [failure("lost", str(err), details=getattr(err, "details", ""))] * requests[task].size
+        verdict = failure("lost", str(err), details=details)
+        if self._lost_value is not None and requests[task].size == 1:
+            score = Score(value=self._lost_value, correct=False, reason=verdict.score.reason)
+            verdict = replace(verdict, score=score)
+        return task, [verdict] * requests[task].size
 
     def _start(self, worker: _Worker) -> None:
         """Let a worker that is not ready yet come up; one that fails is counted and gone."""
@@ -338,7 +355,7 @@ def _describe(spec: RewardSpec, config: object, context: RewardContext, name: st
             f"reward {name!r} in its own process: {spec.factory!r} or its config cannot be sent to a worker "
             f"({type(err).__name__}: {err}); give the factory as 'pkg.mod:Class' or a function of a module"
         ) from err
-    return Description(name=name, build=build, memory_mb=spec.memory_mb, trainer=os.getpid())
+    return Description(name=name, build=build, memory_mb=spec.memory_mb)
 
 
 def _end_all(workers: list[_Worker], owner: int) -> None:

@@ -10,6 +10,8 @@ import time
 import uuid
 from pathlib import Path
 
+from reasonrl.rewards.guard import kill_descendants
+
 MARK = "REASONRL_REWARD_WORKER"
 """Environment variable that every descendant of a worker carries, however it hides."""
 TELL_WHERE = signal.SIGUSR1
@@ -20,14 +22,17 @@ BOOTSTRAP = (
 )
 
 _SWEEPS = 20
-_GRACE_S = 0.5
+_GRACE_S = 2.0
 _TRACE_S = 0.1
 _MAX_TRACE = 1 << 16
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ChildProcess:
-    """A fresh interpreter in a session of its own: no Ctrl-C of a terminal reaches it."""
+    """A fresh interpreter in a session of its own: no Ctrl-C of a terminal reaches it.
+
+    On Linux this is the guard of the worker, which ends as the worker does.
+    """
 
     def __init__(self, descriptor: int, paths: str) -> None:
         self._mark = uuid.uuid4().hex
@@ -49,7 +54,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id; also that of its process group."""
+        """Its process id; also that of the worker's process group."""
         return self._process.pid
 
     def has_ended(self) -> bool:
@@ -87,6 +92,9 @@ class ChildProcess:
     def end(self) -> None:
         """Kill it and everything it started, and leave no zombie."""
         os.close(self._traces)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGSTOP)  # the guard stays, so that what it adopts is still found below it
+        kill_descendants(self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for _ in range(_SWEEPS):  # some may fork while we look

@@ -5,7 +5,6 @@ prints is kept, and nothing of torch is imported unless the reward does.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasonrl.importing import resolve
+from reasonrl.rewards.guard import CHILD_SUBREAPER, PDEATHSIG, prctl, stay_behind
 from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
 from reasonrl.rewards.processes import TELL_WHERE
 from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
@@ -27,8 +27,6 @@ ANYTHING = (BaseException,)
 
 Judge = Callable[..., Verdict | list[Verdict]]
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
@@ -37,22 +35,22 @@ class Description:
     name: str
     build: bytes
     memory_mb: int | None
-    trainer: int
-    """The process id whose end is the worker's."""
 
 
 def main(descriptor: int, traces: int) -> None:
     """Serve until the trainer closes the socket ``descriptor``; ``traces`` takes the stack when the trainer asks."""
+    followed = stay_behind(os.getppid(), TELL_WHERE)
     channel = socket.socket(fileno=descriptor)
     for inherited in (descriptor, traces):
         os.set_inheritable(inherited, False)
     os.set_blocking(traces, False)
     faulthandler.register(TELL_WHERE, file=traces, all_threads=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {TELL_WHERE})
     payload = receive(channel)
     if payload is None:
         return
     description: Description = pickle.loads(payload)
-    _follow(description.trainer)
+    _follow(followed)
     _limit(description.memory_mb)
     try:
         reward = _build(description)
@@ -64,13 +62,11 @@ def main(descriptor: int, traces: int) -> None:
     _serve(channel, reward, judge_group if kind == "group" else judge_one)
 
 
-def _follow(trainer: int) -> None:
-    """End when the trainer ends, however it does; adopt what the reward's children leave behind."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux only
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != trainer:  # it ended before the request was made
+def _follow(parent: int) -> None:
+    """End when ``parent`` ends, however it does; adopt what the reward's children leave behind."""
+    prctl(PDEATHSIG, signal.SIGKILL)
+    prctl(CHILD_SUBREAPER, 1)
+    if os.getppid() != parent:  # it ended before the request was made
         os._exit(0)
     with contextlib.suppress(OSError):  # should memory run out, the kernel takes the worker, not the trainer
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

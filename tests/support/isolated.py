@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,20 @@ def isolated(
     config = NoConfig() if config is None else config
     spec = RewardSpec(name="r", summary="r", factory=factory, config=type(config), isolation="process", **limits)
     return RewardRunner.build({"r": Slot(spec, config=config)}, Direct(), RewardContext(), warn_once)
+
+
+def inline(behavior: Callable[..., Any]) -> RewardRunner:
+    """The same in this process."""
+    spec = RewardSpec(name="r", summary="r", factory=Misbehaving, config=Behavior)
+    return RewardRunner.build({"r": Slot(spec, config=Behavior(behavior.__name__))}, Direct(), RewardContext())
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 10.0) -> bool:
+    """Whether it comes true in time."""
+    end = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
 
 
 def texts(*given: str, **info: Any) -> RolloutGroup:
@@ -69,4 +84,4 @@ def _processes() -> Iterator[tuple[int, bytes]]:
             yield int(folder.name), (folder / "cmdline").read_bytes()
 
 
-__all__ = ["FINE", "is_alive", "isolated", "reasons", "strays", "texts", "zombies"]
+__all__ = ["FINE", "inline", "is_alive", "isolated", "reasons", "strays", "texts", "wait_until", "zombies"]

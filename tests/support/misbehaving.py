@@ -76,6 +76,33 @@ def dies_with_children(problem: Problem, completion: Completion) -> Any:
     os._exit(4)
 
 
+def _escape() -> None:
+    """Out of the session, the environment and the family: two forks, and neither waited for."""
+    code = f"import time; {MARKER!r}; time.sleep({FOREVER})"
+    subprocess.run(["setsid", "-f", "env", "-i", sys.executable, "-S", "-c", code], check=True)
+
+
+def escapes(problem: Problem, completion: Completion) -> Any:
+    _escape()
+    return 0.5
+
+
+def escapes_and_dies(problem: Problem, completion: Completion) -> Any:
+    _escape()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def escapes_and_hangs(problem: Problem, completion: Completion) -> Any:
+    _escape()
+    time.sleep(FOREVER)
+
+
+def much(problem: Problem, completion: Completion) -> Any:
+    """Large texts and many metrics."""
+    metrics = {f"{number:04}{'n' * 150}": 1.0 for number in range(2000)}
+    return Score(value=0.5, answer="y" * 50_000, reason="z" * 100_000, metrics=metrics)
+
+
 def comes_back_twice(problem: Problem, completion: Completion) -> Any:
     if os.fork() == 0:
         return 1.0
@@ -192,6 +219,7 @@ EACH: dict[str, Callable[[Problem, Completion], Any]] = {
     for function in (
         raises, hangs, spins, exits, exits_at_once, kills_itself, interrupts, leaves_a_child,
         leaves_a_hidden_grandchild, hangs_with_children, dies_with_children, comes_back_twice, leaves_zombies, prints,
+        escapes, escapes_and_dies, escapes_and_hangs, much,
         nan, text, huge, mutates, allocates, talks_too_much, forges, announces_terabytes, closes_everything, bytewise,
         commands_the_terminal, length, hangs_on_one_in_ten, loaded_modules, slow_for_the_first,
     )
