@@ -7,6 +7,9 @@ from reasonrl.contracts.data import FinishReason, ScoredGroup
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.functional.group import is_flat
 
+MAX_NAMES = 256
+"""Names of rewards' metrics in one step."""
+
 
 def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
     """Reward, accuracy, length and group metrics of this rank's groups."""
@@ -32,9 +35,12 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
 def _means(at: str, figures: Sequence[Mapping[str, float | None]]) -> dict[str, Metric]:
     """Each figure over the completions that have it: a reward before its weight, or a metric of its own."""
     out = {}
-    for name in dict.fromkeys(name for one in figures for name in one):
+    names = list(dict.fromkeys(name for one in figures for name in one))
+    for name in names[:MAX_NAMES]:
         values = [value for one in figures if (value := one.get(name)) is not None]
         out[f"{at}/{name}"] = mean(sum(values), len(values))
+    if len(names) > MAX_NAMES:
+        out[f"{at}/all/names_dropped"] = Metric(len(names) - MAX_NAMES, 1.0, "max")
     return out
 
 

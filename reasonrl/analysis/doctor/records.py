@@ -23,11 +23,11 @@ from reasonrl.rundir.layout import (
     find_steps,
 )
 from reasonrl.rundir.manifest import check_manifest
-from reasonrl.rundir.reading import read_bytes, read_json, read_lines
+from reasonrl.rundir.reading import read_json, read_lines
 
 TRACES = (METRICS, CHECKPOINTS, TRANSCRIPTS, EVALS)
 MOST = 10**12  # a larger number is corrupted
-MOST_METRICS = 8 << 30
+MOST_METRICS = 1 << 27  # bytes; they take ten times as much memory
 UNREADABLE = (OSError, ValueError, RecursionError)  # RecursionError: "[[[[..."
 
 
@@ -187,30 +187,28 @@ def _read_object(file: Path, problems: list[str]) -> Mapping[str, object] | None
 def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
     if not file.is_file():
         return MetricsFile()
+    lines, unreadable, is_cut = [], [], False
     try:
-        *raw, rest = read_bytes(file, MOST_METRICS).split(b"\n")
+        every = 1 + file.stat().st_size // MOST_METRICS
+        for place, record, is_torn in read_lines(file):
+            is_cut = is_cut or is_torn
+            if place % every or is_torn:
+                continue
+            if (step := _step_of(record)) is None or record is None:
+                unreadable.append(place)
+            else:
+                lines.append((place, step, record))
     except OSError as err:
         problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
         return MetricsFile()
-    lines, unreadable = [], []
-    for place, text in enumerate([*raw, rest] if _line(rest) else raw, start=1):
-        found = _line(text)
-        if found is None:
-            unreadable.append(place)
-        else:
-            lines.append((place, *found))
-    is_cut = bool(rest) and _line(rest) is None
+    if every > 1:
+        problems.append(f"metrics.jsonl has over {MOST_METRICS >> 20} MiB: one of {every} lines was read")
     return MetricsFile(lines=tuple(lines), unreadable=tuple(unreadable), is_cut=is_cut)
 
 
-def _line(text: bytes) -> tuple[int, Mapping[str, object]] | None:
-    try:
-        data = json.loads(text)
-    except UNREADABLE:
-        return None
-    step = data.get("step") if isinstance(data, dict) else None
-    is_step = isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18
-    return (step, data) if is_step and isinstance(step, int) else None
+def _step_of(record: Mapping[str, object] | None) -> int | None:
+    step = record.get("step") if record is not None else None
+    return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18 else None
 
 
 def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
