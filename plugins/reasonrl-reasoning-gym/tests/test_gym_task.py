@@ -152,3 +152,15 @@ def test_code_in_an_answer_is_not_run(tmp_path: Path) -> None:
         score = judge(problem, f"<answer>open({str(target)!r}, 'w').write('x')</answer>")
         assert (score.value, score.reason) == (0.0, "refused_answer")
     assert not target.exists()
+
+
+def test_an_answer_that_takes_its_scorer_too_long_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spins(*_: object) -> float:
+        while True:
+            pass
+
+    problem = make(dataset="chain_sum").problem("train", 0)
+    monkeypatch.setattr("reasonrl_reasoning_gym.rewards._LIMIT_S", 0.02)
+    monkeypatch.setattr("reasonrl_reasoning_gym.rewards._Scorer.score", spins)
+    score = judge(problem, "<answer>1</answer>")
+    assert (score.value, score.correct, score.reason) == (0.0, False, "too_slow")

@@ -53,6 +53,7 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
         factory="reasonrl_math.rewards:BoxedReward",
         isolation="process",
         timeout_s=10.0,
+        lost_value=0.0,
     )
     yield RewardSpec(
         name="think_format",

@@ -3,8 +3,8 @@
 from functools import lru_cache
 
 from reasonrl import Completion, NoConfig, Problem, RewardContext, Score
+from reasonrl.contracts.clock import TooSlowError, limited_to
 from reasonrl_math.answers import Answer, UnreadableError, agree, last_box, read, read_known
-from reasonrl_math.clock import TooSlowError, limited_to
 from reasonrl_math.templates import OPENING
 
 CLOSING = "</think>"
@@ -17,7 +17,8 @@ class BoxedReward:
     """1.0 if the last ``\\boxed{...}`` after the reasoning equals the known answer, else 0.0.
 
     Values are compared, not texts, and exactly: ``1/2``, ``\\frac{1}{2}`` and ``0.5`` are one, 0.333 is not 1/3. An
-    answer that takes longer than 3 s to compare is wrong. Made for ``isolation="process"``, should that limit fail.
+    answer that takes over 3 s of processor time to compare, or on which the comparison fails, is wrong. Made for
+    ``isolation="process"``, should that limit fail.
 
     Raises (the completion stays unscored): ValueError when the known answer cannot be read.
     """
@@ -35,6 +36,9 @@ class BoxedReward:
                 is_right = is_equal(str(problem.info["answer"]), answer)
         except TooSlowError:
             return Score(value=0.0, correct=False, answer=answer, reason="too_slow")
+        except Exception as err:  # noqa: BLE001 - RecursionError, MemoryError: it is the answer that costs too much
+            _read_known(str(problem.info["answer"]))  # raises if the answer is not to blame
+            return Score(value=0.0, correct=False, answer=answer, reason=f"unreadable: {type(err).__name__}")
         return Score(value=float(is_right), correct=is_right, answer=answer, reason="right" if is_right else "wrong")
 
 

@@ -31,6 +31,7 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
         factory="reasonrl_reasoning_gym.rewards:ReasoningGymReward",
         isolation="process",
         timeout_s=10.0,
+        lost_value=0.0,
     )
 
 

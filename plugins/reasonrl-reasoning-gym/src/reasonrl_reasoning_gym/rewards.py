@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonrl import Completion, Problem, RewardContext, Score
+from reasonrl.contracts.clock import TooSlowError, limited_to
 from reasonrl_reasoning_gym.catalog import gym
 from reasonrl_reasoning_gym.config import ReasoningGymRewardConfig
 from reasonrl_reasoning_gym.extraction import find_answer
@@ -16,6 +17,8 @@ from reasonrl_reasoning_gym.source import entry_of, make_dataset, options_key, u
 RIGHT = 0.999
 """Scores are sums of floating point parts; from here on an answer is right."""
 _SHOWN_CHARS = 200
+_LIMIT_S = 3.0
+"""For scoring one answer. The worker is killed only when this fails to stop it."""
 
 
 @dataclass
@@ -24,13 +27,17 @@ class _Scorer:
 
     _made: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def score(self, info: Mapping[str, Any], answer: str) -> float:
-        """The score that the dataset gives ``answer``; its scorer may raise anything."""
+    def prepare(self, info: Mapping[str, Any]) -> Any:
+        """The dataset, made at its first use."""
         name, options = info["dataset"], info["options"]
         key = (name, options_key(options))
         if key not in self._made:
             self._made[key] = make_dataset(name, options, seed=0)
-        dataset = self._made[key]
+        return self._made[key]
+
+    def score(self, info: Mapping[str, Any], answer: str) -> float:
+        """The score that the dataset gives ``answer``; its scorer may raise anything."""
+        name, dataset = info["dataset"], self.prepare(info)
         entry = {"question": info["question"], "answer": info["answer"], "metadata": _metadata(info)}
         with undisturbed(f"{name}/score"):
             return float(dataset.score_answer(answer, entry))
@@ -39,8 +46,9 @@ class _Scorer:
 class ReasoningGymReward:
     """0 to 1 by the dataset's scorer; ``correct`` from 0.999 on.
 
-    A completion without exactly one answer, or with one that the guard refuses, earns 0. So does one on which the
-    scorer fails, if it does not fail on the right answer; if it does, the completion stays unscored.
+    A completion without exactly one answer, or with one that the guard refuses or that takes over 3 s to score, earns
+    0. So does one on which the scorer fails, if it does not fail on the right answer; if it does, the completion stays
+    unscored.
     """
 
     def __init__(self, config: ReasoningGymRewardConfig, context: RewardContext) -> None:
@@ -58,7 +66,11 @@ class ReasoningGymReward:
         if not is_harmless(info["dataset"], found.answer):
             return _wrong("refused_answer", found.answer)
         try:
-            value = self._scorer.score(info, found.answer)
+            self._scorer.prepare(info)  # its time is not the answer's
+            with limited_to(_LIMIT_S):
+                value = self._scorer.score(info, found.answer)
+        except TooSlowError:
+            return _wrong("too_slow", found.answer)
         except Exception as err:  # noqa: BLE001 - a foreign scorer may raise anything on what a model writes
             if info["answer"] is not None:
                 self._scorer.score(info, info["answer"])  # raises if what the model wrote is not to blame

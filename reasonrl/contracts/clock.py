@@ -13,7 +13,10 @@ class TooSlowError(Exception):
 
 @contextlib.contextmanager
 def limited_to(seconds: float) -> Iterator[None]:
-    """Raise TooSlowError in the block when the time is up. Outside of the main thread, and on Windows, no limit."""
+    """Raise TooSlowError in the block after so many seconds of processor time, whatever else the machine does.
+
+    Outside of the main thread, and on Windows, there is no limit.
+    """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -21,10 +24,10 @@ def limited_to(seconds: float) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise TooSlowError(f"took longer than {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    left, interval = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left, interval)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, left, interval)
+        signal.signal(signal.SIGVTALRM, before)
