@@ -66,9 +66,9 @@ WRONG_LINES = [
     ("name: '${'", "r.yaml"),
     (
         "name: !!python/object/apply:os.system [id]",
-        "r.yaml:1: not valid YAML: could not determine a constructor",
+        "r.yaml:1: not valid YAML for a recipe: the tag",
     ),
-    ("name: !custom x", "not valid YAML: could not determine a constructor"),
+    ("name: !custom x", "not valid YAML for a recipe: the tag"),
     ("name: {a: b", "r.yaml:2: not valid YAML"),
     ("name: *nobody", "r.yaml:1: not valid YAML: found undefined alias"),
     ("name: good\n\tseed: 1", "not valid YAML"),

@@ -1,6 +1,5 @@
 """Read a run folder, tolerating missing and corrupted files."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
