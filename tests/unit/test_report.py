@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from reasonrl.analysis.report import build_page, samples
 from reasonrl.analysis.report.charts import Chart, Line
 from reasonrl.analysis.report.series import Point, thin
-from reasonrl.analysis.report.svg import draw
+from reasonrl.analysis.report.svg import draw, figure
 from reasonrl.cli.app import app
 from reasonrl.plugins import load_plugins
 
@@ -132,6 +132,20 @@ def test_long_curves_keep_their_extremes() -> None:
     assert series[-1].step == 9999
 
 
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (999.7, "1", "1,000"),
+        (-999.7, "1", "-1,000"),
+        (999.2, "1", "999"),
+        (0.12, "fraction", "12%"),
+        (1e-5, "1", "1.0e-05"),
+    ],
+)
+def test_figures_are_short_and_never_in_powers_of_ten_where_they_need_not(value: float, unit: str, text: str) -> None:
+    assert figure(value, unit) == text
+
+
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e9], [1.7e308, -1.7e308], [1e-300, 2e-300]])
 def test_any_values_can_be_drawn(values: list[float]) -> None:
     series = tuple(Point(step, value, value, value) for step, value in enumerate(values))
@@ -140,15 +154,29 @@ def test_any_values_can_be_drawn(values: list[float]) -> None:
     assert "inf" not in text
 
 
+def test_before_and_after_lists_figures_with_their_intervals_alone(tmp_path: Path) -> None:
+    """Of a summary as a run writes it, with intervals and difficulties."""
+    run = write_run(tmp_path / "run")
+    figures: dict[str, Any] = {"accuracy": 0.5, "ci95": [0.4, 0.6], "pass@8": 0.75, "intervals": {"pass@8": [0.7, 0.8]}}
+    figures |= {"problems": 64, "samples": 8, "by_difficulty": [{"difficulty": "1"}], "behavior": {"attempts": 2.0}}
+    last = run / "evals" / "step_000040"
+    last.mkdir()
+    (last / "summary.json").write_text(json.dumps({"held_out": figures}), encoding="utf-8")
+    texts = [text for text in Page(build_page([run], samples=0)).texts if text.strip()]
+    place = texts.index("pass@8 (held_out)")
+    assert texts[place : place + 3] == ["pass@8 (held_out)", "-", "75% (70% to 80%)"]
+    assert not [text for text in texts if text.startswith(("intervals", "by_difficulty", "behavior (", "problems"))]
+
+
 def test_seeds_are_pooled_and_other_recipes_are_not(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"s{seed}", recipe={"seed": seed}) for seed in (0, 1)]
-    runs.append(write_run(tmp_path / "other", recipe={"optimizer": {"learning_rate": 0.5}}))
+    runs.append(write_run(tmp_path / "other", recipe={"optimizer": {"learning_rate": 0.5, "fused": True}}))
     output = tmp_path / "all.html"
     call(tmp_path, "--output", output)  # a folder of runs
     texts = Page(output.read_text(encoding="utf-8")).texts
     assert [text for text in texts if "(2 seeds)" in text]
     assert "optimizer.learning_rate" in texts
-    assert "by_hand: optimizer.learning_rate=0.5" in texts
+    assert "by_hand: optimizer.learning_rate=0.5, optimizer.fused=true" in texts
 
 
 def test_wrong_arguments_are_one_line(run: Path, tmp_path: Path) -> None:
@@ -169,6 +197,17 @@ def test_damaged_and_young_runs_have_a_report(tmp_path: Path) -> None:
     text = build_page([run])
     assert "4 lines could not be read" in text
     assert "No step has finished yet" in text
+
+
+@pytest.mark.parametrize("depth", [450, 900, 5000])
+def test_a_record_of_any_depth_breaks_no_report(run: Path, depth: int) -> None:
+    transcribe(run, 40, record("plain"), record("deep"))
+    path = run / "transcripts" / "step_000040.jsonl"
+    deep = '"info": ' + "[" * depth + "]" * depth
+    path.write_text(path.read_text(encoding="utf-8").replace('"info": {"target": 15}', deep, 2), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record("last")) + "\n")
+    assert Page(build_page([run])).records()[-1]["c"] == "last"
 
 
 def test_attempts_are_marked_where_the_text_is_as_written(run: Path) -> None:

@@ -9,6 +9,7 @@ from reasonrl.analysis.doctor.curve import Curve
 from reasonrl.analysis.report.figures import RunFigures
 from reasonrl.analysis.report.series import Series, pool, to_series
 from reasonrl.contracts.metric_keys import CORE_METRICS, POLICY_METRICS, find_metric
+from reasonrl.rundir.differences import format_value
 
 COLORS = 8
 MAX_FAINT = 12
@@ -95,12 +96,16 @@ def group_runs(runs: Sequence[RunFigures]) -> list[Experiment]:
     ]
 
 
-def different_settings(runs: Sequence[RunFigures]) -> dict[str, list[object]]:
-    """Return the recipe keys in which the runs differ, with the value of each run; None where a run has no such key."""
+def different_settings(runs: Sequence[RunFigures]) -> dict[str, list[str]]:
+    """Return the recipe keys in which the runs differ, with the value of each run; ``-`` where it has no such key."""
     tables = [run.settings for run in runs]
     keys = dict.fromkeys(key for table in tables for key in table)
     values = {key: [table.get(key) for table in tables] for key in keys}
-    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+    return {key: [*map(_plain, row)] for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def _plain(value: object) -> str:
+    return "-" if value is None else value if isinstance(value, str) else format_value(value)
 
 
 def _names(groups: Sequence[Sequence[RunFigures]]) -> list[str]:

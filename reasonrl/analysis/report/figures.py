@@ -12,9 +12,7 @@ from reasonrl.analysis.doctor.curve import Curve
 from reasonrl.analysis.doctor.records import RunRecords, number, read_run
 from reasonrl.analysis.report.series import Point, Series
 from reasonrl.errors import RecipeError
-
-NO_SEEDS = ("seed", "name", "output_dir", "device", "logging", "checkpoint")
-"""Keys of a recipe in which two seeds of one experiment may differ."""
+from reasonrl.rundir.differences import flatten, without_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +67,7 @@ class RunFigures:
 
     def experiment(self) -> dict[str, Any]:
         """The settings that all seeds of one experiment share."""
-        return {key: value for key, value in self.settings.items() if key.split(".")[0] not in NO_SEEDS}
+        return flatten(without_seed(self.recipe))
 
 
 def read_figures(run_dir: Path, *, is_over: bool = False) -> RunFigures:
@@ -95,17 +93,6 @@ def read_figures(run_dir: Path, *, is_over: bool = False) -> RunFigures:
         diagnosis=diagnose(records),
         notes=notes,
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted keys; lists stay values."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _curves(records: RunRecords) -> dict[str, Curve]:

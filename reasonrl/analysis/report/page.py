@@ -109,7 +109,7 @@ def _sections(runs: Sequence[RunFigures], found: Samples) -> dict[str, Any]:
     }
 
 
-def _differences(runs: Sequence[RunFigures]) -> dict[str, list[object]]:
+def _differences(runs: Sequence[RunFigures]) -> dict[str, list[str]]:
     return charts.different_settings(runs) if len(runs) > 1 else {}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reasonrl.analysis.doctor.records import UNREADABLE, number
+from reasonrl.analysis.doctor.records import UNREADABLE, list_entries, number
 from reasonrl.analysis.report.clean import Cleaner, clean
 from reasonrl.analysis.report.tokens import FIGURES, Figure, read_tokens
 from reasonrl.contracts.specs import Marks
@@ -108,8 +108,8 @@ def _color_fewer(records: Sequence[dict[str, Any]], size: int) -> list[dict[str,
 
 def find_sources(run_dir: Path, run: int = 0) -> list[Source]:
     """List every file of completions and count its lines."""
-    files = [(TRAINING, step, path) for step, path in find_steps(_entries(run_dir / TRANSCRIPTS), ".jsonl")]
-    for step, folder in find_steps(_entries(run_dir / EVALS)):
+    files = [(TRAINING, step, path) for step, path in find_steps(list_entries(run_dir / TRANSCRIPTS), ".jsonl")]
+    for step, folder in find_steps(list_entries(run_dir / EVALS)):
         files += [(path.stem, step, path) for path in sorted(folder.glob("*.jsonl"))]
     counted = (
         Source(run=run, name=clean(name), step=step, path=path, count=_count_lines(path)) for name, step, path in files
@@ -185,10 +185,12 @@ class _Reader:
         """Return one record; None if the line is no transcript."""
         try:
             data = json.loads(line)
-        except UNREADABLE:
+            is_transcript = isinstance(data, dict) and isinstance(data.get("completion"), str)
+            return self._reduce(data, source, marks) if is_transcript else None
+        except UNREADABLE:  # or nested too deeply
             return None
-        if not isinstance(data, dict) or not isinstance(data.get("completion"), str):
-            return None
+
+    def _reduce(self, data: Mapping[str, Any], source: Source, marks: Marks | None) -> dict[str, Any]:
         answer, sample = data.get("answer"), data.get("sample")
         completion = self._cleaner.shorten(data["completion"], HEAD, TAIL)
         record = {
@@ -253,10 +255,3 @@ def _count_lines(path: Path) -> int:
     except UNREADABLE:
         return 0
     return count + (last != b"\n")
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []

@@ -35,8 +35,8 @@ class Scale:
 
 def draw(chart: Chart) -> Markup:
     """Return the chart as an SVG element with a title for screen readers."""
-    points = [point for line in chart.lines for series in (line.series, *line.faint) for point in series]
-    x_ticks, x = _axis([float(p.step) for p in points], LEFT, WIDTH - RIGHT, whole=True)
+    points = _points(chart)
+    x_ticks, x = _steps_axis(points)
     y_ticks, y = _axis([end for p in points for end in (p.low, p.high)], HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(clean(_describe(chart)))}">',
@@ -51,12 +51,7 @@ def draw(chart: Chart) -> Markup:
 
 def points_of(chart: Chart) -> Markup:
     """Return what the page needs to read values off the chart: pixel, step, and figures by line."""
-    x = _axis(
-        [float(p.step) for line in chart.lines for s in (line.series, *line.faint) for p in s],
-        LEFT,
-        WIDTH - RIGHT,
-        whole=True,
-    )[1]
+    x = _steps_axis(_points(chart))[1]
     lines = [
         {"c": line.color, "p": [[float(x(p.step)), p.step, _value(p, chart.unit)] for p in line.series]}
         for line in chart.lines
@@ -71,9 +66,17 @@ def figure(value: float, unit: str) -> str:
         return f"{value:.{digits}%}"
     if value == 0:
         return "0"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:  # with three digits it would read 1e+03
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+def _points(chart: Chart) -> list[Point]:
+    return [point for line in chart.lines for series in (line.series, *line.faint) for point in series]
+
+
+def _steps_axis(points: Sequence[Point]) -> tuple[list[float], Scale]:
+    return _axis([float(point.step) for point in points], LEFT, WIDTH - RIGHT, whole=True)
 
 
 def _value(point: Point, unit: str) -> str:

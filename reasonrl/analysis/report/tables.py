@@ -1,6 +1,6 @@
 """The tables of a report: batch arithmetic, first and last step, time and memory by stage."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,14 +110,13 @@ def _evaluation_changes(run: RunFigures) -> Iterator[Change]:
         before, after = first.get(suite), last.get(suite)
         if not isinstance(before, Mapping) or not isinstance(after, Mapping):
             continue
-        place = f"{suite}, step {first_step} and {last_step}"
-        yield Change(name=f"accuracy ({place})", before=_with_interval(before), after=_with_interval(after))
-        for key in before:
-            if key not in ("accuracy", "ci95", "problems", "samples", "behavior"):
+        for key in dict.fromkeys((*before, *after)):
+            is_figure = number(before.get(key)) is not None or number(after.get(key)) is not None
+            if is_figure and key not in ("problems", "samples"):
+                place = f"{suite}, step {first_step} and {last_step}" if key == "accuracy" else suite
                 unit = _unit(f"eval/{suite}/{key}")
-                yield Change(
-                    name=f"{key} ({suite})", before=_text(before.get(key), unit), after=_text(after.get(key), unit)
-                )
+                sides = [_with_interval(figures, key, unit) for figures in (before, after)]
+                yield Change(name=f"{key} ({place})", before=sides[0], after=sides[1])
 
 
 def _training_changes(run: RunFigures) -> Iterator[Change]:
@@ -148,7 +147,7 @@ def facts_of(run: RunFigures) -> list[tuple[str, str]]:
     git = run.manifest.get("git")
     rows = [
         ("state", run.state + (f": {error}" if (error := run.summary.get("error")) else "")),
-        ("steps", f"{run.last_step:,} of {settings.get('trainer.steps') or '?'}"),
+        ("steps", f"{run.last_step:,}" + (f" of {total:,}" if (total := _count(settings, "trainer.steps")) else "")),
         ("time", _duration(number(run.summary.get("wall_s")))),
         ("seed", run.manifest.get("seed")),
         ("model", settings.get("model.name") or settings.get("model.path")),
@@ -185,7 +184,11 @@ def _text(value: object, unit: str) -> str:
     return "-" if known is None else figure(known, unit)
 
 
-def _with_interval(suite: Mapping[str, Any]) -> str:
-    text = _text(suite.get("accuracy"), "fraction")
-    ends: Sequence[object] = suite["ci95"] if isinstance(suite.get("ci95"), list) else ()
-    return f"{text} ({' to '.join(_text(end, 'fraction') for end in ends)})" if len(ends) == 2 else text
+def _with_interval(suite: Mapping[str, Any], key: str, unit: str) -> str:
+    """Format a figure with its 95% interval, if it has one."""
+    text = _text(suite.get(key), unit)
+    intervals = suite.get("intervals")
+    ends = suite.get("ci95") if key == "accuracy" else intervals.get(key) if isinstance(intervals, Mapping) else None
+    if not isinstance(ends, list) or len(ends) != 2:
+        return text
+    return f"{text} ({' to '.join(_text(end, unit) for end in ends)})"

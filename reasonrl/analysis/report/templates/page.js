@@ -165,7 +165,7 @@
     if (found === undefined) return null;
     const numbers = one.t.n.map((_, place) => (Array.isArray(found) ? found[place] : found)).map((value) => (value === null ? null : value / unit));
     const sizes = numbers.filter((value) => value !== null).map(Math.abs).sort((a, b) => a - b);
-    return { numbers, most: Math.max(least, sizes[Math.floor(0.95 * (sizes.length - 1))] ?? 0) };
+    return { numbers, most: Math.max(least, sizes[Math.ceil(0.95 * (sizes.length - 1))] ?? 0) };
   };
   const tokensOf = (one) => {
     const figures = figuresOf(one);
@@ -222,9 +222,10 @@
   const recolor = () => {
     keep();
     if (chosen < 0) return;
-    const { scrollTop } = article, isFocused = document.activeElement === find("completion");
+    const { scrollTop } = article, isFocused = document.activeElement === find("completion"), place = at;
     show(matching[chosen]);
     article.scrollTop = scrollTop;
+    if (place >= 0) pick(place, false);
     if (isFocused) find("completion").focus({ preventScroll: true });
   };
 
@@ -263,6 +264,7 @@
     for (const [name, value] of new URLSearchParams(location.hash.split("?")[1] ?? "")) {
       const field = form.elements.namedItem(name);
       if (field) field.value = value;
+      if (field?.selectedIndex === -1) field.selectedIndex = 0; // of another report
     }
     form.addEventListener("input", (event) => (event.target === color ? recolor() : filter()));
     form.addEventListener("submit", (event) => event.preventDefault());
