@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
-from reasonrl.rundir.layout import EVALS, RUN, SUMMARY, find_steps, is_run
-from reasonrl.rundir.reading import read_json
+from reasonrl.rundir.evaluations import list_evaluations, read_suites
+from reasonrl.rundir.layout import RUN, is_run
 
 OF_THE_SUITE = ("accuracy", "length_tokens")
 FIRST_ROWS = (*OF_THE_SUITE, "length_tokens_correct", "length_tokens_wrong")
@@ -50,17 +50,6 @@ def read_timelines(run_dir: str | Path, suite: str | None = None) -> list[Timeli
     return timelines
 
 
-def columns(count: int, most: int) -> list[int]:
-    """Pick at most ``most`` of ``count`` positions: the first, the last, and evenly spaced ones between.
-
-    Example:
-        columns(11, 6) -> [0, 2, 4, 6, 8, 10].
-    """
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
 def read_evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """Read step and suites of every evaluation, oldest first.
 
@@ -69,22 +58,10 @@ def read_evaluations(run_dir: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """
     if not is_run(run_dir):
         raise RecipeError(f"{run_dir} is not a run folder (no {RUN})")
-    folders = find_steps((run_dir / EVALS).glob("*"))
-    # The summary is written last: an evaluation without one is still running.
-    found = [(step, _read(folder / SUMMARY)) for step, folder in folders if (folder / SUMMARY).is_file()]
+    found = [(step, read_suites(folder)) for step, folder in list_evaluations(run_dir)]
     if not found:
         raise RecipeError(f"{run_dir} has no evaluations yet; behaviors are measured on the recipe's evaluation.suites")
     return found
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        data = read_json(path)
-    except (OSError, ValueError) as err:
-        raise RecipeError(f"cannot read {path}: {err}; restore it from a backup") from err
-    if not isinstance(data, dict) or not all(isinstance(suite, dict) for suite in data.values()):
-        raise RecipeError(f"cannot read {path}: expected an object of suites")
-    return data
 
 
 def _timeline(name: str, evaluations: Sequence[tuple[int, Mapping[str, Any]]]) -> Timeline:

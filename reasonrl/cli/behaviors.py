@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import typer
 
-from reasonrl.analysis.behaviors import Timeline, columns, read_timelines
+from reasonrl.analysis.behaviors import Timeline, read_timelines
 from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import terminal_width, wrap
 from reasonrl.cli.waiting import open_spinner
+from reasonrl.statistics.spacing import pick_evenly
 
 CELL = 7
 MAX_NAME = 32
@@ -31,7 +32,7 @@ def lines_of(timeline: Timeline) -> Iterator[str]:
     unused = [name for name, values in timeline.rows.items() if name.startswith("keyword_") and not any(values)]
     rows = {name: values for name, values in timeline.rows.items() if name not in unused}
     width = min(MAX_NAME, max(len(name) for name in ("step", *rows)))
-    shown = columns(len(timeline.steps), max(1, (terminal_width() - width) // (CELL + 1)))
+    shown = pick_evenly(len(timeline.steps), max(1, (terminal_width() - width) // (CELL + 1)))
     hidden = len(timeline.steps) - len(shown)
     more = f"; {hidden} more evaluations with --json" if hidden else ""
     yield f"{timeline.suite}: {timeline.problems} problems x {timeline.samples}{more}"

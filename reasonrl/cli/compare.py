@@ -10,6 +10,7 @@ from reasonrl.analysis.compare.cost import Cost
 from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import table, wrap
 from reasonrl.statistics.paired import Method
+from reasonrl.text import sanitize
 
 METHODS: dict[Method, str] = {
     "mcnemar": "McNemar's exact test, paired bootstrap",
@@ -25,7 +26,7 @@ def run_compare(targets: Sequence[str], suite: str | None, level: float | None, 
     if as_json:
         print_json(report.to_json())
         return
-    typer.echo("\n".join(_lines(report)))
+    typer.echo(sanitize("\n".join(_lines(report))))  # a run of someone else may hold anything
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -5,7 +5,8 @@ It names data, recipe, results with intervals, versions and license, and holds n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from reasonrl.errors import CheckpointError, describe
 from reasonrl.export.base import Base
 from reasonrl.export.source import Source
 from reasonrl.redact import redact_text
+from reasonrl.rundir.evaluations import list_evaluations
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.rundir.layout import EVALS, METRICS, RECIPE, SUMMARY, find_steps
+from reasonrl.rundir.layout import METRICS, RECIPE, SUMMARY
 from reasonrl.rundir.reading import read_bytes, read_object
+from reasonrl.statistics.spacing import pick_evenly
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -52,9 +55,8 @@ def write_card(source: Source, base: Base, folder: Path, *, kind: str, precision
 
 def read_evaluations(source: Source) -> dict[int, dict[str, dict[str, Any]]]:
     """Read every evaluation of the run up to the exported step."""
-    found = find_steps((source.run / EVALS).glob("*"))
-    paths = {step: path / SUMMARY for step, path in found if step <= source.step}
-    return {step: read_object(path) for step, path in paths.items() if path.is_file()}
+    found = list_evaluations(source.run)
+    return {step: read_object(folder / SUMMARY) for step, folder in found if step <= source.step}
 
 
 def without_home(text: str) -> str:
@@ -137,10 +139,10 @@ def _content(kind: str) -> str:
 
 
 def _load(kind: str, where: str, base: Base) -> Iterator[str]:
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f'path = "{where}"']
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f"path = {json.dumps(where)}"]
     if kind == "adapter":
-        start = base.hub or "the base model's folder"
-        lines = ["from peft import PeftModel", *lines, f'model = AutoModelForCausalLM.from_pretrained("{start}")']
+        start = json.dumps(base.hub or "the base model's folder")
+        lines = ["from peft import PeftModel", *lines, f"model = AutoModelForCausalLM.from_pretrained({start})"]
         lines += ["model = PeftModel.from_pretrained(model, path)"]
     elif kind == "gguf":
         lines += ['model = AutoModelForCausalLM.from_pretrained(path, gguf_file="model.gguf")']
@@ -177,7 +179,8 @@ def _curve_rows(source: Source, evals: Evaluations) -> Iterator[str]:
     lines = list(read_jsonl(metrics)) if metrics.exists() else []
     rewards = {line["step"]: line.get("train/reward") for line in lines if line["step"] <= source.step}
     suites = list(evals[max(evals)]) if evals else []
-    steps = _spread(sorted(evals) if len(evals) > 2 else sorted({0, *rewards}))
+    known = sorted(evals) if len(evals) > 2 else sorted({0, *rewards})
+    steps = [known[i] for i in pick_evenly(len(known), MOST_ROWS)]
     yield "Accuracy by step, and the mean training reward of the steps since the row before:"
     yield ""
     yield " | ".join(["| step", "reward", *suites]) + " |"
@@ -189,13 +192,6 @@ def _curve_rows(source: Source, evals: Evaluations) -> Iterator[str]:
         cells = [_accuracy(evals.get(step, {}).get(suite)) for suite in suites]
         yield " | ".join([f"| {step}", mean, *cells]) + " |"
         before = step
-
-
-def _spread(steps: Sequence[int]) -> Sequence[int]:
-    """At most ``MOST_ROWS`` of the steps, evenly, the first and the last included."""
-    if len(steps) <= MOST_ROWS:
-        return steps
-    return [steps[round(i * (len(steps) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
 
 
 def _versions(manifest: Mapping[str, Any]) -> Iterator[str]:

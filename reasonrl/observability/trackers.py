@@ -22,6 +22,7 @@ from reasonrl.observability.tracker_kinds import (
 from reasonrl.observability.transcripts import as_turns
 from reasonrl.redact import redact_data, redacting_logger
 from reasonrl.rundir import files
+from reasonrl.rundir.differences import flatten
 from reasonrl.rundir.layout import TRACKERS, TRACKERS_STATE
 from reasonrl.rundir.reading import read_object
 from reasonrl.text import sanitize, suggest
@@ -81,16 +82,10 @@ def _known() -> list[str]:
     return sorted(PACKAGES)
 
 
-def flatten(config: Mapping[str, object], at: str = "") -> dict[str, object]:
-    """Flatten nested JSON to dotted keys; other values than numbers, strings and booleans become JSON text."""
-    found: dict[str, object] = {}
-    for key, value in config.items():
-        dotted = f"{at}.{key}" if at else str(key)
-        if isinstance(value, Mapping) and value:
-            found |= flatten(value, dotted)
-        else:
-            found[dotted] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
-    return found
+def as_parameters(config: Mapping[str, object]) -> dict[str, object]:
+    """Flatten a recipe to dotted keys; other values than numbers, strings and booleans become JSON text."""
+    plain = (bool, int, float, str)
+    return {key: value if isinstance(value, plain) else json.dumps(value) for key, value in flatten(config).items()}
 
 
 class Trackers:
@@ -115,7 +110,7 @@ class Trackers:
     def start(self, project: str, run_dir: Path | None = None, config: Mapping[str, object] | None = None) -> None:
         """Start, or continue, with ``config`` as the run's parameters."""
         if self._on:
-            self._try_call(lambda: self._init(project, run_dir, flatten(config or {})))
+            self._try_call(lambda: self._init(project, run_dir, as_parameters(config or {})))
 
     def _init(self, project: str, run_dir: Path | None, config: Mapping[str, object]) -> None:
         options: dict[str, dict[str, object]] = {}
@@ -166,21 +161,21 @@ class Trackers:
     def samples(self, step: int, suite: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Send the first ``SAMPLES`` completions of an evaluation as a table, to trackers that have tables."""
         if self._on and step > self._sent_before:
-            rows = redact_data([_as_row(record) for record in islice(records, SAMPLES)])  # they may leave this machine
-            self._try_call(lambda: self._show(step, f"samples/{suite}", rows))
+            self._try_call(lambda: self._show(step, f"samples/{suite}", islice(records, SAMPLES)))
 
-    def _show(self, step: int, name: str, rows: Rows) -> None:
+    def _show(self, step: int, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        rows: Rows = redact_data([_as_row(record) for record in records])  # they may leave this machine
         for tracker in self._accelerator.trackers:
             show_samples(tracker, step, name, rows)
 
     def close(self, summary: Mapping[str, Any] | None = None) -> None:
         """Send how the run ended, and end."""
         if self._on:
-            values = summarize(summary) if summary is not None else {}
-            self._try_call(lambda: self._close(values))
+            self._try_call(lambda: self._close(summary))
         self._on = False
 
-    def _close(self, values: Values) -> None:
+    def _close(self, summary: Mapping[str, Any] | None) -> None:
+        values: Values = summarize(summary) if summary is not None else {}
         for tracker in self._accelerator.trackers:
             if values:
                 show_summary(tracker, int(values["steps"]), values)

@@ -5,6 +5,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from reasonrl.contracts.data import Problem, ScoredGroup
+from reasonrl.redact import redact_text
 
 SCHEMA_VERSION = 1
 
@@ -24,6 +25,8 @@ def transcript_records(
             count += 1
             problem = group.group.request.problem
             of_tokens = next(figures)
+            if of_tokens is not None and redact_text(completion.text) != completion.text:
+                of_tokens = None  # the tokens of a text that is stored otherwise have no place in it
             record = {
                 "schema": SCHEMA_VERSION,
                 "problem_id": problem.id,

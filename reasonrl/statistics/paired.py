@@ -135,17 +135,18 @@ def _interaction(runs: Floats) -> float:
 def _student(value: float, variance: float, parts: Sequence[tuple[float, int]], method: Method) -> Difference:
     """Make an interval; ``parts`` are the estimates behind ``variance``, each with its degrees of freedom."""
     error = math.sqrt(variance)
-    if error == 0.0 or math.isinf(error):
-        is_known = error == 0.0
+    if error <= TOLERANCE or math.isinf(error):
+        is_known = error <= TOLERANCE
         low, high = (value, value) if is_known else (-1.0, 1.0)
-        p_value = 0.0 if is_known and value else 1.0
+        # All of n differences are alike: the sign test, 2 / 2^n.
+        p_value = 2.0 ** -parts[0][1] if is_known and value else 1.0
         return Difference(value=value, low=low, high=high, p_value=p_value, detectable=error, method=method)
     df = variance**2 / sum(part**2 / max(1, degrees) for part, degrees in parts)
     half = student.quantile(1 - LEVEL / 2, df) * error
     return Difference(
         value=value,
-        low=value - half,
-        high=value + half,
+        low=max(-1.0, value - half),
+        high=min(1.0, value + half),
         p_value=student.two_sided_p(value / error, df),
         detectable=_detectable(error, df),
         method=method,

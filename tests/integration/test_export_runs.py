@@ -194,6 +194,12 @@ def test_a_corrupted_checkpoint_is_not_exported(run: Path, tmp_path: Path, caplo
     assert "is not a run folder" in run_export(tmp_path, code=2).stderr
 
 
+def test_the_card_loads_a_folder_of_any_name(run: Path, tmp_path: Path) -> None:
+    run_export(run, "--to", tmp_path / 'a "b" \\folder')
+    card = (tmp_path / 'a "b" \\folder' / "README.md").read_text(encoding="utf-8")
+    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
 def test_the_card_says_what_the_run_says_and_no_secret(run: Path, tmp_path: Path) -> None:
     run_export(run, "--to", tmp_path / "m", "--license", "mit")
     text = (tmp_path / "m" / "README.md").read_text()

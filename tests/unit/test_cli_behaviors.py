@@ -9,8 +9,8 @@ from support.tiny_runs import RECIPES, metrics_of, tiny
 from typer.testing import CliRunner
 
 import reasonrl
-from reasonrl.analysis.behaviors import columns
 from reasonrl.cli.app import app
+from reasonrl.statistics.spacing import pick_evenly
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -83,10 +83,18 @@ def test_json_has_every_evaluation(tmp_path: Path) -> None:
 
 def test_columns_keep_both_ends() -> None:
     for count in range(1, 60):
-        shown = columns(count, 6)
+        shown = pick_evenly(count, 6)
         assert (shown[0], shown[-1]) == (0, count - 1)
         assert shown == sorted(set(shown))
         assert len(shown) == min(count, 6)
+        assert pick_evenly(count, 1) == [count - 1]
+
+
+def test_a_narrow_terminal_shows_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(3):
+        write(tmp_path, step, held_out=suite(0.1, a_behavior_with_a_name_of_32_char=step))
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(tmp_path).splitlines()[1].split() == ["step", "2"]
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

@@ -193,6 +193,22 @@ def broken(folder: Path, content: str) -> Path:
     return run
 
 
+def test_a_cost_is_unknown_unless_every_step_was_read(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, {0: solved("."), 3: solved("1")}) for name in "abc"]
+    for run, second in zip(
+        runs, ('{"step": 2, "time/step_s": 1' + 400 * "0" + "}", "[2]", '{"step": "2"}'), strict=True
+    ):
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        (run / "metrics.jsonl").write_text("\n".join([lines[0], second, lines[2], ""]))
+    costs = as_json(*runs, "--no-pool")["cost"]["pools"]
+    assert [cost for costs in costs.values() for cost in costs] == [{"step": 3, "tokens": None, "seconds": None}] * 3
+
+
+def test_a_run_of_someone_else_moves_no_cursor(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, {1: solved("1.")}, **{"key\x1b[2J": name}) for name in "ab"]
+    assert "\x1b" not in invoke(*runs)
+
+
 ERRORS = [
     (lambda d: [d / "run"], "compare needs two or more runs"),
     (lambda d: [d / "run", d / "none"], "none is not a run or a saved evaluation: there is no such folder"),

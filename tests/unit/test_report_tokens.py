@@ -111,6 +111,15 @@ def test_figures_make_room_before_completions_do(tmp_path: Path, monkeypatch: py
     assert samples.collect([run], 120).colored == 120, "as many as asked for, however large"
 
 
+def test_the_selection_of_a_step_begins_with_what_has_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run")
+    for step in range(1, 9):
+        first = record("12", tokens=tokens(1, 1, entropy=[1.0, 2.0]))
+        transcribe(run, step, first, *(record(f"more {place}") for place in range(9)))
+    monkeypatch.setattr(samples, "DEFAULT_LIMIT", 8)
+    assert samples.collect([run]).colored == 8
+
+
 def test_the_page_says_that_there_are_no_figures(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     transcribe(run, 40, record("plain"))

@@ -9,9 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 from filelock import FileLock
-from support.builders import scored
+from support.builders import completion, group, output, scored
 
-from reasonrl import RunInfo, StepRecord
+from reasonrl import RunInfo, ScoredGroup, StepRecord
 from reasonrl.analysis.report import page as report_page
 from reasonrl.observability.reporter import SilentReporter
 from reasonrl.observability.trackers import Trackers
@@ -113,6 +113,17 @@ def test_a_run_ends_with_a_report_and_never_fails_for_it(
     assert ("cannot write report.html" in caplog.text) == (fault is not None)
     if fault is None:  # the lock is still held, but the run is over
         assert "<td>completed</td>" in path.read_text(encoding="utf-8")
+
+
+def test_a_redacted_completion_has_no_tokens(tmp_path: Path) -> None:
+    """Their lengths are those of the text that the policy wrote."""
+    texts = ("hf_" + "abcdefgh" * 4, "12")
+    rows = ScoredGroup(group=group([completion((1,), text=text) for text in texts]), rewards=(output(1.0), output(0.0)))
+    figures = [{"lengths": [len(text)], "entropy": [1.0]} for text in texts]
+    open_writer(open_folder(tmp_path)).transcribe(1, [rows], figures)
+    first, second = read_jsonl(tmp_path / "r-1" / "transcripts" / "step_000001.jsonl")
+    assert (first["completion"], "tokens" in first) == ("[redacted]", False)
+    assert second["tokens"] == {"lengths": [2], "entropy": [1.0]}
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_the_variance_of_seeds_is_that_of_the_two_way_layout(a: Floats, b: Float
     assert found.value == pytest.approx(b.mean() - a.mean())
     if variance > 1e-15:
         half = student.quantile(0.975, df) * math.sqrt(variance)
-        assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-6)
+        ends = (max(-1.0, found.value - half), min(1.0, found.value + half))
+        assert (found.low, found.high) == pytest.approx(ends, rel=1e-6)
 
 
 def test_one_difference_a_seed_by_hand() -> None:
@@ -101,6 +102,15 @@ def test_one_problem_says_nothing() -> None:
     found = compare_seeds(np.array([[1.0], [0.0]]), np.array([[1.0]]))
     assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
     assert compare_problems(np.array([0.0]), np.array([1.0])).p_value == 1.0
+
+
+def test_a_few_equal_differences_are_no_proof() -> None:
+    """Without any variance the sign test remains: 2 / 2^n."""
+    assert compare_seeds(np.zeros((2, 3)), np.ones((2, 3))).p_value == 0.25
+    assert compare_blocks([0.1, 0.1, 0.1]).p_value == pytest.approx(0.25)
+    assert compare_seeds(np.ones((2, 3)), np.ones((2, 3))).p_value == 1.0
+    wide = compare_blocks([0.9, -0.2])
+    assert (wide.low, wide.high) == (-1.0, 1.0)
 
 
 # Simulations: problems of all difficulties, that both models find about equally hard.

@@ -95,3 +95,12 @@ def test_a_table_shows_what_a_model_wrote_as_text() -> None:
     table = tracker_kinds.markdown_table(("a", "b"), [["<script>x|y</script>\n**z**", 0.5]])
     assert table.splitlines()[0] == "| a | b |"
     assert table.splitlines()[2] == "| &#60;script&#62;x&#124;y&#60;/script&#62;<br>&#42;&#42;z&#42;&#42; | 0.5 |"
+
+
+def test_records_that_a_tracker_cannot_show_stop_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Trackers(BoardAccelerator(), ["board"])
+    broken.samples(1, "held_out", [{"completion": "without a prompt"}])
+    broken.close({"outcome": "failed"})
+    summary_only = Trackers(BoardAccelerator(), ["board"])
+    summary_only.close({"outcome": "failed"})
+    assert caplog.text.count("a tracker failed") == 2

@@ -1,19 +1,21 @@
 """What it took a run to reach a level of accuracy: steps, tokens, seconds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reasonrl.analysis.compare.evaluation import read_object
-from reasonrl.errors import RecipeError
-from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.rundir.layout import EVALS, METRICS, SUMMARY, find_steps
+from reasonrl.analysis.doctor.records import number, read_metrics
+from reasonrl.rundir.evaluations import list_evaluations, read_suites
+from reasonrl.rundir.layout import METRICS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Up to the first evaluation at the level. ``tokens`` are sampled ones, ``seconds`` those of training steps."""
+    """Up to the first evaluation at the level. ``tokens`` are sampled ones, ``seconds`` those of training steps.
+
+    Both are None unless the metrics of every step are there.
+    """
 
     step: int
     tokens: int | None
@@ -29,37 +31,24 @@ def cost_to_reach(run_dir: Path, suite: str, level: float) -> Cost | None:
     reached = next((step for step, accuracy in accuracies(run_dir, suite) if accuracy >= level), None)
     if reached is None:
         return None
-    lines = [line for line in _metrics(run_dir / METRICS) if line.get("step", 0) <= reached]
-    tokens = [_tokens(line) for line in lines]
-    seconds = [_number(line.get("time/step_s")) for line in lines]
+    lines = {step: values for _, step, values in read_metrics(run_dir / METRICS).lines if 0 < step <= reached}
+    tokens = [value for line in lines.values() if (value := _tokens(line)) is not None]
+    seconds = [value for line in lines.values() if (value := number(line.get("time/step_s"))) is not None]
     return Cost(
         step=reached,
-        tokens=None if None in tokens else round(sum(value or 0.0 for value in tokens)),
-        seconds=None if None in seconds else sum(value or 0.0 for value in seconds),
+        tokens=round(sum(tokens)) if len(tokens) == reached else None,
+        seconds=sum(seconds) if len(seconds) == reached else None,
     )
 
 
 def accuracies(run_dir: Path, suite: str) -> Iterator[tuple[int, float]]:
     """(step, accuracy) of every evaluation, oldest first."""
-    for step, folder in find_steps((run_dir / EVALS).glob("*")):
-        if (folder / SUMMARY).is_file():
-            result = read_object(folder / SUMMARY).get(suite)
-            value = _number(result.get("accuracy")) if isinstance(result, dict) else None
-            if value is not None:
-                yield step, value
+    for step, folder in list_evaluations(run_dir):
+        value = number(read_suites(folder).get(suite, {}).get("accuracy"))
+        if value is not None:
+            yield step, value
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(read_jsonl(path)) if path.exists() else []
-    except (OSError, ValueError) as err:
-        raise RecipeError(f"cannot read {path}: {err}; reasonrl doctor {path.parent} says more") from err
-
-
-def _tokens(line: dict[str, Any]) -> float | None:
-    rate, seconds = _number(line.get("throughput/rollout_tokens_per_s")), _number(line.get("time/rollout_s"))
+def _tokens(line: Mapping[str, object]) -> float | None:
+    rate, seconds = number(line.get("throughput/rollout_tokens_per_s")), number(line.get("time/rollout_s"))
     return None if rate is None or seconds is None else rate * seconds
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
-from reasonrl.rundir import reading
+from reasonrl.rundir.evaluations import list_evaluations, read_object, read_suites
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.rundir.layout import (
-    EVALS,
-    RESULTS,
-    RUN,
-    SUMMARY,
-    completions_file,
-    eval_dir,
-    find_steps,
-    is_evaluation,
-    is_run,
-    list_members,
-)
+from reasonrl.rundir.layout import RESULTS, RUN, completions_file, eval_dir, is_evaluation, is_run, list_members
 
 Solved = Mapping[str, float]
 """Problem -> share of its completions that are correct. A problem is known by its content, not by its number."""
@@ -89,23 +78,18 @@ def read_evaluations(targets: Sequence[str]) -> tuple[list[Evaluation], list[str
         if not members:
             found.append(read_evaluation(target))
         for member in members:
-            if is_run(member) and not _evaluated_steps(member):
+            if is_run(member) and not list_evaluations(member):
                 young.append(str(member))
             elif (one := read_evaluation(str(member))).folder.resolve() not in [e.folder.resolve() for e in found]:
                 found.append(one)
     return found, young
 
 
-def _evaluated_steps(run_dir: Path) -> list[int]:
-    """The summary is written last: an evaluation without one is still running."""
-    return [number for number, folder in find_steps((run_dir / EVALS).glob("*")) if (folder / SUMMARY).is_file()]
-
-
 def _of_run(name: str, run_dir: Path, step: int | None) -> Evaluation:
     if not is_run(run_dir):
         what = "there is no such folder" if not run_dir.exists() else f"it holds neither {RUN} nor {RESULTS}"
         raise RecipeError(f"{run_dir} is not a run or a saved evaluation: {what}")
-    steps = _evaluated_steps(run_dir)
+    steps = [number for number, _ in list_evaluations(run_dir)]
     if not steps:
         raise RecipeError(f"{run_dir} has no evaluations; use reasonrl eval {run_dir} --output DIR, and compare DIR")
     if step is not None and step not in steps:
@@ -116,7 +100,7 @@ def _of_run(name: str, run_dir: Path, step: int | None) -> Evaluation:
         name=name,
         folder=folder,
         recipe=_mapping(read_object(run_dir / RUN), "recipe", run_dir / RUN),
-        suites=tuple(read_object(folder / SUMMARY)),
+        suites=tuple(read_suites(folder)),
         run_dir=run_dir,
         step=chosen,
     )
@@ -131,18 +115,6 @@ def _saved(name: str, folder: Path) -> Evaluation:
     trained = config.get("trained")
     recipe = {**trained, "evaluation": asked.get("evaluation")} if isinstance(trained, dict) else asked
     return Evaluation(name=name, folder=folder, recipe=recipe, suites=tuple(_mapping(data, "results", file)))
-
-
-def read_object(path: Path) -> Mapping[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RecipeError: If it is not one.
-    """
-    try:
-        return reading.read_object(path)
-    except (OSError, ValueError) as err:
-        raise RecipeError(f"cannot read {path}: {err}; restore it from a backup") from err
 
 
 def _mapping(data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

@@ -1,16 +1,11 @@
 """Pool runs that differ only in their seed."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reasonrl.analysis.compare.evaluation import Evaluation
-from reasonrl.rundir.differences import differences
-
-NOT_COMPARED = ("name", "seed", "output_dir", "device", "logging", "checkpoint")
-"""Keys of a recipe that say nothing about what was learned, and the seed."""
-SHOWN = 60
+from reasonrl.rundir.differences import differences, format_value, without_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +18,7 @@ class Pool:
     @property
     def recipe(self) -> Mapping[str, Any]:
         """What the setting is, without seed and names."""
-        return _setting(self.evaluations[0])
+        return without_seed(self.evaluations[0].recipe)
 
     @property
     def title(self) -> str:
@@ -57,11 +52,7 @@ def pool(evaluations: Sequence[Evaluation], *, by_seed: bool = True) -> list[Poo
 def _belongs(one: Evaluation, members: Sequence[Evaluation]) -> bool:
     first = members[0]
     is_other_seed = all(one.seed != member.seed for member in members)
-    return is_other_seed and one.step == first.step and _setting(one) == _setting(first)
-
-
-def _setting(one: Evaluation) -> Mapping[str, Any]:
-    return {key: value for key, value in one.recipe.items() if key not in NOT_COMPARED}
+    return is_other_seed and one.step == first.step and without_seed(one.recipe) == without_seed(first.recipe)
 
 
 def _letter(index: int) -> str:
@@ -71,9 +62,4 @@ def _letter(index: int) -> str:
 def recipe_differences(before: Pool, now: Pool) -> Iterator[tuple[str, str, str]]:
     """(key, old, new) of every key in which the recipes of two pools differ."""
     for key, old, new in differences(before.recipe, now.recipe):
-        yield key, _show(old), _show(new)
-
-
-def _show(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+        yield key, format_value(old), format_value(new)

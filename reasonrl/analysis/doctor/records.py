@@ -129,10 +129,10 @@ def read_run(run_dir: str | Path, *, deep: bool = True, is_over: bool = False) -
         path=path,
         manifest=manifest,
         summary=summary,
-        metrics=_read_metrics(path / METRICS, problems),
+        metrics=read_metrics(path / METRICS, problems),
         first_evaluation=_read_object(eval_dir(path, 0) / SUMMARY, problems) or {},
         checkpoints=_checkpoints(path / CHECKPOINTS, deep=deep),
-        unfinished_saves=tuple(p.name for p in find_leftovers(_entries(path / CHECKPOINTS))),
+        unfinished_saves=tuple(p.name for p in find_leftovers(list_entries(path / CHECKPOINTS))),
         sampled_by=_sampled_by(path / TRANSCRIPTS),
         missing=tuple(name for name in (RECIPE, METRICS) if not (path / name).is_file()),
         problems=tuple(problems),
@@ -141,7 +141,7 @@ def read_run(run_dir: str | Path, *, deep: bool = True, is_over: bool = False) -
 
 
 def _checkpoints(folder: Path, *, deep: bool) -> dict[int, str | None]:
-    found = {step: (entry, check_manifest(entry, deep=deep)) for step, entry in find_steps(_entries(folder))}
+    found = {step: (entry, check_manifest(entry, deep=deep)) for step, entry in find_steps(list_entries(folder))}
     # A live run deletes old checkpoints while we read.
     return {step: problem for step, (entry, problem) in found.items() if entry.exists()}
 
@@ -183,7 +183,8 @@ def _read_object(file: Path, problems: list[str]) -> Mapping[str, object] | None
     return data
 
 
-def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
+def read_metrics(file: Path, problems: list[str] | None = None) -> MetricsFile:
+    """Read ``metrics.jsonl``. What is wrong with the whole file is added to ``problems``."""
     if not file.is_file():
         return MetricsFile()
     lines, unreadable, is_cut = [], [], False
@@ -198,7 +199,8 @@ def _read_metrics(file: Path, problems: list[str]) -> MetricsFile:
             else:
                 lines.append((place, step, record))
     except OSError as err:
-        problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
+        if problems is not None:
+            problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
         return MetricsFile()
     if every > 1:
         problems.append(f"metrics.jsonl has over {MOST_METRICS >> 20} MiB: one of {every} lines was read")
@@ -212,7 +214,7 @@ def _step_of(record: Mapping[str, object] | None) -> int | None:
 
 def _sampled_by(folder: Path) -> dict[int, frozenset[int]]:
     """Read the policy versions in the transcripts of the first, the middle and the last step."""
-    files = find_steps(_entries(folder), ".jsonl")
+    files = find_steps(list_entries(folder), ".jsonl")
     chosen = {index: files[index] for index in (0, len(files) // 2, len(files) - 1)} if files else {}
     return {step: versions for step, file in chosen.values() if (versions := _versions(file))}
 
@@ -226,7 +228,8 @@ def _versions(file: Path) -> frozenset[int]:
     return frozenset(v for v in versions if isinstance(v, int))
 
 
-def _entries(folder: Path) -> list[Path]:
+def list_entries(folder: Path) -> list[Path]:
+    """List a folder in order; empty if it is missing or unreadable."""
     try:
         return sorted(folder.iterdir())
     except OSError:

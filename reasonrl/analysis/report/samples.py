@@ -165,7 +165,9 @@ def _read(sources: Sequence[Source], limit: int, marks_of: MarksOf | None) -> tu
 
 
 def _lines(source: Source, take: int) -> Iterator[bytes]:
-    wanted = set(spread(source.count, take))
+    # Begins with the first line: the first completions of a step have figures per token, and an evaluation's first
+    # problem can be followed over the steps.
+    wanted = {i * source.count // take for i in range(take)}
     if not wanted:
         return
     try:

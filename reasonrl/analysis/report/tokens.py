@@ -95,6 +95,8 @@ def _column(values: object, unit: int, places: Sequence[int | None], count: int)
 
 
 def _whole(value: object, unit: int) -> int | None:
+    if type(value) is float and -MOST < value < MOST:  # nearly all of a few million
+        return round(value * unit)
     known = number(value)
     return None if known is None else round(max(-MOST, min(MOST, known)) * unit)
 
