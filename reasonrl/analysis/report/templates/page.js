@@ -186,7 +186,8 @@
     const line = make("p", "", "scale"), bar = make("i");
     bar.style.setProperty("--from", low ? "var(--low)" : "transparent");
     bar.style.setProperty("--middle", low ? "50%" : "0%");
-    line.append(...(low ? [low, `-${short(figures.most)}`] : ["0"]), bar, short(figures.most), high);
+    const left = low ? [low, `-${short(figures.most)}`] : ["0"], right = [short(figures.most), high];
+    line.append(...left.map((text) => make("span", text)), bar, ...right.map((text) => make("span", text)));
     const output = make("output");
     output.id = "token";
     output.setAttribute("aria-live", "polite");
