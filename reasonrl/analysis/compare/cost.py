@@ -31,7 +31,7 @@ def cost_to_reach(run_dir: Path, suite: str, level: float) -> Cost | None:
     reached = next((step for step, accuracy in accuracies(run_dir, suite) if accuracy >= level), None)
     if reached is None:
         return None
-    lines = {step: values for _, step, values in read_metrics(run_dir / METRICS).lines if 0 < step <= reached}
+    lines = {step: values for _, step, values in read_metrics(run_dir / METRICS, []).lines if 0 < step <= reached}
     tokens = [value for line in lines.values() if (value := _tokens(line)) is not None]
     seconds = [value for line in lines.values() if (value := number(line.get("time/step_s"))) is not None]
     return Cost(

@@ -183,7 +183,7 @@ def _read_object(file: Path, problems: list[str]) -> Mapping[str, object] | None
     return data
 
 
-def read_metrics(file: Path, problems: list[str] | None = None) -> MetricsFile:
+def read_metrics(file: Path, problems: list[str]) -> MetricsFile:
     """Read ``metrics.jsonl``. What is wrong with the whole file is added to ``problems``."""
     if not file.is_file():
         return MetricsFile()
@@ -199,8 +199,7 @@ def read_metrics(file: Path, problems: list[str] | None = None) -> MetricsFile:
             else:
                 lines.append((place, step, record))
     except OSError as err:
-        if problems is not None:
-            problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
+        problems.append(f"metrics.jsonl cannot be read: {err.strerror or err}")
         return MetricsFile()
     if every > 1:
         problems.append(f"metrics.jsonl has over {MOST_METRICS >> 20} MiB: one of {every} lines was read")
