@@ -45,11 +45,16 @@ def run_sweep(
         )
     if dry_run:
         rows = [(str(run.number), run.state, run.name) for run in runs]
-        typer.echo("\n".join([f"{len(runs)} points in {home}", *table(("N", "STATE", "POINT"), rows)]))
+        typer.echo("\n".join([f"{_count(runs, 'point')} in {home}", *table(("N", "STATE", "POINT"), rows)]))
         return
     command = ["reasonrl", "sweep", recipe, *words, *(["--dir", folder] if folder else [])]
+    command += ["--jobs", str(jobs)] if jobs > 1 else []
     command += [word for file in plugin_files for word in ("--plugin", file)]
     raise typer.Exit(_carry_out(home, runs, jobs, shlex.join(command)))
+
+
+def _count(runs: Sequence[SweepRun], what: str) -> str:
+    return f"{len(runs)} {what}{'s' * (len(runs) != 1)}"
 
 
 def _refuse_ranks() -> None:
@@ -60,8 +65,8 @@ def _refuse_ranks() -> None:
 def _carry_out(home: Path, runs: Sequence[SweepRun], jobs: int, command: str) -> int:
     todo = [run for run in runs if run.state in ("missing", "unfinished")]
     done = len(runs) - len(todo)
-    typer.echo(for_terminal(f"{len(runs)} runs in {home}" + (f", {done} finished or in progress" if done else "")))
-    with closing(_Progress(len(runs))) as progress:
+    typer.echo(for_terminal(f"{_count(runs, 'run')} in {home}" + (f", {done} finished or in progress" if done else "")))
+    with closing(_Progress()) as progress:
         ended, signum = carry_out(todo, jobs, progress.heard)
     for line in _result(home, runs, ended, command):
         typer.echo(for_terminal(line))
@@ -75,14 +80,14 @@ def _carry_out(home: Path, runs: Sequence[SweepRun], jobs: int, command: str) ->
 class _Progress:
     """A line when a run starts and ends; in a terminal also a status line."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
 
         from reasonrl.cli.waiting import Waiting
 
         console = Console(stderr=True, highlight=False)
         self._waiting = Waiting(console) if console.is_terminal else None
-        self._total, self._shown_at, self._is_stopping = total, 0.0, False
+        self._shown_at, self._is_stopping = 0.0, False
         self.heard = Heard(started=self._started, ended=self._ended, active=self._active, stopping=self._stopping)
 
     def close(self) -> None:
@@ -95,10 +100,10 @@ class _Progress:
 
     def _started(self, run: SweepRun) -> None:
         verb = "resumed" if run.state == "unfinished" else "started"
-        self._print(f"[{run.number}/{self._total}] {run.name}: {verb}")
+        self._print(f"[{run.number}/{run.total}] {run.name}: {verb}")
 
     def _ended(self, one: Ended) -> None:
-        self._print(f"[{one.run.number}/{self._total}] {one.run.name}: {one.ending} after {one.seconds:.0f} s")
+        self._print(f"[{one.run.number}/{one.run.total}] {one.run.name}: {one.ending} after {one.seconds:.0f} s")
 
     def _active(self, runs: Sequence[SweepRun]) -> None:
         now = time.monotonic()

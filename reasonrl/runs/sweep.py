@@ -30,9 +30,10 @@ LEFTOVERS = {LOCK, RECIPE, SUMMARY}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepRun:
-    """The run of a point. ``number``: from 1, in the order of the points. ``command``: what trains it, if not done."""
+    """The run of a point. ``number``: from 1 to ``total``, in the order of the points. ``command``: what trains it."""
 
     number: int
+    total: int
     point: Point
     folder: Path
     state: State
@@ -77,9 +78,10 @@ def plan_sweep(
         PluginError: If a point is wrong.
     """
     numbered = list(enumerate(grid(words), start=1))
+    total = len(numbered)
     if only is not None:
-        if only > len(numbered):
-            raise RecipeError(f"--only {only}: the sweep has {len(numbered)} points; --dry-run lists them")
+        if only > total:
+            raise RecipeError(f"--only {only}: the sweep has {total} points; --dry-run lists them")
         numbered = numbered[only - 1 : only]
     checked = [(number, point, _load(recipe, point, words, plugins)) for number, point in numbered]
     home = Path(folder) if folder is not None else _default_folder(checked[0][2], checked[0][1])
@@ -87,7 +89,10 @@ def plan_sweep(
     runs = []
     for number, point, resolved in checked:
         with _about(point):
-            run = _plan_run(number, point, resolved, home / point.name, recipe, plugin_files)
+            state, command = _plan_run(point, resolved, home / point.name, recipe, plugin_files)
+            run = SweepRun(
+                number=number, total=total, point=point, folder=home / point.name, state=state, command=command
+            )
             if run.state == "missing":
                 refuse_new_run(resolved, None if run.folder.exists() else run.folder)
                 _check_data(resolved, plugins, seen)
@@ -140,8 +145,9 @@ def _check_data(resolved: AnyResolved, plugins: Plugins, seen: set[str]) -> None
 
 
 def _plan_run(
-    number: int, point: Point, resolved: AnyResolved, folder: Path, recipe: str, plugin_files: Sequence[str]
-) -> SweepRun:
+    point: Point, resolved: AnyResolved, folder: Path, recipe: str, plugin_files: Sequence[str]
+) -> tuple[State, tuple[str, ...]]:
+    """The state of a run, and the command that trains it."""
     state = _state(folder, total_steps(resolved))
     program = (sys.executable, "-m", "reasonrl")
     options = ("--plain", *(word for file in plugin_files for word in ("--plugin", file)))
@@ -152,7 +158,7 @@ def _plan_run(
     else:
         kind = "sft" if isinstance(resolved, ResolvedSft) else "train"
         rest = (kind, recipe, *point.overrides, "--run-dir", str(folder))
-    return SweepRun(number=number, point=point, folder=folder, state=state, command=(*program, *rest, *options))
+    return state, (*program, *rest, *options)
 
 
 def _state(folder: Path, steps: int) -> State:

@@ -151,6 +151,7 @@ def test_the_dry_run_lists_what_is_left(tiny_model: Path, tmp_path: Path) -> Non
     assert refused.exit_code == 2
     assert "it holds runs; resume one of them, or repeat the command of the sweep" in refused.stderr
     only = cli("sweep", path, "seed=0,1,2", "--only", 2, "--dry-run").stdout
+    assert only.startswith("1 point in ")
     assert "seed=1" in only
     assert "seed=0" not in only
     done = cli("sweep", path, "trainer.steps=1", "optimizer.learning_rate=0.02", "seed=0,1,2")
@@ -189,6 +190,7 @@ def shell_runs(folder: Path, *scripts: str) -> list[SweepRun]:
     return [
         SweepRun(
             number=number,
+            total=len(scripts),
             point=Point(name=f"p{number}", values={}, overrides=()),
             folder=folder / f"p{number}",
             state="missing",
