@@ -59,6 +59,7 @@ class ConsoleReporter(Reporter):
 
     def _print(self, lead: str, text: str, *, style: str = "", hanging: int | None = None) -> None:
         """Print one line; in a terminal it is wrapped at words and indented below the end of ``lead``."""
+        text = sanitize(text)  # it may quote a plugin or a data set
         if self._console.is_terminal:
             indent = " " * (len(lead) if hanging is None else hanging)
             text = wrap(text, lead=lead, indent=indent, width=max(20, self._console.width))

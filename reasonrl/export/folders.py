@@ -9,6 +9,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.export.request import Precision
 from reasonrl.export.source import Source
 from reasonrl.rundir.layout import ADAPTER
+from reasonrl.rundir.reading import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +28,10 @@ def write_merged(source: Source, folder: Path, precision: Precision) -> None:
             _copy(source.folder / name, folder / name)
     for name in source.model_files:
         if name.endswith(INDEX):
-            index = json.loads((source.folder / name).read_bytes())
+            index = read_object(source.folder / name)
             index["metadata"] = {**index.get("metadata", {}), "total_size": size}
             _write_json(folder / name, index)
-    config = json.loads((folder / "config.json").read_bytes())
+    config = read_object(folder / "config.json")
     _write_json(folder / "config.json", {**config, "dtype": precision})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from reasonrl.export.folders import TENSORS, copy_tokenizer
 from reasonrl.export.gguf_tokenizer import add_tokenizer
 from reasonrl.export.request import Precision
 from reasonrl.export.source import Source
+from reasonrl.rundir.reading import read_object
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -103,7 +103,7 @@ def _gguf() -> ModuleType:
 
 
 def _config(source: Source) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((source.folder / "config.json").read_bytes())
+    config: dict[str, Any] = read_object(source.folder / "config.json")
     return config
 
 

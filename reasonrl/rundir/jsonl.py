@@ -9,7 +9,7 @@ from typing import Any
 
 from reasonrl.redact import known_secrets, redact_data, redact_keys
 from reasonrl.rundir.files import naming
-from reasonrl.rundir.reading import UnreadableError, read_lines
+from reasonrl.rundir.reading import UnreadableError, open_regular, parse_json, read_lines
 
 LONE_SURROGATES = "backslashreplace"
 """UTF-8 cannot hold half a character; inside a JSON string ``\\udc80`` is read back as that half."""
@@ -61,10 +61,11 @@ def read_intact(path: Path) -> list[dict[str, Any]]:
 def last_record(path: Path) -> dict[str, Any]:
     """The last whole record of a file, without reading all of it; {} if there is none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
-        return dict(json.loads(lines[-1])) if lines else {}
+        record = parse_json(lines[-1]) if lines else {}
+        return record if isinstance(record, dict) else {}
     except (OSError, ValueError):
         return {}
 

@@ -42,7 +42,7 @@ def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None
     except RecipeError as err:
         raise RecipeError(f"{source.where(('model', 'chat_template'))}: {err}") from err
     refuse_missing(resolved)
-    if not is_elsewhere and Path(resolved.model_path).is_dir():
+    if Path(resolved.model_path).is_dir():
         base = source_of(resolved.model_path)
         for folder in (Path(base.base), *base.adapters):
             refuse_damaged(folder)

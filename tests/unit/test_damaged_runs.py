@@ -160,7 +160,9 @@ def test_a_large_document_or_line_is_not_parsed(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "command", ["resume", "eval", "generate", "export", "doctor", "report", "compare", "behaviors"]
 )
-@pytest.mark.parametrize("target", ["a" * 300, "a\0b", "~nobody_of_this_name/run", "/dev/null", "run/run.json/x"])
+@pytest.mark.parametrize(
+    "target", ["a" * 300, "a\0b", "~nobody_of_this_name/run", "run@" + "9" * 5000, "/dev/null", "run/run.json/x"]
+)
 def test_a_path_that_cannot_be_one_is_refused_in_a_line(command: str, target: str, tmp_path: Path) -> None:
     whole_run(tmp_path / "run")
     done = CliRunner().invoke(app, [command, target])

@@ -10,7 +10,7 @@ from support.builders import completion, group, output, scored
 from reasonrl import FinishReason, Message, Problem, ScoredGroup
 from reasonrl.observability.transcripts import plain_prompt, transcript_records
 from reasonrl.rundir import files
-from reasonrl.rundir.jsonl import append_jsonl, read_jsonl, to_line, write_jsonl
+from reasonrl.rundir.jsonl import append_jsonl, last_record, read_jsonl, to_line, write_jsonl
 from reasonrl.rundir.reading import UnreadableError
 
 ODD = "a\u2028b\u0085c\x0bd\ne\té🙂"
@@ -68,6 +68,12 @@ def test_a_full_disk_is_told_with_the_file(kind: str, tmp_path: Path) -> None:
     (tmp_path / ".x.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*/\.x\.tmp'"):
         WRITERS[kind](tmp_path / ".x.tmp")
+
+
+@pytest.mark.parametrize("line", ["3", "[" * 100_000, "null", "{", '"step"'])
+def test_the_last_record_of_a_damaged_file_is_none(line: str, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"n": 1}\n' + line + "\n")
+    assert last_record(tmp_path / "m.jsonl") == {}
 
 
 def test_an_empty_file_has_no_records(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def read_evaluation(target: str) -> Evaluation:
         RecipeError: If there is no such evaluation.
     """
     name, _, step = target.rpartition("@")
-    if name and step.isdecimal() and not Path(target).exists():
+    if name and step.isascii() and step.isdecimal() and len(step) < 19 and not os.path.exists(target):
         return _of_run(target, Path(name), int(step))
     if is_evaluation(folder := Path(target)):
         return _saved(target, folder)
@@ -87,7 +88,7 @@ def read_evaluations(targets: Sequence[str]) -> tuple[list[Evaluation], list[str
 
 def _of_run(name: str, run_dir: Path, step: int | None) -> Evaluation:
     if not is_run(run_dir):
-        what = "there is no such folder" if not run_dir.exists() else f"it holds neither {RUN} nor {RESULTS}"
+        what = "there is no such folder" if not os.path.exists(run_dir) else f"it holds neither {RUN} nor {RESULTS}"
         raise RecipeError(f"{run_dir} is not a run or a saved evaluation: {what}")
     steps = [number for number, _ in list_evaluations(run_dir)]
     if not steps:
