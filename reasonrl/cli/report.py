@@ -84,5 +84,8 @@ def _stamps(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Yield what changes with every step, evaluation and end of a run."""
     for folder in folders:
         for path in (folder / METRICS, folder / EVALS, folder / SUMMARY):
-            if path.exists():
-                yield str(path), path.stat().st_mtime_ns, path.stat().st_size
+            try:
+                known = path.stat()
+            except OSError:  # not written yet, or deleted by a resumed run
+                continue
+            yield str(path), known.st_mtime_ns, known.st_size
