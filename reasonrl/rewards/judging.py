@@ -17,6 +17,8 @@ NO_SCORE = "unscored"
 """The reason of a reward that returned None."""
 MAX_REASON, MAX_ANSWER = 2_000, 10_000
 """Characters of a score's texts; more are cut out of their middle."""
+MAX_CHARS = 2**20
+"""A longer text is refused with its score."""
 MAX_METRICS, MAX_NAME = 64, 100
 """Metrics of one completion, and characters of a name."""
 DROPPED = "metrics_dropped"
@@ -125,6 +127,9 @@ def as_score(raw: object) -> Score:
     _expect(raw, "correct", bool, optional=True)
     _expect(raw, "answer", str, optional=True)
     _expect(raw, "reason", str)
+    for text in (raw.answer or "", raw.reason):
+        if len(text) > MAX_CHARS:
+            raise BadScoreError(f"returned a text of {len(text)} characters, over the limit of {MAX_CHARS}")
     _expect(raw, "metrics", Mapping)
     _expect(raw, "token_values", Iterable)
     return replace(
