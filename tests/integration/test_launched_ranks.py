@@ -215,6 +215,8 @@ def test_two_processes_find_the_same_overlong_prompts(tiny_model: Path, tmp_path
     asked = {json.loads(line)["problem_id"] for step in steps for line in step.read_text().splitlines()}
     assert len(asked) == 3  # one of two prompts of every step is the first process's
     assert "counting/train/5" not in asked
+    first, *_ = [json.loads(line) for line in steps[0].read_text().splitlines()]
+    assert len(first["tokens"]["entropy"]) == first["completion_tokens"], "of the first process's own rows"
 
 
 @pytest.mark.slow
