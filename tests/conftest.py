@@ -1,6 +1,8 @@
 """Fixtures shared by all tests. No test needs network or GPU."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reasonrl.testing.models import tiny_model_folder
 
     return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def hangup_by_default() -> Iterator[None]:
+    """SIGHUP as in a terminal. Behind nohup it is ignored, also by everything that a test starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from reasonrl.contracts.batch import AdvantageOutput, PolicyEval, TrainBatch
@@ -58,35 +60,37 @@ class TokenFigures:
             for group in groups[: self._limit]
             for completion, reward in zip(group.group.completions, group.rewards, strict=True)
         ][: self._limit]
-        found: list[Figures | None] = []
+        lengths: list[list[int] | None] = []
+        columns: list[_Columns] = []
         for row, (prompt, completion, total) in enumerate(rows):
-            lengths = None if total is None else self._boundaries.lengths(prompt, completion)
+            lengths.append(None if total is None else self._boundaries.lengths(prompt, completion))
+            at = slice(len(prompt), len(prompt) + len(lengths[-1] or ()))
             old, entropy = seen.get(row, (None, None))
             if old is None and evals.old_logprobs is not None:
                 old = evals.old_logprobs[row]
             # A completion of an earlier policy has a gap that does not come from the sampler.
             is_fresh = completion.policy_version == policy_version
             sampled = batch.rollout_logprobs[row] if batch.rollout_logprobs is not None and is_fresh else None
-            figures = _figures(lengths or [], len(prompt), old, sampled, advantages.advantages[row], entropy)
-            found.append(figures if lengths is not None else None)
-        return found
+            gap = None if old is None or sampled is None else old[at] - sampled[at]
+            columns.append((gap, advantages.advantages[row, at], None if entropy is None else entropy[at]))
+        return [
+            None
+            if of_tokens is None
+            else {"lengths": of_tokens, "logprob_gap": gap, "advantage": _alike(advantage or []), "entropy": entropy}
+            for of_tokens, (gap, advantage, entropy) in zip(lengths, _to_host(columns), strict=True)
+        ]
 
 
-def _figures(
-    lengths: list[int],
-    start: int,
-    old: Tensor | None,
-    sampled: Tensor | None,
-    advantage: Tensor,
-    entropy: Tensor | None,
-) -> Figures:
-    at = slice(start, start + len(lengths))
-    return {
-        "lengths": lengths,
-        "logprob_gap": None if old is None or sampled is None else _rounded(old[at] - sampled[at]),
-        "advantage": _alike(_rounded(advantage[at])),
-        "entropy": None if entropy is None else _rounded(entropy[at]),
-    }
+_Columns = tuple[Tensor | None, Tensor, Tensor | None]
+"""Log-probability gap, advantage and entropy of a completion's tokens, on the device."""
+
+
+def _to_host(rows: Sequence[_Columns]) -> list[list[list[float] | None]]:
+    """Round the values of all rows; in one copy, so that the host waits for the GPU once a step."""
+    present = [column for row in rows for column in row if column is not None]
+    # Adding 0.0 turns -0.0 into 0.0.
+    values = iter([round(value, 4) + 0.0 for value in torch.cat(present).tolist()] if present else [])
+    return [[None if column is None else list(islice(values, len(column))) for column in row] for row in rows]
 
 
 class Boundaries:
@@ -130,11 +134,6 @@ class Boundaries:
     def _decode_plainly(self, tokens: tuple[int, ...]) -> str:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
-
-
-def _rounded(values: Tensor) -> list[float]:
-    # Adding 0.0 turns -0.0 into 0.0.
-    return [round(value, 4) + 0.0 for value in values.tolist()]
 
 
 def _alike(values: list[float]) -> float | list[float]:

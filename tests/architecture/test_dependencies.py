@@ -16,6 +16,7 @@ OPTIONAL = {
     "mlflow": "mlflow",
     "pandas": "trackio",
     "trackio": "trackio",
+    "swanlab": "swanlab",
     "bitsandbytes": "low-memory",
     "pytest": "test",
     "vllm": "vllm",

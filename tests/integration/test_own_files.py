@@ -284,7 +284,7 @@ def change_plugin(change: str, run: Path, file: Path, monkeypatch: pytest.Monkey
             os.chown(run / "run.json", 1, -1)
         monkeypatch.setattr(os, "getuid", lambda: 2)
     else:
-        monkeypatch.setattr("reasonrl.plugins.loading._import", lambda path: 1 / 0)
+        monkeypatch.setattr("reasonrl.importing.import_file", lambda path: 1 / 0)
     (run / "run.json").write_text(json.dumps(manifest))
 
 

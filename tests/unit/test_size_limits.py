@@ -30,7 +30,7 @@ def test_the_doctor_reads_a_large_file_in_parts(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "metrics.jsonl"
     file.write_text("\n".join([*lines, "x" * 50_000, "torn"]))
     problems: list[str] = []
-    found = records._read_metrics(file, problems)
+    found = records.read_metrics(file, problems)
     assert 80 < len(found.lines) < 300
     assert found.is_cut
     assert "lines was read" in problems[0]

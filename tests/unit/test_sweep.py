@@ -232,7 +232,9 @@ def test_a_failure_does_not_stop_the_others_and_its_reason_is_kept(tmp_path: Pat
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_reaches_every_run_once_and_starts_no_more(signum: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_reaches_every_run_once_and_starts_no_more(
+    signum: signal.Signals, hangup_by_default: None, tmp_path: Path
+) -> None:
     name = signum.name.removeprefix("SIG")
     script = f"trap 'echo got; sleep 0.3; exit {128 + signum}' {name}; echo ready; while :; do sleep 0.05; done"
     runs = shell_runs(tmp_path / "s", script, script, "true")
