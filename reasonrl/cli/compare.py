@@ -56,8 +56,8 @@ def _comparison_lines(one: Comparison) -> Iterator[str]:
     points = f"{100 * d.value:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f}), p {_p_text(d.p_value)}"
     counts = "" if one.only_a is None else f"; {one.only_a} solved only by {one.a}, {one.only_b} only by {one.b}"
     yield wrap(f"{points}{counts}", lead=f"  {one.b} - {one.a}  ", indent=" " * 9)
-    power = f"detects {100 * d.detectable:.1f} points with 80% power" if d.detectable <= 1 else "too few problems"
-    yield wrap(f"{METHODS[d.method]}; {power}", indent=" " * 9)
+    power = f"; detects {100 * d.detectable:.1f} points with 80% power" if d.detectable <= 1 else "; too few problems"
+    yield wrap(METHODS[d.method] + (power if d.detectable > 0 else ""), indent=" " * 9)
     if one.left_out:
         yield wrap(f"left out, for want of the same problems: {', '.join(one.left_out)}", indent=" " * 9)
 

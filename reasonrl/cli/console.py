@@ -96,6 +96,8 @@ class ConsoleReporter(Reporter):
                 f"(95% {low:.1%} to {high:.1%}), format {result.metrics['format']:.1%}, "
                 f"{result.metrics['length_tokens']:.0f} tokens, {result.problems} problems"
             )
+            if unscored := result.metrics["unscored_frac"]:
+                text += f", {unscored:.1%} could not be scored"
             self._print("", text, style="bold", hanging=2)
 
     def evaluated_model(self, model: str, results: Sequence[SuiteResult]) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import table
 from reasonrl.errors import RAISABLE, PluginContractError, RecipeError, describe, plugin_code
 from reasonrl.importing import resolve
+from reasonrl.text import suggest
 
 if TYPE_CHECKING:
     from reasonrl.plugins import Plugins
@@ -43,6 +44,7 @@ def run_check(target: str, options: Sequence[str], task: str | None, as_json: bo
 
     found = _find(target, files)
     parsed = _parse(options)
+    _refuse_unknown(found, parsed)
     with open_checks() as tell, observe_checks(tell):
         results = check_plugin(found.name, plugins=found.plugins, options=parsed, task=task, requires=found.requires)
     if as_json:
@@ -112,6 +114,19 @@ def _import(folder: Path, value: str) -> object:
             return resolve(value)
     except RAISABLE as err:  # a plugin may raise anything
         raise PluginContractError(f"{folder}: {value} cannot be imported: {describe(err)}") from err
+
+
+def _refuse_unknown(target: _Target, options: Iterable[tuple[str, str]]) -> None:
+    """Raises RecipeError at options of what the plugin does not provide."""
+    from reasonrl.plugins.registry import find_records
+
+    provided = {offer for record in find_records(target.plugins, target.name) for offer in record.provides}
+    for kind, name in options:
+        if f"{kind} {name}" not in provided:
+            names = sorted(offer.partition(" ")[2] for offer in provided if offer.startswith(f"{kind} "))
+            hint = suggest(name, names)
+            offers = ", ".join(sorted(provided)) or "nothing"
+            raise RecipeError(f"option {kind}.{name}: the plugin has no {kind} '{name}'{hint}; it has: {offers}")
 
 
 def _parse(options: Sequence[str]) -> dict[tuple[str, str], dict[str, object]]:

@@ -193,7 +193,8 @@ def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> No
         typer.echo("  no reference")
     else:
         _print_text(entry["reference"], "  > ")
-        typer.echo(f"  reward of the reference: {entry['reference_reward']}")
+        paid = entry["reference_reward"]
+        typer.echo(f"  reward of the reference: {'none' if paid is None else format(paid, '.4g')}")
     if resolved is not None:
         sampling = resolved.recipe.sampling
         text = f"tokens: prompt {entry['prompt_tokens']} of {sampling.max_prompt_tokens}"

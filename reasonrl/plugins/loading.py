@@ -18,7 +18,16 @@ from reasonrl import importing
 from reasonrl.contracts.hookspecs import ENTRY_POINT_GROUP, ReasonRLSpecs
 from reasonrl.contracts.specs import AnySpec
 from reasonrl.errors import PluginContractError, PluginNotFoundError, describe, one_line, plugin_code
-from reasonrl.plugins.registry import Observer, PluginRecord, Plugins, Provided, RunPlugin, Status, unavailable_reason
+from reasonrl.plugins.registry import (
+    FLAG,
+    Observer,
+    PluginRecord,
+    Plugins,
+    Provided,
+    RunPlugin,
+    Status,
+    unavailable_reason,
+)
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
 from reasonrl.redact import redacting_logger
 from reasonrl.text import suggest
@@ -28,8 +37,6 @@ log = redacting_logger(__name__)
 
 API_ATTRIBUTE = "REASONRL_API"
 """A plugin may say in this attribute for which plugin interface it is written: ``REASONRL_API = 1``."""
-FLAG = "--plugin"
-"""Stands for the distribution of a plugin that was given by this flag."""
 
 
 @dataclass(kw_only=True)
@@ -269,6 +276,9 @@ def _load_file(loader: _Loader, file: str) -> None:
     try:
         with _quiet_code():
             plugin = importing.import_file(path) if is_file else importing.resolve(file)
+        if label := loader.manager.get_name(plugin):
+            log.warning("--plugin %s: already loaded as plugin %s; leave --plugin out", file, label)
+            return
         if found := getattr(plugin, "__file__", None):
             source.file, source.sha256 = str(Path(found).resolve()), _sha256(Path(found))
         _add_wanted(loader, source, plugin)
@@ -300,7 +310,8 @@ def _load_of_run(loader: _Loader, known: RunPlugin) -> None:
             return
         except PluginContractError as err:
             problem = str(err)
-    error = f"{problem}; {known.run} was started with it: give --plugin {known.value} if you want it as it is"
+    way_out = f"--plugin {known.value} if you want it as it is" if Path(known.file).is_file() else "--plugin NEW_PLACE"
+    error = f"{problem}; {known.run} was started with it: give {way_out}"
     log.warning("plugin '%s' is not loaded: %s", known.name, error)
     source = _Source(name=known.name, value=known.value, distribution=FLAG, version="", file=known.file)
     loader.records.append(source.record("broken", error))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 log = redacting_logger(__name__)
 
 Kind = Literal["task", "reward", "algorithm", "rollout_backend", "model", "recipe"]
+FLAG = "--plugin"
+"""Stands for the distribution of a plugin that was given by this flag."""
 KINDS: tuple[Kind, ...] = ("task", "reward", "algorithm", "rollout_backend", "model", "recipe")
 Status = Literal["active", "broken", "unavailable", "incompatible", "disabled"]
 
@@ -201,6 +203,8 @@ class Plugins:
         if home := origin(kind, name):
             parts.append(home)
         parts.append(f"installed: {', '.join(names) or 'none'}")
+        if kind in ("task", "reward", "algorithm") and not any(r.distribution == FLAG for r in self.records):
+            parts.append("one in a file needs --plugin FILE")
         parts.extend(
             f"plugin {r.label} is {r.status}: {r.error}" for r in self.records if r.status in ("broken", "incompatible")
         )

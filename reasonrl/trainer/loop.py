@@ -291,7 +291,7 @@ class Trainer:
             )
             raise TrainingError(
                 f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}{who}; "
-                "the log holds the first traceback of each reward"
+                "a reward that is changed needs a new run"
             )
 
 

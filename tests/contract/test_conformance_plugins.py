@@ -251,6 +251,8 @@ def test_plugins_check_ends_with_1_and_the_reason(tmp_path: Path) -> None:
             "option 'count=4': expected kind.name.key=value, such as task.add.count=4",
         ),
         (["countdown", "--task", "tyo"], "no task 'tyo'"),
+        (["countdown", "task.countdwn.max_numbers=3"], "no task 'countdwn'; did you mean 'countdown'?"),
+        (["countdown", "reward.countdow.weight=3"], "no reward 'countdow'"),
     ],
 )
 def test_plugins_check_of_nonsense_is_one_line(

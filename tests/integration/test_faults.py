@@ -169,7 +169,7 @@ def test_too_many_unscored_completions_stop_the_run(
     assert errors == [
         f"error: {1 / fail_every:.0%} of the batch could not be scored, over the limit of 20%; reward 'flaky' gave no "
         f"score for {32 // fail_every} of 32 completions (raised ZeroDivisionError), since step 1; "
-        "the log holds the first traceback of each reward"
+        "a reward that is changed needs a new run"
     ]
     assert lock_is_free(tmp_path / "run")
 

@@ -164,7 +164,7 @@ def test_tasks_preview_says_what_became_of_the_rows(tmp_path: Path) -> None:
 def test_tasks_preview_for_people() -> None:
     text = run("tasks", "preview", "toy", "-n", "1", "low=3", "high=3", *TOY)
     assert "  | Say 3.>" in text
-    assert "reward of the reference: 1.0" in text
+    assert "reward of the reference: 1\n" in text
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,12 @@ def only(folder: Path) -> Finding:
     return found[0]
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, (0, 0)), (2, (0, 1)), (5, (0.5, 3.5)), (12, (2, 9))])
+def test_the_ends_of_a_curve_do_not_overlap(count: int, expected: tuple[float, float]) -> None:
+    curve = Curve(tuple(range(1, count + 1)), tuple(float(n) for n in range(count)))
+    assert curve.ends() == expected
+
+
 def test_a_healthy_run_has_no_findings(tmp_path: Path) -> None:
     diagnosis = examine(write_run(tmp_path / "run"))
     assert diagnosis.findings == ()

@@ -217,6 +217,21 @@ def test_plugin_file(tmp_path: Path) -> None:
     assert plugins.provider("reward", "filed").distribution == "--plugin"
 
 
+def test_a_plugin_that_is_loaded_already_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    plugins = load_plugins(files=["support.toy_plugin", "support.toy_plugin"], environ={"REASONRL_PLUGINS": ""})
+    assert plugins.get("task", "toy").name == "toy"
+    assert "--plugin support.toy_plugin: already loaded as plugin" in caplog.text
+    assert "leave --plugin out" in caplog.text
+
+
+def test_a_plugin_in_a_file_is_thought_of() -> None:
+    with pytest.raises(PluginNotFoundError, match="one in a file needs --plugin FILE"):
+        load_plugins(environ={"REASONRL_PLUGINS": ""}).get("task", "vowels")
+    with pytest.raises(PluginNotFoundError, match=r"no task 'toi'; did you mean 'toy'\?; installed: bare, toy") as caught:
+        toys().get("task", "toi")
+    assert "FILE" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [("missing.py", PluginNotFoundError), ("no_such_module_anywhere", PluginContractError)],

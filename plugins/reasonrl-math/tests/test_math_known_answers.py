@@ -136,7 +136,7 @@ def test_the_command_line_shows_it_all(tmp_path: Path) -> None:
     preview = command(tmp_path, "tasks", "preview", "math", "path=x.jsonl", "question=problem", "answer=solution")
     assert preview.returncode == 0, preview.stderr
     assert '"read_as": "a fraction"' in preview.stdout
-    assert preview.stdout.count("reward of the reference: 1.0") == 3
+    assert preview.stdout.count("reward of the reference: 1\n") == 3
     assert "31 rows read, 30 kept" in preview.stdout
     check = command(tmp_path, "recipes", "check", "known.yaml")
     assert check.returncode == 0, check.stderr

@@ -38,6 +38,11 @@ class Curve:
         """The median of the last ``WINDOW`` values."""
         return median(self.values[-WINDOW:])
 
+    def ends(self) -> tuple[float, float]:
+        """The medians of the first and of the last ``WINDOW`` values; of each half where those would overlap."""
+        count = max(1, min(WINDOW, len(self.values) // 2))
+        return median(self.values[:count]), median(self.values[-count:])
+
     def since(self, holds: Callable[[float], bool], at_least: int = WINDOW) -> int | None:
         """Find the step from which ``holds`` is true of the smoothed curve up to its end.
 

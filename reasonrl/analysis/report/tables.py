@@ -122,8 +122,8 @@ def _evaluation_changes(run: RunFigures) -> Iterator[Change]:
 def _training_changes(run: RunFigures) -> Iterator[Change]:
     for key, name in MAIN:
         if curve := run.curves.get(key):
-            unit = _unit(key)
-            yield Change(name=f"{name} (training)", before=figure(curve.first, unit), after=figure(curve.last, unit))
+            before, after = (figure(value, _unit(key)) for value in curve.ends())
+            yield Change(name=f"{name} (training)", before=before, after=after)
 
 
 def component_weights(run: RunFigures) -> list[tuple[str, str, str, str]]:
@@ -134,8 +134,8 @@ def component_weights(run: RunFigures) -> list[tuple[str, str, str, str]]:
     for name, config in named.items():
         curve = run.curves.get(f"reward/component/{name}")
         weight = config.get("weight", 1.0) if isinstance(config, Mapping) else 1.0
-        ends = (figure(curve.first, "reward"), figure(curve.last, "reward")) if curve else ("-", "-")
-        rows.append((str(name), f"{weight}", *ends))
+        first, last = (figure(value, "reward") for value in curve.ends()) if curve else ("-", "-")
+        rows.append((str(name), f"{weight}", first, last))
     return rows
 
 
