@@ -10,7 +10,6 @@ import random
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, hookimpl
 
@@ -113,11 +112,5 @@ def reasonrl_run_started(run):
 
 @hookimpl
 def reasonrl_run_finished(run, outcome, error):
-    counts = {**COUNTS, "peak_kib": _peak_kib(), "pid": os.getpid()}
+    counts = {**COUNTS, "pid": os.getpid()}
     (run.run_dir / "probe.json").write_text(json.dumps(counts))
-
-
-def _peak_kib():
-    """Peak memory of this process. ``ru_maxrss`` would be at least that of the process that started this one."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])

@@ -227,7 +227,9 @@ def test_a_plugin_that_is_loaded_already_is_named(caplog: pytest.LogCaptureFixtu
 def test_a_plugin_in_a_file_is_thought_of() -> None:
     with pytest.raises(PluginNotFoundError, match="one in a file needs --plugin FILE"):
         load_plugins(environ={"REASONRL_PLUGINS": ""}).get("task", "vowels")
-    with pytest.raises(PluginNotFoundError, match=r"no task 'toi'; did you mean 'toy'\?; installed: bare, toy") as caught:
+    with pytest.raises(
+        PluginNotFoundError, match=r"no task 'toi'; did you mean 'toy'\?; installed: bare, toy"
+    ) as caught:
         toys().get("task", "toi")
     assert "FILE" not in str(caught.value)
 

@@ -94,7 +94,8 @@ def gradient_checkpointing(lab: Lab, kind: str) -> None:
     """Every layer is computed twice, memory is lower, and what is learned is the same."""
     kept, again = lab.run(kind, *BIG), lab.run(kind, *BIG, "model.gradient_checkpointing=true")
     assert again.probe["layer_calls"] == 2 * kept.probe["layer_calls"]
-    assert again.probe["peak_kib"] < kept.probe["peak_kib"] - 50_000
+    # By the run's own figures: it starts the process's peak anew at each stage.
+    assert again.values("memory/update_gib")[0] < kept.values("memory/update_gib")[0] - 0.05
     assert distance(kept.weights(), again.weights()) < 1e-4
 
 
