@@ -121,6 +121,7 @@ def rewritten(gen_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "docs" / "algorithms"
 
 
+@pytest.mark.slow
 def test_a_changed_option_makes_the_page_stale(
     gen_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_changed_option_makes_the_page_stale(
     assert page.read_text(encoding="utf-8") == good
 
 
+@pytest.mark.slow
 def test_a_missing_page_mark_entry_or_recipe_is_named(
     gen_docs: ModuleType,
     formulas: ModuleType,

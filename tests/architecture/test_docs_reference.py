@@ -29,6 +29,7 @@ def test_the_reference_is_up_to_date(gen_docs: ModuleType, capsys: pytest.Captur
     assert status == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stale_page_is_noticed_and_rewritten(
     gen_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_ten_thousand_small_texts(tmp_path: Path) -> None:
     assert all(len(text.splitlines()) == 1 and len(text) <= MAX_CHARS for text in said)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     key=st.sampled_from(KEYS),

@@ -244,6 +244,7 @@ for arguments in json.load(sys.stdin):
 """
 
 
+@pytest.mark.slow
 def test_every_wrong_recipe_is_refused_in_one_line_without_torch_by_check_and_run_alike(
     tmp_path: Path,
 ) -> None:

@@ -71,6 +71,7 @@ def test_lora_has_gradients_and_states_of_its_adapters_alone(plan) -> None:
     assert found.stages["optimizer"]["gradients"] == 4 * found.counted.trained
 
 
+@pytest.mark.slow
 def test_a_separate_critic_and_a_reference_cost_a_model_each(plan) -> None:
     alone = plan()
     both = plan("algorithm.name=ppo", "critic.kind=separate", "algorithm.kl.coef=0.1", "algorithm.kl.placement=reward")
@@ -80,6 +81,7 @@ def test_a_separate_critic_and_a_reference_cost_a_model_each(plan) -> None:
     assert both.counted.trained == pytest.approx(2 * alone.counted.trained, rel=0.02)
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_rows_and_shrink_with_checkpointing(plan) -> None:
     one, two = plan(), plan("trainer.max_tokens_per_microbatch=1024")
     assert (one.workload.rows, two.workload.rows) == (4, 8)
