@@ -51,7 +51,7 @@
   const form = find("filters"), rows = find("rows"), article = find("sample");
   let records = [], matching = [], page = 0, chosen = -1;
 
-  const short = (value) => (typeof value === "number" ? Number(value.toPrecision(4)) : value);
+  const rounded = (value) => (typeof value === "number" ? Number(value.toPrecision(4)) : value);
   const verdict = (one) => (one.w === null ? "unscored" : one.k ? "correct" : "wrong");
   const reasons = (one) => Object.entries(one.y).filter((pair) => pair[1]).map((pair) => pair.join(": "));
   const text = (one) => (one.text ??= fold([one.i, one.p, one.c, one.a ?? "", one.o, ...reasons(one)].join("\n")));
@@ -87,7 +87,7 @@
       const button = make("button");
       button.type = "button";
       button.append(make("b", verdict(one), verdict(one)), ` ${one.c.slice(0, 80).replaceAll("\n", " ")} `,
-        make("br"), make("small", `step ${one.s}, ${one.f}, ${one.l ?? "?"} tokens, reward ${short(one.w) ?? "-"}, ${one.i}`));
+        make("br"), make("small", `step ${one.s}, ${one.f}, ${one.l ?? "?"} tokens, reward ${rounded(one.w) ?? "-"}, ${one.i}`));
       button.addEventListener("click", () => open(page * PAGE + i));
       const item = make("li");
       item.append(button);
@@ -114,8 +114,8 @@
   const show = (one) => {
     const head = make("p");
     head.append(make("b", verdict(one), verdict(one)), ` step ${one.s}, ${one.f}, sample ${one.n} of ${one.i}, ${one.l ?? "?"} tokens, finish reason ${one.e}`);
-    const parts = Object.entries(one.m).map(([name, value]) => `${name} ${short(value) ?? "unscored"}`);
-    const facts = [["Reward", [`total ${short(one.w) ?? "unscored"}`, ...parts].join(", ")], ["Reason", reasons(one).join(", ")], ["Answer", one.a ?? "none found"], ["Problem", one.o]];
+    const parts = Object.entries(one.m).map(([name, value]) => `${name} ${rounded(value) ?? "unscored"}`);
+    const facts = [["Reward", [`total ${rounded(one.w) ?? "unscored"}`, ...parts].join(", ")], ["Reason", reasons(one).join(", ")], ["Answer", one.a ?? "none found"], ["Problem", one.o]];
     const block = (name, content) => { const pre = make("pre"); pre.append(...content); return [make("h3", name), pre]; };
     article.replaceChildren(head, ...block("Prompt", marked(one.p)), ...scale(one), ...block("Completion", completion(one)),
       ...facts.filter((fact) => fact[1]).flatMap(([name, value]) => block(name, marked(value))));
