@@ -10,7 +10,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
-"""The reader has ended, or the terminal was closed. A full disk is another matter: it is an error."""
+"""The reader has ended, or the terminal was closed. A full disk is an error."""
 
 
 class SteadyFile(io.FileIO):
@@ -29,7 +29,9 @@ class SteadyFile(io.FileIO):
 
 
 def steady_streams() -> None:
-    """Make standard output and error steady, and open those that are closed, lest a file of the run takes their place.
+    """Make standard output and error steady.
+
+    Streams that are closed are opened, so that no file of the run gets their descriptor.
 
     A character that the terminal cannot encode is escaped.
     """

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from reasonrl.contracts.models import generation_eos_ids
-from reasonrl.errors import ReasonRLError, RecipeError, one_line
+from reasonrl.errors import ReasonRLError, RecipeError, is_out_of_memory, one_line
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.frozen import store_frozen
@@ -276,7 +276,7 @@ def _check_files(model_path: str) -> None:
     """Read the JSON files of a local folder as untrusted ones, before transformers does.
 
     Raises:
-        ValueError: naming a file that is no JSON object, or not a regular file.
+        ValueError: naming a file that is not a regular file, or does not hold a JSON object.
     """
     for path in sorted(Path(model_path).glob("*.json")) if Path(model_path).is_dir() else ():
         try:
@@ -310,13 +310,15 @@ def _loading(what: str, model_path: str) -> Iterator[None]:
     """Files of a model may be missing, truncated, unknown, contradictory or hostile: any error is one of the model.
 
     Raises:
-        RecipeError: for everything but lack of memory.
+        RecipeError: for everything but lack of memory, which has a message of its own.
     """
     try:
         yield
-    except (ReasonRLError, MemoryError):
+    except ReasonRLError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise RecipeError(_load_message(what, model_path, error)) from error
 
 

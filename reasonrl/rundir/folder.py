@@ -102,7 +102,7 @@ class RunDir:
             )
 
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
-        """Write a JSON file without secrets, so that it is there whole or not at all."""
+        """Write a JSON file without secrets, atomically."""
         files.write_json(self.path / name, data)
 
     def write_text(self, name: str, text: str) -> None:

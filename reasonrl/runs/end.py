@@ -88,7 +88,7 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
 
 
 def _is_of_run(error: OSError, run_dir: Path) -> bool:
-    """Whether a file of the run could not be written: the machine's fault, of which no traceback says more."""
+    """Whether a file of the run could not be written. The message says all; a traceback would add nothing."""
     return error.strerror is not None and isinstance(error.filename, str) and run_dir in Path(error.filename).parents
 
 

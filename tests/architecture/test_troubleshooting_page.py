@@ -24,7 +24,7 @@ INSERTED = re.compile(r"'[^']*'|\.\.\.|\S*(?:\d|\w\.\w|=)\S*")
 
 
 def messages(page: str) -> list[str]:
-    """What stands in code in the terms of the page, each followed by its explanation."""
+    """The code spans in the terms of the page, each followed by its explanation."""
     terms = re.findall(r"^(`.+`)\n:   ", page, flags=re.MULTILINE)
     return [message for term in terms for message in re.findall(r"`([^`]+)`", term)]
 

@@ -152,7 +152,7 @@ FLAGS = ("--plain", "--dry-run")
 
 
 def positional(words: list[str]) -> str | None:
-    """The first word that is no option and no option's value. Every option but those of FLAGS has one."""
+    """The first word that is neither an option nor an option's value. Every option but those of FLAGS has one."""
     is_value = False
     for word in words:
         if not is_value and not word.startswith("-"):

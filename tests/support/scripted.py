@@ -145,8 +145,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     """One whole update by plain gradient descent: the parameters then tell the gradient."""
     accelerator = Accelerator(cpu=True)
     ranks = Ranks(accelerator)
-    if batch is None:
-        batch = collate(groups, pad_id=PAD, device=torch.device("cpu"))
+    batch = batch or collate(groups, pad_id=PAD, device=torch.device("cpu"))
     reference = PolicyModule(_shifted_copy(policy)) if case.needs.reference else None
     optimizer = torch.optim.SGD(
         [
@@ -186,8 +185,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     )
     updater.see = see
     output = updater.update(batch, evals, algorithm.compute_advantages(batch, evals, ctx), ctx)
-    module = accelerator.unwrap_model(wrapped)
-    parameters = {name: p.detach().clone() for name, p in module.named_parameters()}
+    parameters = {n: p.detach().clone() for n, p in accelerator.unwrap_model(wrapped).named_parameters()}
     return Outcome(parameters, dict(output.metrics), output)
 
 

@@ -168,6 +168,19 @@ def test_a_broken_folder_is_one_line(folder: Path, tmp_path: Path, kind: str) ->
     assert str(target) in str(error.value)
 
 
+@pytest.mark.parametrize("part", ["transformers.AutoConfig", "transformers.AutoModelForCausalLM"])
+@pytest.mark.parametrize("error", [MemoryError("too much"), torch.OutOfMemoryError("CUDA out of memory. Tried ...")])
+def test_lack_of_memory_is_not_blamed_on_the_folder(
+    part: str, error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"{part}.from_pretrained", lacks)
+    with pytest.raises(type(error)):
+        load_tiny(folder)
+
+
 def test_more_embeddings_than_tokens_and_tokens_that_never_occur_are_fine(tmp_path: Path) -> None:
     """Qwen pads its embeddings; a tokenizer with added tokens is refused only where a prompt holds one."""
     from reasonrl.testing.models import tiny_config

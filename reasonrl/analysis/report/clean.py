@@ -17,7 +17,7 @@ def clean(text: str) -> str:
 
 
 def left_out(count: int) -> str:
-    """Return what stands for the middle of a long text."""
+    """Return the note that replaces the middle of a long text."""
     return f"\n[... {count:,} characters left out ...]\n"
 
 
