@@ -118,7 +118,8 @@ def _entries(plugins: "Plugins", asked: _Asked, split: "Split", num: int) -> tup
         task = plugins.build(asked.task.spec, asked.task.config, TaskContext(seed=asked.seed))
         problems = _problems(task, name, split, num)
     with RewardRunner.build(asked.rewards, plugins, RewardContext(seed=asked.seed)) as runner:
-        entries = [_entry(problem, _reference(task, name, problem), runner, asked.renderer) for problem in problems]
+        judge = runner if asked.rewards else None  # without rewards every completion would earn a sum of 0
+        entries = [_entry(problem, _reference(task, name, problem), judge, asked.renderer) for problem in problems]
     return entries, list(map(str, fetch_summaries(task, name)))
 
 
@@ -143,7 +144,7 @@ def _reference(task: "Task", name: str, problem: "Problem") -> str | None:
 
 
 def _entry(
-    problem: "Problem", reference: str | None, runner: "RewardRunner", renderer: "PromptRenderer | None"
+    problem: "Problem", reference: str | None, runner: "RewardRunner | None", renderer: "PromptRenderer | None"
 ) -> dict[str, object]:
     from reasonrl.observability.transcripts import as_turns, plain_prompt
 
@@ -159,7 +160,7 @@ def _entry(
             tokens = len(renderer.tokenizer.encode(reference, add_special_tokens=False))
         entry |= {"prompt_text": shown, "reference": reference}
         entry |= {"prompt_tokens": len(rendered.ids), "reference_tokens": tokens}
-    paid = None if reference is None else _reward(runner, problem, reference, shown)
+    paid = None if reference is None or runner is None else _reward(runner, problem, reference, shown)
     return {**entry, "reference_reward": paid}
 
 
@@ -194,7 +195,7 @@ def _print_entry(entry: Mapping[str, Any], resolved: "AnyResolved | None") -> No
     else:
         _print_text(entry["reference"], "  > ")
         paid = entry["reference_reward"]
-        typer.echo(f"  reward of the reference: {'none' if paid is None else format(paid, '.4g')}")
+        typer.echo(f"  reward of the reference: {'none, no reward scored it' if paid is None else format(paid, '.4g')}")
     if resolved is not None:
         sampling = resolved.recipe.sampling
         text = f"tokens: prompt {entry['prompt_tokens']} of {sampling.max_prompt_tokens}"

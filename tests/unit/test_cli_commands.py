@@ -167,6 +167,23 @@ def test_tasks_preview_for_people() -> None:
     assert "reward of the reference: 1\n" in text
 
 
+def test_tasks_preview_without_a_reward_shows_none(tmp_path: Path) -> None:
+    (tmp_path / "unpaid_task.py").write_text(
+        "from reasonrl import Problem, TaskSpec, hookimpl\n"
+        "class Unpaid:\n"
+        "    def __init__(self, config, context): ...\n"
+        "    def size(self, split): return 3\n"
+        "    def problem(self, split, index): return Problem(id=f'{split}/{index}', prompt=f'{split} {index}')\n"
+        "    def reference(self, problem): return 'x'\n"
+        "@hookimpl\n"
+        "def reasonrl_tasks(): return [TaskSpec(name='unpaid', summary='No reward.', factory=Unpaid)]\n"
+    )
+    plugin = ["--plugin", str(tmp_path / "unpaid_task.py")]
+    assert "reward of the reference: none" in run("tasks", "preview", "unpaid", "-n", "1", *plugin)
+    (entry,) = json.loads(run("tasks", "preview", "unpaid", "-n", "1", "--json", *plugin))
+    assert entry["reference_reward"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
