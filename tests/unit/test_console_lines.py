@@ -162,6 +162,18 @@ def test_commands_that_run_on_several_processes_start_those_that_are_missing(com
     assert "use `torchrun --nproc-per-node N" in done.stderr
 
 
+def suite_result(unscored_frac: float) -> SuiteResult:
+    figures = {"accuracy": 0.1, "format": 0.5, "length_tokens": 20.0, "unscored_frac": unscored_frac}
+    return SuiteResult(name="held_out", problems=9, samples=1, metrics=figures, ci95=(0.05, 0.2), groups=())
+
+
+@pytest.mark.parametrize(("frac", "end"), [(0.0, "9 problems\n"), (0.25, "9 problems, 25.0% could not be scored\n")])
+def test_an_evaluation_says_how_much_could_not_be_scored(frac: float, end: str) -> None:
+    out = io.StringIO()
+    ConsoleReporter(Console(file=out, width=200, highlight=False, soft_wrap=True)).evaluated(7, [suite_result(frac)])
+    assert out.getvalue().endswith(end)
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_a_terminal_never_breaks_a_line_within_a_word(width: int) -> None:
     out = io.StringIO()
@@ -177,9 +189,7 @@ def test_a_terminal_never_breaks_a_line_within_a_word(width: int) -> None:
     values = {"train/reward": 0.5, "train/accuracy": 0.25, "train/length_tokens": 97.0}
     more = {"train/truncated_frac": 0.125, "policy/entropy": 0.33, "train/unscored_frac": 0.5}
     shown.stepped(StepRecord(step=7, metrics={**values, **more}, timing_s={"time/step_s": 1.25}), 100, [])
-    figures = {"accuracy": 0.1, "format": 0.5, "length_tokens": 20.0}
-    result = SuiteResult(name="held_out", problems=9, samples=1, metrics=figures, ci95=(0.05, 0.2), groups=())
-    shown.evaluated(7, [result])
+    shown.evaluated(7, [suite_result(unscored_frac=0.25)])
     said = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert all(len(line.rstrip()) <= width or folder in line for line in said.splitlines())
     words = [word for _, text in lines for word in text.split()]
