@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ class CachedModel:
         RolloutError: if the model keeps no cache, or one that cannot be reordered.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, on_computed: Callable[[int, int, float], None] = lambda *_: None) -> None:
+        self.model, self._on_computed = model, on_computed
+        self._length = 0  # of the cache in use
         self.device: torch.device = model.get_input_embeddings().weight.device
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
@@ -34,6 +36,8 @@ class CachedModel:
     def prefill(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> tuple[Tensor, Any]:
         """Last logits ``[B, V]`` of prompts ``[B, T]`` (padded on the left), and a new cache that holds them."""
         output = self._forward(ids, mask, positions)
+        rows, self._length = ids.shape
+        self._on_computed(ids.numel(), rows, ids.numel() * (self._length + 1) / 2)
         cache = output[self._argument]
         kind = self.device.type
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -42,6 +46,8 @@ class CachedModel:
 
     def decode(self, cache: Any, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
         """Logits ``[B, V]`` after one more token each, ``[B, 1]``; ``cache`` grows in place."""
+        self._length += 1
+        self._on_computed(len(ids), len(ids), float(len(ids) * self._length))
         return self._forward(ids, mask, positions, **{self._argument: cache}).logits[:, -1]
 
     def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:

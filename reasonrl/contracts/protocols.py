@@ -53,6 +53,10 @@ def _ignore(completions: int) -> None:
     """Nobody listens."""
 
 
+def _ignore_computed(tokens: int, scored: int, pairs: float) -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutContext:
     """What a backend gets.
@@ -64,6 +68,10 @@ class RolloutContext:
 
     A backend may call ``on_finished(n)`` while ``generate`` works: ``n`` completions of this call are finished so far.
     Evaluations show it as their progress.
+
+    A backend that knows what it computes calls ``on_computed(tokens, scored, pairs)`` for its forward passes: tokens
+    through the layers, padding included; positions whose logits were computed; pairs of a query and a key in attention.
+    The metrics ``perf/*`` need it; without it, sampling counts as the least that it takes.
     """
 
     policy: Any
@@ -74,6 +82,7 @@ class RolloutContext:
     max_prompt_tokens: int
     precision: str = "float32"
     on_finished: Callable[[int], None] = _ignore
+    on_computed: Callable[[int, int, float], None] = _ignore_computed
 
 
 @runtime_checkable

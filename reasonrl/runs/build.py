@@ -232,6 +232,7 @@ class Builder:
             precision=bundle.precision,
             max_prompt_tokens=sampling.max_prompt_tokens,
             on_finished=bundle.watch.finished,
+            on_computed=bundle.sampling_work.computed,
         )
         backend = self._plugins.build(component.spec, component.config, context)
         return BackendCalls(backend, self._plugins.label(component.spec))

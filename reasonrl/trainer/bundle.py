@@ -9,6 +9,7 @@ from reasonrl.data.render import PromptRenderer
 from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.watch import EvaluationWatch
+from reasonrl.trainer.work import SamplingWork
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,3 +27,4 @@ class ModelBundle:
     model_path: str
     precision: str
     watch: EvaluationWatch = field(default_factory=EvaluationWatch)
+    sampling_work: SamplingWork = field(default_factory=SamplingWork)

@@ -33,6 +33,7 @@ from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.token_figures import Figures, TokenFigures
 from reasonrl.trainer.update import Updater
+from reasonrl.trainer.work import shapes_of, work_of
 
 
 @dataclass(slots=True)
@@ -80,6 +81,9 @@ class Trainer:
         figures = min(logging.token_figures_per_step, logging.transcripts_per_step) if self._ranks.is_main else 0
         self._token_figures = TokenFigures(bundle.tokenizer, figures)
         updater.see = self._token_figures.see
+        frozen = updater.reference.weights if updater.reference is not None else None
+        self._work = work_of(bundle.policy, bundle.sampling_work, bundle.accelerator.device, bundle.precision, frozen)
+        updater.trained = self._work.trained
         self._sampling = sampling_params(recipe.sampling)
         self._gap_watch = GapWatch(is_float32=bundle.accelerator.mixed_precision == "no")
         self._unscored_since: dict[str, int] = {}
@@ -127,13 +131,16 @@ class Trainer:
     def step(self, step: int) -> StepOutcome:
         """One step: collect scored groups, make a batch of them, learn from it. Droppable until the update begins."""
         timer = Timer(self._ranks.device)
+        self._work.start()
         with timer("step_s"):
             with self._stop.interruptible():
                 collected = self._collect(step, timer)
             with timer("collate_s"), self._ranks.together():
                 pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
                 batch = collate(collected.kept, pad_id=pad_id, device=device)
-            update, figures = self._learn(step, collected.kept, batch, timer)
+            self._work.sampled(collected.sampled)
+            with self._work.observed():
+                update, figures = self._learn(step, collected.kept, batch, timer)
             with self._ranks.together():
                 self._updater.algorithm.after_step({**collected.metrics, **update.metrics})
             self.position, self.carried = collected.position, collected.carried
@@ -213,7 +220,9 @@ class Trainer:
     ) -> tuple[UpdateOutput, list[Figures | None]]:
         """Log-probabilities and values of the batch, then advantages, then the optimizer steps."""
         self._reporter.phase("updating")
-        trainer, updater = self._recipe.trainer, self._updater
+        trainer, updater, work = self._recipe.trainer, self._updater, self._work
+        work.rows = shapes_of(groups)
+        work.evaluated(reference=updater.needs.reference, critic=updater.needs.critic)
         ctx = StepContext(
             step=step, total_steps=trainer.steps, policy_version=updater.policy_version, reduce=self._ranks.reduce
         )
@@ -247,6 +256,7 @@ class Trainer:
             "policy/version": float(update.policy_version),
             "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
             "throughput/train_tokens_per_s": update.metrics["batch/train_tokens"] / max(training_s, 1e-9),
+            **self._work.metrics(self._ranks, timer.seconds["step_s"]),
             **self._ranks.resolve([timer.memory()]),
         }
 

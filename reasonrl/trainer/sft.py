@@ -24,6 +24,7 @@ from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.timing import Timer
+from reasonrl.trainer.work import RowShape, SamplingWork, work_of
 
 
 class SftTrainer:
@@ -45,6 +46,7 @@ class SftTrainer:
         self.policy, self.optimizer = policy, optimizer
         self._guard = GuardedOptimizer(optimizer, recipe.optimizer.max_grad_norm)
         self._examples, self._reporter = examples, reporter
+        self._work = work_of(bundle.policy, SamplingWork(), bundle.accelerator.device, bundle.precision, None)
         self._num_taken = 0
         self.policy_version = 0
 
@@ -80,9 +82,11 @@ class SftTrainer:
     def step(self, step: int) -> StepOutcome:
         """One optimizer step."""
         timer = Timer(self._ranks.device)
-        with timer("step_s"):
-            metrics = self._step(step)
+        self._work.start()
+        with timer("step_s"), self._work.observed():
+            metrics = self._step(step, timer)
         metrics["throughput/train_tokens_per_s"] = metrics["batch/train_tokens"] / timer.seconds["step_s"]
+        metrics |= self._work.metrics(self._ranks, timer.seconds["step_s"])
         metrics |= self._ranks.resolve([timer.memory()])
         skips = self._guard.consecutive_skips
         return StepOutcome(
@@ -90,11 +94,20 @@ class SftTrainer:
             diagnosis=diagnose_skips(metrics, skips) if self._guard.is_stuck else "",
         )
 
-    def _step(self, step: int) -> dict[str, float]:
+    def _step(self, step: int, timer: Timer) -> dict[str, float]:
         self._reporter.phase("updating")
         ranks = self._ranks
-        with ranks.together():
+        with timer("collate_s"), ranks.together():
             batch = self._next_batch()
+        with timer("update_s"):
+            return self._learn(step, batch)
+
+    def _learn(self, step: int, batch: Sequence[Example]) -> dict[str, float]:
+        ranks = self._ranks
+        self._work.rows = [
+            RowShape(number, len(e.prompt_ids), e.num_tokens, len(e.completion_ids)) for number, e in enumerate(batch)
+        ]
+        self._work.trained(range(len(batch)))
         lengths = [example.num_tokens for example in batch]
         plan = plan_microbatches(lengths, range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
         count = ranks.sums([sum(len(example.completion_ids) for example in batch)])[0]

@@ -44,8 +44,11 @@ class Timer:
             self.peaks[stage] = max(self.peaks.get(stage, 0.0), peak_gib(self.device))
 
     def metrics(self) -> dict[str, float]:
-        """``time/<stage>``."""
-        return {f"time/{stage}": seconds for stage, seconds in self.seconds.items()}
+        """``time/<stage>``. ``other_s``: of a whole step what no stage took, so that the stages add up to it."""
+        found = {f"time/{stage}": seconds for stage, seconds in self.seconds.items()}
+        if "step_s" in self.seconds:
+            found["time/other_s"] = max(0.0, 2 * self.seconds["step_s"] - sum(self.seconds.values()))
+        return found
 
     def memory(self) -> Mapping[str, Metric]:
         """``memory/...``, the largest of all ranks."""

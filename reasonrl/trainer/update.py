@@ -98,6 +98,8 @@ class Updater:
         self.policy_version = 0
         self.see: Callable[[Sequence[int], Tensor, Tensor | None], None] | None = None
         """Called with rows, old log-probabilities and entropy after every forward pass of the first epoch."""
+        self.trained: Callable[[Sequence[int]], None] | None = None
+        """Called with the rows of every optimizer step that go through it."""
 
     def update(
         self, batch: TrainBatch, evals: PolicyEval, advantages: AdvantageOutput, ctx: StepContext
@@ -140,6 +142,8 @@ class Updater:
         normalizer = self._count(inputs, rows)
         lengths: list[int] = inputs.batch.attention_mask.sum(dim=1).tolist()
         plan = plan_microbatches(lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch)
+        if self.trained is not None:
+            self.trained([row for part in plan for row in part])
         metrics: list[Mapping[str, Metric]] = []
         local_broken = 0
 

@@ -30,6 +30,9 @@ LAST_STEP_KEYS = [
     "optim/learning_rate",
     "batch/padding_frac",
     "time/step_s",
+    "time/other_s",
+    "perf/mfu",
+    "perf/executed_over_useful",
     "memory/peak_gib",
     "throughput/rollout_tokens_per_s",
     "throughput/train_tokens_per_s",
@@ -48,6 +51,9 @@ def test_a_run_leaves_what_it_promises(recipe: str, tiny_model: Path, tmp_path: 
     lines = metrics_of(tmp_path / "run")
     assert [line["step"] for line in lines] == [1, 2]
     assert not [key for key in LAST_STEP_KEYS if key not in lines[-1]]
+    stages = ("sync", "rollout", "reward", "collate", "policy_eval", "advantage", "update", "other")
+    assert sum(lines[-1][f"time/{stage}_s"] for stage in stages) == pytest.approx(lines[-1]["time/step_s"])
+    assert lines[-1]["perf/executed_over_useful"] > 1.0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary == json.loads(json.dumps(result.summary))
     assert summary["outcome"] == "completed"
@@ -100,7 +106,7 @@ def test_the_same_recipe_gives_the_same_numbers_whatever_the_global_generators_h
             tiny(tiny_model, "trainer.minibatches=2", "algorithm.kl.coef=0.1"),
             run_dir=tmp_path / name,
         )
-        timed = ("time/", "throughput/", "memory/")
+        timed = ("time/", "throughput/", "memory/", "perf/mfu")
         return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in metrics_of(tmp_path / name)]
 
     first = run("a")

@@ -18,6 +18,7 @@ STAGES = (  # name in the keys of the metrics, name in the table
     ("advantage", "advantages"),
     ("update", "update"),
     ("sync", "handing weights to the rollout backend"),
+    ("other", "rest of the step"),
     ("evaluation", "evaluation"),
     ("checkpoint", "checkpoints"),
 )

@@ -1,0 +1,39 @@
+"""The speed of this process's device in a matrix product: what a step's operations are compared with."""
+
+import time
+from functools import cache
+
+import torch
+
+from reasonrl.trainer.timing import synchronize
+
+_SIZES = {"cpu": 1024}
+_OTHER_SIZE = 4096
+_LEAST_S = 0.1
+_REPEATS = 3
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Operations per second of a square product, the best of a few tries in about 0.2 s; measured once a process.
+
+    On a CPU always in float32, with the number of threads that torch has now.
+    """
+    is_cpu = device.type == "cpu"
+    return _measure(device, torch.float32 if is_cpu else dtype, torch.get_num_threads() if is_cpu else 0)
+
+
+@cache
+@torch.no_grad()
+def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    size = _SIZES.get(device.type, _OTHER_SIZE)
+    a = torch.linspace(-1.0, 1.0, size * size, device=device).view(size, size).to(dtype)
+    out = a @ a  # the first one loads kernels and wakes threads
+    synchronize(device)
+    best, started, tries = float("inf"), time.perf_counter(), 0
+    while tries < _REPEATS or time.perf_counter() - started < _LEAST_S:
+        before = time.perf_counter()
+        torch.matmul(a, a, out=out)
+        synchronize(device)
+        best = min(best, time.perf_counter() - before)
+        tries += 1
+    return 2.0 * size**3 / best
