@@ -7,14 +7,14 @@ import torch
 
 from reasonrl.trainer.timing import synchronize
 
-_SIZES = {"cpu": 1024}
+_SIZES = {"cpu": 512}
 _OTHER_SIZE = 4096
-_LEAST_S = 0.1
-_REPEATS = 3
+_LEAST_S = 0.03
+_REPEATS = 5
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Operations per second of a square product, the best of a few tries in about 0.2 s; measured once a process.
+    """Operations per second of a square product, the best of a few tries in well under 0.2 s; measured once a process.
 
     On a CPU always in float32, with the number of threads that torch has now.
     """

@@ -12,6 +12,7 @@ QUICK = "tests/architecture/test_sizes.py"
 CATEGORIES = (DeprecationWarning, FutureWarning)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--pdb", "--trace"])
 def test_a_debugger_needs_no_further_options(option: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", option, QUICK]

@@ -186,6 +186,7 @@ def test_there_is_a_broken_plugin_for_every_check() -> None:
     assert list(PLUGINS) == checks.names
 
 
+@pytest.mark.slow
 def test_bundled_plugins_are_packaged_as_they_should() -> None:
     plugins = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
     from reasonrl.testing.plugin import PluginSubject

@@ -182,6 +182,7 @@ def check_continuation(whole: Path, run: Path, site: str) -> None:
     assert_same_run(whole / "run", run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", list(CALLS))
 def test_an_error_in_every_call(site: str, whole: Path, trapped: None, tmp_path: Path) -> None:
     run, done = fail(tmp_path, whole, site, "key")
@@ -296,6 +297,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", SHORT)
 def test_lack_of_memory_says_where_and_what_to_change(stage: str, whole: Path, trapped: None, tmp_path: Path) -> None:
     (site, call), start, override = SHORT[stage]

@@ -26,6 +26,7 @@ def recipe_of(folder: Path, model: Path, fails: str, call: int) -> Path:
     return resumable_recipe(folder, model, rollout_backend=rollout, **SECTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "call", "saved"),
     [

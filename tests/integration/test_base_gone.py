@@ -31,6 +31,7 @@ def whole_run(folder: Path, model: Path, **sections: Any) -> tuple[Path, Path]:
 SFT = {"sft": {"max_tokens": 200, "tokens_per_batch": 50}, "trainer": None, "algorithm": None, "critic": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sections",
     [{}, {"critic": {"kind": "separate"}}, SFT],

@@ -42,6 +42,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["chat", "prefix"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_step_with_every_shape_of_template(tmp_path: Path, shape: str, form: str) -> None:

@@ -14,9 +14,8 @@ def on_two_ranks(name: str, minibatches: int, path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "minibatches"), [("ppo_kl_reward", 2), pytest.param("grpo", 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "minibatches"), [("ppo_kl_reward", 2), ("grpo", 1)])
 def test_one_and_two_processes_take_the_same_steps(name: str, minibatches: int, tmp_path: Path) -> None:
     one = update_share(name, minibatches)
     two = on_two_ranks(name, minibatches, tmp_path / "two.pt")

@@ -13,7 +13,7 @@ from reference.token_batches import random_rows
 
 from reasonrl.functional.correction import rollout_correction
 
-EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=40)
 WAYS = [("token", "truncate"), ("token", "mask"), ("sequence", "truncate"), ("sequence", "mask"), ("geometric", "mask")]
 
 

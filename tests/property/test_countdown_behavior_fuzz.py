@@ -16,7 +16,7 @@ TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=80).map("".jo
 NUMBERS = st.lists(st.integers(0, 100), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, NUMBERS, st.integers(0, 1000))
 def test_total_and_bounded(text: str, numbers: list[int], target: int) -> None:
     figures = behaviors(text, numbers, target)
@@ -27,7 +27,7 @@ def test_total_and_bounded(text: str, numbers: list[int], target: int) -> None:
     assert figures == behaviors(text, numbers, target)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 def test_the_order_of_the_numbers_does_not_matter(text: str) -> None:
     assert behaviors(text, [3, 5, 8], 16) == behaviors(text, [8, 3, 5], 16)

@@ -12,8 +12,6 @@ from reasonrl_countdown.expression import REASONS
 from reasonrl_countdown.rewards import CountdownReward, TinyZeroReward
 from reasonrl_countdown.task import CountdownTask
 
-STEADY = settings(deadline=None, derandomize=True)
-
 TEXT = st.text() | st.text(alphabet="019+-*/() =.\n") | st.text(alphabet="(1+")
 TAGS = st.lists(
     st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "1+2", "\n", "<", "/answer>"]),
@@ -25,7 +23,6 @@ REWARDS = [reward(NoConfig(), RewardContext()) for reward in (CountdownReward, T
 
 
 @given(answer=TEXT, numbers=NUMBERS, target=st.integers(-1000, 1000))
-@STEADY
 def test_verify_takes_any_text(answer: str, numbers: list[int], target: int) -> None:
     verdict = verify(answer, numbers, target)
     assert verdict.reason in REASONS
@@ -33,7 +30,6 @@ def test_verify_takes_any_text(answer: str, numbers: list[int], target: int) -> 
 
 
 @given(parts=TAGS, noise=st.text(max_size=20), at=st.integers(0, 30))
-@STEADY
 def test_rewards_take_any_completion(parts: list[str], noise: str, at: int) -> None:
     text = "".join([*parts[:at], noise, *parts[at:]])
     completion = Completion(token_ids=(), logprobs=None, text=text, finish_reason=FinishReason.LENGTH)
@@ -44,7 +40,6 @@ def test_rewards_take_any_completion(parts: list[str], noise: str, at: int) -> N
 
 
 @given(parts=TAGS)
-@STEADY
 def test_an_extracted_answer_holds_no_tag_and_follows_the_thinking(parts: list[str]) -> None:
     text = "".join(parts)
     answer = extract_answer(text)
@@ -57,7 +52,7 @@ def test_an_extracted_answer_holds_no_tag_and_follows_the_thinking(parts: list[s
 
 
 @given(numbers=NUMBERS, target=st.integers(-10, 200))
-@settings(STEADY, max_examples=60)
+@settings(max_examples=60)
 def test_every_solution_verifies_with_its_numbers_only(numbers: list[int], target: int) -> None:
     for solution in solve(numbers, target):
         assert verify(solution, numbers, target).correct
@@ -66,7 +61,6 @@ def test_every_solution_verifies_with_its_numbers_only(numbers: list[int], targe
 
 
 @given(seed=st.integers(0, 2**63), index=st.integers(0, 10**9), is_chat=st.booleans())
-@STEADY
 def test_references_of_generated_problems_score_one(seed: int, index: int, is_chat: bool) -> None:
     config = CountdownConfig(template="chat" if is_chat else "base")
     task = CountdownTask(config, TaskContext(seed=seed))
@@ -77,7 +71,7 @@ def test_references_of_generated_problems_score_one(seed: int, index: int, is_ch
 
 
 @given(index=st.integers(0, 1000), seed=st.integers())
-@settings(STEADY, max_examples=50)
+@settings(max_examples=50)
 def test_demonstrations_hold_exactly_one_answer(index: int, seed: int) -> None:
     text = TASK.demonstration(TASK.problem("train", index), random.Random(seed))
     assert extract_answer(text) is not None

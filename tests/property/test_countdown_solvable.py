@@ -16,16 +16,17 @@ PROBLEMS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PROBLEMS)
 def test_it_agrees_with_the_solver(problems: list[tuple[tuple[int, ...], int]]) -> None:
     expected = {i for i, (numbers, target) in enumerate(problems) if not solve(numbers, target, limit=1)}
     assert unsolvable(problems) == expected
 
 
-@settings(max_examples=5, deadline=None)
-@given(st.tuples(st.lists(st.integers(1, 99), min_size=5, max_size=5).map(tuple), st.integers(0, 99)))
+@settings(max_examples=5)
+@given(st.tuples(st.lists(st.integers(1, 15), min_size=5, max_size=5).map(tuple), st.integers(0, 99)))
 def test_it_agrees_about_five_numbers(problem: tuple[tuple[int, ...], int]) -> None:
+    """Of numbers so small that two values differ by more than the tolerance, 1 / 15**5 at least."""
     assert unsolvable([problem] * 3) == (set() if solve(*problem, limit=1) else {0, 1, 2})
 
 

@@ -18,7 +18,7 @@ from reasonrl_critic_free import config as configs
 from reasonrl_critic_free.config import KLConfig
 from reasonrl_critic_free.plugin import reasonrl_algorithms
 
-EXAMPLES = settings(max_examples=12, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=12)
 SEEDS = st.integers(0, 10_000)
 LIMIT = 5
 WEIGHTS = {"main": 1.0, "extra": 0.5}

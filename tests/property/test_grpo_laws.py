@@ -13,7 +13,7 @@ from reasonrl import AlgorithmContext, SamplingParams
 from reasonrl_critic_free.algorithm import GRPO
 from reasonrl_critic_free.config import GRPOConfig, KLConfig
 
-EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=25)
 CONFIGS = st.sampled_from(
     [
         GRPOConfig(),

@@ -28,7 +28,7 @@ from reasonrl.functional.logprobs import logprobs_and_entropy
 from reasonrl_ppo.algorithm import PPO
 from reasonrl_ppo.config import KLConfig, PPOConfig
 
-EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=25)
 CONFIGS = st.sampled_from(
     [
         PPOConfig(),

@@ -99,7 +99,7 @@ def test_ten_thousand_small_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     key=st.sampled_from(KEYS),
     value=st.one_of(st.text(max_size=12), st.sampled_from(SNIPPETS)),

@@ -27,7 +27,7 @@ SCORES = st.builds(
     correct=st.none() | st.booleans(),
     answer=st.none() | st.text(),
     token_values=st.lists(NUMBERS, max_size=3).map(tuple),
-    metrics=st.dictionaries(st.text(), NUMBERS, max_size=3),
+    metrics=st.dictionaries(st.text(max_size=100), NUMBERS, max_size=3),
     reason=st.text(),
 )
 JSON = st.recursive(
@@ -38,7 +38,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(SCORES, max_size=4), st.integers(min_value=0), st.text(max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scores_arrive_as_they_were(scores: list[Score], number: int, retired: str) -> None:
     reply = Reply(number, tuple(Verdict(score) for score in scores), retired)
     assert decode_reply(encode_reply(reply), number, len(scores)) == reply
@@ -52,7 +52,7 @@ def decoded(payload: bytes) -> Reply | None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example(b"[" * 100_000)
 @example(b'{"number": 1' + b"0" * 10_000 + b"}")
 @example(b"\xff\xfe")
@@ -62,7 +62,7 @@ def test_bytes_are_refused(payload: bytes) -> None:
 
 
 @given(JSON)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example({"value": float("nan")})
 @example({"value": 10**400})
 @example({"trouble": "raised", "reason": 5, "details": []})
@@ -81,7 +81,7 @@ def _plain_score() -> dict[str, object]:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5), st.integers(1, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_frames_are_found_however_they_are_cut(payloads: list[bytes], size: int) -> None:
     stream = b"".join(map(frame, payloads))
     inbox, found = Inbox(), []
@@ -101,7 +101,7 @@ def test_a_reply_over_the_limit_is_replaced_by_a_refusal() -> None:
 
 
 @given(st.text())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_of_a_worker_cannot_command_a_terminal(text: str) -> None:
     assert all(c.isprintable() or c in "\n\t" for c in clip_text(text, 100))
     told = encode_reply(Reply(1, (failure("raised", "raised X", details=text),)))

@@ -15,6 +15,8 @@ SMALL = (
     "sampling.max_completion_tokens=12",
     "evaluation.every=0",
     "evaluation.suites.held_out.problems=4",
+    "evaluation.suites.four_numbers.problems=4",
+    "evaluation.suites.greedy.problems=4",
     "logging.report=false",
 )
 

@@ -359,7 +359,7 @@ def test_what_is_not_a_conversation(value: Any, message: str) -> None:
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r"), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries({"question": CELLS, "answer": CELLS}), min_size=1, max_size=5))
 def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     folder = tmp_path_factory.mktemp("formats")
@@ -367,7 +367,7 @@ def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory
         assert values(write(folder, f"rows{suffix}", encode(rows, suffix))) == rows, suffix
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=60), st.sampled_from(SUFFIXES), st.integers(0, 400))
 def test_no_content_breaks_the_reader(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, suffix: str, at: int

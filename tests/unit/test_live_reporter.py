@@ -171,6 +171,7 @@ with open_reporter("--plain" in sys.argv) as reporter:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "is_live"), [([], True), (["--plain"], False)])
 def test_in_a_pseudo_terminal(arguments: list[str], is_live: bool) -> None:
     ours, theirs = pty.openpty()

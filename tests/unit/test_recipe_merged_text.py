@@ -128,6 +128,7 @@ def test_what_the_edits_do_not_know_is_right_all_the_same(tmp_path: Path) -> Non
     assert parse_text(path, text).data == read_source(path, []).data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [spec.name for spec in load_plugins().specs("recipe")])
 def test_every_packaged_recipe_keeps_its_comments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

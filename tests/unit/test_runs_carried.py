@@ -57,7 +57,7 @@ def groups(draw: st.DrawFn) -> ScoredGroup:
     return ScoredGroup(group=RolloutGroup(request=request, completions=made.completions), rewards=rewards)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(groups(), min_size=1, max_size=3))
 def test_groups_come_back_as_they_were(tmp_path: Path, given_groups: list[ScoredGroup]) -> None:
     write_groups(tmp_path / "groups.jsonl", given_groups)

@@ -52,7 +52,7 @@ def test_mcnemar_is_the_share_of_assignments(only_a: int, only_b: int) -> None:
     assert mcnemar(only_a, only_b) == pytest.approx(oracle.mcnemar(only_a, only_b), abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.75, 1.0]), min_size=1, max_size=8))
 def test_resampling_approaches_enumeration(differences: list[float]) -> None:
     d = np.array(differences)
@@ -69,7 +69,7 @@ def test_resampling_approaches_enumeration(differences: list[float]) -> None:
 RUNS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(RUNS, RUNS)
 def test_the_variance_of_seeds_is_that_of_the_two_way_layout(a: Floats, b: Floats) -> None:
     if len(a) == len(b) == 1:

@@ -71,7 +71,7 @@ def test_shares_by_hand(
     assert all(rest == left for _, rest in found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=4),
     minibatches=st.integers(1, 3),
