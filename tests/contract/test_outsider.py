@@ -107,7 +107,9 @@ def test_an_outsiders_task_from_new_to_uninstall(tmp_path: Path) -> None:
     play("task", tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow if i % 3 == 0 else pytest.mark.long) for i, k in enumerate(KINDS[1:])],
+)
 def test_an_outsiders_plugin_of_any_kind(kind: str, tmp_path: Path) -> None:
     play(kind, tmp_path)

@@ -139,10 +139,10 @@ SEEN_IN_TRAINING = {("sft", key) for kind, key in PROBES if kind == "train"}
 """The same function observes the key in both kinds of runs: once is enough."""
 
 CHECKED = [
-    pytest.param(kind, key, marks=() if number % 8 == 0 else pytest.mark.long)
+    pytest.param(kind, key, marks=() if number % 16 == 0 else pytest.mark.long)
     for number, (kind, key) in enumerate(sorted(PROBES.keys() - REQUIRED - READ_ELSEWHERE - UNTOLD - SEEN_IN_TRAINING))
 ]
-"""An eighth of the keys; the others too in ``pytest -m long tests/stranger``."""
+"""A sixteenth of the keys; the others too in ``pytest -m long tests/stranger``."""
 
 
 @pytest.mark.parametrize(("kind", "key"), CHECKED)
