@@ -172,6 +172,7 @@ def fake_gpu(allowed: Container[str] | None = None) -> Iterator[FakeGPU]:
         mock.patch.object(torch, "autocast", autocast),
         mock.patch.object(torch, DEVICE.type, _Module, create=True),
         mock.patch("torch.optim.adam._device_dtype_check_for_fused"),
+        mock.patch("reasonrl.trainer.peak._OTHER_SIZE", 64),  # a product that keeps a GPU busy takes a CPU seconds
         FakeGPU(allowed) as gpu,
     ):
         yield gpu

@@ -4,6 +4,8 @@ import pytest
 from support.processes import on_ranks
 from support.team_worker import ask_together
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:

@@ -20,9 +20,9 @@ def _differs(answer: str, numbers: list[int], target: int) -> bool:
     return reason != expected or verdict.correct != (expected == "ok")
 
 
-def test_verify_agrees_with_the_oracle_on_20000_random_answers() -> None:
+def test_verify_agrees_with_the_oracle_on_5000_random_answers() -> None:
     rng = random.Random(20260)
-    cases = [random_case(rng) for _ in range(20_000)]
+    cases = [random_case(rng) for _ in range(5_000)]
     assert [case for case in cases if _differs(*case)] == []
     num_right = sum(verify(*case).correct for case in cases)
     assert 0.2 < num_right / len(cases) < 0.5  # the comparison sees both sides

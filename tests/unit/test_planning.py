@@ -49,6 +49,7 @@ def test_states_are_those_of_float32_adam(plan) -> None:
     assert "reference" not in optimizer
 
 
+@pytest.mark.slow
 def test_the_cache_is_freed_when_sampling_is_over(plan) -> None:
     found = plan(gpu="h100")
     assert found.stages["sampling"]["KV cache"] > 0
@@ -100,6 +101,7 @@ def test_flops_are_two_and_six_per_weight_and_token(plan) -> None:
     assert found.counted.stages["update"].flops == pytest.approx(wanted, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
     found = plan()
     per_token = 2 * 4 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
@@ -109,6 +111,7 @@ def test_the_cache_holds_all_rows_at_their_limits(plan) -> None:
     assert low.stages["sampling"]["KV cache"] == pytest.approx(32 * 128 * per_token / 2, rel=0.2)
 
 
+@pytest.mark.slow
 def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
     one, ddp = plan(), plan(gpu="H100", gpus=4)
     seen, trained = one.counted, one.counted.trained
@@ -159,6 +162,7 @@ def test_an_unknown_gpu_names_the_known_ones(text: str) -> None:
         find_gpu(text)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(plan) -> None:
     arguments = ["plan", str(RECIPE), *SMALL, *SIZES, f"model.path={plan().model}"]
     shown = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*arguments, "--gpu", "H100", "--price", "2"])
