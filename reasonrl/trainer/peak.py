@@ -14,17 +14,19 @@ _REPEATS = 5
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Operations per second of a square product, the best of a few tries in well under 0.2 s; measured once a process.
-
-    On a CPU always in float32, with the number of threads that torch has now.
-    """
+    """``measure_flops`` once a process; on a CPU always in float32, and once for each number of threads."""
     is_cpu = device.type == "cpu"
-    return _measure(device, torch.float32 if is_cpu else dtype, torch.get_num_threads() if is_cpu else 0)
+    return _remembered(device, torch.float32 if is_cpu else dtype, torch.get_num_threads() if is_cpu else 0)
 
 
 @cache
+def _remembered(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    return measure_flops(device, dtype)
+
+
 @torch.no_grad()
-def _measure(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+def measure_flops(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Operations per second of a square product: the best of a few tries, in well under 0.2 s."""
     size = _SIZES.get(device.type, _OTHER_SIZE)
     a = torch.linspace(-1.0, 1.0, size * size, device=device).view(size, size).to(dtype)
     out = a @ a  # the first one loads kernels and wakes threads

@@ -33,7 +33,7 @@ LOCAL_DATA = {"openai/gsm8k": _BUNDLED, "DigitalLearningGmbH/MATH-lighteval": [*
 WITHOUT_BITSANDBYTES = {"optimizer.name": ("adamw_8bit", "adamw"), "model.lora.quantization": ("nf4", "null")}
 """Key -> a value that needs bitsandbytes (tried in ``tests/integration/test_low_memory.py``), and what stands in."""
 
-EXTRA = {"benchmarks/step_time.py": ["--repeats", "1"]}
+EXTRA = {"benchmarks/step.py": ["--repeats", "1"]}
 """Arguments appended to other Python programs."""
 
 MODELS = "STRANGER_MODELS"
