@@ -18,6 +18,8 @@ from typing import Any
 from measure import peak_of_process, record, show, summary, table
 from subjects import Bench, Subject, figures, open_subject, use_threads
 
+from reasonrl.trainer.work import least_work, shapes_of
+
 STAGES = ("prefill", "decode", "reward", "log-probs", "forward", "backward", "optimizer", "other")
 
 
@@ -90,10 +92,16 @@ def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
         work = bench.trainer._work
         mfu = work.useful / (metrics["time/step_s"] * gflops * 1e9)
         step = {**figures(bench, seconds, metrics), "stages": stages(clock, metrics), "gflops": gflops, "mfu": mfu}
+        step["sampling_mfu"] = sampling_flops(bench) / (metrics["time/rollout_s"] * gflops * 1e9)
         step["training_mfu"] = clock.training_flops / (metrics["time/update_s"] * gflops * 1e9)
         found.append(step)
         show(f"  step {number + 1}: {seconds:.2f} s, {step['tokens']} tokens, {gflops:.1f} GFLOP/s")
     return found
+
+
+def sampling_flops(bench: Bench) -> float:
+    """The least that the step's completions need."""
+    return float(bench.trainer._work._networks[0].flops.forward(least_work(shapes_of(bench.groups))))
 
 
 def check(bench: Bench) -> float:
@@ -152,6 +160,7 @@ def report(name: str, threads: int, before: float, steps: list[dict[str, Any]], 
         "sum_over_wall": median(shares),
         "gflops": median(step["gflops"] for step in steps),
         "mfu": summary([step["mfu"] for step in steps]),
+        "sampling_mfu": summary([step["sampling_mfu"] for step in steps]),
         "training_mfu": summary([step["training_mfu"] for step in steps]),
         "executed_over_useful": of("perf/executed_over_useful"),
         "padding": of("batch/padding_frac"),
