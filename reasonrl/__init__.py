@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from reasonrl.contracts.data import (
     Completion,
+    ContinueRequest,
     DataSummary,
     FinishReason,
     Message,
@@ -27,6 +28,8 @@ from reasonrl.contracts.data import (
     ScoredGroup,
     Split,
     StepRecord,
+    Transcript,
+    Turn,
 )
 from reasonrl.contracts.hookspecs import hookimpl
 from reasonrl.contracts.metrics import Metric, MetricDef
@@ -109,6 +112,7 @@ __all__ = [
     "AlgorithmContext",
     "AlgorithmSpec",
     "Completion",
+    "ContinueRequest",
     "DataRow",
     "DataSummary",
     "FinishReason",
@@ -139,6 +143,8 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskSpec",
+    "Transcript",
+    "Turn",
     "__version__",
     "hookimpl",
     "read_rows",

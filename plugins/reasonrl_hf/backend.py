@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -82,10 +83,14 @@ class HFBackend:
             )
 
     def _sample(self, rows: list[Row]) -> list[Sampled]:
-        """Sample in batches of one sampling setting and similar prompt lengths. Returned in the order of ``rows``."""
+        """Sample in batches of similar prompt lengths. Returned in the order of ``rows``.
+
+        The rows of a batch have one sampling setting; their limits of tokens may differ, as in conversations.
+        """
         out: dict[int, Sampled] = {}
-        for sampling in dict.fromkeys(row.request.sampling for row in rows):
-            mine = [i for i, row in enumerate(rows) if row.request.sampling == sampling]
+        settings_of = [replace(row.request.sampling, max_completion_tokens=0) for row in rows]
+        for sampling in dict.fromkeys(settings_of):
+            mine = [i for i, setting in enumerate(settings_of) if setting == sampling]
             mine.sort(key=lambda i: len(rows[i].request.prompt_ids))
             settings = self._settings(sampling)
             for batch in _even_batches(mine, self._config.max_batch_rows):

@@ -37,7 +37,7 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeSettings:
-    """What is the same for all rows of a batch."""
+    """What is the same for all rows of a batch. Their token limits are those of their requests."""
 
     sampling: SamplingParams
     eos_ids: tuple[int, ...]
@@ -47,7 +47,7 @@ class DecodeSettings:
 
 
 _REASONS = (FinishReason.LENGTH, FinishReason.EOS, FinishReason.STOP_STRING)
-_EOS, _STOP = 1, 2
+_LENGTH, _EOS, _STOP = 0, 1, 2
 
 
 class BatchDecoder:
@@ -61,11 +61,13 @@ class BatchDecoder:
         self._rows = rows
         self._settings = settings
         self._device = model.device
-        self._limit = settings.sampling.max_completion_tokens
+        limits = [row.request.sampling.max_completion_tokens for row in rows]
+        self._limit = max(limits)
         shape = (len(rows), self._limit)
         self._tokens = torch.zeros(shape, dtype=torch.int64, device=self._device)
         self._logprobs = torch.zeros(shape, dtype=torch.float32, device=self._device)
-        self._lengths = torch.full((len(rows),), self._limit, device=self._device)
+        self._lengths = torch.tensor(limits, device=self._device)
+        self._limits = None if min(limits) == self._limit else self._lengths.clone()
         self._reasons = torch.zeros(len(rows), dtype=torch.int64, device=self._device)
         self._eos = torch.tensor(settings.eos_ids, device=self._device)
         self._uniforms = None if settings.sampling.is_greedy else self._draw_uniforms()
@@ -130,6 +132,8 @@ class BatchDecoder:
         self._finish(torch.isin(newest, self._eos) & ~self._done, step, _EOS)
         if self._settings.stop is not None:
             self._finish(self._hit_stop(self._settings.stop, newest, step), step, _STOP)
+        if self._limits is not None:
+            self._finish((self._limits[self._active] == step + 1) & ~self._done, step, _LENGTH)
 
     def _hit_stop(self, stop: StopStrings, newest: Tensor, step: int) -> Tensor:
         hit = torch.zeros_like(self._done)

@@ -113,7 +113,10 @@ class ConsoleReporter(Reporter):
         prompt = plain_prompt(scored.group.request.problem)
         self._text(as_turns(prompt), style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
-            self._text(completion.text)
+            if not completion.messages:
+                self._text(completion.text)
+            for message in completion.messages:
+                self._text(message.content, style="" if message.role == "assistant" else "dim")
             self._text(f"{format_verdict(completion, reward)}\n", style="bold")
 
     def _text(self, text: str, *, style: str = "") -> None:
@@ -137,7 +140,9 @@ def format_verdict(completion: Completion, reward: RewardOutput) -> str:
     """``[correct; 101 tokens, finish reason eos]``."""
     verdict = "correct" if reward.correct else "unscored" if reward.total is None else "wrong"
     reasons = ", ".join(f"{name}: {reason}" for name, reason in reward.reasons.items())
-    end = f"{len(completion.token_ids)} tokens, finish reason {completion.finish_reason.value}"
+    end = f"{completion.sampled_tokens} tokens, finish reason {completion.finish_reason.value}"
+    if len(completion.replies) > 1:
+        end = f"{len(completion.replies)} messages, {end}"
     return f"[{verdict}{' - ' + reasons if reasons else ''}; {end}]"
 
 

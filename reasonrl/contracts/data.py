@@ -15,9 +15,12 @@ Split = Literal["train", "eval"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One turn of a conversation; a tuple of them goes through the model's chat template."""
+    """One message of a conversation; a tuple of them goes through the model's chat template.
 
-    role: Literal["system", "user", "assistant"]
+    A template that does not know the role ``tool`` gets the message as one of ``user``.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
 
 
@@ -27,13 +30,50 @@ class Problem:
 
     ``id`` is stable and unique within the task. A ``str`` prompt is raw text, used verbatim; messages go through
     the chat template. ``assistant_prefix`` is pre-filled text: part of the prompt, never of the completion.
-    ``info`` is what rewards need and the model never sees; it holds JSON values only.
+    ``info`` is what rewards need and the model never sees; it holds JSON values only. ``tools`` are the JSON schemas
+    that the chat template shows; the core fills them in from the task's ``tools()``.
     """
 
     id: str
     prompt: str | tuple[Message, ...]
     assistant_prefix: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """The task's reply to the model's last message; the model continues after it.
+
+    ``content`` has the form of the problem's prompt: raw text, used verbatim, or messages for the chat template.
+    """
+
+    content: str | tuple[Message, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transcript:
+    """The conversation so far, as text.
+
+    ``messages`` begin with the problem's prompt (raw text: one ``user`` message) and end with the model's last message,
+    whose content is what the model sampled, without the EOS. ``state`` is JSON owned by the task: what ``respond``
+    returned last, at first empty.
+    """
+
+    problem: Problem
+    messages: tuple[Message, ...]
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the model wrote last."""
+        return self.messages[-1].content
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """All that the model wrote, message by message."""
+        start = 1 if isinstance(self.problem.prompt, str) else len(self.problem.prompt)
+        return tuple(message.content for message in self.messages[start:] if message.role == "assistant")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +159,17 @@ class RolloutRequest:
     prompt_text: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContinueRequest(RolloutRequest):
+    """A request in the middle of a conversation: ``prompt_ids`` are the tokens so far and those of the task's turn.
+
+    ``tokens_before``: how many of them follow the problem's prompt; they count toward the completion's limit, so
+    ``sampling.max_completion_tokens`` is what is left of it.
+    """
+
+    tokens_before: int
+
+
 class FinishReason(StrEnum):
     """Why a completion ended. ABORT and ERROR completions are never scored."""
 
@@ -136,7 +187,12 @@ class Completion:
     ``token_ids`` includes the EOS token when ``finish_reason`` is EOS; ``text`` is ``token_ids`` decoded without
     that EOS, special tokens kept. ``logprobs`` are the sampler's natural-log probabilities after temperature
     (greedy: at temperature 1), one a token; None = the backend cannot say. ``policy_version`` counts the finished
-    optimizer steps of the weights that sampled it. ``sampled_mask`` is reserved for multi-turn tasks.
+    optimizer steps of the weights that sampled it.
+
+    In a conversation ``token_ids`` and ``text`` hold both sides, and ``sampled_mask`` says of each token whether the
+    policy sampled it; None = all of them. ``logprobs`` of the task's tokens are 0.0 and mean nothing. ``messages`` are
+    those after the prompt, the model's first; ``state`` is what the task's ``respond`` returned last; ``tool_calls``
+    counts calls by outcome.
 
     ``prompt_text`` is the text that the completion continues: the rendered prompt, chat template and assistant prefix
     included. A reward that judges form reads its end, for a template may have opened the reasoning already. The core
@@ -150,6 +206,27 @@ class Completion:
     policy_version: int = 0
     sampled_mask: tuple[bool, ...] | None = None
     prompt_text: str = ""
+    messages: tuple[Message, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+    tool_calls: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+        return len(self.token_ids) if self.sampled_mask is None else sum(self.sampled_mask)
+
+    @property
+    def turn_ends(self) -> tuple[int, ...]:
+        """Position of the last token of each of the model's messages, where ``token_values`` may place credit."""
+        mask = (True,) * len(self.token_ids) if self.sampled_mask is None else self.sampled_mask
+        return tuple(at for at, here in enumerate(mask) if here and not (at + 1 < len(mask) and mask[at + 1]))
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """What the model wrote, message by message."""
+        if not self.messages:
+            return (self.text,)
+        return tuple(message.content for message in self.messages if message.role == "assistant")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -76,6 +76,13 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
         ("train/length_tokens", "tokens", "Sampled tokens of a completion, EOS included."),
         ("train/length_tokens_max", "tokens", "Longest completion of the step."),
         ("train/truncated_frac", "fraction", "Completions cut at the token limit."),
+        ("conversation/turns", "count", "Messages of the model in a completion; only of tasks that reply."),
+        ("conversation/turns_max", "count", "The most messages of the model in one completion of the step."),
+        (
+            "conversation/environment_tokens",
+            "tokens",
+            "Tokens of the task's turns in a completion: never trained on, and in no other figure.",
+        ),
         ("group/zero_std_frac", "fraction", "Prompts whose completions all earned the same; 1 when group_size is 1."),
         (
             "group/discarded_frac",

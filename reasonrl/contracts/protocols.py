@@ -99,6 +99,9 @@ class Task(Protocol):
         Without this method, ``problem.info["difficulty"]`` counts, if it is there.
         ``problem_from_fields(fields: Mapping[str, str]) -> Problem``: a problem from command line fields, as in
         ``reasonrl generate ... --numbers 3,5,8 --target 16``; raise ValueError with a message for bad fields.
+        ``respond(transcript: Transcript) -> tuple[Turn | None, state]``: the reply to the model's last message, after
+        which the model continues; None ends the conversation. ``state`` is JSON: it comes back as ``transcript.state``
+        and goes to the rewards as ``Completion.state``. Pure, like ``problem``: it depends on the transcript alone.
         ``data_summary() -> Sequence[DataSummary]``: what became of the rows of each file that was read. Runs, ``tasks
         preview`` and ``recipes check`` show it.
     """

@@ -22,7 +22,8 @@ def pad_rows(rows: Sequence[Sequence[float]], fill: float, dtype: type, width: i
 def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device) -> TrainBatch:
     """Collate groups into a batch with one row per completion, group after group.
 
-    An unscored completion keeps its row with an all-False ``response_mask``, so it contributes nothing.
+    An unscored completion keeps its row with an all-False ``response_mask``, so it contributes nothing; so do the
+    tokens of a conversation that the policy did not sample.
     ``rollout_logprobs`` is None if any scored completion lacks them.
     """
     rows = [
@@ -38,6 +39,9 @@ def collate(groups: Sequence[ScoredGroup], *, pad_id: int, device: torch.device)
     columns = np.arange(width)[None, :]
     attention = columns < lengths[:, None]
     response = attention & (columns >= starts[:, None]) & scored[:, None]
+    for row, (_, prompt, completion, _) in enumerate(rows):
+        if completion.sampled_mask is not None:
+            response[row, len(prompt) : len(prompt) + len(completion.token_ids)] &= completion.sampled_mask
 
     def on_device(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)

@@ -1,12 +1,12 @@
 """Render problems to prompt text and token ids; the only place that applies a chat template."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from reasonrl.contracts.data import Problem
+from reasonrl.contracts.data import Message, Problem
 from reasonrl.errors import RAISABLE, RecipeError, describe
 
 Turn = dict[str, str]
@@ -112,20 +112,48 @@ class PromptRenderer:
                 f"problem {problem.id!r} is a conversation but the tokenizer has no chat template; use a chat model, "
                 "set model.chat_template=FILE.jinja, or choose the task's raw-text template"
             )
-        turns: list[Turn] = [{"role": m.role, "content": m.content} for m in problem.prompt]  # type: ignore[union-attr]
+        return self.apply(problem, ())
+
+    def apply(self, problem: Problem, following: Sequence[Message]) -> str:
+        """Render the problem's messages and those that follow, up to where the model continues.
+
+        Raises:
+            RecipeError: If the chat template cannot render them.
+        """
+        turns = _turns(problem.prompt)  # type: ignore[arg-type]
         if turns and turns[0]["role"] == "system" and self.folds_system:
             turns, self.has_folded = _fold_system(turns), True
         try:
-            return self._apply(turns)
+            return self._apply([*turns, *_turns(following)], problem.tools)
         except RAISABLE as err:  # a template may raise anything
+            what = f"the turn after {len(turns) + 1} messages" if following else "it"
             raise RecipeError(
-                f"problem {problem.id!r}: {self._name} cannot render it: {_one_line(err)}; set its variables with "
+                f"problem {problem.id!r}: {self._name} cannot render {what}: {_one_line(err)}; set its variables with "
                 "model.chat_template_args, use another template with model.chat_template=FILE.jinja, or choose the "
                 "task's raw-text template"
             ) from err
 
-    def _apply(self, turns: list[Turn]) -> str:
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    @cached_property
+    def folds_tools(self) -> bool:
+        """Whether the template rejects or drops the role ``tool``, so that its text becomes a user's message."""
+        asked, said = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
+        try:
+            return _USER_PROBE not in self._apply([asked, said, {"role": "tool", "content": _USER_PROBE}])
+        except RAISABLE:
+            return True
+
+    def _apply(self, turns: list[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        given = {"tools": list(tools)} if tools else {}
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given)
+
+    def encode_turn(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of text in the middle of a conversation: no special token is added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+
+    @property
+    def name(self) -> str:
+        """Name of the chat template in messages."""
+        return self._name
 
     def _encode(self, texts: list[str], is_raw: bool) -> list[list[int]]:
         if not texts:
@@ -160,6 +188,10 @@ class PromptRenderer:
             )
 
 
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 def _fold_system(turns: list[Turn]) -> list[Turn]:
     """Prepend the system text to the first user turn."""
     system, *rest = turns
@@ -182,6 +214,11 @@ def _without_open_tag(opened: str, following: str) -> str:
         return following
     rest = body[len(tag) :]
     return rest.lstrip("\n") if opened.endswith("\n") else rest
+
+
+def opens_tag(text: str) -> bool:
+    """Whether a generation prompt ends with an opening tag, such as ``<think>``."""
+    return bool(_tag_at_end(text))
 
 
 def _tag_at_end(text: str) -> str:

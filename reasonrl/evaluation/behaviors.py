@@ -72,8 +72,8 @@ def _general(completion: Completion, reward: RewardOutput) -> dict[str, float]:
     figures: dict[str, float] = {}
     if reward.correct is not None:
         name = "length_tokens_correct" if reward.correct else "length_tokens_wrong"
-        figures[name] = float(len(completion.token_ids))
-    for name, hits in keyword_counts(completion.text).items():
+        figures[name] = float(completion.sampled_tokens)
+    for name, hits in keyword_counts("\n".join(completion.replies)).items():
         figures[f"keyword_{name}"] = float(hits > 0)
         figures[f"keyword_{name}_hits"] = float(hits)
     return figures

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from reasonrl.contracts.data import FinishReason, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend, Task
+from reasonrl.conversations.loop import Dialogue, Together, converse
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.stream import fetch_problem
 from reasonrl.evaluation.behaviors import BehaviorMeter
@@ -32,6 +33,7 @@ class Suite:
     seed: int
     asked: int = 0
     ks: Sequence[int] = ()
+    dialogue: Dialogue | None = field(default=None, compare=False, repr=False)
     meter: BehaviorMeter = field(default_factory=BehaviorMeter, compare=False, repr=False)
 
     @property
@@ -96,10 +98,17 @@ class SuiteResult:
 
 
 def run_suite(
-    suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, indices: Sequence[int]
+    suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, indices: Sequence[int], ranks: Together
 ) -> list[ScoredGroup]:
-    """Sample and score the problems ``indices`` (this rank's share), in order."""
-    return suite.rewards.score_all(backend.generate(suite.requests(renderer, indices)))
+    """Sample and score the problems ``indices`` (this rank's share), in order.
+
+    Every rank calls it, also without a problem: a backend may be spread over ranks.
+    """
+    with ranks.together():
+        requests = suite.requests(renderer, indices)
+    groups = converse(backend, requests, renderer, ranks, suite.dialogue)
+    with ranks.together():
+        return suite.rewards.score_all(groups)
 
 
 def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
@@ -114,7 +123,7 @@ def summarize(suite: Suite, groups: Sequence[ScoredGroup]) -> SuiteResult:
         "accuracy": sum(map(sum, correct)) / total,
         "format": sum(r.answer is not None for _, r in pairs) / total,
         "reward": sum(r.total or 0.0 for _, r in pairs) / total,
-        "length_tokens": sum(len(c.token_ids) for c, _ in pairs) / total,
+        "length_tokens": sum(c.sampled_tokens for c, _ in pairs) / total,
         "truncated_frac": sum(c.finish_reason == FinishReason.LENGTH for c, _ in pairs) / total,
         "unscored_frac": sum(r.total is None for _, r in pairs) / total,
     }

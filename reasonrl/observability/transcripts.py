@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any
 
-from reasonrl.contracts.data import Problem, ScoredGroup
+from reasonrl.contracts.data import Completion, Problem, ScoredGroup
 from reasonrl.redact import redact_text
 
 SCHEMA_VERSION = 1
@@ -36,7 +36,7 @@ def transcript_records(
                 "info": dict(problem.info),
                 "completion": completion.text,
                 "prompt_tokens": len(group.group.request.prompt_ids),
-                "completion_tokens": len(completion.token_ids),
+                "completion_tokens": completion.sampled_tokens,
                 "finish_reason": completion.finish_reason.value,
                 "policy_version": completion.policy_version,
                 "reward": reward.total,
@@ -44,8 +44,21 @@ def transcript_records(
                 "correct": reward.correct,
                 "answer": reward.answer,
                 "reasons": dict(reward.reasons),
+                **_conversation(completion),
             }
             yield record if of_tokens is None else {**record, "tokens": of_tokens}
+
+
+def _conversation(completion: Completion) -> dict[str, object]:
+    """What a conversation has besides: its messages, and how many tokens are the task's."""
+    if not completion.messages:
+        return {}
+    calls = {"tool_calls": dict(completion.tool_calls)} if completion.tool_calls else {}
+    return {
+        "messages": [{"role": str(m.role), "content": m.content} for m in completion.messages],
+        "environment_tokens": len(completion.token_ids) - completion.sampled_tokens,
+        **calls,
+    }
 
 
 def plain_prompt(problem: Problem) -> str | list[dict[str, str]]:

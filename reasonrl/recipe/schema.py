@@ -132,11 +132,22 @@ class SamplingConfig:
         "stops the run or is dropped",
         "stop",
     )
-    max_completion_tokens: int = option("completions are truncated at this length, and still scored", 1024)
+    max_completion_tokens: int = option(
+        "completions are truncated at this length, and still scored; of a conversation, all tokens after the prompt, "
+        "those of the task included",
+        1024,
+    )
     stop: list[str] = option("strings that end a completion", factory=list)
+    max_turns: int = option("of tasks that reply: messages of the model in a conversation, at most", 8)
+    rewritten_history: Literal["stop", "keep"] = option(
+        "of tasks that reply, where the chat template changes the model's earlier messages once another one follows, "
+        "such as Qwen3's, which drops their thinking: stop refuses the run, keep trains with every message as it was "
+        "sampled",
+        "stop",
+    )
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens")
+        at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens", "max_turns")
         positive(self, "temperature")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
         for text in self.stop:

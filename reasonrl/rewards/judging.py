@@ -183,4 +183,16 @@ def fitted(verdict: Verdict, limits: tuple[float, float], completion: Completion
     if score.token_values and len(score.token_values) != len(completion.token_ids):
         given, tokens = len(score.token_values), len(completion.token_ids)
         return failure("refused", f"returned {given} token values for {tokens} tokens")
+    if score.token_values and completion.sampled_mask is not None:
+        lost = [
+            at
+            for at, (value, sampled) in enumerate(zip(score.token_values, completion.sampled_mask, strict=True))
+            if value and not sampled
+        ]
+        if lost:
+            return failure(
+                "refused",
+                f"returned a value of {score.token_values[lost[0]]:g} for token {lost[0]}, which the policy did not "
+                "sample; Completion.turn_ends are the ends of its messages",
+            )
     return verdict

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
+from reasonrl.conversations.loop import converse
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError, check_returned, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
@@ -19,7 +20,7 @@ from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
-from reasonrl.runs.preflight import preflight, prompt_limit
+from reasonrl.runs.preflight import preflight, prompt_limit, refuse_rewriting
 from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import evaluate_suites
@@ -83,13 +84,15 @@ def generate(
         seed=derive_seed(recipe.seed, "generate"),
     )
     rewards = builder.build_rewards(resolved.rewards, sampling.max_completion_tokens)
+    dialogue = builder.build_dialogue(resolved.task)
+    refuse_rewriting(bundle, recipe.sampling, problem, dialogue)
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     with explained("rollout_s", render_plain(resolved), bundle.accelerator.device), prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)
         reporter.waiting(f"sampling {num} completion{'s' if num > 1 else ''}")
         with bundle.accelerator.autocast():
-            (group,) = backend.generate([request])
+            (group,) = converse(backend, [request], bundle.renderer, bundle.ranks, dialogue)
         return rewards.score(group)
 
 

@@ -86,12 +86,13 @@ class _RlSetup:
         self._stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
         self._rewards = builder.build_rewards(resolved.rewards, recipe.sampling.max_completion_tokens)
         self._algorithm = build_algorithm(resolved, plugins)
+        self._dialogue = builder.build_dialogue(resolved.task)
 
     def check(self, bundle: ModelBundle) -> Preflight:
         check_divisible(self._resolved, bundle.ranks)
         self._reporter.waiting("checking prompts")
         sampling = self._resolved.recipe.sampling
-        checked = preflight(bundle, sampling, self._suites, self._stream, self._tasks.lines())
+        checked = preflight(bundle, sampling, self._suites, self._stream, self._tasks.lines(), dialogue=self._dialogue)
         assert checked.source is not None
         self._prompts = checked.source
         return checked
@@ -124,6 +125,7 @@ class _RlSetup:
             reporter=run.reporter,
             stop=run.stop,
         )
+        trainer.dialogue = self._dialogue
         return trainer, synced
 
 

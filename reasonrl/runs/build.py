@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reasonrl.contracts.protocols import RewardContext, RolloutContext
+from reasonrl.conversations.build import open_dialogue
+from reasonrl.conversations.loop import Dialogue
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.rollouts import BackendCalls
 from reasonrl.errors import RecipeError
@@ -23,7 +25,7 @@ from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
 from reasonrl.model.lora import embeddings
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
-from reasonrl.plugins import Plugins, RewardComponent
+from reasonrl.plugins import Component, Plugins, RewardComponent
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import (
@@ -213,7 +215,12 @@ class Builder:
                 max_completion_tokens=limit,
             ),
             seed=self._recipe.seed,
+            dialogue=self.build_dialogue(suite.task),
         )
+
+    def build_dialogue(self, component: Component) -> Dialogue | None:
+        """How the task of that slot replies to the model; None if it never does."""
+        return open_dialogue(self.tasks.get(component), component.name, max_turns=self._recipe.sampling.max_turns)
 
     def build_rewards(self, rewards: Mapping[str, RewardComponent], max_completion_tokens: int) -> RewardRunner:
         """Rewards of the recipe or of a suite."""

@@ -87,7 +87,7 @@ def _request(data: dict[str, Any]) -> RolloutRequest:
     if not isinstance(problem["prompt"], str):
         problem["prompt"] = tuple(Message(**message) for message in problem["prompt"])
     parts = {
-        "problem": Problem(**problem),
+        "problem": Problem(**_with_tuples(problem, "tools")),
         "sampling": SamplingParams(**_with_tuples(data["sampling"], "stop")),
     }
     return RolloutRequest(**_with_tuples(data, "prompt_ids") | parts)
@@ -95,6 +95,7 @@ def _request(data: dict[str, Any]) -> RolloutRequest:
 
 def _completion(data: dict[str, Any]) -> Completion:
     data["finish_reason"] = FinishReason(data["finish_reason"])
+    data["messages"] = tuple(Message(**message) for message in data["messages"])
     return Completion(**_with_tuples(data, "token_ids", "logprobs", "sampled_mask"))
 
 

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from reasonrl.contracts.data import Problem
 from reasonrl.contracts.models import base_model
+from reasonrl.conversations.loop import Dialogue
 from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_lines, fitting, judge, measure
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
+from reasonrl.data.turns import TurnRenderer
+from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.runs.sources import describe_shortage
@@ -49,21 +53,32 @@ def preflight(
     suites: Sequence[Suite],
     stream: ProblemStream | None = None,
     data: Sequence[str] = (),
+    *,
+    dialogue: Dialogue | None = None,
 ) -> Preflight:
     """Check every prompt of the suites and of ``stream``, the training problems.
 
     Overlong prompts that do not stop the run are left out of a finite split; a suite takes the next problem instead,
     if there is one. Of an endless task the first prompts are tried.
 
+    Args:
+        dialogue: how the training task replies.
+
     Raises:
-        RecipeError: if a prompt is overlong and stops the run, or cannot be rendered.
+        RecipeError: if a prompt is overlong and stops the run, or cannot be rendered, or if the chat template would
+            change what the model has written before.
     """
     checks: list[PromptCheck] = []
     source = None
     if stream is not None:
         source = PromptSource(stream, bundle.renderer, prompt_limit(bundle, sampling, sampling.max_completion_tokens))
         checks += _check_training(source, bundle)
+        refuse_rewriting(bundle, sampling, source.draw(0).problem, dialogue)
     checked = [_check_suite(suite, bundle, sampling) for suite in suites]
+    for suite, _ in checked:
+        if suite.indices:
+            problem = fetch_problem(suite.task, suite.task_name, "eval", suite.indices[0])
+            refuse_rewriting(bundle, sampling, problem, suite.dialogue)
     for suite, _ in checked:
         if suite.problems < suite.asked and bundle.ranks.is_main:
             log.warning("suite %s", describe_shortage(suite.name, suite.asked, suite.problems))
@@ -84,6 +99,25 @@ def prompt_limit(bundle: ModelBundle, sampling: SamplingConfig, completion_token
         context=getattr(config, "max_position_embeddings", None),
         overlong=sampling.overlong_prompts,
     )
+
+
+def refuse_rewriting(
+    bundle: ModelBundle, sampling: SamplingConfig, problem: Problem, dialogue: Dialogue | None
+) -> None:
+    """Refuse a chat template that changes the model's earlier messages, unless the recipe keeps them as sampled.
+
+    Raises:
+        RecipeError: saying what it changes, and the ways out.
+    """
+    if dialogue is None or sampling.rewritten_history == "keep":
+        return
+    renderer = bundle.renderer
+    if found := TurnRenderer(renderer).find_rewriting(problem, dialogue.role):
+        raise RecipeError(
+            f"problem {problem.id!r}: {renderer.name} {found} once another message follows, so in use the model would "
+            "not see the tokens it was trained with; set model.chat_template=FILE.jinja to one that keeps them, or "
+            "sampling.rewritten_history=keep to train with every message as it was sampled"
+        )
 
 
 def _check_training(source: PromptSource, bundle: ModelBundle) -> list[PromptCheck]:

@@ -9,21 +9,42 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, RolloutRequest, SamplingParams
+from reasonrl.contracts.data import (
+    Completion,
+    FinishReason,
+    Problem,
+    RolloutGroup,
+    RolloutRequest,
+    SamplingParams,
+    Transcript,
+    Turn,
+)
 from reasonrl.contracts.protocols import RolloutBackend, RolloutContext
 from reasonrl.contracts.specs import RolloutBackendSpec
+from reasonrl.conversations.loop import Dialogue, converse
+from reasonrl.conversations.replies import Reply
+from reasonrl.data.render import PromptRenderer
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.testing.checks import require
 from reasonrl.testing.policies import TinyPolicy, forward_logprobs, steer, tiny_policy
 from reasonrl.testing.subjects import Subject
+from reasonrl.trainer.ranks import Ranks
 
 LETTERS = tuple(range(65, 91))
 """Symbols of the byte tokenizer whose text is a letter; ``BackendSubject.letters`` has their ids."""
 MAX_PROMPT_TOKENS = 64
+REPLY = "?"
+"""What the other side of a conversation says; no letter."""
 SHAPE = {"hidden": 128, "heads": 4, "kv_heads": 2}
 """Shape of the tiny model: some backends need a head size of at least 32."""
+
+
+class _Asks:
+    def respond(self, transcripts: Sequence[Transcript]) -> list[Reply]:
+        return [Reply(turn=Turn(content=REPLY), state={}) for _ in transcripts]
 
 
 @dataclass(kw_only=True)
@@ -107,6 +128,12 @@ class BackendSubject(Subject):
         require(kinds, f"generate returned {type(groups).__name__}, expected a list of RolloutGroup")
         require(len(groups) == len(requests), f"got {len(groups)} groups for {len(requests)} requests")
         return groups
+
+    def converse(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Sample conversations with someone who always says ``REPLY``."""
+        dialogue = Dialogue(responder=_Asks(), max_turns=9)
+        ranks = Ranks(Accelerator(cpu=True))
+        return converse(self.backend, requests, PromptRenderer(self.tiny.tokenizer), ranks, dialogue)
 
     def complete(self, request: RolloutRequest) -> list[Completion]:
         return list(self.generate([request])[0].completions)

@@ -14,7 +14,7 @@ from reasonrl.contracts.data import FinishReason, SamplingParams
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.contracts.specs import RolloutBackendSpec
 from reasonrl.plugins import Plugins
-from reasonrl.testing.backends import BackendSubject
+from reasonrl.testing.backends import REPLY, BackendSubject
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.subjects import add_common, find
 
@@ -196,6 +196,28 @@ def new_weights_are_used(subject: BackendSubject) -> None:
         )
         version = completion.policy_version
         require(version == subject.version, f"policy_version is {version} after syncing version {subject.version}")
+
+
+@checks("starts")
+def continues_conversations(subject: BackendSubject) -> None:
+    """Later messages of a conversation continue exactly the tokens before them, each within its own limit."""
+    subject.say_letters()
+    sampling = SamplingParams(max_completion_tokens=40, stop=tuple("AEIOU"))
+    requests = [subject.request("B" * n, size=2, seed=n, sampling=sampling) for n in (1, 5)]
+    spoken = [c for group in subject.converse(requests) for c in group.completions]
+    require(any(len(c.replies) > 2 for c in spoken), "no conversation got beyond two messages")
+    require(spoken == [c for g in subject.converse(requests) for c in g.completions], "conversations do not repeat")
+    for completion, request in zip(spoken, [r for r in requests for _ in range(2)], strict=True):
+        length, mask = len(completion.token_ids), torch.tensor(completion.sampled_mask or [True])
+        require(length <= 40, f"{length} tokens of both sides, over max_completion_tokens 40")
+        written = completion.text.replace(REPLY, "")
+        require(written == "".join(completion.replies), f"messages {completion.replies} in the text {written!r}")
+        if completion.logprobs is None or completion.sampled_mask is None:
+            continue
+        table = subject.expected(request, completion)
+        right = table.gather(-1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+        worst = (torch.tensor(completion.logprobs) - right)[mask].abs().max().item()
+        require(worst <= subject.tolerance, f"log-probabilities of later messages are off by {worst:.3g}")
 
 
 @checks("starts")

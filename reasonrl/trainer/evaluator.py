@@ -42,8 +42,7 @@ def evaluate_suites(
 
 def _evaluate(suite: Suite, backend: RolloutBackend, renderer: PromptRenderer, ranks: Ranks) -> SuiteResult:
     mine = range(ranks.rank, len(suite.indices), ranks.size)
-    with ranks.together():  # also a rank without a problem: a backend may be spread over ranks
-        groups = run_suite(suite, backend, renderer, [suite.indices[place] for place in mine])
+    groups = run_suite(suite, backend, renderer, [suite.indices[place] for place in mine], ranks)
     gathered = ranks.gather(list(zip(mine, groups, strict=True)))
     ordered = [group for _, group in sorted(gathered, key=lambda pair: pair[0])]
     with ranks.together():

@@ -12,6 +12,7 @@ from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup,
 from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS, MAX_UNSCORED_FRAC
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.contracts.protocols import RolloutBackend
+from reasonrl.conversations.loop import Dialogue, converse
 from reasonrl.data.collate import collate
 from reasonrl.data.prompts import Drawn, PromptSource
 from reasonrl.errors import TrainingError
@@ -56,7 +57,7 @@ class Collected:
     @property
     def tokens(self) -> int:
         """Sampled tokens, those of groups that are not kept included."""
-        return sum(len(c.token_ids) for g in self.sampled for c in g.group.completions)
+        return sum(c.sampled_tokens for g in self.sampled for c in g.group.completions)
 
 
 class Trainer:
@@ -89,6 +90,8 @@ class Trainer:
         self._unscored_since: dict[str, int] = {}
         self.position = 0
         """Prompts taken from the stream."""
+        self.dialogue: Dialogue | None = None
+        """How the task replies to the model, if it does."""
         self.carried: Sequence[ScoredGroup] = ()
         """Of all ranks: kept in the last step beyond its need, to be trained on in the next one."""
 
@@ -185,9 +188,11 @@ class Trainer:
 
     def _sample(self, backend: RolloutBackend, collected: Collected, timer: Timer) -> None:
         """One round: draw prompts, sample completions, score them, and let the algorithm choose."""
-        with timer("rollout_s"), self._bundle.accelerator.autocast(), self._ranks.together():
-            drawn = self._draw(collected.position)
-            groups = backend.generate([self._request(*pair) for pair in drawn])
+        with timer("rollout_s"), self._bundle.accelerator.autocast():
+            with self._ranks.together():
+                drawn = self._draw(collected.position)
+                requests = [self._request(*pair) for pair in drawn]
+            groups = converse(backend, requests, self._bundle.renderer, self._ranks, self.dialogue)
         with timer("reward_s"), self._ranks.together():
             scored = self._rewards.score_all(groups)
             kept = [group for group in scored if self._updater.algorithm.keep(group)]

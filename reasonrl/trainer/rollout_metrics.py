@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from reasonrl.contracts.data import FinishReason, ScoredGroup
+from reasonrl.contracts.data import Completion, FinishReason, ScoredGroup
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.functional.group import is_flat
 
@@ -16,7 +16,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
     pairs = [pair for g in groups for pair in zip(g.group.completions, g.rewards, strict=True)]
     rewards = [reward for _, reward in pairs]
     totals = [reward.total for reward in rewards if reward.total is not None]
-    lengths = [len(completion.token_ids) for completion, _ in pairs]
+    lengths = [completion.sampled_tokens for completion, _ in pairs]
     truncated = sum(completion.finish_reason == FinishReason.LENGTH for completion, _ in pairs)
     judged = [reward.correct for reward in rewards if reward.total is not None and reward.correct is not None]
     metrics = {
@@ -28,8 +28,27 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         "train/truncated_frac": mean(truncated, len(lengths)),
         "group/zero_std_frac": mean(sum(map(_is_flat, groups)), len(groups)),
     }
+    metrics |= _conversation_metrics([completion for completion, _ in pairs])
     components = _means("reward/component", [reward.components for reward in rewards])
     return {**metrics, **components, **_means("reward/detail", [reward.metrics for reward in rewards])}
+
+
+def _conversation_metrics(completions: Sequence[Completion]) -> dict[str, Metric]:
+    """Figures of what the task said; none if it never takes part."""
+    if not any(completion.messages for completion in completions):
+        return {}
+    turns = [len(completion.replies) for completion in completions]
+    theirs = [len(completion.token_ids) - completion.sampled_tokens for completion in completions]
+    calls = {name for completion in completions for name in completion.tool_calls}
+    return {
+        "conversation/turns": mean(sum(turns), len(turns)),
+        "conversation/turns_max": Metric(max(turns), 1.0, "max"),
+        "conversation/environment_tokens": mean(sum(theirs), len(theirs)),
+        **{
+            f"conversation/tool_calls_{name}": mean(sum(c.tool_calls.get(name, 0) for c in completions), len(turns))
+            for name in sorted(calls)
+        },
+    }
 
 
 def _means(at: str, figures: Sequence[Mapping[str, float | None]]) -> dict[str, Metric]:

@@ -73,12 +73,12 @@ class TokenFigures:
             sampled = batch.rollout_logprobs[row] if batch.rollout_logprobs is not None and is_fresh else None
             gap = None if old is None or sampled is None else old[at] - sampled[at]
             columns.append((gap, advantages.advantages[row, at], None if entropy is None else entropy[at]))
-        return [
-            None
-            if of_tokens is None
-            else {"lengths": of_tokens, "logprob_gap": gap, "advantage": _alike(advantage or []), "entropy": entropy}
-            for of_tokens, (gap, advantage, entropy) in zip(lengths, _to_host(columns), strict=True)
-        ]
+        found: list[Figures | None] = []
+        for of_tokens, values, (_, completion, _) in zip(lengths, _to_host(columns), rows, strict=True):
+            gaps, ours, entropies = (_sampled(column, completion.sampled_mask) for column in values)
+            figures = {"logprob_gap": gaps, "advantage": _alike(ours or []), "entropy": entropies}
+            found.append(None if of_tokens is None else {"lengths": of_tokens, **figures})
+        return found
 
 
 _Columns = tuple[Tensor | None, Tensor, Tensor | None]
@@ -91,6 +91,13 @@ def _to_host(rows: Sequence[_Columns]) -> list[list[list[float] | None]]:
     # Adding 0.0 turns -0.0 into 0.0.
     values = iter([round(value, 4) + 0.0 for value in torch.cat(present).tolist()] if present else [])
     return [[None if column is None else list(islice(values, len(column))) for column in row] for row in rows]
+
+
+def _sampled(column: list[float] | None, mask: Sequence[bool] | None) -> list[float | None] | None:
+    """Take out the tokens that the policy did not sample."""
+    if column is None or mask is None:
+        return column  # type: ignore[return-value]
+    return [value if ours else None for value, ours in zip(column, mask, strict=False)]
 
 
 class Boundaries:
@@ -136,5 +143,5 @@ class Boundaries:
         return text
 
 
-def _alike(values: list[float]) -> float | list[float]:
+def _alike(values: list[float | None]) -> float | list[float | None] | None:
     return values[0] if values and values.count(values[0]) == len(values) else values

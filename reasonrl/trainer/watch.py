@@ -17,6 +17,7 @@ class EvaluationWatch:
     _before: int = 0
     _total: int = 0
     _ranks: int = 1
+    _most: int = 0
 
     def finished(self, completions: int) -> None:
         """What a backend gets as ``RolloutContext.on_finished``. Heard during evaluations only."""
@@ -24,12 +25,14 @@ class EvaluationWatch:
             return
         # The share of this rank stands for all.
         problems = min(self._suite.problems, completions * self._ranks // self._suite.samples)
+        self._most = problems = max(self._most, problems)  # later turns of conversations are counted anew
         self.tell(EvaluationProgress(suite=self._suite.name, done=self._before + problems, total=self._total))
 
     @contextmanager
     def of(self, suite: Suite, *, before: int, total: int, ranks: int) -> Iterator[None]:
         """Follow ``suite``, after ``before`` problems of other suites."""
         self._suite, self._before, self._total, self._ranks = suite, before, total, ranks
+        self._most = 0
         self.finished(0)
         try:
             yield

@@ -33,6 +33,7 @@ ORDER = (
     "export",
     "functional",
     "data",
+    "conversations",
     "model",
     "evaluation",
     "observability",

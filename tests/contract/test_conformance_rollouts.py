@@ -29,6 +29,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "the_seed_fixes_the_samples": {"factory": kit_backends.Restless},
     "samples_follow_the_distribution": {"factory": kit_backends.Lukewarm},
     "new_weights_are_used": {"factory": kit_backends.Stale},
+    "continues_conversations": {"factory": kit_backends.Forgetful},
     "the_policy_is_left_alone": {"factory": kit_backends.Sleepy},
     "closes_twice": {"factory": kit_backends.CloseOnce},
 }

@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes import child
@@ -36,12 +37,12 @@ def kill_somewhere(recipe: Path | None, run_dir: Path, rng: random.Random, secon
     return process.exitcode == SIGKILLED
 
 
-def kill_often(folder: Path, model: Path, kills: int, in_saves: int, seed: int) -> Counter[str]:
+def kill_often(folder: Path, model: Path, kills: int, in_saves: int, seed: int, **sections: Any) -> Counter[str]:
     """Runs of 30 steps, each killed up to six times, until there were so many kills; every run is compared.
 
     A kill counts as one inside a save if it left something unfinished among the checkpoints.
     """
-    recipe, rng = resumable_recipe(folder, model), random.Random(seed)
+    recipe, rng = resumable_recipe(folder, model, **sections), random.Random(seed)
     seconds = finish(recipe, folder / "whole")
     done: Counter[str] = Counter()
     while done["kills"] < kills or done["in_save"] < in_saves:
@@ -66,6 +67,13 @@ def test_twenty_kills(tiny_model: Path, tmp_path: Path) -> None:
     done = kill_often(tmp_path, tiny_model, kills=20, in_saves=6, seed=0)
     assert done["kills"] >= 20
     assert done["in_save"] >= 6
+
+
+@pytest.mark.long
+def test_twenty_kills_of_conversations(tiny_model: Path, tmp_path: Path) -> None:
+    sampling = {"group_size": 2, "max_prompt_tokens": 20, "max_completion_tokens": 24, "stop": ["a", "b", "c", "d"]}
+    done = kill_often(tmp_path, tiny_model, kills=20, in_saves=3, seed=2, task={"name": "talk"}, sampling=sampling)
+    assert done["kills"] >= 20
 
 
 @pytest.mark.long

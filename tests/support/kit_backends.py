@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reasonrl import Completion, FinishReason, RolloutContext, RolloutGroup, RolloutRequest
+from reasonrl import Completion, ContinueRequest, FinishReason, RolloutContext, RolloutGroup, RolloutRequest
 from reasonrl_hf.backend import HFBackend
 from reasonrl_hf.config import HFConfig
 
@@ -133,6 +133,17 @@ class Lukewarm(Good):
 class Stale(Good):
     def sync_weights(self, weights: Iterable[Any], *, policy_version: int) -> None:
         """Forgets the version."""
+
+
+class Forgetful(Good):
+    """Later messages continue the end of the conversation only."""
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        def change(request: RolloutRequest) -> RolloutRequest:
+            is_later = isinstance(request, ContinueRequest)
+            return replace(request, prompt_ids=request.prompt_ids[-3:]) if is_later else request
+
+        return self.asked_otherwise(requests, change)
 
 
 class Sleepy(Good):

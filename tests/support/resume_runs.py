@@ -16,6 +16,7 @@ import yaml
 from support.fault_points import POINTS, kill_at
 
 SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
+TALKING = str(Path(__file__).with_name("talking_plugin.py"))
 UNTIMED = ("time/", "throughput/", "perf/", "memory/")
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": {"name": "ppo", "entropy_coef": 0.01}, "critic": {"kind": "shared"}},
@@ -67,9 +68,9 @@ def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> A
     from reasonrl.runs import start
 
     if recipe is None:
-        return start.resume(run_dir, overrides, plugin_files=[SCRIPTED], **options)
+        return start.resume(run_dir, overrides, plugin_files=[SCRIPTED, TALKING], **options)
     begin = start.sft if "sft:" in recipe.read_text() else start.train
-    return begin(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED], **options)
+    return begin(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED, TALKING], **options)
 
 
 def metrics_without_times(run_dir: Path) -> list[dict[str, Any]]:

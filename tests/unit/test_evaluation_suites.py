@@ -265,7 +265,7 @@ def behind_checks(backend: Any) -> BackendCalls:
 )
 def test_a_backend_that_answers_too_little_is_named(spoil: Any, message: str) -> None:
     with pytest.raises(PluginContractError, match=f"rollout_backend 'spoilt': generate {message}"):
-        run_suite(suite(), behind_checks(Backend(spoil)), RENDERER, range(5))
+        run_suite(suite(), behind_checks(Backend(spoil)), RENDERER, range(5), Rank())
 
 
 def test_a_backend_need_not_know_logprobs() -> None:

@@ -1,6 +1,7 @@
 """The contract of the rollout backend: ends, limits, text, order, and what it leaves untouched."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,23 @@ def test_under_autocast_the_cache_is_narrow_and_samples_are_the_same(
             assert all(dtypes == {torch.bfloat16} for dtypes in seen)
     assert found[0] == found[1]
     assert torch.float32 in seen[-1]
+
+
+def test_rows_of_one_batch_have_limits_of_their_own(loaded: LoadedModel) -> None:
+    """As the later messages of conversations do; a completion is the beginning of the one with more room."""
+    roomy = SamplingParams(max_completion_tokens=9)
+    asked = [
+        request((5, 6, seed), SamplingParams(max_completion_tokens=limit), group_size=2, seed=seed)
+        for seed, limit in ((1, 2), (2, 9), (3, 1), (4, 5))
+    ]
+    with backend_for(loaded, roomy) as backend:
+        groups = backend.generate(asked)
+        alone = [backend.generate([replace(one, sampling=roomy)])[0] for one in asked]
+    for group, whole in zip(groups, alone, strict=True):
+        limit = group.request.sampling.max_completion_tokens
+        for one, full in zip(group.completions, whole.completions, strict=True):
+            assert one.token_ids == full.token_ids[:limit]
+            assert one.logprobs == pytest.approx(full.logprobs[:limit], abs=1e-5)
+            assert (one.finish_reason is FinishReason.LENGTH) == (
+                len(one.token_ids) == limit and EOS not in one.token_ids
+            )

@@ -1,0 +1,94 @@
+"""What a task says to the model's messages, every answer of its ``respond`` checked."""
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from reasonrl.contracts.data import Message, Transcript, Turn
+from reasonrl.contracts.protocols import Task
+from reasonrl.errors import RAISABLE, PluginContractError, check_returned, plugin_call
+from reasonrl.redact import WarnOnce, redacting_logger
+
+log = redacting_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """A turn, or None where the conversation is over; the task's state, and its tool calls by outcome.
+
+    ``has_failed``: there is no reply; the completion is not scored.
+    """
+
+    turn: Turn | None
+    state: Mapping[str, Any]
+    tool_calls: Mapping[str, int] = field(default_factory=dict)
+    has_failed: bool = False
+
+
+class Responder(Protocol):
+    """Answers the open conversations of a round, in order."""
+
+    def respond(self, transcripts: Sequence[Transcript]) -> list[Reply]:
+        """Reply to each transcript."""
+        ...
+
+
+class TaskReplies:
+    """A task's ``respond``. One that raises or returns nonsense ends that conversation unscored, and is logged once."""
+
+    def __init__(self, task: Task, name: str, warn_once: WarnOnce | None = None) -> None:
+        self._task, self._name = task, name
+        self._warn_once = warn_once or WarnOnce(log)
+
+    def respond(self, transcripts: Sequence[Transcript]) -> list[Reply]:
+        """Reply to each transcript."""
+        return [self._reply(transcript) for transcript in transcripts]
+
+    def _reply(self, transcript: Transcript) -> Reply:
+        try:
+            return ask_task(self._task, self._name, transcript)
+        except RAISABLE as err:  # what the model wrote must not end a run
+            self._warn_once(
+                ("respond", type(err)), "task %r: respond failed; the completion stays unscored", self._name, error=err
+            )
+            return Reply(turn=None, state=transcript.state, has_failed=True)
+
+
+def ask_task(task: Task, name: str, transcript: Transcript) -> Reply:
+    """Call ``task.respond(transcript)`` and validate the result.
+
+    Raises:
+        PluginContractError: If it raises, or returns anything but a turn or None and a state of JSON values.
+    """
+    own = replace(
+        transcript,
+        problem=replace(transcript.problem, info=deepcopy(dict(transcript.problem.info))),
+        state=deepcopy(dict(transcript.state)),
+    )
+    with plugin_call(f"task {name!r}: respond to problem {transcript.problem.id!r}") as call:
+        answer = task.respond(own)  # type: ignore[attr-defined]
+    is_pair = isinstance(answer, tuple) and len(answer) == 2
+    check_returned(is_pair, call, answer, "a pair of a Turn or None, and a state")
+    turn, state = answer
+    check_returned(turn is None or is_turn(turn), f"{call}: the turn", turn, "a Turn of text or messages, or None")
+    check_returned(isinstance(state, Mapping), f"{call}: the state", state, "a mapping of JSON values")
+    return Reply(turn=turn, state=_as_json(state, call))
+
+
+def is_turn(turn: object) -> bool:
+    """Whether it is a Turn with text or a tuple of messages."""
+    if not isinstance(turn, Turn):
+        return False
+    said = turn.content
+    return isinstance(said, str) or (isinstance(said, tuple) and all(isinstance(one, Message) for one in said))
+
+
+def _as_json(state: Mapping[str, Any], call: str) -> dict[str, Any]:
+    """Return a copy that shares nothing with the task, as a checkpoint would give it back."""
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(state)))
+    except (TypeError, ValueError, RecursionError) as err:
+        raise PluginContractError(f"{call} returned a state that is not JSON: {err}") from err
+    return copied
