@@ -212,7 +212,7 @@ def test_light_commands_never_load_torch_and_fit_80_columns() -> None:
         [sys.executable, "-c", PROBE, json.dumps(LIGHT_COMMANDS)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env={**os.environ, "COLUMNS": "80", "REASONRL_PLUGINS": "reasonrl"},
         cwd=ROOT,
         check=False,
