@@ -44,8 +44,19 @@ class Done:
 class Commands:
     """The commands of an installation. ``shrink``: documented commands are made cheap on the way."""
 
-    def __init__(self, installed: Installation, folder: Path, models: Path, *, path: Sequence[Path] = ()) -> None:
-        """``folder``: for what is needed in between. ``path``: folders for ``PYTHONPATH``, before everything else."""
+    def __init__(
+        self,
+        installed: Installation,
+        folder: Path,
+        models: Path,
+        *,
+        path: Sequence[Path] = (),
+        modules: Sequence[str] = (),
+    ) -> None:
+        """``folder``: for what is needed in between. ``path``: folders for ``PYTHONPATH``, before everything else.
+
+        ``modules``: what forked commands have imported already, beside the libraries.
+        """
         self.installed = installed
         self.models = models
         self.hub = folder / "hub"
@@ -66,7 +77,7 @@ class Commands:
             (self._bin / "real" / name).chmod(0o755)
         self._log = (folder / "server.log").open("w")
         self._server = subprocess.Popen(
-            [installed.python, "-P", HERE / "forked.py", self._socket],
+            [installed.python, "-P", HERE / "forked.py", self._socket, *modules],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=self.environment(folder),

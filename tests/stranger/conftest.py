@@ -24,6 +24,15 @@ MODELS = {
 }
 """Folder of a tiny random model -> how it is made."""
 
+RUNS = (
+    "reasonrl.cli.app",
+    "reasonrl.cli.train",
+    "reasonrl.runs.assemble",
+    "reasonrl.runs.start",
+    "reasonrl_hf.backend",
+)
+"""Modules that with those that they import are most of what a run needs."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -48,7 +57,7 @@ def installed(shared: Path) -> Installation:
 @pytest.fixture(scope="session")
 def commands(installed: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     folder = tmp_path_factory.mktemp("commands")
-    found = Commands(installed, folder, folder / "models")
+    found = Commands(installed, folder, folder / "models", modules=RUNS)
     try:
         lines = [f"tiny_model_folder(Path('models/{name}'), {how})" for name, how in MODELS.items()]
         head = ["from pathlib import Path", "from reasonrl.testing.models import tiny_model_folder"]

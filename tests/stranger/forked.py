@@ -1,12 +1,12 @@
 """Runs commands of an installation without waiting for ``import torch`` each time.
 
-    python forked.py SOCKET
+    python forked.py SOCKET [MODULE ...]
 
 Executed by the environment under test.
 
-The libraries are imported once; each command is then a fork: a process of its own, with its own folder, variables and
-streams, that runs the console script's entry point on its own ``sys.argv``, as the script itself would. Nothing of
-reasonrl is imported before the fork.
+The libraries are imported and used once; each command is then a fork: a process of its own, with its own folder,
+variables and streams, that runs the console script's entry point on its own ``sys.argv``, as the script itself would.
+Of reasonrl only the named modules are imported before the fork.
 """
 
 import array
@@ -20,7 +20,9 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,9 +30,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 
-def main(path: str) -> None:
+def main(path: str, *modules: str) -> None:
     """Serve for ever; a request is one JSON object with three file descriptors: stdin, stdout, stderr."""
-    warm_up()
+    warm_up(modules)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen(16)
@@ -70,11 +72,36 @@ LIBRARIES = (
 """What a run imports and takes seconds."""
 
 
-def warm_up() -> None:
-    """Import the libraries, and nothing of reasonrl."""
+def warm_up(modules: Sequence[str] = ()) -> None:
+    """Import the libraries, let them make what they make at first use, and import these modules."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    load_a_model()
+    parse_an_option()
     assert not any(name.startswith("reasonrl") for name in sys.modules)
+    for name in modules:
+        importlib.import_module(name)
+
+
+def load_a_model() -> None:
+    import transformers
+
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 8}
+    config = transformers.Qwen2Config(**shape, num_attention_heads=2, num_key_value_heads=2)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        transformers.AutoModelForCausalLM.from_pretrained(folder)
+
+
+def parse_an_option() -> None:
+    import typer
+
+    app = typer.Typer()
+
+    @app.command()
+    def command(path: Path = Path(), flag: bool = False, name: str | None = None) -> None: ...
+
+    app([], standalone_mode=False)
 
 
 def watch(client: socket.socket) -> None:
@@ -194,4 +221,4 @@ def load(path: Path) -> ModuleType:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
