@@ -65,6 +65,7 @@ def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: 
         assert same >= 30  # a rounding may tip a token
 
 
+@pytest.mark.long
 def test_two_processes_evaluate_what_one_does(tmp_path: Path) -> None:
     told = {}
     for name, start in (("one", LAUNCHER[:1]), ("two", LAUNCHER)):
@@ -81,6 +82,7 @@ def test_two_processes_evaluate_what_one_does(tmp_path: Path) -> None:
         assert differ <= 1  # a rounding may tip a token
 
 
+@pytest.mark.long
 def test_engines_follow_each_other_and_the_processes_stay_connected(tmp_path: Path) -> None:
     call([*LAUNCHER, str(TESTS / "support" / "vllm_ranks_worker.py"), str(BASE), str(tmp_path)])
     for rank in range(2):
