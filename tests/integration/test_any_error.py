@@ -191,7 +191,7 @@ def test_an_error_in_every_call(site: str, whole: Path, trapped: None, tmp_path:
 
 
 @pytest.mark.parametrize("error", [error for error in ERRORS if error != "key"])
-@pytest.mark.parametrize("site", ["compute_loss", "collate"])
+@pytest.mark.parametrize("site", ["compute_loss", pytest.param("collate", marks=pytest.mark.slow)])
 def test_every_error(site: str, error: str, whole: Path, trapped: None, tmp_path: Path) -> None:
     run, done = fail(tmp_path, whole, site, error)
     check_end(run, done, site, error)
