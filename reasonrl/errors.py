@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from reasonrl.redact import redact_text
+from reasonrl.restore import restored
 from reasonrl.signals import is_raised_by_hand
 from reasonrl.text import clip, escape
 
@@ -99,11 +100,15 @@ class InterruptRaisedError(Exception):
 def plugin_code() -> Iterator[None]:
     """Run a plugin's code inside: only Ctrl-C and the signals end a command, not the plugin.
 
+    What it changes of the process (working directory, standard streams, signal handlers, built-in functions) is as
+    before afterwards.
+
     Raises:
         InterruptRaisedError: for a KeyboardInterrupt that no signal caused, and the like. Everything else passes.
     """
     try:
-        yield
+        with restored():
+            yield
     except (*RAISABLE, GeneratorExit):
         raise
     except BaseException as err:  # also asyncio's CancelledError, which is not an Exception

@@ -40,6 +40,7 @@ def import_file(file: Path) -> ModuleType:
     Raises:
         ImportError: if another module has that name.
     """
+    file = file.absolute()  # its code may change the working directory
     if find_imported(file) is None:
         importlib.import_module(file.stem)
     known = find_imported(file)

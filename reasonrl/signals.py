@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 URGENT = (signal.SIGINT, signal.SIGTERM)
 """Always handled; two of these, or of SIGQUIT, end the process at once."""
@@ -20,7 +21,7 @@ SIGNALS = (*URGENT, *(getattr(signal, name) for name in _MORE if hasattr(signal,
 class StopRequested(KeyboardInterrupt):
     """A signal asked for the end. A KeyboardInterrupt, so that nothing that catches mistakes catches it.
 
-    The run has saved its state, if it had any, when this reaches the caller.
+    A run has saved its state, if it had any, when this reaches the caller.
     """
 
     def __init__(self, signum: int) -> None:
@@ -37,23 +38,28 @@ class CtrlC(KeyboardInterrupt):
     """Somebody pressed Ctrl-C while a command runs; a plugin that raises KeyboardInterrupt itself raises no such."""
 
 
-def raise_ctrl_c(signum: int, frame: FrameType | None) -> None:
-    """The handler of SIGINT while a command runs."""
-    raise CtrlC
+def raise_stop(signum: int, frame: FrameType | None) -> None:
+    """The handler of signals while a command runs that has nothing to save: it ends, and cleans up on its way."""
+    raise CtrlC if signum == signal.SIGINT else StopRequested(signum)
 
 
 @contextmanager
-def handle_ctrl_c() -> Iterator[None]:
-    """Raise ``CtrlC`` at SIGINT while the block runs, where Python would raise KeyboardInterrupt."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, raise_ctrl_c)
+def raise_signals() -> Iterator[None]:
+    """Raise ``CtrlC`` at SIGINT and ``StopRequested`` at the others while the block runs, in the main thread.
+
+    A signal that is ignored stays ignored, and a caller keeps its own handlers.
+    """
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            if (handler := signal.getsignal(signum)) in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(signum, raise_stop)
+                previous[signum] = handler
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def is_raised_by_hand(error: BaseException) -> bool:
@@ -142,7 +148,7 @@ def handle_stop_signals() -> Iterator[StopSignals]:
         for signum in SIGNALS:
             # A signal that is ignored (SIGINT behind nohup or &) stays ignored, and a caller keeps its own handlers.
             handler = signal.getsignal(signum)
-            if handler == signal.SIG_DFL or (signum in URGENT and handler != signal.SIG_IGN):
+            if handler in (signal.SIG_DFL, raise_stop) or (signum in URGENT and handler != signal.SIG_IGN):
                 previous[signum] = signal.signal(signum, stop.handle)
     try:
         yield stop

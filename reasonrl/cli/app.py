@@ -28,7 +28,7 @@ from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, describe, one_line, with_notes
 from reasonrl.export.request import Format, Precision
 from reasonrl.redact import REDACTED, redact_text, redact_traceback
-from reasonrl.signals import handle_ctrl_c
+from reasonrl.signals import raise_signals
 
 EXIT_INTERRUPTED = 130
 UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
@@ -40,7 +40,7 @@ class _OneLineErrors(Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> object:
         words = list(sys.argv[1:] if args is None else args)
-        with handle_ctrl_c(), redacted_output(has_json="--json" in words):
+        with raise_signals(), redacted_output(has_json="--json" in words):
             return self._main(words, *rest, **options)
 
     def _main(self, words: list[str], *rest: Any, **options: Any) -> object:
@@ -255,7 +255,7 @@ def behaviors(
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run, RUN@STEP, saved evaluation, or a folder of them.")
+        list[str], typer.Argument(metavar="RUN", help="Run, RUN@STEP, saved evaluation, or a folder of them.")
     ],
     suite: Annotated[str | None, typer.Option("--suite", metavar="SUITE", help="Compare only this suite.")] = None,
     level: Annotated[
@@ -274,7 +274,7 @@ def compare(
 @app.command()
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders, or folders of runs; they may still be training.")
+        list[str], typer.Argument(metavar="RUN", help="Run folders, or folders of runs; they may still be training.")
     ],
     output: Annotated[
         str | None,

@@ -14,6 +14,7 @@ from reasonrl.cli.fields import parse_fields
 from reasonrl.errors import ReasonRLError, RecipeError, one_line
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target, locate
+from reasonrl.signals import StopRequested
 from reasonrl.text import sanitize
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def read_lines(is_terminal: bool) -> Iterator[str]:
     while True:
         try:
             line = input("> ") if is_terminal else sys.stdin.readline()
+        except StopRequested:
+            raise
         except (EOFError, KeyboardInterrupt):
             typer.echo("", err=True)
             return

@@ -17,6 +17,7 @@ from rich.live import Live
 from reasonrl.cli.console import ConsoleReporter
 from reasonrl.cli.live_pace import Pace
 from reasonrl.cli.live_view import LiveView
+from reasonrl.cli.steady import notice_if_gone
 from reasonrl.cli.waiting import Waiting
 from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.transcripts import transcript_records
@@ -37,14 +38,15 @@ REFRESH_S = 1.0
 def open_reporter(plain: bool, environ: Mapping[str, str] = os.environ) -> Iterator[Reporter]:
     """Open the live view if the terminal supports it, else plain lines. Always restores the terminal."""
     console = Console(highlight=False)
-    if plain or not can_show(console, environ):
-        yield ConsoleReporter()
-        return
-    reporter = LiveReporter(console)
-    try:
-        yield reporter
-    finally:
-        reporter.close()
+    with notice_if_gone("standard output is gone; the run continues, its folder has everything"):
+        if plain or not can_show(console, environ):
+            yield ConsoleReporter()
+            return
+        reporter = LiveReporter(console)
+        try:
+            yield reporter
+        finally:
+            reporter.close()
 
 
 def can_show(console: Console, environ: Mapping[str, str] = os.environ) -> bool:

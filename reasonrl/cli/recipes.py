@@ -52,7 +52,7 @@ def copy(
     except FileExistsError as err:
         raise RecipeError(f"{target} already exists; choose another name") from err
     except OSError as err:
-        raise RecipeError(f"cannot write {target}: {err.strerror}") from err
+        raise RecipeError(f"cannot write {target}: {err.strerror}; name another file") from err
     typer.echo(f"wrote {target}")
 
 
@@ -109,6 +109,7 @@ def _text(name: str, files: list[str] | None) -> str:
 
 def _summary(resolved: "AnyResolved") -> Iterator[str]:
     from reasonrl.recipe.resolved import ResolvedRecipe
+    from reasonrl.runs.outline import format_rewards
 
     task = resolved.task.name if resolved.task else "a file of demonstrations"
     yield f"model {resolved.recipe.model.name or resolved.model_path}"
@@ -117,5 +118,6 @@ def _summary(resolved: "AnyResolved") -> Iterator[str]:
         return
     trainer, group = resolved.recipe.trainer, resolved.recipe.sampling.group_size
     yield f"{resolved.algorithm.name} on {task}, sampled with {resolved.rollout_backend.name}"
+    yield f"rewards {format_rewards(resolved)}"
     completions = trainer.prompts_per_step * group
     yield f"{trainer.steps} steps of {trainer.prompts_per_step} prompts x {group} = {completions} completions"

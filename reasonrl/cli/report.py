@@ -11,6 +11,7 @@ from reasonrl.cli.table import for_terminal
 from reasonrl.errors import RecipeError
 from reasonrl.rundir.folder import is_locked
 from reasonrl.rundir.layout import EVALS, METRICS, REPORT, SUMMARY, is_run, list_members
+from reasonrl.signals import StopRequested
 
 POLL_S = 5.0
 
@@ -75,6 +76,8 @@ def _watch(folders: Sequence[Path], path: Path, samples: int | None) -> None:
                     typer.echo(for_terminal(f"watching; open {path} in a browser, it refreshes itself; Ctrl-C ends"))
                 seen = now
             time.sleep(POLL_S)
+    except StopRequested:
+        raise
     except KeyboardInterrupt:
         pass
     _write(folders, path, samples)

@@ -5,16 +5,21 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
 """The reader has ended, or the terminal was closed. A full disk is an error."""
 
 
 class SteadyFile(io.FileIO):
-    """A file descriptor that turns into the null device once nobody can read it."""
+    """A file descriptor that turns into the null device once nobody can read it.
+
+    ``notice``: written to standard error then. Not by logging, which may be what is writing.
+    """
+
+    notice = ""
 
     def write(self, data: Any) -> int:
         """Write, or drop ``data`` if the other end is gone."""
@@ -24,12 +29,23 @@ class SteadyFile(io.FileIO):
             if err.errno not in GONE:
                 raise
             _point_at_null(self.fileno())
-            log.warning("file descriptor %d is gone (%s); continuing without it", self.fileno(), err.strerror)
+            with suppress(OSError):
+                os.write(2, self.notice.encode())
             return len(data)
 
 
+@contextmanager
+def notice_if_gone(text: str) -> Iterator[None]:
+    """While the block runs, a stream that goes away is told on standard error; otherwise nothing is said."""
+    SteadyFile.notice = f"{text}\n"
+    try:
+        yield
+    finally:
+        SteadyFile.notice = ""
+
+
 def steady_streams() -> None:
-    """Make standard output and error steady.
+    """Make standard output and error steady, for ``print`` and for logging.
 
     Streams that are closed are opened, so that no file of the run gets their descriptor.
 
@@ -40,6 +56,7 @@ def steady_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             _point_at_null(descriptor)
+    logging.raiseExceptions = False  # a warning that cannot be printed ends nothing
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or (isinstance(stream, io.TextIOWrapper) and stream.fileno() == descriptor):

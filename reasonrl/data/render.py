@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from reasonrl.contracts.clock import TooSlowError, limited_to
 from reasonrl.contracts.data import Message, Problem
+from reasonrl.contracts.headroom import memory_limited_to
 from reasonrl.errors import RAISABLE, RecipeError, describe
 
 Turn = dict[str, str]
 
 _TAG_AT_END = re.compile(r"(?:<(?!/)[^<>\s]+>|\[(?!/)[^\[\]\s]+\])\Z")
 _MAX_TAG_CHARS = 80
+TEMPLATE_S, TEMPLATE_BYTES, PROMPT_CHARS = 5.0, 2 << 30, 10_000_000
+"""Of processor time and memory that a chat template may take for one prompt, and the prompt's length."""
 _SYSTEM_PROBE, _USER_PROBE = "reasonrl-system-probe", "reasonrl-user-probe"
 
 
@@ -99,6 +103,8 @@ class PromptRenderer:
         try:
             if _SYSTEM_PROBE in self._apply([system, user]):
                 return False
+        except (TooSlowError, MemoryError):
+            return False
         except RAISABLE:
             pass
         try:
@@ -144,7 +150,11 @@ class PromptRenderer:
 
     def _apply(self, turns: list[Turn], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         given = {"tools": list(tools)} if tools else {}
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given)
+        with limited_to(TEMPLATE_S), memory_limited_to(TEMPLATE_BYTES):
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given)
+        if len(text) > PROMPT_CHARS:
+            raise ValueError(f"the prompt would have {len(text):,} characters, over {PROMPT_CHARS:,}")
+        return text
 
     def encode_turn(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text in the middle of a conversation: no special token is added."""

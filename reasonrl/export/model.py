@@ -56,7 +56,7 @@ def export(request: Request, tell: Tell = lambda what: None) -> Exported:
     base = replace(base, license=request.license) if request.license else base
     _refuse_early(source, base, request)
     repo = hub.full_name(request.push) if request.push is not None else ""
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         precision = _write(source, base, folder, request, repo, tell)
         files.follow_umask(folder)
         size = sum(path.stat().st_size for path in files.list_files(folder))
@@ -106,7 +106,7 @@ def _refuse_taken(target: Path | None) -> None:
 
 
 @contextmanager
-def _new_folder(target: Path | None) -> Iterator[Path]:
+def new_folder(target: Path | None) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block ends well; without a target it is deleted."""
     parent = target.absolute().parent if target is not None else None
     temporary: Path | None = None
@@ -120,7 +120,10 @@ def _new_folder(target: Path | None) -> Iterator[Path]:
         if target is not None:
             folder.rename(target)
     except OSError as err:
-        raise CheckpointError(f"cannot write the export to {target or temporary}: {err.strerror or err}") from err
+        raise CheckpointError(
+            f"cannot write the export to {target or temporary}: {err.strerror or err}; make room if the disk is full, "
+            "or choose another folder with --to"
+        ) from err
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -271,7 +271,8 @@ def _load_file(loader: _Loader, file: str) -> None:
     path = Path(file)
     is_file = file.endswith(".py") or path.exists()
     if is_file and not path.is_file():
-        raise PluginNotFoundError(f"--plugin {file}: no such file")
+        kind = "is a folder, expected a Python file or an importable module" if path.is_dir() else "no such file"
+        raise PluginNotFoundError(f"--plugin {file}: {kind}")
     source = _Source(name=path.stem if is_file else file, value=file, distribution=FLAG, version="")
     try:
         with _quiet_code():

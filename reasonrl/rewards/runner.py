@@ -15,7 +15,6 @@ from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.redact import WarnOnce, known_secrets, redact_text, redacting_logger
-from reasonrl.rewards.inline_guard import restored
 from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fitted, judge_group, judge_one, kind_of, unfinished
 from reasonrl.rewards.pool import Request, WorkerPool
 
@@ -32,8 +31,7 @@ class _InlineJudge:
         self._reward = reward
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
-        with restored():
-            return [self._judge(group) for group in groups]
+        return [self._judge(group) for group in groups]
 
     def _judge(self, group: RolloutGroup) -> list[Verdict]:
         problem = group.request.problem

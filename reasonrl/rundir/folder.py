@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 INSIDE_BYTES = 512
 """For the names of a run's folder and of the files in it."""
+LOCK_WAIT_S = 0.5
+"""Commands that only look whether a run is in use hold its lock for a moment."""
 
 
 class RunDir:
@@ -70,11 +72,14 @@ class RunDir:
         _refuse_odd(path)
         lock = _lock_of(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_WAIT_S, poll_interval=0.02)
         except Timeout as err:
             raise RunDirInUseError(f"run folder {path} is in use by another run; wait for it, or stop it") from err
         except OSError as err:
-            raise RecipeError(f"cannot lock the run folder {path}: {err.strerror or err}") from err
+            raise RecipeError(
+                f"cannot lock the run folder {path}: {err.strerror or err}; copy it to where you may write, and resume "
+                "there"
+            ) from err
         return cls(path, lock)
 
     def rewind(self, step: int, metrics_bytes: int) -> None:

@@ -38,6 +38,7 @@ from reasonrl.runs.ask import find_problem
 from reasonrl.runs.build import Builder, choose_cpu, quiet_libraries
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.targets import Target
+from reasonrl.signals import StopRequested
 from reasonrl.trainer.loop import sampling_params
 
 if TYPE_CHECKING:
@@ -248,6 +249,8 @@ class Chat:
                     streamer=streamer,
                     tokenizer=tokenizer if sampling.stop else None,
                 )
+        except StopRequested:
+            raise
         except KeyboardInterrupt:
             is_cut = True
         streamer.end()

@@ -49,8 +49,7 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     updates = trainer.minibatches * trainer.update_epochs
     yield (
         "task",
-        f"{resolved.task.name}, rewards "
-        + ", ".join(_reward_text(name, reward) for name, reward in resolved.rewards.items()),
+        f"{resolved.task.name}, rewards {format_rewards(resolved)}",
     )
     yield "algorithm", f"{resolved.algorithm.name}, rollouts by {resolved.rollout_backend.name}"
     yield (
@@ -60,6 +59,11 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
         f"of {completions // trainer.minibatches} completions",
     )
     yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in total)"
+
+
+def format_rewards(resolved: ResolvedRecipe) -> str:
+    """The rewards with their weights, and the file of one that is from a file."""
+    return ", ".join(_reward_text(name, reward) for name, reward in resolved.rewards.items())
 
 
 def _reward_text(name: str, reward: RewardComponent) -> str:

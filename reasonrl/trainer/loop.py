@@ -88,6 +88,7 @@ class Trainer:
         self._sampling = sampling_params(recipe.sampling)
         self._gap_watch = GapWatch(is_float32=bundle.accelerator.mixed_precision == "no")
         self._unscored_since: dict[str, int] = {}
+        self._names: set[str] = set()
         self.position = 0
         """Prompts taken from the stream."""
         self.dialogue: Dialogue | None = None
@@ -267,7 +268,7 @@ class Trainer:
 
     def _sampled_metrics(self, collected: Collected) -> dict[str, float]:
         """Metrics of all that was sampled: those of the kept groups alone would flatter the policy."""
-        metrics = rollout_metrics(collected.sampled)
+        metrics = rollout_metrics(collected.sampled, self._names)
         if self._updater.algorithm.filters_groups:
             seeds = {group.group.request.seed for group in self.carried}
             metrics["group/discarded_frac"] = mean(collected.refused, len(collected.sampled))

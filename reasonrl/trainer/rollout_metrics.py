@@ -9,10 +9,15 @@ from reasonrl.functional.group import is_flat
 
 MAX_NAMES = 256
 """Names of rewards' metrics in one step."""
+MAX_RUN_NAMES = 2048
+"""Different names in all steps since the run was started or resumed."""
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
-    """Reward, accuracy, length and group metrics of this rank's groups."""
+def rollout_metrics(groups: Sequence[ScoredGroup], seen: set[str]) -> dict[str, Metric]:
+    """Reward, accuracy, length and group metrics of this rank's groups.
+
+    ``seen``: names of rewards' metrics so far; those of these groups are added, up to the limit of a run.
+    """
     pairs = [pair for g in groups for pair in zip(g.group.completions, g.rewards, strict=True)]
     rewards = [reward for _, reward in pairs]
     totals = [reward.total for reward in rewards if reward.total is not None]
@@ -29,8 +34,8 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, Metric]:
         "group/zero_std_frac": mean(sum(map(_is_flat, groups)), len(groups)),
     }
     metrics |= _conversation_metrics([completion for completion, _ in pairs])
-    components = _means("reward/component", [reward.components for reward in rewards])
-    return {**metrics, **components, **_means("reward/detail", [reward.metrics for reward in rewards])}
+    components = _means("reward/component", [reward.components for reward in rewards], set())
+    return {**metrics, **components, **_means("reward/detail", [reward.metrics for reward in rewards], seen)}
 
 
 def _conversation_metrics(completions: Sequence[Completion]) -> dict[str, Metric]:
@@ -51,15 +56,17 @@ def _conversation_metrics(completions: Sequence[Completion]) -> dict[str, Metric
     }
 
 
-def _means(at: str, figures: Sequence[Mapping[str, float | None]]) -> dict[str, Metric]:
+def _means(at: str, figures: Sequence[Mapping[str, float | None]], seen: set[str]) -> dict[str, Metric]:
     """Each figure over the completions that have it: a reward before its weight, or a metric of its own."""
     out = {}
     names = list(dict.fromkeys(name for one in figures for name in one))
-    for name in names[:MAX_NAMES]:
-        values = [value for one in figures if (value := one.get(name)) is not None]
-        out[f"{at}/{name}"] = mean(sum(values), len(values))
-    if len(names) > MAX_NAMES:
-        out[f"{at}/all/names_dropped"] = Metric(len(names) - MAX_NAMES, 1.0, "max")
+    for name in names:
+        if len(out) < MAX_NAMES and (name in seen or len(seen) < MAX_RUN_NAMES):
+            seen.add(name)
+            values = [value for one in figures if (value := one.get(name)) is not None]
+            out[f"{at}/{name}"] = mean(sum(values), len(values))
+    if dropped := len(names) - len(out):
+        out[f"{at}/all/names_dropped"] = Metric(dropped, 1.0, "max")
     return out
 
 

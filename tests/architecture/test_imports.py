@@ -21,6 +21,7 @@ ORDER = (
     "text",
     "version",
     "signals",
+    "restore",
     "errors",
     "importing",
     "contracts",

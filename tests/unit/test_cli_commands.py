@@ -75,6 +75,7 @@ def test_recipes_check(tmp_path: Path) -> None:
     text = run("recipes", "check", str(tmp_path / "r.yaml"), "sampling.group_size=2", *TOY)
     assert "r.yaml: ok" in text
     assert "plain on toy, sampled with backend" in text
+    assert "rewards toy_reward x 1" in text
     assert "3 steps of 4 prompts x 2 = 8 completions" in text
 
 

@@ -1,5 +1,6 @@
 """Prompts as tokens: chat templates, prefixes, leading special tokens, tokens that the model does not know."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from support.chat_templates import (
 )
 
 from reasonrl import Message, Problem
+from reasonrl.data import render
 from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import RecipeError
 from reasonrl.testing.models import byte_tokenizer
@@ -179,6 +181,28 @@ def test_a_template_that_fails_is_one_line_with_a_way_out(template: str, reason:
         assert reason in text
         assert "model.chat_template_args" in text
         assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "took longer than 0.1 s"),
+        ("{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "MemoryError"),
+        ("{{ 'a' * 10**11 }}", "MemoryError"),
+        ("{{ '%9999999999d' % 1 }}", "MemoryError"),
+        ("{{ 'a' * 10**7 }}b", "would have 10,000,001 characters"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_template_that_takes_time_or_memory_without_end_is_one_line(
+    template: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "TEMPLATE_S", 0.1 if "longer" in reason else 5.0)
+    monkeypatch.setattr(render, "TEMPLATE_BYTES", 64 << 20)
+    with pytest.raises(RecipeError, match="the model's chat template cannot render it: ") as caught:
+        renderer(template).render(Problem(id="odd", prompt=TALK))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_empty_prompt_is_refused() -> None:

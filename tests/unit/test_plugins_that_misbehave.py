@@ -30,14 +30,14 @@ from reasonrl.errors import (
     with_notes,
 )
 from reasonrl.plugins import load_plugins
-from reasonrl.signals import CtrlC, handle_ctrl_c
+from reasonrl.signals import CtrlC, raise_signals
 from reasonrl.trainer.algorithm import AlgorithmCalls
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_error_becomes_one_line(kind: str) -> None:
     expected = (PluginContractError, RecipeError, MemoryError)
-    with handle_ctrl_c(), pytest.raises(expected) as caught, plugin_call("task 'x'"):
+    with raise_signals(), pytest.raises(expected) as caught, plugin_call("task 'x'"):
         raise ODD[kind]()
     error = caught.value
     note_stage(error, "rollout_s")
@@ -53,7 +53,7 @@ def test_a_reward_that_raises_it_leaves_the_completion_unscored(kind: str) -> No
     def score(problem: object, done: object) -> float:
         raise ODD[kind]()
 
-    with handle_ctrl_c():
+    with raise_signals():
         (output,) = runner(Judge(score)).score(group([completion((1,))])).rewards
     assert (output.total, len(output.reasons)) == (None, 1)
 
@@ -149,7 +149,7 @@ def test_an_error_of_a_plugin_cannot_choose_the_exit_code(tmp_path: Path) -> Non
 
 
 def test_ctrl_c_still_ends_a_command() -> None:
-    with handle_ctrl_c(), pytest.raises(CtrlC), plugin_call("task 'x'"):
+    with raise_signals(), pytest.raises(CtrlC), plugin_call("task 'x'"):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt), plugin_call("task 'x'"):  # in Python, where the cause is unknown
@@ -183,7 +183,7 @@ def test_an_observer_that_raises_it_is_silenced(kind: str, caplog: pytest.LogCap
 
     watcher = Watcher()
     plugins = load_plugins(objects=[watcher], environ={"REASONRL_PLUGINS": ""})
-    with handle_ctrl_c():
+    with raise_signals():
         for _ in range(2):
             plugins.observe("reasonrl_run_finished")
     assert watcher.calls == 1

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from reasonrl.analysis.report import build_page, samples
 from reasonrl.analysis.report.charts import Chart, Line
+from reasonrl.analysis.report.page import with_code
 from reasonrl.analysis.report.series import Point, thin
 from reasonrl.analysis.report.svg import draw, figure
 from reasonrl.cli.app import app
@@ -94,6 +95,10 @@ def test_hostile_text_is_text_everywhere(run: Path, monkeypatch: pytest.MonkeyPa
     assert "very-secret" not in shown
     assert max(len(one["c"]) for one in records) < 5000
     assert "characters left out" in records[5]["c"]
+
+
+def test_what_the_doctor_puts_in_backticks_is_code() -> None:
+    assert with_code("run `reasonrl resume a<b`, or `") == "run <code>reasonrl resume a&lt;b</code>, or `"
 
 
 def test_a_large_run_stays_small_and_says_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """Run folders: created once, numbered, locked; models in them whole or not at all."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,16 @@ def test_a_lock_that_cannot_be_opened_is_an_existing_folder(tmp_path: Path) -> N
     (tmp_path / "run" / ".lock").mkdir(parents=True)
     with pytest.raises(RecipeError, match="already exists"):
         refuse_taken(tmp_path / "run")
+
+
+def test_a_command_that_only_looks_at_the_lock_refuses_no_resume(tmp_path: Path) -> None:
+    make(tmp_path / "run").close()
+    handle = os.open(tmp_path / "run" / ".lock", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # as `report --watch` and `sweep --dry-run` do for a moment
+    timer = threading.Timer(0.1, os.close, [handle])
+    timer.start()
+    RunDir.reopen(tmp_path / "run").close()
+    timer.join()
 
 
 def test_a_parent_that_is_no_folder_is_the_users_error(tmp_path: Path) -> None:

@@ -8,20 +8,30 @@ from support.builders import completion, group
 
 from reasonrl import RewardOutput, ScoredGroup
 from reasonrl.analysis.doctor import records
+from reasonrl.contracts.metrics import Metric
 from reasonrl.rundir.jsonl import read_jsonl
-from reasonrl.trainer.rollout_metrics import MAX_NAMES, rollout_metrics
+from reasonrl.trainer.rollout_metrics import MAX_NAMES, MAX_RUN_NAMES, rollout_metrics
 
 
-def test_new_names_with_every_completion_are_limited_in_a_step() -> None:
+def details(step: int, seen: set[str]) -> dict[str, Metric]:
+    """Metrics of a step of 20 completions, each with 50 names that no step before had."""
     rewards = tuple(
-        RewardOutput(total=1.0, components={"r": 1.0}, correct=True, metrics={f"r/{c}-{n}": 1.0 for n in range(50)})
-        for c in range(20)
+        RewardOutput(total=1.0, components={"r": 1.0}, correct=True, metrics={f"r/{step}-{n}": 1.0 for n in names})
+        for names in (range(50 * c, 50 * c + 50) for c in range(20))
     )
     scored = ScoredGroup(group=group([completion(text="a")] * 20), rewards=rewards)
-    metrics = rollout_metrics([scored])
-    details = [key for key in metrics if key.startswith("reward/detail/r/")]
-    assert len(details) == MAX_NAMES
-    assert metrics["reward/detail/all/names_dropped"].value == 1000 - MAX_NAMES
+    return {key: value for key, value in rollout_metrics([scored], seen).items() if key.startswith("reward/detail/")}
+
+
+def test_new_names_with_every_completion_are_limited_in_a_step_and_in_a_run() -> None:
+    seen: set[str] = set()
+    for step in range(20):
+        found = details(step, seen)
+        dropped = found.pop("reward/detail/all/names_dropped").value
+        assert len(found) == (MAX_NAMES if step < MAX_RUN_NAMES // MAX_NAMES else 0)
+        assert dropped + len(found) == 1000
+    assert len(seen) == MAX_RUN_NAMES
+    assert len(details(0, seen)) == MAX_NAMES + 1  # known ones stay
 
 
 def test_the_doctor_reads_a_large_file_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,17 @@
 """A terminal or pipe that goes away ends no command; a full disk does."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from reasonrl.cli.steady import SteadyFile
+from reasonrl.cli.steady import SteadyFile, notice_if_gone
 
 
 def closed_pipe() -> int:
@@ -25,13 +27,25 @@ def closed_terminal() -> int:
 
 
 @pytest.mark.parametrize("gone", [closed_pipe, closed_terminal])
-def test_what_nobody_can_read_is_dropped_and_told_once(
-    gone: Callable[[], int], caplog: pytest.LogCaptureFixture
+def test_what_nobody_can_read_is_dropped_and_told_once_during_a_run(
+    gone: Callable[[], int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with io.TextIOWrapper(io.BufferedWriter(SteadyFile(gone(), "w")), write_through=True) as stream:
-        for _ in range(3):
-            print("a line", file=stream, flush=True)
-    assert caplog.text.count("is gone") == 1
+    for expected in ("standard output is gone\n", ""):
+        stream = io.TextIOWrapper(io.BufferedWriter(SteadyFile(gone(), "w")), write_through=True)
+        with stream, notice_if_gone("standard output is gone") if expected else nullcontext():
+            for _ in range(3):
+                print("a line", file=stream, flush=True)
+        assert capfd.readouterr().err == expected
+
+
+def test_a_warning_that_nobody_can_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped by SIGHUP warns first, then saves."""
+    stream = io.TextIOWrapper(io.BufferedWriter(SteadyFile(closed_terminal(), "w")), line_buffering=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
+    for _ in range(3):
+        logging.getLogger("reasonrl").warning("saving step 3")
+    stream.close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

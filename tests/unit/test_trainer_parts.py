@@ -89,7 +89,7 @@ def test_rollout_metrics_by_hand() -> None:
             output(None, correct=True, metrics={"r/depth": 4.0}),
         ),
     )
-    metrics = resolve(rollout_metrics([first, scored([0.5, 0.5])]))
+    metrics = resolve(rollout_metrics([first, scored([0.5, 0.5])], set()))
     assert metrics == pytest.approx(
         {
             "train/reward": 2.0 / 4,
@@ -106,7 +106,7 @@ def test_rollout_metrics_by_hand() -> None:
 
 
 def test_nothing_scored_has_no_mean_reward() -> None:
-    metrics = resolve(rollout_metrics([scored([None, None])]))
+    metrics = resolve(rollout_metrics([scored([None, None])], set()))
     assert metrics["train/unscored_frac"] == 1.0
     assert not {"train/reward", "train/accuracy", "reward/component/r"} & metrics.keys()
 
@@ -125,7 +125,7 @@ def test_nothing_scored_has_no_mean_reward() -> None:
     ],
 )
 def test_a_flat_group_has_zero_advantages(totals: list[float | None], flat: bool) -> None:
-    assert resolve(rollout_metrics([scored(totals)]))["group/zero_std_frac"] == float(flat)
+    assert resolve(rollout_metrics([scored(totals)], set()))["group/zero_std_frac"] == float(flat)
     rewards = torch.tensor([total or 0.0 for total in totals], dtype=torch.float64)
     known = torch.tensor([total is not None for total in totals])
     advantages = group_advantages(rewards, torch.zeros(len(totals), dtype=torch.int64), known, scale="std")

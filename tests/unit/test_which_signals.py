@@ -2,10 +2,21 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from reasonrl.signals import GENTLE, SIGNALS, StopRequested, StopSignals, handle_stop_signals
+from reasonrl.export.model import new_folder
+from reasonrl.signals import (
+    GENTLE,
+    SIGNALS,
+    CtrlC,
+    StopRequested,
+    StopSignals,
+    handle_stop_signals,
+    raise_signals,
+    raise_stop,
+)
 
 INT, TERM, QUIT, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP
 USR1, USR2, XCPU = signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU
@@ -75,3 +86,29 @@ def test_ignored_signals_and_the_callers_handlers_stay() -> None:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_command_without_a_run_ends_with_the_code_of_a_shell_and_cleans_up(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    ends, default = StopRequested, signal.SIG_DFL
+    if signum == INT:
+        ends, default = CtrlC, signal.default_int_handler
+
+    def export() -> None:
+        with new_folder(tmp_path / "export") as folder:
+            (folder / "model.safetensors").write_text("half a model")
+            with handle_stop_signals():  # a run inside takes over
+                assert signal.getsignal(signum) is not raise_stop
+            signal.raise_signal(signum)
+
+    before = signal.signal(signum, default)
+    try:
+        with raise_signals(), pytest.raises(ends) as stopped:
+            export()
+        assert signal.getsignal(signum) is default
+    finally:
+        signal.signal(signum, before)
+    assert getattr(stopped.value, "exit_code", 130) == 128 + signum
+    assert list(tmp_path.iterdir()) == []

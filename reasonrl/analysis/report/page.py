@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reasonrl.analysis.doctor.findings import SEVERITIES, Finding
 from reasonrl.analysis.report import charts, tables
@@ -127,6 +128,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
+    environment.filters["with_code"] = with_code
     environment.globals |= {
         "draw": draw,
         "points_of": points_of,
@@ -139,6 +141,11 @@ def _environment() -> Environment:
         "script": Markup(asset("page.js")),
     }
     return environment
+
+
+def with_code(text: str) -> Markup:
+    """The doctor's text, with what is between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(clean(text)))))
 
 
 def _finalize(value: Any) -> Any:

@@ -75,11 +75,16 @@ def batch_lines(run: RunFigures) -> list[tuple[str, str]]:
         ),
         (
             "optimizer steps per step",
-            f"{parts} minibatches of {completions // parts:,} completions x {epochs} epochs = {parts * epochs}",
+            f"{_plural(parts, 'minibatch', 'minibatches')} of {completions // parts:,} completions x "
+            f"{_plural(epochs, 'epoch', 'epochs')} = {parts * epochs}",
         ),
         ("planned", f"{steps:,} steps x {completions:,} = {steps * completions:,} completions"),
     ]
     return lines + list(_done_lines(run, completions))
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _sft_lines(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

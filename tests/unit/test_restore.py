@@ -1,4 +1,4 @@
-"""What a reward in the trainer's process changes by the way is as before after the call."""
+"""What a plugin's code changes of the process by the way is as before after the call."""
 
 import builtins
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reasonrl.rewards.inline_guard import restored
+from reasonrl.errors import plugin_code
 
 
 def moves() -> None:
@@ -46,7 +46,7 @@ def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch:
     before = (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout)
     functions = dict(vars(builtins))
     try:
-        with restored():
+        with plugin_code():
             change()
     except ValueError:
         assert change is fails
@@ -56,6 +56,6 @@ def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch:
 
 def test_a_closed_stream_is_opened_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "stdout", (tmp_path / "out").open("w"))
-    with restored():
+    with plugin_code():
         closes()
     assert not sys.stdout.closed

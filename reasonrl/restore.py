@@ -1,4 +1,4 @@
-"""Put back what a reward in the trainer's process may change without meaning to, after every call."""
+"""Put back what a plugin's code may change of the process without meaning to, after every call."""
 
 import builtins
 import contextlib
