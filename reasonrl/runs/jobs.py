@@ -15,9 +15,11 @@ from typing import Any, Literal
 from reasonrl.rundir.jsonl import last_record
 from reasonrl.rundir.layout import METRICS
 from reasonrl.runs.sweep import SweepRun
+from reasonrl.signals import SIGNALS
 
 POLL_S = 0.2
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGINT,)
+EXIT_IN_USE = 3
+TAKEN = "another sweep has started it meanwhile"
 TAIL_BYTES = 8192
 
 Ending = Literal["finished", "failed", "stopped"]
@@ -66,7 +68,12 @@ def carry_out(runs: Sequence[SweepRun], jobs: int, heard: Heard) -> tuple[list[E
     with _passing_signals() as active:
         while active.processes or (waiting and not active.asked):
             while waiting and len(active.processes) < jobs and not active.asked:
-                _start(waiting.popleft(), active, jobs, heard)
+                run = waiting.popleft()
+                if run.clear():
+                    _start(run, active, jobs, heard)
+                else:
+                    ended.append(Ended(run=run, ending="failed", code=EXIT_IN_USE, seconds=0.0, reason=TAKEN))
+                    heard.ended(ended[-1])
             heard.active([run for run, _ in active.processes.values()])
             time.sleep(POLL_S)
             for process in [process for process in active.processes if process.poll() is not None]:
@@ -85,7 +92,6 @@ def read_step(run: SweepRun) -> int:
 
 
 def _start(run: SweepRun, active: _Active, jobs: int, heard: Heard) -> None:
-    run.clear()
     with run.log.open("ab") as log:
         # A group of its own: Ctrl-C reaches it once, through us.
         process = subprocess.Popen(

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reasonrl.errors import PluginError, RecipeError, one_line
+from reasonrl.errors import PluginError, RecipeError, RunDirInUseError, one_line
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.grid import Point, as_one_list, grid, short_names
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSft
 from reasonrl.rundir.differences import differences
-from reasonrl.rundir.folder import is_locked
+from reasonrl.rundir.folder import RunDir, is_locked
 from reasonrl.rundir.layout import LOCK, RECIPE, SUMMARY, is_run
 from reasonrl.runs.identity import refuse_changes, total_steps
 from reasonrl.runs.ready import refuse_new_run
@@ -49,11 +49,26 @@ class SweepRun:
         """What the run prints, beside its folder."""
         return self.folder.with_name(f"{self.name}.log")
 
-    def clear(self) -> None:
-        """Make room for the run: remove what one that died at its start has left."""
+    def clear(self) -> bool:
+        """Make room for the run: remove what one that died at its start has left.
+
+        Returns:
+            False if another sweep has started the run since this one was planned.
+        """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        if self.state == "missing" and self.folder.exists():
+        if self.state != "missing" or not self.folder.exists():
+            return True
+        try:
+            held = RunDir.reopen(self.folder)
+        except RunDirInUseError:
+            return False
+        try:
+            if not _has_only_leftovers(self.folder):
+                return False
             shutil.rmtree(self.folder)
+        finally:
+            held.close()
+        return True
 
 
 def plan_sweep(
@@ -166,9 +181,13 @@ def _state(folder: Path, steps: int) -> State:
         return "running"
     if is_run(folder):
         return "unfinished" if find_finished_summary(folder, steps) is None else "finished"
-    if folder.is_dir() and not {entry.name for entry in folder.iterdir()} <= LEFTOVERS:
+    if folder.is_dir() and not _has_only_leftovers(folder):
         raise RecipeError(f"{folder} exists and is not a run; remove it, or start another sweep with --dir")
     return "missing"
+
+
+def _has_only_leftovers(folder: Path) -> bool:
+    return {entry.name for entry in folder.iterdir()} <= LEFTOVERS
 
 
 def _changed(resolved: AnyResolved, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:

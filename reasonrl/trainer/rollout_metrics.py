@@ -58,7 +58,7 @@ def _conversation_metrics(completions: Sequence[Completion]) -> dict[str, Metric
 
 def _means(at: str, figures: Sequence[Mapping[str, float | None]], seen: set[str]) -> dict[str, Metric]:
     """Each figure over the completions that have it: a reward before its weight, or a metric of its own."""
-    out = {}
+    out: dict[str, Metric] = {}
     names = list(dict.fromkeys(name for one in figures for name in one))
     for name in names:
         if len(out) < MAX_NAMES and (name in seen or len(seen) < MAX_RUN_NAMES):

@@ -18,6 +18,7 @@ from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.grid import Point, grid, split_values
+from reasonrl.rundir.folder import RunDir
 from reasonrl.runs.jobs import Ended, Heard, carry_out, environment
 from reasonrl.runs.sweep import SweepRun, plan_sweep
 
@@ -231,7 +232,22 @@ def test_a_failure_does_not_stop_the_others_and_its_reason_is_kept(tmp_path: Pat
     assert said.events[:2] == ["+1", "+2"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_another_sweep_has_started_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Both were planned when its folder was missing."""
+    runs = shell_runs(tmp_path / "s", *["echo trained"] * 3)
+    for run in runs:
+        run.folder.mkdir(parents=True)
+    (runs[0].folder / "run.json").write_text("{}")  # finished by now
+    running = RunDir.reopen(runs[1].folder)
+    (runs[2].folder / "recipe.yaml").touch()  # died at its start
+    ended, _ = carry_out(runs, 1, Listener().heard)
+    running.close()
+    assert [(one.ending, one.code) for one in ended] == [("failed", 3), ("failed", 3), ("finished", 0)]
+    assert "another sweep" in ended[0].reason
+    assert [run.folder.exists() for run in runs] == [True, True, False]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_reaches_every_run_once_and_starts_no_more(
     signum: signal.Signals, hangup_by_default: None, tmp_path: Path
 ) -> None:
