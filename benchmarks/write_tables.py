@@ -167,14 +167,14 @@ def times(value: Line) -> str:
 
 
 def commands(lines: Sequence[Line]) -> list[str]:
-    return ["```sh", *dict.fromkeys(line["command"] for line in lines), "```"]
+    return ["```text", *dict.fromkeys(line["command"] for line in lines), "```"]
 
 
 def bars(lines: Sequence[Line]) -> list[tuple[str, Line]]:
     """What is plotted: how many times faster."""
     found = []
     for line in lines:
-        threads = f", {line.get('threads')} threads"
+        threads = f", {line.get('threads')} thread{'s' * (line.get('threads') != 1)}"
         if line["benchmark"] == "vs_trl":
             found.append((f"TRL: {line['subject']}{threads}", line["tokens_ratio"]))
         if line["benchmark"] == "rollout":
@@ -184,7 +184,7 @@ def bars(lines: Sequence[Line]) -> list[tuple[str, Line]]:
 
 def plot(found: Sequence[tuple[str, Line]]) -> str:
     """Horizontal bars with intervals, on a scale from 0."""
-    row, left, width = 26, 430, 330
+    row, left, width = 26, 560, 300
     most = max([1.0, *(value["high"] or value["ratio"] for _, value in found)]) * 1.1
     height = row * len(found) + 40
 
