@@ -105,7 +105,8 @@ class Boundaries:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._decode = lru_cache(maxsize=1 << 16)(self._decode_plainly)
+        # The frequent tokens; a larger one keeps growing for thousands of steps.
+        self._decode = lru_cache(maxsize=1 << 12)(self._decode_plainly)
 
     def lengths(self, prompt: Sequence[int], completion: Completion) -> list[int] | None:
         """Return the characters of the first ``MAX_TOKENS`` tokens; None if the tokens do not spell the text.

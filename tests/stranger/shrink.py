@@ -14,16 +14,16 @@ Show = Callable[[list[str]], str]
 """``["reasonrl", "recipes", "show", NAME]`` -> what that prints; empty if it fails."""
 
 TRAIN = {
-    "trainer.steps": 3,
-    "trainer.prompts_per_step": 8,
+    "trainer.steps": 2,
+    "trainer.prompts_per_step": 4,
     "sampling.group_size": 4,
     "sampling.max_completion_tokens": 24,
     "critic.warmup_steps": 1,
 }
 SFT = {"sft.max_tokens": 1024, "sft.tokens_per_batch": 512, "sampling.max_completion_tokens": 24}
 SUITE = {"problems": 4, "samples": 2, "max_completion_tokens": 24}
-RESUME = ("trainer.steps=5",)
-"""A run that was shrunk to three steps continues for two more, whatever the page says."""
+RESUME = ("trainer.steps=4",)
+"""A run that was shrunk to two steps continues for two more, whatever the page says."""
 
 _BUNDLED = ["task.path=''", "task.subset=null", "task.eval_split=null"]
 _COLUMNS = ["task.question=question", "task.answer=answer", "task.marker='####'"]

@@ -22,7 +22,7 @@ def verb_of(path: Path) -> str:
     return "sft" if "sft" in yaml.safe_load(path.read_text(encoding="utf-8")) else "train"
 
 
-STEPS = {"train": 3, "sft": 2}
+STEPS = {"train": 2, "sft": 2}
 
 
 def check_run(folder: Path, steps: int) -> None:
