@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, hookimpl
+from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, Turn, hookimpl
 
 COUNTS = {"layer_calls": 0, "layer_rows": 0, "sampling_calls": 0, "sampling_rows": 0, "sdpa": 0}
 
@@ -50,6 +50,13 @@ class ProbeTask:
         return problem.info["word"] * rng.randint(1, 3)
 
 
+class TalkTask(ProbeTask):
+    """Says "more" to every message."""
+
+    def respond(self, transcript):
+        return Turn(content=(Message(role="user", content="more"),) if self.config.chat else "more"), {}
+
+
 @dataclass(frozen=True)
 class RewardConfig:
     seconds: float = field(default=0.0, metadata={"help": "how long the first problem's first sample takes"})
@@ -82,7 +89,8 @@ class Early:
 
 @hookimpl
 def reasonrl_tasks():
-    yield TaskSpec(name="probe", summary="Words.", factory=ProbeTask, config=TaskConfig, default_rewards=("letters",))
+    for name, task in (("probe", ProbeTask), ("talk", TalkTask)):
+        yield TaskSpec(name=name, summary="Words.", factory=task, config=TaskConfig, default_rewards=("letters",))
 
 
 @hookimpl

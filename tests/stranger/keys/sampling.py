@@ -1,6 +1,7 @@
 """How completions are drawn, seen in transcripts and evaluations."""
 
 import re
+import string
 
 from stranger.keys.registry import BOTH, effect
 from stranger.lab import Lab
@@ -74,3 +75,29 @@ def stop(lab: Lab, kind: str) -> None:
     assert ended["finish_reason"] == "stop_string"
     assert ended["completion"].endswith(letter)
     assert letter not in ended["completion"][:-1]
+
+
+STOPS = ", ".join(f"'{letter}'" for letter in string.ascii_letters)
+TALK = ("task={name: talk}", f"sampling.stop=[{STOPS}]", "sampling.max_completion_tokens=60")
+"""A task that replies to every message, and messages that end at a letter."""
+
+FORGETS = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@effect("sampling.max_turns", of=BOTH)
+def max_turns(lab: Lab, kind: str) -> None:
+    for limit in (1, 3):
+        records = lab.run(kind, *TALK, f"sampling.max_turns={limit}").evaluation()
+        assert max(sum(m["role"] == "assistant" for m in record["messages"]) for record in records) == limit
+
+
+@effect("sampling.rewritten_history", of=BOTH)
+def rewritten_history(lab: Lab, kind: str) -> None:
+    """A template that drops the model's thinking is refused, or taken as it is."""
+    lab.file("forgets.jinja", FORGETS)
+    chat = (*TALK, "task.chat=true", "model.chat_template=forgets.jinja")
+    assert "sampling.rewritten_history=keep" in lab.refused(kind, *chat)
+    assert lab.run(kind, *chat, "sampling.rewritten_history=keep").evaluation()
