@@ -8,6 +8,7 @@ from doc_tables import code, table, text
 
 ROOT = Path(__file__).resolve().parents[1]
 MATH = "plugins/reasonrl-math/src/reasonrl_math/recipes"
+CODE = "plugins/reasonrl-code/src/reasonrl_code/recipes"
 GYM = "plugins/reasonrl-reasoning-gym/src/reasonrl_reasoning_gym/recipes"
 HARDWARE = "[Hardware](../hardware.md) has memory, hours and money of each."
 SECTIONS = (
@@ -20,6 +21,7 @@ SECTIONS = (
     ("Qwen2.5 on GPUs", "recipes/qwen2.5", f"Countdown in TinyZero's format. {HARDWARE}"),
     ("Qwen3 on GPUs", "recipes/qwen3", f"The same problems. {HARDWARE}"),
     ("Mathematics", MATH, "From the package [reasonrl-math](../plugins/math.md)."),
+    ("Code", CODE, "From the package [reasonrl-code](../plugins/code.md)."),
     ("Reasoning-gym", GYM, "From the package [reasonrl-reasoning-gym](../plugins/reasoning-gym.md)."),
 )
 """Heading, folder, sentence below the heading."""

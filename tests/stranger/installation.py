@@ -18,7 +18,7 @@ VARIABLE = "STRANGER_BIN"
 EXTRA = ("tensorboard",)
 """Packages that the documented keys name and nothing requires."""
 
-PLUGINS = ("reasonrl-math", "reasonrl-reasoning-gym")
+PLUGINS = ("reasonrl-code", "reasonrl-math", "reasonrl-reasoning-gym")
 """Separate distributions whose documentation is run too, so their requirements must be there."""
 
 

@@ -13,7 +13,8 @@ from stranger.commands import Commands, Done
 from stranger.markdown import ROOT, Block
 from stranger.words import Words
 
-CLONE = ("recipes", "benchmarks", "plugins/reasonrl-math", "plugins/reasonrl-reasoning-gym", "pyproject.toml")
+PLUGINS = ("plugins/reasonrl-code", "plugins/reasonrl-math", "plugins/reasonrl-reasoning-gym")
+CLONE = ("recipes", "benchmarks", *PLUGINS, "pyproject.toml")
 """What a clone holds beside the package: the folder in which the commands of a page are typed. No ``reasonrl/``."""
 
 AROUND = {
