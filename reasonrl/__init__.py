@@ -54,6 +54,7 @@ from reasonrl.contracts.specs import (
     RolloutBackendSpec,
     TaskSpec,
 )
+from reasonrl.contracts.tools import Tools
 from reasonrl.datafiles import DataRow, read_rows
 from reasonrl.version import API_VERSION, __version__
 
@@ -143,6 +144,7 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskSpec",
+    "Tools",
     "Transcript",
     "Turn",
     "__version__",

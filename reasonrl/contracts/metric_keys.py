@@ -83,6 +83,16 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             "tokens",
             "Tokens of the task's turns in a completion: never trained on, and in no other figure.",
         ),
+        *(
+            (f"conversation/tool_calls_{name}", "count", f"Tool calls of a completion {meaning}.")
+            for name, meaning in (
+                ("ok", "that gave a result"),
+                ("cut", "whose result was cut to the tools' `max_chars`"),
+                ("malformed", "that could not be read, or name no tool or wrong arguments"),
+                ("raised", "that raised"),
+                ("lost", "that took too long, or ended their worker process"),
+            )
+        ),
         ("group/zero_std_frac", "fraction", "Prompts whose completions all earned the same; 1 when group_size is 1."),
         (
             "group/discarded_frac",

@@ -102,6 +102,8 @@ class Task(Protocol):
         ``respond(transcript: Transcript) -> tuple[Turn | None, state]``: the reply to the model's last message, after
         which the model continues; None ends the conversation. ``state`` is JSON: it comes back as ``transcript.state``
         and goes to the rewards as ``Completion.state``. Pure, like ``problem``: it depends on the transcript alone.
+        ``tools() -> Tools``: functions that the model may call. The core finds the calls in its messages, runs them in
+        worker processes and replies with the results; ``respond`` is asked about messages without a call.
         ``data_summary() -> Sequence[DataSummary]``: what became of the rows of each file that was read. Runs, ``tasks
         preview`` and ``recipes check`` show it.
     """

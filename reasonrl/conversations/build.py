@@ -3,10 +3,23 @@
 from reasonrl.contracts.protocols import Task
 from reasonrl.conversations.loop import Dialogue
 from reasonrl.conversations.replies import TaskReplies
+from reasonrl.conversations.tool_replies import ToolReplies
+from reasonrl.conversations.toolbox import ToolPool
+from reasonrl.data.tools import fetch_tools
+from reasonrl.plugins import Component
 
 
-def open_dialogue(task: Task, name: str, *, max_turns: int) -> Dialogue | None:
-    """Return how the task replies; None if it never does."""
-    if getattr(task, "respond", None) is None:
-        return None
-    return Dialogue(responder=TaskReplies(task, name), max_turns=max_turns)
+def open_dialogue(
+    task: Task, component: Component, *, seed: int = 0, max_turns: int, tool_timeout_s: float | None = None
+) -> Dialogue | None:
+    """Return how the task replies; None if it never does. Workers for its tools are started.
+
+    Raises:
+        PluginContractError: If its tools are not usable, or a worker cannot build the task.
+    """
+    own = TaskReplies(task, component.name) if getattr(task, "respond", None) is not None else None
+    tools = fetch_tools(task, component.name)
+    if tools is None:
+        return own and Dialogue(responder=own, max_turns=max_turns)
+    pool = ToolPool(component.spec, component.config, tools, seed=seed, timeout_s=tool_timeout_s)
+    return Dialogue(responder=ToolReplies(tools, pool, own), max_turns=max_turns, role="tool", close=pool.close)

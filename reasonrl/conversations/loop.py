@@ -6,7 +6,7 @@ is the earlier tokens and those of the task's turn.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -51,12 +51,14 @@ class Together(Protocol):
 class Dialogue:
     """How a task takes part in conversations.
 
-    ``max_turns`` limits the model's messages in each; ``role`` is that of the task's usual messages.
+    ``max_turns`` limits the model's messages in each; ``role`` is that of the task's usual messages; ``close`` ends
+    its processes, which end with this one at the latest.
     """
 
     responder: Responder
     max_turns: int
     role: Literal["user", "tool"] = "user"
+    close: Callable[[], None] = lambda: None
     warn_once: WarnOnce = field(default_factory=lambda: WarnOnce(log), compare=False, repr=False)
 
 

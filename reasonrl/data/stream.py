@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from reasonrl.contracts.data import Problem, Split
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.summary import empty_split
+from reasonrl.data.tools import with_tools
 from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 REDRAW_STRIDE = 2**32
@@ -76,4 +77,4 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
         raise PluginContractError(
             f"task {task_name!r}: info of problem({split!r}, {index}) must hold JSON values only: {err}"
         ) from err
-    return problem
+    return with_tools(task, task_name, problem)

@@ -139,6 +139,7 @@ class SamplingConfig:
     )
     stop: list[str] = option("strings that end a completion", factory=list)
     max_turns: int = option("of tasks that reply: messages of the model in a conversation, at most", 8)
+    tool_timeout_s: float | None = option("seconds for one tool call; null = as the task says", None)
     rewritten_history: Literal["stop", "keep"] = option(
         "of tasks that reply, where the chat template changes the model's earlier messages once another one follows, "
         "such as Qwen3's, which drops their thinking: stop refuses the run, keep trains with every message as it was "
@@ -149,6 +150,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens", "max_turns")
         positive(self, "temperature")
+        if self.tool_timeout_s is not None:
+            positive(self, "tool_timeout_s")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
         for text in self.stop:
             if ESCAPES.fullmatch(text):

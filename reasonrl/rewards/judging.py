@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
@@ -52,12 +52,18 @@ def failure(trouble: Trouble, reason: str, error: BaseException | None = None, d
     return Verdict(Score(value=None, reason=reason[:MAX_TEXT]), trouble, error, details)
 
 
-def kind_of(reward: object, name: str) -> Literal["each", "group"]:
-    """Whether a reward judges completions one by one or a group at once.
+Kind = Literal["each", "group", "call"]
+"""What a worker is asked: to judge completions one by one or a group at once, or to call a tool."""
+
+
+def kind_of(reward: object, name: str) -> Kind:
+    """What to ask of what a factory has built.
 
     Raises:
         PluginContractError: if it does neither.
     """
+    if callable(getattr(reward, "call_tool", None)):
+        return "call"
     if isinstance(reward, GroupReward):
         return "group"
     if isinstance(reward, Reward):
@@ -96,6 +102,13 @@ def judge_group(
         return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
     judged = zip(raw, group.completions, strict=True)
     return [unfinished(completion) or _call_guarded(partial(as_score, value), catch) for value, completion in judged]
+
+
+def judge_call(
+    box: Any, name: str, arguments: Mapping[str, Any], catch: tuple[type[BaseException], ...] = RAISABLE
+) -> Verdict:
+    """The result of a tool, as the answer of a score."""
+    return _call_guarded(lambda: as_score(Score(value=1.0, answer=box.call_tool(name, arguments))), catch)
 
 
 def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:

@@ -16,13 +16,13 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from reasonrl.contracts.data import Score
 from reasonrl.contracts.protocols import RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.errors import PluginContractError, RecipeError
-from reasonrl.rewards.judging import Verdict, failure
+from reasonrl.rewards.judging import Kind, Verdict, failure
 from reasonrl.rewards.processes import ChildProcess
 from reasonrl.rewards.wire import (
     GARBLED,
@@ -71,7 +71,7 @@ class _Worker:
     channel: socket.socket
     outbox: bytes
     deadline: float
-    kind: Literal["", "each", "group"] = ""
+    kind: Kind | Literal[""] = ""
     task: int | None = None
     number: int = 0
     inbox: Inbox = field(default_factory=Inbox)
@@ -129,11 +129,19 @@ class WorkerPool:
     """Up to ``size`` workers that hold the same reward. Close it, or let it be collected: no process outlives it."""
 
     def __init__(
-        self, spec: RewardSpec, config: object, context: RewardContext, *, name: str, size: int | None = None
+        self,
+        spec: RewardSpec,
+        config: object,
+        context: RewardContext,
+        *,
+        name: str,
+        size: int | None = None,
+        label: str = "",
     ) -> None:
-        self._name, self._timeout_s, self._lost_value = name, spec.timeout_s, spec.lost_value
+        self._label = label or f"reward {name!r}"
+        self._timeout_s, self._lost_value = spec.timeout_s, spec.lost_value
         self._size = size or default_size()
-        self._hello = frame(pickle.dumps(_describe(spec, config, context, name)))
+        self._hello = frame(pickle.dumps(_describe(spec, config, context, name, self._label)))
         self._workers: list[_Worker] = []
         self._numbers = 0
         self._failed_starts, self._why_not = 0, ""
@@ -148,8 +156,8 @@ class WorkerPool:
         """Equal for pools whose workers are the same."""
         return self._hello + str((self._timeout_s, self._size)).encode()
 
-    def open(self) -> Literal["each", "group"]:
-        """Start the first worker; returns whether its reward judges completions or groups.
+    def open(self) -> Kind:
+        """Start the first worker; returns what may be asked of it.
 
         Raises:
             RecipeError: if the reward's factory refuses its config.
@@ -162,7 +170,7 @@ class WorkerPool:
                 self._shake_hands(worker)
         except _LostError as err:
             self._kill(worker)
-            raise PluginContractError(f"reward {self._name!r} in its own process: {err}") from None
+            raise PluginContractError(f"{self._label} in its own process: {err}") from None
         except BaseException:
             self._kill(worker)
             raise
@@ -317,7 +325,7 @@ class WorkerPool:
             raise _LostError(str(err)) from None
         if "failed" in told:
             raise self._explain_refusal(told)
-        if told.get("ready") not in ("each", "group"):
+        if told.get("ready") not in get_args(Kind):
             raise _LostError(GARBLED)
         worker.kind = told["ready"]
 
@@ -326,10 +334,10 @@ class WorkerPool:
         if told.get("failed") == "PluginContractError":
             return PluginContractError(text)
         if told.get("user") is True:
-            return RecipeError(f"reward {self._name!r}: {text}")
+            return RecipeError(f"{self._label}: {text}")
         kind = clip_text(told.get("failed"), 100)
         return PluginContractError(
-            f"reward {self._name!r} in its own process: its factory raised {kind}: {text}; a factory and its config "
+            f"{self._label} in its own process: its factory raised {kind}: {text}; a factory and its config "
             "must be importable, not defined in a script"
         )
 
@@ -347,12 +355,12 @@ def default_size() -> int:
     return max(1, min(MAX_WORKERS, cores // max(1, int(ranks) if ranks.isdigit() else 1)))
 
 
-def _describe(spec: RewardSpec, config: object, context: RewardContext, name: str) -> Description:
+def _describe(spec: RewardSpec, config: object, context: RewardContext, name: str, label: str) -> Description:
     try:
         build = pickle.dumps((spec.factory, config, context))
     except Exception as err:
         raise PluginContractError(
-            f"reward {name!r} in its own process: {spec.factory!r} or its config cannot be sent to a worker "
+            f"{label} in its own process: {spec.factory!r} or its config cannot be sent to a worker "
             f"({type(err).__name__}: {err}); give the factory as 'pkg.mod:Class' or a function of a module"
         ) from err
     return Description(name=name, build=build, memory_mb=spec.memory_mb)

@@ -8,14 +8,23 @@ counted.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from reasonrl.contracts.data import Problem, RewardOutput, RolloutGroup, Score, ScoredGroup
 from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext
 from reasonrl.contracts.specs import RewardSpec
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.redact import WarnOnce, known_secrets, redact_text, redacting_logger
-from reasonrl.rewards.judging import NO_SCORE, UNSCORABLE, Verdict, fitted, judge_group, judge_one, kind_of, unfinished
+from reasonrl.rewards.judging import (
+    NO_SCORE,
+    UNSCORABLE,
+    Kind,
+    Verdict,
+    fitted,
+    judge_group,
+    judge_one,
+    kind_of,
+    unfinished,
+)
 from reasonrl.rewards.pool import Request, WorkerPool
 
 log = redacting_logger(__name__)
@@ -50,7 +59,7 @@ class _InlineJudge:
 class _ProcessJudge:
     """A reward in worker processes. Completions of all groups are judged at the same time."""
 
-    def __init__(self, pool: WorkerPool, kind: Literal["each", "group"]) -> None:
+    def __init__(self, pool: WorkerPool, kind: Kind) -> None:
         self._pool, self._kind = pool, kind
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reasonrl.importing import resolve
 from reasonrl.rewards.guard import CHILD_SUBREAPER, PDEATHSIG, prctl, stay_behind
-from reasonrl.rewards.judging import Verdict, failure, judge_group, judge_one, kind_of
+from reasonrl.rewards.judging import Kind, Verdict, failure, judge_call, judge_group, judge_one, kind_of
 from reasonrl.rewards.processes import TELL_WHERE
 from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, receive
 
@@ -26,6 +26,7 @@ from reasonrl.rewards.wire import MAX_TRACEBACK, Reply, encode_reply, frame, rec
 ANYTHING = (BaseException,)
 
 Judge = Callable[..., Verdict | list[Verdict]]
+JUDGES: dict[Kind, Judge] = {"each": judge_one, "group": judge_group, "call": judge_call}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def main(descriptor: int, traces: int) -> None:
         channel.sendall(frame(_refusal(err)))
         return
     channel.sendall(frame(json.dumps({"ready": kind}).encode()))
-    _serve(channel, reward, judge_group if kind == "group" else judge_one)
+    _serve(channel, reward, JUDGES[kind])
 
 
 def _follow(parent: int) -> None:

@@ -8,6 +8,7 @@ from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
 from reasonrl.conversations.loop import converse
 from reasonrl.data.stream import ProblemStream
+from reasonrl.data.tools import with_tools
 from reasonrl.errors import RecipeError, check_returned, plugin_call
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.functional.randomness import derive_seed
@@ -117,4 +118,4 @@ def find_problem(task: Task, name: str, fields: Mapping[str, str], index: int = 
     with plugin_call(f"task {name!r}: problem_from_fields", invalid=f"task {name!r}") as call:
         problem: Problem = make(fields)
     check_returned(isinstance(problem, Problem), call, problem, "a Problem")
-    return problem
+    return with_tools(task, name, problem)

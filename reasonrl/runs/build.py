@@ -186,6 +186,7 @@ class Builder:
         self._resolved, self._recipe, self._plugins = resolved, resolved.recipe, plugins
         self._warn_once, self._workers = WarnOnce(log), Workers()
         self.tasks = Tasks(plugins, resolved.recipe.seed)
+        self._dialogues: dict[int, Dialogue | None] = {}
 
     def build_suites(self) -> list[Suite]:
         """Every suite of the recipe, bounded by the size of its task's eval split.
@@ -219,8 +220,17 @@ class Builder:
         )
 
     def build_dialogue(self, component: Component) -> Dialogue | None:
-        """How the task of that slot replies to the model; None if it never does."""
-        return open_dialogue(self.tasks.get(component), component.name, max_turns=self._recipe.sampling.max_turns)
+        """How the task of that slot replies to the model; None if it never does. Slots with one task share it."""
+        task, sampling = self.tasks.get(component), self._recipe.sampling
+        if id(task) not in self._dialogues:
+            self._dialogues[id(task)] = open_dialogue(
+                task,
+                component,
+                seed=self._recipe.seed,
+                max_turns=sampling.max_turns,
+                tool_timeout_s=sampling.tool_timeout_s,
+            )
+        return self._dialogues[id(task)]
 
     def build_rewards(self, rewards: Mapping[str, RewardComponent], max_completion_tokens: int) -> RewardRunner:
         """Rewards of the recipe or of a suite."""

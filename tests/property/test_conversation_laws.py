@@ -31,8 +31,8 @@ from reasonrl import (
     Transcript,
     Turn,
 )
-from reasonrl.conversations.build import open_dialogue
-from reasonrl.conversations.loop import converse
+from reasonrl.conversations.loop import Dialogue, converse
+from reasonrl.conversations.replies import TaskReplies
 from reasonrl.data.collate import collate
 from reasonrl.data.render import PromptRenderer
 from reasonrl.data.turns import TurnRenderer
@@ -212,7 +212,7 @@ def test_the_ids_of_every_turn_are_an_exact_prefix_of_the_next(
         sampling=SamplingParams(max_completion_tokens=10_000),
         seed=seed,
     )
-    dialogue = open_dialogue(task, "scripted", max_turns=99)
+    dialogue = Dialogue(responder=TaskReplies(task, "scripted"), max_turns=99)
     (group,) = converse(backend, [request], renderer, Alone(), dialogue)
     (whole,) = group.completions
     assert len(whole.replies) == len(words) + 1

@@ -21,16 +21,19 @@ from reasonrl import (
     RolloutRequest,
     SamplingParams,
     Score,
+    TaskSpec,
     Transcript,
     Turn,
 )
 from reasonrl.conversations.build import open_dialogue
 from reasonrl.conversations.loop import converse
 from reasonrl.data.render import PromptRenderer
+from reasonrl.plugins import Component
 from reasonrl.rewards.judging import Verdict, fitted
 from reasonrl.testing.models import byte_tokenizer
 
 RENDERER = PromptRenderer(byte_tokenizer())
+COMPONENT = Component(spec=TaskSpec(name="talk", summary="Replies.", factory=Talk), config=None)
 
 
 class Alone:
@@ -57,7 +60,7 @@ def request(task: Talk, index: int = 0, *, limit: int = 200, size: int = 3) -> R
 
 
 def talk(task: Any, *requests: RolloutRequest, turns: int = 8, backend: Any = None) -> list[RolloutGroup]:
-    dialogue = open_dialogue(task, "talk", max_turns=turns)
+    dialogue = open_dialogue(task, COMPONENT, max_turns=turns)
     return converse(backend or Script(), requests, RENDERER, Alone(), dialogue)
 
 
@@ -100,7 +103,7 @@ def test_a_task_that_never_replies_is_sampled_as_before() -> None:
 
     backend, plain = Script(), Script()
     asked = request(Talk())
-    assert open_dialogue(Silent(), "silent", max_turns=8) is None
+    assert open_dialogue(Silent(), COMPONENT, max_turns=8) is None
     assert talk(Silent(), asked, backend=backend) == plain.generate([asked])
     assert backend.calls == [[asked]]
 
@@ -226,7 +229,7 @@ def test_ranks_without_an_open_conversation_take_part_in_every_round() -> None:
             return max(value, int(self.left > 0))
 
     backend = Script()
-    groups = converse(backend, [], RENDERER, Others(), open_dialogue(Talk(), "talk", max_turns=8))
+    groups = converse(backend, [], RENDERER, Others(), open_dialogue(Talk(), COMPONENT, max_turns=8))
     assert groups == []
     assert backend.calls == [[]] * 6  # the first round is asked for by everybody
 
