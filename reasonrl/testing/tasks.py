@@ -33,6 +33,7 @@ from reasonrl.observability.transcripts import as_turns, plain_prompt
 from reasonrl.plugins import Plugins, RewardComponent
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.testing.checks import CheckError, CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
+from reasonrl.testing.conversations import check_purity, check_replies, check_tools
 from reasonrl.testing.digest import digest
 from reasonrl.testing.hostile import HOSTILE_TEXTS
 from reasonrl.testing.subjects import Subject, add_common, find, typed_config
@@ -253,6 +254,24 @@ def behaviors_are_numbers(subject: TaskSubject) -> None:
             require(named, f"behavior {name!r}: expected lower-case words with underscores")
             good = isinstance(value, int | float) and not math.isinf(value)
             require(good, f"behavior {name!r} of {text[:20]!r} is {value!r}, expected a number")
+
+
+@checks("problems_are_well_formed")
+def replies_have_the_form_of_the_prompt(subject: TaskSubject) -> None:
+    """``respond(transcript)`` answers any message with a turn like the prompt, or None, and a state of JSON."""
+    check_replies(subject.task, subject.spec.name, subject.problems("train")[:4])
+
+
+@checks("replies_have_the_form_of_the_prompt")
+def replies_are_repeatable(subject: TaskSubject) -> None:
+    """``respond`` depends only on the transcript, not on order or the object."""
+    check_purity(subject.task, subject.new(), subject.spec.name, subject.problems("train")[:4])
+
+
+@checks("problems_are_well_formed")
+def tools_can_be_called(subject: TaskSubject) -> None:
+    """``tools()`` are documented functions with typed arguments, and the task can be built in a worker."""
+    check_tools(subject.task, subject.spec.name, subject.spec.factory, subject.config)
 
 
 @checks("is_built")

@@ -32,6 +32,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "references_earn_the_maximum": {"factory": kit_tasks.WrongReference},
     "demonstrations_are_repeatable": {"factory": kit_tasks.MoodyDemonstration},
     "behaviors_are_numbers": {"factory": kit_tasks.ShoutingBehaviors},
+    "replies_have_the_form_of_the_prompt": {"factory": kit_tasks.MessagesInText},
+    "replies_are_repeatable": {"factory": kit_tasks.Impatient},
+    "tools_can_be_called": {"factory": kit_tasks.Undocumented},
     "data_summaries_add_up": {"factory": kit_tasks.WrongSummary},
 }
 REWARDS: dict[str, dict[str, Any]] = {
@@ -124,12 +127,15 @@ def test_a_group_reward_is_checked_too() -> None:
 def test_a_task_without_the_optional_parts_is_told_what_was_not_looked_at() -> None:
     class Bare(kit_tasks.Task):
         reference = demonstration = behaviors = data_summary = None  # type: ignore[assignment]
+        respond = tools = None  # type: ignore[assignment]
 
     results = {r.check: r for r in check_task(task(factory=Bare), plugins=plugins(), count=COUNT)}
     for check in (
         "references_earn_the_maximum",
         "demonstrations_are_repeatable",
         "behaviors_are_numbers",
+        "replies_have_the_form_of_the_prompt",
+        "tools_can_be_called",
         "data_summaries_add_up",
     ):
         assert results[check].status == "not applicable"

@@ -8,7 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasonrl import Completion, DataSummary, Problem, RolloutGroup, Score, Split, TaskContext
+from reasonrl import (
+    Completion,
+    DataSummary,
+    Message,
+    Problem,
+    RolloutGroup,
+    Score,
+    Split,
+    TaskContext,
+    Tools,
+    Transcript,
+    Turn,
+)
 from reasonrl.rewards.processes import MARK
 
 
@@ -57,8 +69,24 @@ class Task:
     def behaviors(self, problem: Problem, completion_text: str) -> Mapping[str, float]:
         return {"length": float(len(completion_text)), "digits": math.nan}
 
+    def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
+        tries = transcript.state.get("tries", 0) + 1
+        return (Turn(content="no\n") if tries < 2 else None), {"tries": tries}
+
+    def tools(self) -> Tools:
+        return Tools(functions=(twice,))
+
     def data_summary(self) -> Sequence[DataSummary]:
         return []
+
+
+def twice(number: int) -> int:
+    """Double a number.
+
+    Args:
+        number: to double.
+    """
+    return 2 * number
 
 
 class NoProblems:
@@ -129,6 +157,28 @@ class Global(Task):
     def number(self, split: Split, index: int) -> int:
         random.seed(f"{self.seed}/{split}/{index}")
         return 2 * random.randrange(10**6) + (split == "train")
+
+
+class MessagesInText(Task):
+    """Replies with messages to a prompt of raw text."""
+
+    def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
+        return Turn(content=(Message(role="user", content="no"),)), {}
+
+
+class Impatient(Task):
+    """Loses its patience over the calls of one object."""
+
+    patience = 9
+
+    def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
+        self.patience -= 1
+        return super().respond(transcript) if self.patience > 0 else (None, {})
+
+
+class Undocumented(Task):
+    def tools(self) -> Tools:
+        return Tools(functions=(max,))
 
 
 class WrongReference(Task):
