@@ -90,12 +90,15 @@ def new(
             help="What the plugin provides: task, reward, algorithm, rollout_backend, observer, model or recipes.",
         ),
     ] = "task",
+    multi_turn: Annotated[
+        bool, typer.Option("--multi-turn", help="A task that replies to the model, for conversations.")
+    ] = False,
     folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Parent folder of the project.")] = ".",
 ) -> None:
     """Create a working plugin project: package, recipe, tests."""
     from reasonrl.cli.plugins_new import run_new
 
-    run_new(name, kind, folder)
+    run_new(name, kind, folder, multi_turn=multi_turn)
 
 
 def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:

@@ -7,7 +7,7 @@ import typer
 from reasonrl.cli.table import wrap
 
 
-def run_new(name: str, kind: str, folder: str) -> None:
+def run_new(name: str, kind: str, folder: str, *, multi_turn: bool = False) -> None:
     """Write the project and say what to do with it.
 
     Raises:
@@ -17,7 +17,7 @@ def run_new(name: str, kind: str, folder: str) -> None:
     from reasonrl.plugins import load_plugins
     from reasonrl.scaffold.project import create
 
-    project = create(name, kind, Path(folder), load_plugins())
+    project = create(name, kind, Path(folder), load_plugins(), multi_turn=multi_turn)
     typer.echo(f"wrote {project.folder}")
     for file in project.files:
         typer.echo(f"  {file}")

@@ -84,6 +84,8 @@ OFFERS: Mapping[str, Offer] = {
     ),
 }
 KINDS_OFFERED = tuple(OFFERS)
+MULTI_TURN = "conversation"
+"""The templates of a task that replies, instead of those of ``task``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,26 +105,29 @@ class Contents:
     copies: Mapping[str, Path] = field(default_factory=dict)
 
 
-def create(name: str, kind: str, parent: Path, plugins: Plugins) -> Project:
+def create(name: str, kind: str, parent: Path, plugins: Plugins, *, multi_turn: bool = False) -> Project:
     """Create the project ``reasonrl-<name>`` in the folder ``parent``, atomically.
 
     Args:
         name: Name of the component; a leading ``reasonrl-`` is dropped.
         kind: One of ``KINDS_OFFERED``.
         plugins: The installed plugins, whose names are taken.
+        multi_turn: Whether the task replies to the model.
 
     Raises:
-        RecipeError: If the name is invalid or the folder cannot be written.
+        RecipeError: If the name is invalid, the folder cannot be written, or ``multi_turn`` is set for another kind.
         PluginConflictError: If the name is taken.
     """
     if kind not in KINDS_OFFERED:
         raise RecipeError(f"kind must be one of {', '.join(KINDS_OFFERED)}, got {kind!r}")
+    if multi_turn and kind != "task":
+        raise RecipeError(f"--multi-turn is for --kind task, got {kind}")
     values = _values(_validate_name(name), kind)
     _refuse_taken(values, kind, plugins)
     folder = parent.expanduser() / values["distribution"]
     if folder.exists():
         raise RecipeError(f"{folder} already exists; use another name or --dir")
-    contents = Contents(texts=_texts(kind, values), copies=_copies(kind, values, plugins))
+    contents = Contents(texts=_texts(MULTI_TURN if multi_turn else kind, values), copies=_copies(kind, values, plugins))
     try:
         _write(folder, contents)
     except OSError as err:
@@ -177,10 +182,10 @@ def _refuse_taken(values: Mapping[str, str], kind: str, plugins: Plugins) -> Non
             raise PluginConflictError(f"plugin {record.label} is installed; use another name")
 
 
-def _texts(kind: str, values: Mapping[str, str]) -> dict[str, str]:
+def _texts(templates: str, values: Mapping[str, str]) -> dict[str, str]:
     """Render the templates, by path in the project."""
     texts = {f"src/{values['package']}/py.typed": ""}
-    for folder in (TEMPLATES / "common", TEMPLATES / kind):
+    for folder in (TEMPLATES / "common", TEMPLATES / templates):
         for template in sorted(folder.glob(f"*{SUFFIX}")):
             place = Template(PLACES[template.name.removesuffix(SUFFIX)]).substitute(values)
             texts[place] = Template(template.read_text(encoding="utf-8")).substitute(values)

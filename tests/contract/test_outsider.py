@@ -66,8 +66,9 @@ def installed(wheel: Path, site: Path, cwd: Path) -> None:
 
 
 def play(kind: str, folder: Path) -> None:
+    kind, *flags = kind.split()
     name, site = f"outside-{kind.replace('_', '-')}", folder / "site"
-    told = done(command("reasonrl", "plugins", "new", name, "--kind", kind, "--dir", folder, cwd=folder))
+    told = done(command("reasonrl", "plugins", "new", name, "--kind", kind, *flags, "--dir", folder, cwd=folder))
     project = folder / f"reasonrl-{name}"
     assert str(project) in told
     installed(built(project, folder / "dist"), site, folder)
@@ -90,7 +91,7 @@ def play(kind: str, folder: Path) -> None:
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 2
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["outcome"] == "completed"
-    if kind == "task":
+    if kind == "task" and not flags:
         assert summary["eval"]["last"]["format"] >= summary["eval"]["last"]["accuracy"] > 0, "answers are in form"
 
     own = done(processes.run_pytest("-q", "-p", "no:cacheprovider", cwd=project, site=site))
@@ -103,8 +104,9 @@ def play(kind: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_outsiders_task_from_new_to_uninstall(tmp_path: Path) -> None:
-    play("task", tmp_path)
+@pytest.mark.parametrize("kind", ["task", "task --multi-turn"])
+def test_an_outsiders_task_from_new_to_uninstall(kind: str, tmp_path: Path) -> None:
+    play(kind, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import PluginConflictError, ReasonRLError, RecipeError
 from reasonrl.plugins import load_plugins
-from reasonrl.scaffold.project import KINDS_OFFERED, TEMPLATES, _bounds, create
+from reasonrl.scaffold.project import KINDS_OFFERED, MULTI_TURN, TEMPLATES, _bounds, create
 
 PLUGINS = load_plugins(environ={"REASONRL_PLUGINS": "reasonrl"})
 MAX_LINES = 50
@@ -25,9 +25,10 @@ def code_lines(text: str) -> int:
     return len([line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")])
 
 
-@pytest.mark.parametrize("kind", KINDS_OFFERED)
+@pytest.mark.parametrize("kind", [*KINDS_OFFERED, "task --multi-turn"])
 def test_a_project_is_whole(kind: str, tmp_path: Path) -> None:
-    project = create("word-count", kind, tmp_path / "new", PLUGINS)
+    kind, _, multi_turn = kind.partition(" ")
+    project = create("word-count", kind, tmp_path / "new", PLUGINS, multi_turn=bool(multi_turn))
     folder = tmp_path / "new" / "reasonrl-word-count"
     assert project.folder == folder
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -142,7 +143,7 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
 
 def test_every_template_belongs_somewhere() -> None:
     found = {path.relative_to(TEMPLATES).parts[0] for path in TEMPLATES.rglob("*.tmpl")}
-    assert found == {"common", *KINDS_OFFERED}
+    assert found == {"common", MULTI_TURN, *KINDS_OFFERED}
 
 
 def check(*arguments: object, code: int) -> str:
