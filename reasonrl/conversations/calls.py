@@ -31,7 +31,7 @@ class Call:
 
 def find_calls(tools: Tools, text: str) -> list[Call]:
     """Return the calls in the order of the text, those that are malformed included."""
-    calls = []
+    calls: list[Call] = []
     for name, content in _blocks(tools, text):
         if len(calls) == MAX_CALLS:
             calls.append(Call(name, problem=f"more than {MAX_CALLS} calls in one message"))
