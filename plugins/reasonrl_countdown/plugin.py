@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reasonrl import MetricDef, ModelSpec, RecipeSpec, RewardSpec, TaskSpec, hookimpl
 from reasonrl_countdown.config import CountdownConfig
+from reasonrl_countdown.guess import GuessConfig
 
 _HERE = Path(__file__).resolve().parent
 
@@ -84,7 +85,7 @@ _BEHAVIORS = (
 
 @hookimpl
 def reasonrl_tasks() -> Iterable[TaskSpec]:
-    """The countdown task."""
+    """Countdown, and a guessing game of several turns."""
     return [
         TaskSpec(
             name="countdown",
@@ -98,13 +99,20 @@ def reasonrl_tasks() -> Iterable[TaskSpec]:
                 MetricDef(key=f"behavior/<suite>/{name}", unit=unit, meaning=meaning)
                 for name, unit, meaning in _BEHAVIORS
             ),
-        )
+        ),
+        TaskSpec(
+            name="guess_number",
+            summary="Guess a number in a few turns; the task says higher or lower.",
+            config=GuessConfig,
+            factory="reasonrl_countdown.guess:GuessTask",
+            default_rewards=("guess_number",),
+        ),
     ]
 
 
 @hookimpl
 def reasonrl_rewards() -> Iterable[RewardSpec]:
-    """The strict reward and TinyZero's scale."""
+    """The strict reward, TinyZero's scale, and that of the guessing game."""
     return [
         RewardSpec(
             name="countdown",
@@ -115,6 +123,11 @@ def reasonrl_rewards() -> Iterable[RewardSpec]:
             name="countdown_tinyzero",
             summary="TinyZero's scale: 1.0 for a right answer, 0.1 for any answer, 0.0 without one.",
             factory="reasonrl_countdown.rewards:TinyZeroReward",
+        ),
+        RewardSpec(
+            name="guess_number",
+            summary="1.0 if the number was guessed within the turns, else 0.0.",
+            factory="reasonrl_countdown.guess:GuessReward",
         ),
     ]
 

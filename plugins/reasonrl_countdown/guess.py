@@ -1,0 +1,140 @@
+"""``guess_number``: the model guesses, the task says higher or lower. The smallest task of several turns."""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reasonrl import Completion, Message, NoConfig, Problem, RewardContext, Score, Split, TaskContext, Transcript, Turn
+from reasonrl.contracts.options import require, require_choice
+
+HELD_OUT = 5
+"""Every fifth lowest number is held out."""
+MAX_NUMBER = 9999
+_INTEGER = re.compile(r"\d+")
+_MAX_TEXT = 20_000
+_THINK_CLOSE = "</think>"
+
+
+@dataclass(frozen=True)
+class GuessConfig:
+    """Ranges and prompts. Raises ValueError naming the field when a value is out of range."""
+
+    template: str = field(default="chat", metadata={"help": "chat (messages) or compact (raw text for tiny models)"})
+    size: int = field(default=31, metadata={"help": "numbers in a range, at least 2"})
+    max_low: int = field(default=60, metadata={"help": "ranges begin at 1 to this number, at least 10"})
+    guesses: int = field(default=5, metadata={"help": "guesses per number, at least 1"})
+    follow_frac: float = field(
+        default=0.5, metadata={"help": "share of a demonstration's guesses that fit the hints before them"}
+    )
+
+    def __post_init__(self) -> None:
+        require_choice("template", self.template, ("chat", "compact"))
+        require(2 <= self.size <= MAX_NUMBER, "size", f"in [2, {MAX_NUMBER}]", self.size)
+        require(10 <= self.max_low <= MAX_NUMBER, "max_low", f"in [10, {MAX_NUMBER}]", self.max_low)
+        require(1 <= self.guesses <= 100, "guesses", "in [1, 100]", self.guesses)
+        require(0.0 <= self.follow_frac <= 1.0, "follow_frac", "in [0, 1]", self.follow_frac)
+
+
+class GuessTask:
+    """``info`` is ``{"low", "high", "secret"}``; the state counts guesses and keeps the bounds that the hints leave."""
+
+    def __init__(self, config: GuessConfig, context: TaskContext) -> None:
+        self._config, self._seed = config, context.seed
+
+    def size(self, split: Split) -> int | None:
+        """Endless."""
+        return None
+
+    def problem(self, split: Split, index: int) -> Problem:
+        """A range and a secret number in it; no range is in both splits."""
+        rng = random.Random(f"{self._seed}/guess_number/{split}/{index}")
+        lows = [low for low in range(1, self._config.max_low + 1) if (low % HELD_OUT == 0) == (split == "eval")]
+        low = rng.choice(lows)
+        high = low + self._config.size - 1
+        return Problem(
+            id=f"guess_number/{split}/{index}",
+            prompt=self._prompt(low, high),
+            info={"low": low, "high": high, "secret": rng.randint(low, high)},
+        )
+
+    def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
+        """Say higher or lower; end with the right guess or the last one."""
+        info = transcript.problem.info
+        before = transcript.state or {"low": info["low"], "high": info["high"], "guesses": 0, "fitting": 0}
+        guess = find_guess(transcript.text)
+        is_right = guess == info["secret"]
+        state = {**before, "guesses": before["guesses"] + 1, "found": is_right}
+        if guess is None:
+            hint = "one number, please"
+        else:
+            state["fitting"] += before["low"] <= guess <= before["high"]
+            is_higher = info["secret"] > guess
+            hint = "higher" if is_higher else "lower"
+            bound = ("low", max(before["low"], guess + 1)) if is_higher else ("high", min(before["high"], guess - 1))
+            state[bound[0]] = bound[1]
+        if is_right or state["guesses"] >= self._config.guesses:
+            return None, state
+        return self._turn(hint), state
+
+    def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
+        """Both sides of a game by a player who often forgets the hints; for raw text only."""
+        if not isinstance(problem.prompt, str):
+            return None
+        low, high, secret = (problem.info[key] for key in ("low", "high", "secret"))
+        first, last, said = low, high, ""
+        for _ in range(self._config.guesses):
+            guess = rng.randint(low, high) if rng.random() < self._config.follow_frac else rng.randint(first, last)
+            said += f"{guess}\n"
+            if guess == secret:
+                break
+            said += "higher\n" if guess < secret else "lower\n"
+            low, high = (max(low, guess + 1), high) if guess < secret else (low, min(high, guess - 1))
+        return said
+
+    def difficulty(self, problem: Problem) -> str:
+        """Return the size of the range."""
+        return f"{problem.info['high'] - problem.info['low'] + 1} numbers"
+
+    def _prompt(self, low: int, high: int) -> str | tuple[Message, ...]:
+        if self._config.template == "compact":
+            return f"Numbers: {low} {high}.\n"
+        text = (
+            f"I am thinking of a whole number from {low} to {high}. You have {self._config.guesses} guesses. Write one "
+            "number in each message; I will say whether mine is higher or lower."
+        )
+        return (Message(role="user", content=text),)
+
+    def _turn(self, hint: str) -> Turn:
+        if self._config.template == "compact":
+            return Turn(content=f"{hint}\n")
+        return Turn(content=(Message(role="user", content=f"{hint.capitalize()}."),))
+
+
+def find_guess(text: str) -> int | None:
+    """Return the only whole number after the thinking; None without exactly one."""
+    found = _INTEGER.findall(text[-_MAX_TEXT:].rpartition(_THINK_CLOSE)[2])
+    return int(found[0]) if len(found) == 1 and len(found[0]) <= len(str(MAX_NUMBER)) + 1 else None
+
+
+class GuessReward:
+    """1.0 if one of the guesses was right. The state says so, not the text: a model can write "higher" itself."""
+
+    def __init__(self, config: NoConfig, context: RewardContext) -> None:
+        del config, context
+
+    def score(self, problem: Problem, completion: Completion) -> Score:
+        """Score the game's last state."""
+        state: Mapping[str, Any] = completion.state
+        guesses = state.get("guesses", 0)
+        if not guesses:
+            return Score(value=0.0, correct=False, reason="no_guess")
+        found = state["found"]
+        return Score(
+            value=float(found),
+            correct=found,
+            answer=completion.replies[-1].strip()[:20],
+            metrics={"guesses": guesses, "fitting_frac": state["fitting"] / guesses},
+            reason="found" if found else "not_found",
+        )
