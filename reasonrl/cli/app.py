@@ -314,7 +314,7 @@ def doctor(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def generate(
+def generate(  # noqa: PLR0913 - an argument for each option
     ctx: typer.Context,
     target: Target,
     recipe: ForRecipe = None,
@@ -322,6 +322,9 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's).")
     ] = None,
+    play: Annotated[
+        bool, typer.Option("--play", help="Reply to the model yourself, instead of the task; an empty line ends it.")
+    ] = False,
     strict: Strict = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,
@@ -330,7 +333,9 @@ def generate(
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 
-    run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device), strict=strict)
+    run_generate(
+        target, recipe, num, temperature, fields, plugin or [], device_override(device), strict=strict, play=play
+    )
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What a task says to the model's messages, every answer of its ``respond`` checked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -54,6 +54,26 @@ class TaskReplies:
                 ("respond", type(err)), "task %r: respond failed; the completion stays unscored", self._name, error=err
             )
             return Reply(turn=None, state=transcript.state, has_failed=True)
+
+
+class PersonReplies:
+    """A person on the other side. ``ask`` gets the model's message, returns the reply; None ends the conversation."""
+
+    def __init__(self, ask: Callable[[str], str | None]) -> None:
+        self._ask = ask
+
+    def respond(self, transcripts: Sequence[Transcript]) -> list[Reply]:
+        """Ask for a reply to each transcript; to raw text it is a line."""
+        return [self._reply(transcript) for transcript in transcripts]
+
+    def _reply(self, transcript: Transcript) -> Reply:
+        said = self._ask(transcript.text)
+        if said is None:
+            return Reply(turn=None, state=transcript.state)
+        is_raw = isinstance(transcript.problem.prompt, str)
+        return Reply(
+            turn=Turn(content=f"{said}\n" if is_raw else (Message(role="user", content=said),)), state=transcript.state
+        )
 
 
 def ask_task(task: Task, name: str, transcript: Transcript) -> Reply:

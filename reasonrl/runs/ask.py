@@ -1,12 +1,13 @@
 """Evaluate a finished model on its recipe's suites, or sample completions of one problem."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from reasonrl.contracts.data import Problem, RolloutRequest, ScoredGroup
 from reasonrl.contracts.protocols import Task
-from reasonrl.conversations.loop import converse
+from reasonrl.conversations.loop import Dialogue, converse
+from reasonrl.conversations.replies import PersonReplies
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.tools import with_tools
 from reasonrl.errors import RecipeError, check_returned, plugin_call
@@ -59,8 +60,13 @@ def generate(
     *,
     num: int,
     temperature: float | None,
+    play: Callable[[str], str | None] | None = None,
 ) -> ScoredGroup:
-    """``num`` scored completions of one problem: the one that ``fields`` describe, or the first held-out one."""
+    """``num`` scored completions of one problem: the one that ``fields`` describe, or the first held-out one.
+
+    Args:
+        play: replies to the model's messages instead of the task; None ends the conversation.
+    """
     resolved = target.resolved
     if isinstance(resolved, ResolvedSft) and resolved.task is None:
         raise RecipeError("this recipe has no task to take a problem from; pass --recipe RECIPE")
@@ -85,7 +91,11 @@ def generate(
         seed=derive_seed(recipe.seed, "generate"),
     )
     rewards = builder.build_rewards(resolved.rewards, sampling.max_completion_tokens)
-    dialogue = builder.build_dialogue(resolved.task)
+    dialogue = (
+        builder.build_dialogue(resolved.task)
+        if play is None
+        else Dialogue(responder=PersonReplies(play), max_turns=recipe.sampling.max_turns)
+    )
     refuse_rewriting(bundle, recipe.sampling, problem, dialogue)
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")

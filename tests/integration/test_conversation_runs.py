@@ -59,6 +59,18 @@ def test_a_conversation_can_be_generated(run: Path) -> None:
     assert "messages," in done.stdout
 
 
+def test_a_person_can_play_the_task(run: Path) -> None:
+    asked = ["generate", str(run), "--play", "--plugin", TALKING]
+    done = CliRunner().invoke(app, asked, input="say more\nand more\n\n")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("model: ") == 3
+    assert "3 messages, " in done.stdout
+    assert "say more" in done.stdout
+    refused = CliRunner().invoke(app, [*asked, "-n", "2"])
+    assert refused.exit_code == 2
+    assert "--play is for one completion" in refused.output
+
+
 @pytest.mark.parametrize("template", ["qwen3", "qwen2_5"])
 def test_a_template_that_rewrites_the_past_is_refused_with_the_ways_out(template: str, tmp_path: Path) -> None:
     model = chat_model(tmp_path / "model", (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8"))

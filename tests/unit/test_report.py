@@ -229,6 +229,27 @@ def test_attempts_are_marked_where_the_text_is_as_written(run: Path) -> None:
     assert not [one for one in plain if "h" in one]
 
 
+def test_what_the_task_wrote_in_a_conversation_is_set_apart(run: Path) -> None:
+    def messages(*texts: str) -> list[dict[str, str]]:
+        return [{"role": ("assistant", "user")[at % 2], "content": text} for at, text in enumerate(texts)]
+
+    transcribe(
+        run,
+        40,
+        record("8\nhigher\n12\nlower\n9", messages=messages("8\n", "higher\n", "12\n", "lower\n", "9")),
+        record("8\n", messages=messages("8\n")),
+        record("8\nhigher", messages=messages("8\n", "lower\n")),
+        record("x", messages=[5, {"role": "user"}]),
+    )
+    page = Page(build_page([run]))
+    spoken, *plain = page.records()
+    assert [(spoken["c"][start:end], kind) for start, end, kind in spoken["h"]] == [
+        ("higher\n", "task"),
+        ("lower\n", "task"),
+    ]
+    assert not [one for one in plain if "h" in one]
+
+
 def countdown_marks(run: Path) -> Any:
     """Those of the installed task, whatever task the run names."""
     return {"": load_plugins().task_marks()["countdown"]}

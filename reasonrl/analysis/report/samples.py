@@ -28,6 +28,8 @@ TOKENS_SHARE = 0.15
 TRAINING = "training"
 CHUNK = 1 << 20
 MARK_KINDS = ("right", "failed", "error")
+TASK = "task"
+"""Kind of the parts that the task wrote."""
 
 MarksOf = Callable[[int, str], Marks | None]
 
@@ -57,6 +59,7 @@ class Samples:
     figures: Sequence[Figure] = ()
     colored: int = 0
     has_marks: bool = False
+    has_turns: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -85,7 +88,8 @@ def collect(run_dirs: Sequence[Path], limit: int | None = None, marks_of: MarksO
         shown=_tally((record["f"], 1) for record in records),
         found=_tally((source.name, source.count) for source in sources),
         unreadable=unreadable,
-        has_marks=any("h" in record for record in records),
+        has_marks=any(kind != TASK for record in records for *_, kind in record.get("h", ())),
+        has_turns=any(kind == TASK for record in records for *_, kind in record.get("h", ())),
         figures=[one for one in FIGURES if any(one.key in record.get("t", ()) for record in records)],
         colored=sum("t" in record for record in records),
     )
@@ -215,7 +219,7 @@ class _Reader:
         tokens = read_tokens(data, completion, HEAD, TAIL)
         # Positions hold only if nothing was escaped, and JavaScript counts other characters twice.
         is_as_written = completion == data["completion"] and max(completion, default="") <= "\uffff"
-        parts = _mark(marks, data) if marks and is_as_written else []
+        parts = (_mark(marks, data) if marks else []) or _replies(data) if is_as_written else []
         return record | ({"t": tokens} if tokens else {}) | ({"h": parts} if parts else {})
 
     def _text(self, value: object, most: int) -> str:
@@ -226,6 +230,21 @@ class _Reader:
     def _mapping(self, value: object) -> dict[str, Any]:
         cleaned = self._cleaner.data(value)
         return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _replies(data: Mapping[str, Any]) -> list[tuple[int, int, str]]:
+    """Find what the task wrote in a conversation; nothing if the messages do not lie in the text."""
+    found: list[tuple[int, int, str]] = []
+    messages, text, at = data.get("messages"), data["completion"], 0
+    for message in messages if isinstance(messages, list) else []:
+        content = message.get("content") if isinstance(message, dict) else None
+        start = text.find(content, at) if isinstance(content, str) else -1
+        if start < 0:
+            return []
+        at = start + len(content)
+        if message.get("role") != "assistant" and content:
+            found.append((start, at, TASK))
+    return found
 
 
 def _mark(marks: Marks, data: Mapping[str, Any]) -> list[tuple[int, int, str]]:

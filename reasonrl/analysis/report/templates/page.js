@@ -128,7 +128,7 @@
     article.scrollTop = 0;
   };
 
-  const KINDS = { right: "attempt that reaches the target", failed: "attempt that fails", error: "attempt with a false step" };
+  const KINDS = { right: "attempt that reaches the target", failed: "attempt that fails", error: "attempt with a false step", task: "written by the task: not trained on" };
 
   // The completion, cut wherever a token, an attempt or a hit of the search begins or ends.
   const completion = (one) => {
