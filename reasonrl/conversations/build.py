@@ -20,6 +20,8 @@ def open_dialogue(
     own = TaskReplies(task, component.name) if getattr(task, "respond", None) is not None else None
     tools = fetch_tools(task, component.name)
     if tools is None:
-        return own and Dialogue(responder=own, max_turns=max_turns)
-    pool = ToolPool(component.spec, component.config, tools, seed=seed, timeout_s=tool_timeout_s)
+        return None if own is None else Dialogue(responder=own, max_turns=max_turns)
+    pool = ToolPool(
+        component.name, component.spec.factory, component.config, tools, seed=seed, timeout_s=tool_timeout_s
+    )
     return Dialogue(responder=ToolReplies(tools, pool, own), max_turns=max_turns, role="tool", close=pool.close)

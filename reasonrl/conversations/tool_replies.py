@@ -38,5 +38,5 @@ class ToolReplies:
         content: str | tuple[Message, ...] = tuple(Message(role="tool", content=text) for text in texts)
         if isinstance(transcript.problem.prompt, str):
             content = "".join(show_result(self._tools, text) for text in texts)
-        counts = Counter(result.outcome for result in results)
+        counts: Counter[str] = Counter(result.outcome for result in results)
         return Reply(turn=Turn(content=content), state=transcript.state, tool_calls=dict(counts))

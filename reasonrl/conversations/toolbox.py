@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reasonrl.contracts.protocols import RewardContext, TaskContext
-from reasonrl.contracts.specs import RewardSpec, TaskSpec
+from reasonrl.contracts.specs import RewardSpec
 from reasonrl.contracts.tools import Tools
 from reasonrl.conversations.calls import Call
 from reasonrl.errors import PluginContractError
@@ -14,6 +14,7 @@ from reasonrl.rewards.judging import Verdict
 from reasonrl.rewards.pool import Request, WorkerPool
 from reasonrl.text import clip
 
+Factory = str | Callable[[Any, Any], object]
 Outcome = Literal["ok", "cut", "malformed", "raised", "lost"]
 MAX_ERROR = 300
 """Characters of an error that the model sees."""
@@ -31,7 +32,7 @@ class Result:
 class BoxConfig:
     """How a worker builds its task."""
 
-    factory: str | Callable[[Any, Any], object]
+    factory: Factory
     config: object
     seed: int
 
@@ -41,8 +42,8 @@ class ToolBox:
 
     def __init__(self, box: BoxConfig, context: RewardContext) -> None:
         del context
-        build = resolve(box.factory) if isinstance(box.factory, str) else box.factory
-        self._tools: Tools = build(box.config, TaskContext(seed=box.seed)).tools()  # type: ignore[attr-defined]
+        build: Callable[[Any, Any], Any] = resolve(box.factory) if isinstance(box.factory, str) else box.factory
+        self._tools: Tools = build(box.config, TaskContext(seed=box.seed)).tools()
 
     def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Return the result of a call as text, at most one character over the limit."""
@@ -54,19 +55,21 @@ class ToolBox:
 class ToolPool:
     """Runs calls, each in a worker, and says what became of them. Its processes end with this one."""
 
-    def __init__(self, spec: TaskSpec, config: object, tools: Tools, *, seed: int, timeout_s: float | None) -> None:
+    def __init__(
+        self, name: str, factory: Factory, config: object, tools: Tools, *, seed: int, timeout_s: float | None
+    ) -> None:
         self._tools = tools
         limits = RewardSpec(
-            name=spec.name,
+            name=name,
             summary="Tools.",
             factory="reasonrl.conversations.toolbox:ToolBox",
             isolation="process",
             timeout_s=timeout_s or tools.timeout_s,
             memory_mb=tools.memory_mb,
         )
-        box = BoxConfig(spec.factory, config, seed)
-        label = f"task {spec.name!r}: tools"
-        self._pool = WorkerPool(limits, box, RewardContext(seed=seed), name=spec.name, label=label)
+        box = BoxConfig(factory, config, seed)
+        label = f"task {name!r}: tools"
+        self._pool = WorkerPool(limits, box, RewardContext(seed=seed), name=name, label=label)
         if (kind := self._pool.open()) != "call":
             raise PluginContractError(f"{label}: a worker is ready for {kind!r}, expected tool calls")
 

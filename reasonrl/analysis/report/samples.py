@@ -238,8 +238,7 @@ def _replies(data: Mapping[str, Any]) -> list[tuple[int, int, str]]:
     messages, text, at = data.get("messages"), data["completion"], 0
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None
-        start = text.find(content, at) if isinstance(content, str) else -1
-        if start < 0:
+        if not isinstance(content, str) or (start := text.find(content, at)) < 0:
             return []
         at = start + len(content)
         if message.get("role") != "assistant" and content:
