@@ -36,7 +36,7 @@ def with_tools(task: Task, task_name: str, problem: Problem) -> Problem:
 
 @lru_cache(maxsize=64)
 def _schema(function: Callable[..., Any], task_name: str) -> dict[str, Any]:
-    from transformers.utils import get_json_schema  # slow to import, and only for chats
+    from transformers.utils.chat_template_utils import get_json_schema  # slow to import, and only for chats
 
     try:
         schema: dict[str, Any] = get_json_schema(function)

@@ -62,12 +62,12 @@ def kind_of(reward: object, name: str) -> Kind:
     Raises:
         PluginContractError: if it does neither.
     """
-    if callable(getattr(reward, "call_tool", None)):
-        return "call"
     if isinstance(reward, GroupReward):
         return "group"
     if isinstance(reward, Reward):
         return "each"
+    if callable(getattr(reward, "call_tool", None)):
+        return "call"
     raise PluginContractError(
         f"reward {name!r}: its factory returned {type(reward).__name__}, "
         "which has neither score(problem, completion) nor score_group(group)"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from reasonrl.contracts.data import Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward, RewardContext, Task, TaskContext
@@ -14,7 +14,7 @@ from reasonrl.contracts.specs import RewardSpec, TaskSpec
 from reasonrl.data.stream import fetch_problem
 from reasonrl.errors import PluginNotFoundError
 from reasonrl.plugins import Plugins
-from reasonrl.rewards.judging import Verdict, judge_group, judge_one, kind_of
+from reasonrl.rewards.judging import Kind, Verdict, judge_group, judge_one, kind_of
 from reasonrl.rewards.pool import Request, WorkerPool
 from reasonrl.testing.checks import CheckResult, Checks, Conformance, NotApplicableError, add_tests, require
 from reasonrl.testing.hostile import HOSTILE_TEXTS
@@ -39,7 +39,7 @@ class RewardSubject(Subject):
         return self.make(RewardContext(seed=SEED))
 
     @cached_property
-    def kind(self) -> Literal["each", "group"]:
+    def kind(self) -> Kind:
         return kind_of(self.new(), self.spec.name)
 
     @cached_property
