@@ -14,6 +14,7 @@ from reasonrl.cli.options import (
     OnDevice,
     Overrides,
     Plain,
+    Play,
     RecipeName,
     RunDir,
     Strict,
@@ -322,9 +323,7 @@ def generate(  # noqa: PLR0913 - an argument for each option
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0.0, metavar="T", help="0 = greedy (default: the recipe's).")
     ] = None,
-    play: Annotated[
-        bool, typer.Option("--play", help="Reply to the model yourself, instead of the task; an empty line ends it.")
-    ] = False,
+    play: Play = False,
     strict: Strict = False,
     device: OnDevice = None,
     plugin: PluginFiles = None,

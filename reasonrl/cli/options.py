@@ -19,6 +19,9 @@ Target = Annotated[
 ForRecipe = Annotated[
     str | None, typer.Option("--recipe", metavar="RECIPE", help="Recipe to use instead of the run's own.")
 ]
+Play = Annotated[
+    bool, typer.Option("--play", help="Reply to the model yourself, instead of the task; an empty line ends it.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if the newest checkpoint is corrupted.")]
 OnDevice = Annotated[Device | None, typer.Option("--device", help="Device to use instead of the recipe's.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Print one line per step instead of the live view.")]
