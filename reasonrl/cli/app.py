@@ -332,9 +332,7 @@ def generate(  # noqa: PLR0913 - an argument for each option
     fields = parse_fields(ctx.args)
     from reasonrl.cli.generate import run_generate
 
-    run_generate(
-        target, recipe, num, temperature, fields, plugin or [], device_override(device), strict=strict, play=play
-    )
+    run_generate(target, recipe, num, temperature, fields, plugin or [], device_override(device), strict, play)
 
 
 @app.command()

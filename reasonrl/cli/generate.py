@@ -18,7 +18,6 @@ def run_generate(  # noqa: PLR0913 - an argument for each option
     fields: Mapping[str, str],
     plugin_files: Sequence[str],
     overrides: Sequence[str] = (),
-    *,
     strict: bool = False,
     play: bool = False,
 ) -> None:
