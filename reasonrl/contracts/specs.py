@@ -131,8 +131,10 @@ class RewardSpec(ComponentSpec):
             raise ValueError(f"isolation must be one of {', '.join(ISOLATIONS)}, got {self.isolation!r}")
         if not _is_positive(self.timeout_s, (int, float)):
             raise ValueError(f"timeout_s must be a number of seconds > 0, got {self.timeout_s!r}")
-        if self.memory_mb is not None and not _is_positive(self.memory_mb, (int,)):
-            raise ValueError(f"memory_mb must be a whole number > 0 or None, got {self.memory_mb!r}")
+        if self.memory_mb is not None and not (_is_positive(self.memory_mb, (int,)) and self.memory_mb <= 1 << 30):
+            raise ValueError(
+                f"memory_mb must be a whole number > 0, at most {1 << 30}, or None, got {self.memory_mb!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,9 @@ from typing import Any
 
 from reasonrl.contracts.options import require
 
+MANY = 10_000_000
+"""More prompts, completions or tokens than one step or suite can have."""
+
 
 def option(text: str, default: object = MISSING, *, factory: Callable[[], object] | None = None) -> Any:
     """A dataclass field with its help text."""
@@ -27,6 +30,13 @@ def at_least(config: object, low: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= low, name, f">= {low}", value)
+
+
+def at_most(config: object, high: int, *names: str) -> None:
+    """Require each of these fields to be null or at most ``high``, beyond which a run could not even begin."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value <= high, name, f"<= {high}", value)
 
 
 def positive(config: object, *names: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reasonrl.contracts.options import require
-from reasonrl.recipe.fields import at_least, expand_user, option, positive
+from reasonrl.recipe.fields import MANY, at_least, at_most, expand_user, option, positive
 from reasonrl.recipe.suites import NAME_PATTERN, EvaluationConfig, Slot
 
 SET_BY_RENDERING = ("messages", "add_generation_prompt")
@@ -36,6 +36,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "rank")
+        at_most(self, 1 << 16, "rank")
         positive(self, "alpha")
         require(0.0 <= self.dropout < 1.0, "dropout", "in [0, 1)", self.dropout)
         require(bool(self.target_modules), "target_modules", "a non-empty list", self.target_modules)
@@ -149,6 +150,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens", "max_turns")
+        at_most(self, 1 << 16, "group_size")
+        at_most(self, MANY, "max_prompt_tokens", "max_completion_tokens", "max_turns")
         positive(self, "temperature")
         if self.tool_timeout_s is not None:
             positive(self, "tool_timeout_s")
@@ -215,6 +218,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
         at_least(self, 1, "max_sampling_rounds")
+        at_most(self, MANY, "prompts_per_step")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"
@@ -296,6 +300,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_run(self)
+        completions = self.trainer.prompts_per_step * self.sampling.group_size
+        require(completions <= MANY, "trainer.prompts_per_step x sampling.group_size", f"<= {MANY}", completions)
         lora = self.model.lora
         if lora is not None and lora.dropout:
             raise ValueError(

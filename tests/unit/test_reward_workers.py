@@ -104,7 +104,7 @@ def test_a_reward_that_cannot_be_built_is_refused_at_once(factory: Any, error: t
         ({"timeout_s": 0}, "timeout_s must be a number of seconds > 0, got 0"),
         ({"timeout_s": float("nan")}, "timeout_s must"),
         ({"timeout_s": "5"}, "timeout_s must"),
-        ({"memory_mb": 0}, "memory_mb must be a whole number > 0 or None, got 0"),
+        ({"memory_mb": 0}, "memory_mb must be a whole number > 0, at most 1073741824, or None, got 0"),
         ({"memory_mb": True}, "memory_mb must"),
     ],
 )
