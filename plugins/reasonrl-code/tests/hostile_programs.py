@@ -1,6 +1,6 @@
 """Programs that a policy may write to be paid without the answer, or that a sandbox must survive.
 
-Each runs from its first line to its last as a program that reads standard input, and as the definition of ``answer``.
+Each runs as a program that reads standard input, and those that define ``answer`` as a function too.
 None computes the answer, which is ``n * n + 1``.
 """
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from reasonrl_code.config import CodeConfig, PassedTestsConfig
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "plugins" / "code.md"
@@ -22,16 +20,19 @@ trainer: {steps: 1, prompts_per_step: 2}
 """
 
 
-def reasonrl(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "reasonrl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+CHECK = (
+    "import sys; from reasonrl.cli.app import app\n"
+    "sys.exit(sum(app(['recipes', 'check', name], standalone_mode=False) or 0 for name in sys.argv[1:]))"
+)
 
 
-@pytest.mark.parametrize("title", ["a file", "all tests or nothing"])
-def test_a_shown_recipe_is_accepted(title: str, tmp_path: Path) -> None:
-    (tmp_path / "page.yaml").write_text(REST + BLOCKS[title], encoding="utf-8")
+def test_the_shown_recipes_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "my_problems.jsonl").write_text(BLOCKS["my_problems.jsonl"], encoding="utf-8")
-    done = reasonrl("recipes", "check", "page.yaml", folder=tmp_path)
+    files = [f"{title}.yaml" for title in ("a file", "all tests or nothing")]
+    for file in files:
+        (tmp_path / file).write_text(REST + BLOCKS[file.removesuffix(".yaml")], encoding="utf-8")
+    command = [sys.executable, "-c", CHECK, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
