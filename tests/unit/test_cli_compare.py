@@ -111,6 +111,19 @@ def test_before_and_after(tmp_path: Path) -> None:
     assert "recipes, A -> B: no difference" in invoke(f"{run}@0", run)
 
 
+def test_lost_completions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = [write_run(tmp_path / name, {4: solved(A)}) for name in "ab"]
+    for run in runs:
+        summary = {"s": {"accuracy": 0.6, "problems": 10, "samples": 1}}
+        (run / "evals" / "step_000004" / "summary.json").write_text(json.dumps(summary))
+    invoke(*runs)
+    assert "has lost" not in caplog.text
+    file = runs[1] / "evals" / "step_000004" / "s.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:7]))
+    assert as_json(*runs)["suites"]["s"][0]["problems"] == 7
+    assert f"{file} has lost 3 of 10 completions; only the rest is compared" in caplog.text
+
+
 def test_several_completions_a_problem(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", {1: {"0": [True, False], "1": [False, False], "2": [True, True]}}, k=1)
     b = write_run(tmp_path / "b", {1: {"0": [True, True], "1": [True, False], "2": [True, True]}}, k=2)

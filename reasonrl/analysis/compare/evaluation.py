@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.errors import RecipeError
+from reasonrl.redact import redacting_logger
 from reasonrl.rundir.evaluations import list_evaluations, read_object, read_suites
 from reasonrl.rundir.jsonl import read_jsonl
 from reasonrl.rundir.layout import RESULTS, RUN, completions_file, eval_dir, is_evaluation, is_run, list_members
+
+log = redacting_logger(__name__)
 
 Solved = Mapping[str, float]
 """Problem -> share of its completions that are correct. A problem is known by its content, not by its number."""
@@ -25,7 +28,8 @@ class Evaluation:
     name: str
     folder: Path
     recipe: Mapping[str, Any]
-    suites: tuple[str, ...]
+    suites: Mapping[str, Any]
+    """Name -> figures, as in the summary of an evaluation."""
     run_dir: Path | None = None
     step: int | None = None
 
@@ -42,7 +46,14 @@ class Evaluation:
         """
         file = completions_file(self.folder, suite)
         try:
-            return _solved(read_jsonl(file))
+            solved, count = _solved(read_jsonl(file))
+            figures = self.suites[suite]
+            expected = figures.get("problems", 0) * figures.get("samples", 1)
+            if count < expected:
+                log.warning(
+                    "%s has lost %d of %d completions; only the rest is compared", file, expected - count, expected
+                )
+            return solved
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
             reason = err.strerror if isinstance(err, OSError) else "not the completions of an evaluation"
             raise RecipeError(f"cannot read {file}: {reason}; evaluate again with reasonrl eval --output") from err
@@ -101,7 +112,7 @@ def _of_run(name: str, run_dir: Path, step: int | None) -> Evaluation:
         name=name,
         folder=folder,
         recipe=_mapping(read_object(run_dir / RUN), "recipe", run_dir / RUN),
-        suites=tuple(read_suites(folder)),
+        suites=read_suites(folder),
         run_dir=run_dir,
         step=chosen,
     )
@@ -115,7 +126,11 @@ def _saved(name: str, folder: Path) -> Evaluation:
     asked = _mapping(config, "recipe", file)
     trained = config.get("trained")
     recipe = {**trained, "evaluation": asked.get("evaluation")} if isinstance(trained, dict) else asked
-    return Evaluation(name=name, folder=folder, recipe=recipe, suites=tuple(_mapping(data, "results", file)))
+    figures = data.get("reasonrl")
+    suites = {
+        suite: figures.get(suite, {}) if isinstance(figures, dict) else {} for suite in _mapping(data, "results", file)
+    }
+    return Evaluation(name=name, folder=folder, recipe=recipe, suites=suites)
 
 
 def _mapping(data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
@@ -125,7 +140,8 @@ def _mapping(data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]
     return value
 
 
-def _solved(records: Iterable[Mapping[str, Any]]) -> Solved:
+def _solved(records: Iterable[Mapping[str, Any]]) -> tuple[Solved, int]:
+    """The problems, and the number of completions."""
     correct: dict[str, list[bool]] = {}
     contents: dict[str, str] = {}
     for record in records:
@@ -138,7 +154,7 @@ def _solved(records: Iterable[Mapping[str, Any]]) -> Solved:
         content = contents[problem]
         seen[content] += 1
         solved[f"{content}/{seen[content]}"] = sum(samples) / len(samples)
-    return solved
+    return solved, sum(map(len, correct.values()))
 
 
 def _content(record: Mapping[str, Any]) -> str:
