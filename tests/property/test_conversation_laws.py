@@ -94,7 +94,7 @@ def test_tokens_that_were_not_sampled_have_no_gradient_and_enter_no_mean(name: s
 
 def test_figures_of_completions_count_sampled_tokens_only() -> None:
     groups = with_masks(scripted_groups(4, 3))
-    metrics = rollout_metrics(groups)
+    metrics = rollout_metrics(groups, set())
     lengths = [c.sampled_tokens for g in groups for c in g.group.completions]
     assert metrics["train/length_tokens"].value == sum(lengths)
     assert metrics["train/length_tokens_max"].value == max(lengths)
