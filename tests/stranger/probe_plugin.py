@@ -11,7 +11,20 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from reasonrl import Message, Problem, RewardSpec, Score, TaskSpec, Turn, hookimpl
+from reasonrl import (
+    Completion,
+    FinishReason,
+    Message,
+    Problem,
+    RewardSpec,
+    RolloutBackendSpec,
+    RolloutGroup,
+    Score,
+    TaskSpec,
+    Tools,
+    Turn,
+    hookimpl,
+)
 
 COUNTS = {"layer_calls": 0, "layer_rows": 0, "sampling_calls": 0, "sampling_rows": 0, "sdpa": 0}
 
@@ -57,6 +70,48 @@ class TalkTask(ProbeTask):
         return Turn(content=(Message(role="user", content="more"),) if self.config.chat else "more"), {}
 
 
+def nap(seconds: str) -> str:
+    """Sleep.
+
+    Args:
+        seconds: How long.
+    """
+    time.sleep(float(seconds))
+    return "slept"
+
+
+class NapTask(ProbeTask):
+    """Offers a slow tool."""
+
+    def tools(self):
+        return Tools(functions=(nap,), style="tag")
+
+
+class Caller:
+    """A rollout backend: every message of the model is the same call."""
+
+    def __init__(self, config, context):
+        self.ids, self.version = tuple(context.tokenizer.encode("<nap>0.3</nap>")), 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error): ...
+
+    def sync_weights(self, weights, *, policy_version):
+        self.version = policy_version
+
+    def generate(self, requests):
+        said = Completion(
+            token_ids=self.ids,
+            logprobs=(-5.0,) * len(self.ids),
+            text="<nap>0.3</nap>",
+            finish_reason=FinishReason.STOP_STRING,
+            policy_version=self.version,
+        )
+        return [RolloutGroup(request=r, completions=(said,) * r.group_size) for r in requests]
+
+
 @dataclass(frozen=True)
 class RewardConfig:
     seconds: float = field(default=0.0, metadata={"help": "how long the first problem's first sample takes"})
@@ -89,8 +144,13 @@ class Early:
 
 @hookimpl
 def reasonrl_tasks():
-    for name, task in (("probe", ProbeTask), ("talk", TalkTask)):
+    for name, task in (("probe", ProbeTask), ("talk", TalkTask), ("nap", NapTask)):
         yield TaskSpec(name=name, summary="Words.", factory=task, config=TaskConfig, default_rewards=("letters",))
+
+
+@hookimpl
+def reasonrl_rollout_backends():
+    yield RolloutBackendSpec(name="caller", summary="Calls a tool.", factory=Caller)
 
 
 @hookimpl

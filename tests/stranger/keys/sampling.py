@@ -101,3 +101,13 @@ def rewritten_history(lab: Lab, kind: str) -> None:
     chat = (*TALK, "task.chat=true", "model.chat_template=forgets.jinja")
     assert "sampling.rewritten_history=keep" in lab.refused(kind, *chat)
     assert lab.run(kind, *chat, "sampling.rewritten_history=keep").evaluation()
+
+
+@effect("sampling.tool_timeout_s", of=BOTH)
+def tool_timeout(lab: Lab, kind: str) -> None:
+    """A tool that takes 0.3 s is waited for, or not."""
+    few = ("trainer.steps=1", "trainer.prompts_per_step=1") if kind == "train" else ()
+    calling = ("task={name: nap}", "rollout_backend={name: caller}", "sampling.max_turns=1", *few)
+    for limit, outcome in (("null", "ok"), ("0.05", "lost")):
+        run = lab.run(kind, *calling, "sampling.max_completion_tokens=60", f"sampling.tool_timeout_s={limit}")
+        assert all(record["tool_calls"] == {outcome: 1} for record in run.evaluation())
