@@ -3,8 +3,9 @@
     python benchmarks/soak.py [--steps 10000] [--out FOLDER]
 
 Trains a tiny random model in a process of its own and reads that process's memory, open files and run folder every few
-seconds. Prints the slope of the resident memory after the first fifth of the steps, in MB per 1,000 steps, and the most
-open files, and exits with status 1 if memory grows by 1 MB per 1,000 steps or more.
+seconds. Prints the slope of the resident memory from the first fifth of the steps to the last step, in MB per 1,000
+steps, the memory while the report is written behind it, and the open files. Exits with status 1 if memory grows by 1 MB
+per 1,000 steps or more.
 """
 
 import argparse
@@ -43,11 +44,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.out or Path(temporary)).absolute()
         samples = watch(folder, arguments.steps)
-    late = [sample for sample in samples if sample[0] > arguments.steps / 5]
+    late = [sample for sample in samples if arguments.steps / 5 < sample[0] < arguments.steps]
+    end = max((memory for step, memory, _ in samples if step == arguments.steps), default=0)
     steps, memory, files = np.array(late, dtype=float).T
     slope = np.polyfit(steps / 1000, memory / 1e6, 1)[0]
+    sizes = f"{memory[0] / 1e6:.0f} to {memory[-1] / 1e6:.0f} MB, at the end {end / 1e6:.0f} MB"
     entries = f"{int(files.min())} to {int(files.max())} open files"
-    print(f"{arguments.steps} steps, {len(late)} samples: {slope:+.3f} MB per 1,000 steps, {entries}")  # noqa: T201
+    print(f"{arguments.steps} steps, {len(late)} samples: {slope:+.3f} MB per 1,000 steps, {sizes}, {entries}")  # noqa: T201
     return int(slope >= MOST_MB)
 
 
