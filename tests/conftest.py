@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reasonrl.testing.models import tiny_model_folder
 
     return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def forget_precision() -> Iterator[None]:
+    """accelerate keeps the precision of a process's last run for whoever asks next."""
+    yield
+    if (state := sys.modules.get("accelerate.state")) is not None:
+        state.AcceleratorState._reset_state()
 
 
 @pytest.fixture

@@ -342,9 +342,9 @@ def test_a_prompt_may_be_a_conversation(tmp_path: Path) -> None:
         ("text", "column 'm' must be a list of messages, got 'text'"),
         (
             [{"role": "user", "content": "a"}, "b"],
-            r"m\[1\] must be {\"role\": system \| user \| assistant, .*got 'b'",
+            r"m\[1\] must be {\"role\": system \| user \| assistant \| tool, .*got 'b'",
         ),
-        ([{"role": "tool", "content": "a"}], r"m\[0\] must be .*got {'role': 'tool'"),
+        ([{"role": "critic", "content": "a"}], r"m\[0\] must be .*got {'role': 'critic'"),
         ([{"role": ["user"], "content": "a"}], r"m\[0\] must be"),
         ([{"role": "user", "content": None}], r"m\[0\] must be"),
         ([{"from": "human", "value": "a"}], r"m\[0\] must be"),
