@@ -27,7 +27,11 @@ RESUME = ("trainer.steps=4",)
 
 _BUNDLED = ["task.path=''", "task.subset=null", "task.eval_split=null"]
 _COLUMNS = ["task.question=question", "task.answer=answer", "task.marker='####'"]
-LOCAL_DATA = {"openai/gsm8k": _BUNDLED, "DigitalLearningGmbH/MATH-lighteval": [*_BUNDLED, *_COLUMNS]}
+LOCAL_DATA = {
+    "google-research-datasets/mbpp": _BUNDLED,
+    "openai/gsm8k": _BUNDLED,
+    "DigitalLearningGmbH/MATH-lighteval": [*_BUNDLED, *_COLUMNS],
+}
 """Data set of the hub -> overrides that take data which is there."""
 
 WITHOUT_BITSANDBYTES = {"optimizer.name": ("adamw_8bit", "adamw"), "model.lora.quantization": ("nf4", "null")}
@@ -81,8 +85,9 @@ def overrides(recipe: dict[str, Any], more: dict[str, str]) -> list[str]:
 
 
 def _suite_changes(suite: dict[str, Any]) -> list[str]:
-    """For fewer samples, and without data from the hub: reasonrl-math has some problems of its own."""
-    bundled = [*_BUNDLED, *_COLUMNS, "task.train_split=train", "task.difficulty=''"]
+    """For fewer samples, and without data from the hub: reasonrl-math and reasonrl-code have some of their own."""
+    is_code = (suite.get("task") or {}).get("name") == "code"
+    bundled = [*_BUNDLED, *([] if is_code else _COLUMNS), "task.train_split=train", "task.difficulty=''"]
     return [*(["pass_at=[1]"] if suite.get("pass_at") else []), *(bundled if _is_remote(suite) else [])]
 
 

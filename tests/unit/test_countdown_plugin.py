@@ -25,7 +25,13 @@ def test_using_the_task_imports_nothing_heavy() -> None:
 
 def test_specs_name_things_that_exist() -> None:
     specs: list[TaskSpec | RewardSpec] = [*plugin.reasonrl_tasks(), *plugin.reasonrl_rewards()]
-    assert [spec.name for spec in specs] == ["countdown", "guess_number", "countdown", "countdown_tinyzero", "guess_number"]
+    assert [spec.name for spec in specs] == [
+        "countdown",
+        "guess_number",
+        "countdown",
+        "countdown_tinyzero",
+        "guess_number",
+    ]
     for spec in specs:
         assert isinstance(spec.factory, str)
         module, _, name = spec.factory.partition(":")

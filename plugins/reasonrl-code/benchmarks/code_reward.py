@@ -1,6 +1,6 @@
 """What it takes to score programs: seconds for so many completions, in one process.
 
-    python benchmarks/code_reward.py [--completions 64] [--repeats 3]
+    python plugins/reasonrl-code/benchmarks/code_reward.py [--completions 64] [--repeats 3]
 
 Needs reasonrl-code. Right programs for the bundled problems, and one that never ends. The best of the repeats counts.
 Nothing is asserted or written.
