@@ -27,7 +27,7 @@ def main() -> None:
     sys.stdout.write(f"{options.completions} completions; sandbox: {reward._launcher.method}\n")
     for kind in ("function", "stdio"):
         chosen = [problem for problem in problems if problem.info["kind"] == kind and len(problem.info["tests"]) == 3]
-        texts = [(chosen[i % len(chosen)], None) for i in range(options.completions)]
+        texts: list[tuple[Problem, str | None]] = [(chosen[i % len(chosen)], None) for i in range(options.completions)]
         took = min(measure(reward, texts) for _ in range(options.repeats))
         sys.stdout.write(f"{kind}, 3 tests: {took:.2f} s\n")
     short = PassedTestsReward(PassedTestsConfig(seconds=2.0), RewardContext())
