@@ -107,8 +107,11 @@ class Checks(Generic[S]):
         for check in self.all:
             _on_check.get()(label, check.name)
             if missing := [name for name in check.after if results[name].status != "ok"]:
-                reason = f"needs {', '.join(missing)}"
-                results[check.name] = CheckResult(subject=label, check=check.name, status="not run", reason=reason)
+                needs = f"needs {', '.join(missing)}"
+                inapplicable = {results[name].status for name in missing} == {"not applicable"}
+                status: Status = "not applicable" if inapplicable else "not run"
+                reason = results[missing[0]].reason if inapplicable else needs
+                results[check.name] = CheckResult(subject=label, check=check.name, status=status, reason=reason)
             else:
                 results[check.name] = _run(check, subject, label)
         return list(results.values())
