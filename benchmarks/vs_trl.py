@@ -10,6 +10,7 @@ have no gradient, which TRL does not do. `--find-microbatch` times TRL alone wit
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -166,11 +167,43 @@ def take_our_steps(channel: Channel, subject: Subject) -> None:
         channel.send(**figures(bench, seconds, metrics), peak_gib=peak)
 
 
+def trl_config(subject: Subject, size: int, folder: str) -> Any:
+    """TRL's settings for the same work, with micro-batches of ``size`` rows, and nothing that costs it time."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=folder,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+        learning_rate=1e-12,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        beta=0.0,
+        temperature=1.0,
+        num_generations=subject.group,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=subject.prompts * subject.group // size,
+        num_iterations=1,
+        max_completion_length=subject.tokens,
+        shuffle_dataset=False,
+        max_steps=NEVER,
+        save_strategy="no",
+        logging_steps=NEVER,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=0,
+    )
+
+
 def take_trl_steps(channel: Channel, subject: Subject, settings: dict[str, Any]) -> None:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
 
     seen: dict[str, Any] = {}
 
@@ -196,38 +229,12 @@ def take_trl_steps(channel: Channel, subject: Subject, settings: dict[str, Any])
                 peak_gib=peak_of_process(),
             )
 
-    rows, size = subject.prompts * subject.group, settings["microbatch"]
-    config = GRPOConfig(
-        output_dir="/tmp/vs_trl",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_dropout=True,
-        learning_rate=1e-12,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        beta=0.0,
-        temperature=1.0,
-        num_generations=subject.group,
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=rows // size,
-        num_iterations=1,
-        max_completion_length=subject.tokens,
-        shuffle_dataset=False,
-        max_steps=NEVER,
-        save_strategy="no",
-        logging_steps=NEVER,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        seed=0,
-    )
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    folder = tempfile.TemporaryDirectory()
     trainer = GRPOTrainer(
         AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32),
         reward_funcs=reward,
-        args=config,
+        args=trl_config(subject, settings["microbatch"], folder.name),
         train_dataset=Dataset.from_dict({"prompt": settings["prompts"]}),
         processing_class=tokenizer,
         callbacks=[Turns()],
@@ -242,7 +249,7 @@ def take_trl_steps(channel: Channel, subject: Subject, settings: dict[str, Any])
     if subject.fixed:  # no token ends a completion
         trainer.eos_token_ids = [-1]
         trainer.generation_kwargs["eos_token_id"] = trainer.generation_config.eos_token_id = [-1]
-    channel.send(microbatch=size)
+    channel.send(microbatch=settings["microbatch"])
     trainer.train()
 
 

@@ -55,7 +55,7 @@ from reasonrl.contracts.specs import (
     TaskSpec,
 )
 from reasonrl.contracts.tools import Tools
-from reasonrl.datafiles import DataRow, read_rows
+from reasonrl.datafiles import DataRow, hold_out, read_rows
 from reasonrl.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ __all__ = [
     "Transcript",
     "Turn",
     "__version__",
+    "hold_out",
     "hookimpl",
     "read_rows",
     "resume",

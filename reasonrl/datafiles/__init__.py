@@ -3,7 +3,8 @@
 Every error is a one-line RecipeError that names the file and the line or row. Torch-free.
 """
 
+from reasonrl.datafiles.held_out import hold_out
 from reasonrl.datafiles.reader import FORMATS, is_local, local_size, read_rows
 from reasonrl.datafiles.rows import DataRow
 
-__all__ = ["FORMATS", "DataRow", "is_local", "local_size", "read_rows"]
+__all__ = ["FORMATS", "DataRow", "hold_out", "is_local", "local_size", "read_rows"]

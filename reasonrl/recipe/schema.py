@@ -152,9 +152,7 @@ class SamplingConfig:
         at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens", "max_turns")
         at_most(self, 1 << 16, "group_size")
         at_most(self, MANY, "max_prompt_tokens", "max_completion_tokens", "max_turns")
-        positive(self, "temperature")
-        if self.tool_timeout_s is not None:
-            positive(self, "tool_timeout_s")
+        positive(self, "temperature", "tool_timeout_s")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
         for text in self.stop:
             if ESCAPES.fullmatch(text):

@@ -135,6 +135,7 @@ def test_a_task_without_the_optional_parts_is_told_what_was_not_looked_at() -> N
         "demonstrations_are_repeatable",
         "behaviors_are_numbers",
         "replies_have_the_form_of_the_prompt",
+        "replies_are_repeatable",
         "tools_can_be_called",
         "data_summaries_add_up",
     ):

@@ -16,7 +16,7 @@ from reasonrl import Message, Problem, Split, TaskSpec, Tools, Transcript, Turn,
 class ToolsConfig:
     style: str = field(default="hermes", metadata={"help": "how tools are called"})
     chat: bool = field(default=False, metadata={"help": "prompts are messages"})
-    replies: bool = field(default=False, metadata={"help": "the task replies to what is no call"})
+    replies: bool = field(default=False, metadata={"help": "the task replies to messages without a call"})
 
 
 def add(a: int, b: int) -> int:

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(reward: PassedTestsReward, cases: list[tuple[Problem, str | None]]) -> float:
-    """Seconds for the texts; None stands for the known solution."""
+    """Time the scoring of the texts, in seconds; None is replaced by the known solution."""
     started = time.perf_counter()
     for problem, text in cases:
         said = problem.info["solution"] if text is None else text

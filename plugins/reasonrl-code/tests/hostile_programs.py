@@ -52,7 +52,7 @@ for _ in range(20):
     except OSError: pass
 def answer(n): return None
 """,
-    "sends what is no value": """
+    "sends something that is not a value": """
 import json, os, struct
 for said in (b'{"value": ["l", ["h", 0, "x"], ["d", 1]]}', b'[[[[' * 5000, b'\\xff' * 9, b'{"raised": "SystemExit"}'):
     os.write(3, struct.pack('<I', len(said)) + said)

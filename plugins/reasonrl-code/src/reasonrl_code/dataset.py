@@ -1,21 +1,17 @@
 """Programming problems with tests, from the hub or from a file."""
 
-import hashlib
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasonrl import DataSummary, Problem, Split, TaskContext, read_rows
-from reasonrl.errors import RecipeError
+from reasonrl import DataSummary, Problem, Split, TaskContext, hold_out, read_rows
 from reasonrl_code import shapes
 from reasonrl_code.config import CodeConfig
 from reasonrl_code.templates import answer, form_of, render
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "examples.jsonl"
-HELD_OUT_SHARE = 10
-"""One problem in so many is held out."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,11 @@ class CodeTask:
     def __init__(self, config: CodeConfig, context: TaskContext) -> None:
         del context  # the rows decide, not the seed
         self._config = config
-        self._splits, self._summaries = _read(config)
+
+        def read(path: str, split: str) -> tuple[dict[str, Entry], dict[str, int]]:
+            return _distinct(*_rows(path, config, split))
+
+        self._splits, self._summaries = hold_out(read, config.path or str(EXAMPLES), config)
 
     def size(self, split: Split) -> int:
         """The number of different problems of the split."""
@@ -75,42 +75,6 @@ class CodeTask:
         return self.reference(problem)
 
 
-def _read(config: CodeConfig) -> tuple[dict[Split, list[Entry]], list[DataSummary]]:
-    """The problems of each split, and a summary of each source."""
-    path = config.path or str(EXAMPLES)
-    rows, dropped = _distinct(*_rows(path, config, config.train_split))
-    if config.eval_path is None and config.eval_split == config.train_split:  # a benchmark
-        held = list(rows.values())
-        return {"train": [], "eval": held}, [_summary(path, config.train_split, {"eval": held}, dropped)]
-    if config.eval_path is None and config.eval_split is None:
-        splits: dict[Split, list[Entry]] = {"train": [], "eval": []}
-        for key, entry in rows.items():
-            splits[_split_of(key)].append(entry)
-        summaries = [_summary(path, config.train_split, splits, dropped)]
-    else:
-        other, split = config.eval_path or path, config.eval_split or config.train_split
-        held_out, dropped_there = _distinct(*_rows(other, config, split))
-        train = [entry for key, entry in rows.items() if key not in held_out]
-        splits = {"train": train, "eval": list(held_out.values())}
-        dropped = {**dropped, "held out": len(rows) - len(train)}
-        summaries = [
-            _summary(path, config.train_split, {"train": train}, dropped),
-            _summary(other, split, {"eval": splits["eval"]}, dropped_there),
-        ]
-    if not splits["train"]:
-        raise RecipeError(f"task.path: {summaries[0]}; no problems to train on; use other rows")
-    return splits, summaries
-
-
-def _summary(path: str, split: str, splits: Mapping[Split, list[Entry]], dropped: Mapping[str, int]) -> DataSummary:
-    return DataSummary(
-        source=path if Path(path).is_file() else f"{path}[{split}]",
-        kept={name: len(entries) for name, entries in splits.items()},
-        dropped=dropped,
-        held_out="a tenth of the problems is held out by their hash; task.eval_path and task.eval_split name others",
-    )
-
-
 def _rows(path: str, config: CodeConfig, split: str) -> tuple[list[Entry], dict[str, int]]:
     """Return the rows that have tests, and count the others by what they lack."""
     key = "task.path" if path != config.eval_path else "task.eval_path"
@@ -136,8 +100,3 @@ def _distinct(entries: Iterable[Entry], dropped: Mapping[str, int]) -> tuple[dic
         repeated += key in kept
         kept.setdefault(key, entry)
     return kept, {**dropped, "repeated": repeated}
-
-
-def _split_of(key: str) -> Split:
-    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
-    return "eval" if int.from_bytes(digest, "big") % HELD_OUT_SHARE == 0 else "train"

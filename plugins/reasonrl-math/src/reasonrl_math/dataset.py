@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasonrl import DataRow, DataSummary, Message, Problem, Split, TaskContext, read_rows
-from reasonrl.errors import RecipeError
+from reasonrl import DataRow, DataSummary, Message, Problem, Split, TaskContext, hold_out, read_rows
 from reasonrl_math.answers import Answer, UnreadableError, agree, describe, last_box, read_known
 from reasonrl_math.config import MathConfig
-from reasonrl_math.splits import split_of
 from reasonrl_math.templates import lead, render
 
 EXAMPLES = Path(__file__).resolve().parent / "data" / "examples.jsonl"
@@ -45,7 +43,11 @@ class MathTask:
     def __init__(self, config: MathConfig, context: TaskContext) -> None:
         del context  # the rows decide, not the seed
         self._config = config
-        self._splits, self._summaries = _read(config)
+
+        def read(path: str, split: str) -> tuple[dict[str, Row], dict[str, int]]:
+            return _distinct(*_rows(path, config, split))
+
+        self._splits, self._summaries = hold_out(read, config.path or str(EXAMPLES), config)
 
     def size(self, split: Split) -> int:
         """The number of different problems of the split."""
@@ -86,43 +88,6 @@ class MathTask:
         """Return the reference."""
         del rng
         return self.reference(problem)
-
-
-def _read(config: MathConfig) -> tuple[dict[Split, list[Row]], list[DataSummary]]:
-    """The problems of each split, and a summary of each source."""
-    path = config.path or str(EXAMPLES)
-    rows, dropped = _distinct(*_rows(path, config, config.train_split))
-    if config.eval_path is None and config.eval_split == config.train_split:  # a benchmark
-        return {"train": [], "eval": list(rows.values())}, [
-            _summary(path, config.train_split, {"eval": list(rows.values())}, dropped)
-        ]
-    if config.eval_path is None and config.eval_split is None:
-        splits: dict[Split, list[Row]] = {"train": [], "eval": []}
-        for key, row in rows.items():
-            splits[split_of(key)].append(row)
-        summaries = [_summary(path, config.train_split, splits, dropped)]
-    else:
-        other, split = config.eval_path or path, config.eval_split or config.train_split
-        held_out, dropped_there = _distinct(*_rows(other, config, split))
-        train = [row for key, row in rows.items() if key not in held_out]
-        splits = {"train": train, "eval": list(held_out.values())}
-        dropped = {**dropped, "held out": len(rows) - len(train)}
-        summaries = [
-            _summary(path, config.train_split, {"train": train}, dropped),
-            _summary(other, split, {"eval": splits["eval"]}, dropped_there),
-        ]
-    if not splits["train"]:
-        raise RecipeError(f"task.path: {summaries[0]}; no problems to train on; use other rows")
-    return splits, summaries
-
-
-def _summary(path: str, split: str, splits: Mapping[Split, list[Row]], dropped: Mapping[str, int]) -> DataSummary:
-    return DataSummary(
-        source=path if Path(path).is_file() else f"{path}[{split}]",
-        kept={name: len(rows) for name, rows in splits.items()},
-        dropped=dropped,
-        held_out="a tenth of the problems is held out by their hash; task.eval_path and task.eval_split name others",
-    )
 
 
 def _distinct(rows: Iterable[Row], dropped: Mapping[str, int]) -> tuple[dict[str, Row], dict[str, int]]:

@@ -27,7 +27,7 @@ def remove(folder: str) -> None:
 
 
 def _enter(name: str) -> None:
-    with contextlib.suppress(OSError):  # of another owner, which is no fault if it can be entered
+    with contextlib.suppress(OSError):  # of another owner; fine if it can be entered
         os.chmod(name, 0o700)
     os.chdir(name)
 

@@ -78,7 +78,7 @@ def _answer(request: dict[str, Any], module: types.ModuleType, held: Found) -> d
         if value is None and arguments:  # a function that changes its arguments in place
             answer["arguments"] = [codec.encode(argument, _refer_in(held)) for argument in arguments]
         return answer
-    except BaseException as err:  # noqa: BLE001 - SystemExit is no way to pass a test
+    except BaseException as err:  # noqa: BLE001 - SystemExit must not pass a test
         return {"raised": type(err).__name__, "text": _text_of(err)}
 
 
