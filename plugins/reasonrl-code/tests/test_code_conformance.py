@@ -15,4 +15,3 @@ class TestBase(TaskConformance):
 class TestReward(RewardConformance):
     spec = "tests_passed"
     task = "code"
-    config = {"seconds": 20}  # noqa: RUF012 - for a machine that is busy

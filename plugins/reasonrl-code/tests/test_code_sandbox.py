@@ -54,7 +54,7 @@ def test_the_corpus_is_large() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_hostile_program_is_paid_or_leaves_anything(method: str) -> None:
+def test_no_hostile_program_is_paid_or_leaves_anything(method: str, alone: None) -> None:
     """None is paid for a single test; all are judged; no process, file or connection is left."""
     names = PROGRAMS if method == METHODS[0] else NEEDS_NO_NAMESPACE
     before, files, package = processes_of_programs(), left_files(), package_files()
@@ -158,7 +158,7 @@ def test_the_filter_knows_its_machines() -> None:
         assert all(i + jump + 1 < len(steps) for i, jump in jumps)
 
 
-def test_a_lost_launcher_ends_its_sandboxes() -> None:
+def test_a_lost_launcher_ends_its_sandboxes(alone: None) -> None:
     """The trainer may be killed at any time."""
     before = processes_of_programs()
     launcher = Launcher(GENEROUS)
