@@ -177,7 +177,12 @@ def times(value: Line) -> str:
 
 
 def commands(lines: Sequence[Line]) -> list[str]:
-    return ["```text", *dict.fromkeys(line["command"] for line in lines), "```"]
+    return [
+        "<!-- not run: changes the clone, its results -->",
+        "```sh",
+        *dict.fromkeys(line["command"] for line in lines),
+        "```",
+    ]
 
 
 def bars(lines: Sequence[Line]) -> list[tuple[str, Line]]:
