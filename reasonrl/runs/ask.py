@@ -96,7 +96,8 @@ def generate(
         if play is None
         else Dialogue(responder=PersonReplies(play), max_turns=recipe.sampling.max_turns)
     )
-    refuse_rewriting(bundle, recipe.sampling, problem, dialogue)
+    if dialogue is not None:
+        refuse_rewriting(bundle, recipe.sampling, problem, dialogue)
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     with explained("rollout_s", render_plain(resolved), bundle.accelerator.device), prepared as backend:

@@ -73,10 +73,11 @@ def preflight(
     if stream is not None:
         source = PromptSource(stream, bundle.renderer, prompt_limit(bundle, sampling, sampling.max_completion_tokens))
         checks += _check_training(source, bundle)
-        refuse_rewriting(bundle, sampling, source.draw(0).problem, dialogue)
+        if dialogue is not None:
+            refuse_rewriting(bundle, sampling, source.draw(0).problem, dialogue)
     checked = [_check_suite(suite, bundle, sampling) for suite in suites]
     for suite, _ in checked:
-        if suite.indices:
+        if suite.indices and suite.dialogue is not None:
             problem = fetch_problem(suite.task, suite.task_name, "eval", suite.indices[0])
             refuse_rewriting(bundle, sampling, problem, suite.dialogue)
     for suite, _ in checked:
@@ -101,15 +102,13 @@ def prompt_limit(bundle: ModelBundle, sampling: SamplingConfig, completion_token
     )
 
 
-def refuse_rewriting(
-    bundle: ModelBundle, sampling: SamplingConfig, problem: Problem, dialogue: Dialogue | None
-) -> None:
+def refuse_rewriting(bundle: ModelBundle, sampling: SamplingConfig, problem: Problem, dialogue: Dialogue) -> None:
     """Refuse a chat template that changes the model's earlier messages, unless the recipe keeps them as sampled.
 
     Raises:
         RecipeError: saying what it changes, and the ways out.
     """
-    if dialogue is None or sampling.rewritten_history == "keep":
+    if sampling.rewritten_history == "keep":
         return
     renderer = bundle.renderer
     if found := TurnRenderer(renderer).find_rewriting(problem, dialogue.role):

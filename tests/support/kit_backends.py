@@ -54,7 +54,7 @@ class NoEntry(Good):
 class Shuffled(Good):
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         groups = super().generate(requests)
-        return groups[::-1] if len(groups) == 3 else groups
+        return groups[::-1] if len(groups) == 3 and not isinstance(requests[0], ContinueRequest) else groups
 
 
 class OverTheEnd(Edited):
@@ -87,6 +87,8 @@ class Polished(Edited):
 
 class Imprecise(Edited):
     def edit(self, completion: Completion, request: RolloutRequest) -> Completion:
+        if isinstance(request, ContinueRequest):
+            return completion
         return replace(completion, logprobs=tuple(value - 0.01 for value in completion.logprobs or ()))
 
 
