@@ -54,7 +54,8 @@ class NoEntry(Good):
 class Shuffled(Good):
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
         groups = super().generate(requests)
-        return groups[::-1] if len(groups) == 3 and not isinstance(requests[0], ContinueRequest) else groups
+        is_first = not any(isinstance(request, ContinueRequest) for request in requests)
+        return groups[::-1] if len(groups) == 3 and is_first else groups
 
 
 class OverTheEnd(Edited):
@@ -114,9 +115,13 @@ class Copying(Good):
 
 
 class Restless(Good):
+    """Answers that no string stops are new ones each time."""
+
     calls = 0
 
     def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        if any(request.sampling.stop for request in requests):
+            return super().generate(requests)
         self.calls += 1
         return self.asked_otherwise(requests, lambda r: replace(r, seed=r.seed + 1000 * self.calls))
 
