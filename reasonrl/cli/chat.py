@@ -12,6 +12,7 @@ import typer
 
 from reasonrl.cli.fields import parse_fields
 from reasonrl.errors import ReasonRLError, RecipeError, one_line
+from reasonrl.importing import without_collection
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target, locate
 from reasonrl.signals import StopRequested
@@ -43,7 +44,8 @@ def run_chat(
     found = find_target(target, recipe, plugins, overrides, located=located) if recipe or own_recipe else None
     with open_reporting() as reporter:
         reporter.waiting("loading torch and transformers")
-        from reasonrl.runs.chat import ChatOptions, open_chat
+        with without_collection():
+            from reasonrl.runs.chat import ChatOptions, open_chat
 
         chat = open_chat(model_path, found, plugins, ChatOptions(**options), reporter)
     is_terminal = sys.stdin.isatty()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from reasonrl.cli.ranks import start_missing_ranks
 from reasonrl.cli.streams import print_json
 from reasonrl.errors import RecipeError
+from reasonrl.importing import without_collection
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target
 
@@ -36,9 +37,10 @@ def run_eval(
     folder = None if output is None else prepare_output(output)
     started = time.monotonic()
     with open_progress(found.resolved, "eval") as progress:
-        from accelerate import PartialState
+        with without_collection():
+            from accelerate import PartialState
 
-        from reasonrl.runs.ask import evaluate_model
+            from reasonrl.runs.ask import evaluate_model
 
         results = evaluate_model(found, plugins, progress)
     if not PartialState().is_main_process:

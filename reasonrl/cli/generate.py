@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import typer
 
 from reasonrl.errors import RecipeError
+from reasonrl.importing import without_collection
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target
 from reasonrl.text import sanitize
@@ -34,7 +35,8 @@ def run_generate(  # noqa: PLR0913 - an argument for each option
     from reasonrl.cli.waiting import Progress, open_progress
 
     with open_progress(found.resolved, "generate") as progress:
-        from reasonrl.runs.ask import generate
+        with without_collection():
+            from reasonrl.runs.ask import generate
 
         def reply(text: str) -> str | None:
             if isinstance(progress, Progress):

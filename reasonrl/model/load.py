@@ -15,6 +15,7 @@ from torch import nn
 
 from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.errors import ReasonRLError, RecipeError, is_out_of_memory, one_line
+from reasonrl.importing import without_collection
 from reasonrl.model.chat_template import set_chat_template
 from reasonrl.model.critic import enable_gradient_checkpointing
 from reasonrl.model.frozen import store_frozen
@@ -61,6 +62,7 @@ class LoadedModel:
     logits_path: LogitsPath | None = None
 
 
+@without_collection()  # transformers imports the model's code
 def load_model(
     model: ModelConfig, model_path: str, *, seed: int, device: torch.device, frozen: torch.dtype | None = None
 ) -> LoadedModel:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reasonrl.errors import RecipeError
+from reasonrl.importing import without_collection
 from reasonrl.observability.reporter import Lines, Reporter, SilentReporter
 from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
@@ -111,8 +112,9 @@ def _carry_out(
         heard = reporter if reporter is not None and is_first_process() else SilentReporter()
         heard.starting(outline_run(resolved, plugins))
         heard.waiting("loading torch and transformers")
-        from reasonrl.runs.assemble import execute_run
-        from reasonrl.runs.open import RunOptions
+        with without_collection():
+            from reasonrl.runs.assemble import execute_run
+            from reasonrl.runs.open import RunOptions
 
         options = RunOptions(
             run_dir=run_dir,

@@ -1,0 +1,48 @@
+"""What importing reasonrl, and through it large libraries, changes of a process."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from reasonrl.importing import without_collection
+
+
+def openmp_of(chosen: dict[str, str]) -> dict[str, str]:
+    """The OpenMP variables of a process that was started with ``chosen`` and has imported reasonrl."""
+    code = "import json, os, reasonrl; print(json.dumps({k: os.environ[k] for k in os.environ if 'OMP' in k}))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP", "KMP"))}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | chosen, capture_output=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_threads_wait_without_spinning() -> None:
+    assert openmp_of({}) == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_wait_policy_that_the_user_chose_stays() -> None:
+    for chosen in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}):
+        assert openmp_of(chosen) == chosen
+
+
+def test_collection_goes_on_after_imports() -> None:
+    with without_collection():
+        during = gc.isenabled()
+    assert (during, gc.isenabled()) == (False, True)
+    with pytest.raises(ImportError), without_collection():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_collection_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with without_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
