@@ -16,6 +16,7 @@
 A message says where, what we got, what was expected and what to do next, in one line, and no secret.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -109,12 +110,22 @@ def plugin_code() -> Iterator[None]:
     try:
         with restored():
             yield
-    except (*RAISABLE, GeneratorExit):
+    except RAISABLE:
         raise
     except BaseException as err:  # also asyncio's CancelledError, which is not an Exception
         if isinstance(err, KeyboardInterrupt) and not is_raised_by_hand(err):
             raise
+        if isinstance(err, GeneratorExit) and _closes_a_generator(err):
+            raise
         raise InterruptRaisedError("without a signal") from err
+
+
+def _closes_a_generator(error: GeneratorExit) -> bool:
+    """Whether Python raised it at a ``yield``, not code by itself."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is None or bool(place.tb_frame.f_code.co_flags & inspect.CO_GENERATOR)
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from reasonrl.signals import SIGNALS
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Restore the working directory, standard streams, signal handlers and built-in functions behind the block."""
+    """Restore folder, standard streams, signal handlers, alarm, recursion limit and built-ins behind the block."""
     folder, streams, functions = _folder(), (sys.stdout, sys.stderr), dict(builtins.__dict__)
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    depth, alarm = sys.getrecursionlimit(), _alarm()
     try:
         yield
     finally:
@@ -27,6 +28,14 @@ def restored() -> Iterator[None]:
                 os.chdir(folder)
         _restore_streams(*streams)
         _restore_handlers(handlers)
+        sys.setrecursionlimit(depth)
+        if alarm == 0.0 != _alarm():  # it would end the process later
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _alarm() -> float:
+    """Seconds to the next SIGALRM; 0 = none."""
+    return signal.getitimer(signal.ITIMER_REAL)[0] if hasattr(signal, "getitimer") else 0.0
 
 
 def _folder() -> str:

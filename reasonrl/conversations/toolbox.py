@@ -49,6 +49,7 @@ class ToolBox:
         """Return the result of a call as text, at most one character over the limit."""
         result = self._tools.names[name](**arguments)
         text = result if isinstance(result, str) else str(result)
+        text = text[: self._tools.max_chars + 1].encode(errors="replace").decode()  # a lone surrogate has no tokens
         return text if len(text) <= self._tools.max_chars else text[: self._tools.max_chars] + "\0"
 
 

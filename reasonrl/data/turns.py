@@ -8,6 +8,8 @@ from reasonrl.errors import RecipeError
 
 _PROBE, _THOUGHT = "reasonrl-reply-probe", "reasonrl-thought-probe"
 _SHOWN = 40
+MAX_TURN_CHARS = 1_000_000
+"""More are not encoded, which takes seconds for each message."""
 
 
 class TurnRenderer:
@@ -32,6 +34,8 @@ class TurnRenderer:
         """
         text = self._text(problem, turn, ended_by)
         where = f"the turn of problem {problem.id!r}"
+        if len(text) > MAX_TURN_CHARS:
+            raise RecipeError(f"{where} has {len(text):,} characters, expected at most {MAX_TURN_CHARS:,}; shorten it")
         check_encodable(where, text)
         ids = self._renderer.encode_turn(text)
         if not ids:

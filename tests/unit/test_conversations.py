@@ -160,6 +160,11 @@ class _Exits(Talk):
         raise SystemExit(3)
 
 
+class _Closes(Talk):
+    def respond(self, transcript: Transcript) -> Any:
+        raise GeneratorExit
+
+
 def _returning(value: Any) -> type[Talk]:
     class Returns(Talk):
         def respond(self, transcript: Transcript) -> Any:
@@ -173,6 +178,7 @@ def _returning(value: Any) -> type[Talk]:
     [
         (_Raises, "no idea"),
         (_Exits, "SystemExit"),
+        (_Closes, "GeneratorExit"),
         (_returning(Turn(content="x")), "expected a pair"),
         (_returning(("x", {})), "expected a Turn"),
         (_returning((Turn(content=["x"]), {})), "expected a Turn"),  # type: ignore[arg-type]
@@ -180,6 +186,7 @@ def _returning(value: Any) -> type[Talk]:
         (_returning((None, {"x": {1}})), "not JSON"),
         (_returning((Turn(content=""), {})), "is empty"),
         (_returning((Turn(content="\udc80"), {})), "lone surrogate"),
+        (_returning((Turn(content="x" * 10**7), {})), "10,000,000 characters"),
         (_returning((Turn(content=(Message(role="user", content="x"),)), {})), "both must have one form"),
     ],
 )

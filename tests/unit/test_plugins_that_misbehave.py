@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +146,22 @@ def test_an_error_of_a_plugin_cannot_choose_the_exit_code(tmp_path: Path) -> Non
     (tmp_path / "exits_of_this_test.py").write_text(code)
     done = CliRunner().invoke(app, ["plugins", "list", "--plugin", str(tmp_path / "exits_of_this_test.py")])
     assert done.exit_code == 2, done.output
+
+
+def test_a_generator_that_is_closed_is_no_error_of_a_plugin() -> None:
+    def steps() -> Iterator[int]:
+        with plugin_call("task 'x'"):
+            yield 1
+
+    begun = steps()
+    next(begun)
+    begun.close()
+    with pytest.raises(PluginContractError, match="task 'x' raised GeneratorExit"), plugin_call("task 'x'"):
+        _close()
+
+
+def _close() -> None:
+    raise GeneratorExit
 
 
 def test_ctrl_c_still_ends_a_command() -> None:

@@ -34,17 +34,25 @@ def closes() -> None:
     sys.stdout.close()
 
 
+def alarms() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 600)
+
+
+def flattens() -> None:
+    sys.setrecursionlimit(sys.getrecursionlimit() - 1)
+
+
 def fails() -> None:
     moves()
     patches()
     raise ValueError
 
 
-@pytest.mark.parametrize("change", [moves, handles, patches, redirects, fails])
+@pytest.mark.parametrize("change", [moves, handles, patches, redirects, alarms, flattens, fails])
 def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout)
-    functions = dict(vars(builtins))
+    functions, depth = dict(vars(builtins)), sys.getrecursionlimit()
     try:
         with plugin_code():
             change()
@@ -52,6 +60,7 @@ def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch:
         assert change is fails
     assert (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout) == before
     assert dict(vars(builtins)) == functions
+    assert (sys.getrecursionlimit(), signal.getitimer(signal.ITIMER_REAL)) == (depth, (0.0, 0.0))
 
 
 def test_a_closed_stream_is_opened_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -126,6 +126,10 @@ BAD = {
     hermes("misbehave", how="deep"): ("raised", "error: RecursionError"),
     hermes("misbehave", how="unprintable"): ("raised", "error: RuntimeError: no text"),
     hermes("misbehave", how="huge"): ("cut", "x" * 50 + "... (cut after 50 characters)"),
+    hermes("echo", text="a\ud800b"): ("ok", "a?b"),
+    hermes("boom", text="a\udfffb"): ("raised", "error: ValueError: a\\udfffb"),
+    hermes("rm", **{"\ud800": "\ud800"}): ("malformed", "error: there is no tool 'rm'"),
+    hermes("\ud800"): ("malformed", "error: there is no tool '\\ud800'"),
     hermes("rm"): ("malformed", "error: there is no tool 'rm'"),
     "<tool_call>": ("malformed", "error: the call has no end"),
 }
