@@ -153,6 +153,11 @@ CORE_METRICS: tuple[MetricDef, ...] = tuple(
             )
         ),
         ("batch/padding_frac", "fraction", "Computed tokens of training forward passes that were padding."),
+        (
+            "batch/shared_frac",
+            "fraction",
+            "Tokens of trained rows that packing did not compute: prompts that rows share, and each row's last token.",
+        ),
         ("batch/dropped_frac", "fraction", "Rows left out of training forward passes: their gradient is exactly zero."),
         ("batch/train_tokens", "tokens", "Prompt and completion tokens that went through training forward passes."),
         (

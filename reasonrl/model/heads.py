@@ -9,9 +9,9 @@ that pattern unchanged.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,21 @@ class LogitsPath:
     plain_head: bool
     keeps_logits: bool
 
-    def states(self, model: PreTrainedModel, input_ids: Tensor, rows: Tensor, states: Tensor) -> tuple[Tensor, Project]:
-        """Return hidden states ``[N, D]`` at ``(rows, states)`` and a function from a slice of them to logits."""
+    def states(
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], rows: Tensor, states: Tensor
+    ) -> tuple[Tensor, Project]:
+        """Return hidden states ``[N, D]`` at ``(rows, states)`` and a function from a slice of them to logits.
+
+        ``inputs``: arguments of the model.
+        """
         if self.plain_head:
-            output = model.base_model(input_ids=input_ids, use_cache=False)
+            output = model.base_model(**inputs, use_cache=False)
             head = model.get_output_embeddings()
             return output.last_hidden_state[rows, states], lambda hidden, _: head(hidden)
-        return self._through_model(model, input_ids, rows, states)
+        return self._through_model(model, inputs, rows, states)
 
     def _through_model(
-        self, model: PreTrainedModel, input_ids: Tensor, rows: Tensor, states: Tensor
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], rows: Tensor, states: Tensor
     ) -> tuple[Tensor, Project]:
         options: dict[str, Tensor] = {}
         columns = states
@@ -49,7 +54,7 @@ class LogitsPath:
             wanted = torch.unique(states) if states.numel() else states.new_zeros(1)
             options["logits_to_keep"] = wanted
             columns = torch.searchsorted(wanted, states)
-        output = model(input_ids=input_ids, use_cache=False, output_hidden_states=True, **options)
+        output = model(**inputs, use_cache=False, output_hidden_states=True, **options)
         logits = output.logits[rows, columns]
         return output.hidden_states[-1][rows, states], lambda _, where: logits[where]
 

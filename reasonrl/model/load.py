@@ -22,6 +22,7 @@ from reasonrl.model.frozen import store_frozen
 from reasonrl.model.heads import LogitsPath, probe_logits_path
 from reasonrl.model.lora import apply_lora, embeddings, merge_adapter
 from reasonrl.model.mode import in_mode, plain_attention, seeded
+from reasonrl.model.packing import packs_up_to
 from reasonrl.model.quantize import quantize
 from reasonrl.model.quiet import quiet_transformers
 from reasonrl.recipe.models import ModelSource, source_of
@@ -55,11 +56,13 @@ class LoadedModel:
     """A transformers causal LM (in a peft wrapper with LoRA) and a tokenizer with EOS and pad tokens.
 
     ``logits_path``: how to compute its logits, found out in full precision; None: ``PolicyModule`` finds out.
+    ``packs_up_to``: the longest row that may be packed, found out likewise; 0 without ``model.packing``.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     logits_path: LogitsPath | None = None
+    packs_up_to: int = 0
 
 
 @without_collection()  # transformers imports the model's code
@@ -90,8 +93,10 @@ def load_model(
     with plain_attention(network), _loading("weights", model_path):
         _check_train_mode(model_path, network)
         logits_path = probe_logits_path(network)
+        longest = packs_up_to(network) if model.packing else 0
     trained = make_trainable(network, model, model_path, seed=seed, frozen=frozen)
-    return LoadedModel(model=trained.to(device).eval(), tokenizer=tokenizer, logits_path=logits_path)
+    trained = trained.to(device).eval()
+    return LoadedModel(model=trained, tokenizer=tokenizer, logits_path=logits_path, packs_up_to=longest)
 
 
 def make_trainable(

@@ -6,8 +6,9 @@ are computed for completion tokens only, in chunks if there are many.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from reasonrl.errors import RecipeError, ShapeError
 from reasonrl.functional.logprobs import EntropyMode, logprobs_and_entropy
 from reasonrl.model.critic import Critic
 from reasonrl.model.heads import LogitsPath, probe_logits_path
+from reasonrl.model.packing import Packed
 
 MAX_LOGITS_PER_CHUNK = 1 << 26
 """Logits alive at once (2^26 float32 = 256 MiB); beyond, the backward pass recomputes the head in chunks."""
@@ -47,13 +49,22 @@ class PolicyModule(nn.Module):
 
     ``model`` is a transformers causal LM of any architecture, possibly with peft adapters; a backend in the
     same process may share it. Architectures that post-process logits (soft caps, scales) are detected here, unless
-    ``path`` is known: a probe needs all weights in full precision.
+    ``path`` is known: a probe needs all weights in full precision. ``packs_up_to``: tokens of the longest row that is
+    packed (see ``model/packing.py``); 0: all rows are padded.
     """
 
-    def __init__(self, model: nn.Module, critic: Critic | None = None, *, path: LogitsPath | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        critic: Critic | None = None,
+        *,
+        path: LogitsPath | None = None,
+        packs_up_to: int = 0,
+    ) -> None:
         super().__init__()
         self.model = model
         self.critic = critic
+        self.packs_up_to = packs_up_to
         self.max_logits_per_chunk = MAX_LOGITS_PER_CHUNK
         self.path: LogitsPath = path or probe_logits_path(base_model(model))
 
@@ -88,13 +99,18 @@ class PolicyModule(nn.Module):
         # The state before token t is the hidden state at t - 1.
         rows, states = response_mask[:, 1:].nonzero(as_tuple=True)
         token_ids = input_ids[rows, states + 1]
-        hidden, project = self.path.states(base_model(self.model), input_ids, rows, states)
+        inputs: Mapping[str, Any] = {"input_ids": input_ids}
+        at = rows, states
+        if len(rows) and input_ids.shape[1] <= self.packs_up_to:
+            packed = Packed(input_ids, response_mask)
+            inputs, at = packed.inputs, (torch.zeros_like(rows), packed.find(rows, states))
+        hidden, project = self.path.states(base_model(self.model), inputs, *at)
         logprobs, token_entropy = self._score(hidden, project, token_ids, temperature, entropy)
 
         def scatter(flat: Tensor) -> Tensor:
             return flat.new_zeros(input_ids.shape).index_put((rows, states + 1), flat)
 
-        token_values = self._values(input_ids, hidden, rows, states) if values else None
+        token_values = self._values(inputs, hidden, *at) if values else None
         return ForwardOutput(
             logprobs=scatter(logprobs),
             entropy=None if token_entropy is None else scatter(token_entropy),
@@ -107,10 +123,10 @@ class PolicyModule(nn.Module):
         critic = [] if self.critic is None else [p for p in self.critic.parameters() if p.requires_grad]
         return policy, critic
 
-    def _values(self, input_ids: Tensor, hidden: Tensor, rows: Tensor, states: Tensor) -> Tensor:
+    def _values(self, inputs: Mapping[str, Any], hidden: Tensor, rows: Tensor, states: Tensor) -> Tensor:
         assert self.critic is not None
         if self.critic.decoder is not None:
-            output = self.critic.decoder(input_ids=input_ids, use_cache=False)
+            output = self.critic.decoder(**inputs, use_cache=False)
             hidden = output.last_hidden_state[rows, states]
         return self.critic(hidden)
 

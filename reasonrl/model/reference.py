@@ -51,6 +51,7 @@ def build_reference(
     model = policy.model
     if is_lora(model):
         return Reference(policy, called=policy if entry is None else entry, disabled=model.disable_adapter)
-    frozen = PolicyModule(copy_frozen(model, dtype), path=policy.path).eval()
+    copied = copy_frozen(model, dtype)
+    frozen = PolicyModule(copied, path=policy.path, packs_up_to=policy.packs_up_to).eval()
     frozen.max_logits_per_chunk = policy.max_logits_per_chunk
     return Reference(frozen)

@@ -17,6 +17,7 @@ from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.model.critic import build_critic
 from reasonrl.model.export import gather_model, iter_hf_weights
 from reasonrl.model.load import build_network, make_trainable
+from reasonrl.model.packing import packs_up_to
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
 from reasonrl.model.reference import Reference, build_reference
 from reasonrl.planning.alone import Alone
@@ -133,13 +134,14 @@ class _DryRun:
         recipe, path = self._resolved.recipe, self._resolved.model_path
         model = replace(recipe.model, init="random", attention=_attention(recipe.model.attention))
         network = build_network(model, path, config, recipe.seed, torch.float32, {})
+        longest = packs_up_to(network) if recipe.model.packing else 0
         trained = make_trainable(network, model, path, seed=recipe.seed, frozen=self._alone.precision).eval()
         self._meter.tag("weights", [*trained.parameters(), *trained.buffers()])
         critic = None
         if isinstance(self._resolved, ResolvedRecipe) and self._resolved.recipe.critic is not None:
             critic = build_critic(self._resolved.recipe.critic.kind, trained)
             self._meter.tag("critic", [*critic.parameters(), *critic.buffers()])
-        return PolicyModule(trained, critic, path=find_path(network))
+        return PolicyModule(trained, critic, path=find_path(network), packs_up_to=longest)
 
     def _build_reference(self) -> Reference | None:
         if not (isinstance(self._resolved, ResolvedRecipe) and self._resolved.needs.reference):
@@ -168,7 +170,7 @@ class _DryRun:
 
     def _learn(self, resolved: ResolvedRecipe) -> None:
         recipe, work, meter = resolved.recipe, self._work, self._meter
-        batch = _batch(work)
+        batch = _batch(work, meter.vocabulary)
         algorithm = build_algorithm(resolved, self._plugins)
         trainer = recipe.trainer
         with meter.stage(EVALUATION):
@@ -208,7 +210,7 @@ class _DryRun:
             updater.update(batch, evals, advantages, ctx)
 
     def _imitate(self) -> None:
-        batch = _batch(self._work)
+        batch = _batch(self._work, self._meter.vocabulary)
 
         def compute_loss(_: Microbatch) -> torch.Tensor:
             out = self._policy(batch.input_ids, batch.attention_mask, batch.response_mask, temperature=1.0)
@@ -276,11 +278,11 @@ def _bytes(parameters: Iterable[torch.Tensor]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)
 
 
-def _batch(work: Workload) -> TrainBatch:
-    """Rows at their limits, half of them rewarded. Its tensors are real."""
+def _batch(work: Workload, vocabulary: int) -> TrainBatch:
+    """Rows at their limits, none with another's prompt, half of them rewarded. Its tensors are real."""
     rows, length = work.rows, work.length
     ids = torch.arange(rows, dtype=torch.int64)
-    tokens = torch.zeros(rows, length, dtype=torch.int64)
+    tokens = (ids % vocabulary)[:, None].repeat(1, length)
     columns = torch.arange(length)[None].expand(rows, length)
     return TrainBatch(
         input_ids=tokens,

@@ -53,7 +53,7 @@ class Meter(TorchDispatchMode):
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._parts: dict[int, tuple[str, int]] = {}
         self._live: dict[str, int] = {}
@@ -136,7 +136,7 @@ class Meter(TorchDispatchMode):
 
     def _meet(self, tensor: Tensor, part: str | None) -> None:
         if _key(tensor) not in self._parts:
-            is_logits = tensor.ndim >= 2 and tensor.shape[-1] == self._vocabulary and tensor.is_floating_point()
+            is_logits = tensor.ndim >= 2 and tensor.shape[-1] == self.vocabulary and tensor.is_floating_point()
             self._count(tensor, part or (LOGITS if is_logits else self._default))
 
     def _count(self, tensor: Tensor, part: str) -> None:

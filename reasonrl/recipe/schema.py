@@ -57,6 +57,11 @@ class ModelConfig:
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = option("attention kernel", "auto")
     lora: LoraConfig | None = option("train only LoRA adapters; null = full fine-tuning", None)
+    packing: bool = option(
+        "in training, compute the prompt of a group once and no padding; models whose attention does not allow it keep "
+        "padded rows, as the first lines of a run say",
+        True,
+    )
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
     trust_remote_code: bool = option("run the code in the model's repository; needs path and revision", False)
     chat_template: str | None = option(
@@ -197,7 +202,7 @@ class TrainerConfig:
     prompts_per_step: int = option("prompts per step, over all processes")
     minibatches: int = option("optimizer steps per pass over the batch", 1)
     update_epochs: int = option("passes over the batch", 1)
-    max_tokens_per_microbatch: int = option("padded tokens per forward pass; lower = less memory", 16384)
+    max_tokens_per_microbatch: int = option("tokens per forward pass, padding included; lower = less memory", 16384)
     max_sampling_rounds: int = option(
         "for algorithms that filter groups, such as dapo: maximum sampling rounds of prompts_per_step each", 20
     )
@@ -340,7 +345,7 @@ class SftConfig:
 
     max_tokens: int = option("stop after this many tokens, prompts included")
     tokens_per_batch: int = option("tokens per optimizer step", 8192)
-    max_tokens_per_microbatch: int = option("padded tokens per forward pass; lower = less memory", 8192)
+    max_tokens_per_microbatch: int = option("tokens per forward pass, padding included; lower = less memory", 8192)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_tokens", "tokens_per_batch", "max_tokens_per_microbatch")

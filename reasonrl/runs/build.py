@@ -84,7 +84,7 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
     loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
-    policy = PolicyModule(loaded.model, critic_module, path=loaded.logits_path)
+    policy = PolicyModule(loaded.model, critic_module, path=loaded.logits_path, packs_up_to=loaded.packs_up_to)
     policy.max_logits_per_chunk = logits_per_chunk(_gpu_bytes(accelerator.device))
     return ModelBundle(
         accelerator=accelerator,

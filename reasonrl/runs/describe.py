@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def describe_bundle(resolved: AnyResolved, bundle: ModelBundle, run_dir: Path | 
         ("model", _model_line(resolved, bundle)),
         *_template_lines(resolved, bundle),
         ("device", _device_line(bundle)),
+        ("training", _rows_line(resolved, bundle)),
         *(("data", text) for text in checked.data),
         *checked.lines(),
         *(("evaluation", suite.line() + when) for suite in checked.suites),
@@ -70,6 +72,14 @@ def _device_line(bundle: ModelBundle) -> str:
     threads = f" x {torch.get_num_threads()} threads" if bundle.accelerator.device.type == "cpu" else ""
     name = gpu_name(bundle.accelerator.device)
     return f"{bundle.accelerator.device}{f' ({name})' if name else ''}, {bundle.precision}, {ranks}{threads}"
+
+
+def _rows_line(resolved: AnyResolved, bundle: ModelBundle) -> str:
+    longest = bundle.policy.packs_up_to
+    if not longest:
+        return "padded rows" + (", because the model's attention cannot pack them" * resolved.recipe.model.packing)
+    limit = f" up to {longest:,} tokens" if longest < sys.maxsize else ""
+    return f"packed rows{limit}: no padding, and the prompt of a group once"
 
 
 def build_manifest(

@@ -32,6 +32,7 @@ CHANGEABLE: Mapping[str, str] = {
     "trainer.max_tokens_per_microbatch": ROUNDING,
     "sft.max_tokens_per_microbatch": ROUNDING,
     "model.gradient_checkpointing": ROUNDING,
+    "model.packing": ROUNDING,
     "model.attention": ROUNDING,
     "rollout_backend.*": ROUNDING,
     "trainer.offload": SAME,

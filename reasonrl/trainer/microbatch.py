@@ -3,12 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Self
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from reasonrl.contracts.batch import TrainBatch
+from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.model.mode import in_mode
+from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.work import RowShape, least_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,89 @@ def plan_microbatches(lengths: Sequence[int], rows: Sequence[int], max_tokens: i
     return plan
 
 
+def plan_packed(lengths: Sequence[int], groups: Sequence[int], rows: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Split ``rows`` for packing, which needs no padding: at most ``max_tokens`` in all rows of a micro-batch.
+
+    A prompt counts in each of its rows, so that memory does not depend on how many of them are in one micro-batch.
+    Rows of one group stay together where they fit; groups are ordered by their longest row.
+
+    Example:
+        Lengths [5, 2, 4], groups [0, 1, 0], rows [0, 1, 2], max_tokens 9 -> [[0, 2], [1]].
+    """
+    members: dict[int, list[int]] = {}
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        members.setdefault(groups[row], []).append(row)
+    plan: list[list[int]] = []
+    room = 0
+    for group in members.values():
+        if sum(lengths[row] for row in group) > room:
+            room = 0
+        for row in group:
+            if lengths[row] > room:
+                plan.append([])
+                room = max_tokens
+            plan[-1].append(row)
+            room -= lengths[row]
+    return plan
+
+
 def count_padded_tokens(lengths: Sequence[int], plan: Sequence[Sequence[int]]) -> int:
     """Tokens that the model computes for ``plan``, padding included."""
     return sum(len(rows) * max(lengths[row] for row in rows) for rows in plan if rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How the rows of a batch are cut into micro-batches: packed if all of them may be."""
+
+    shapes: Sequence[RowShape]
+    packs: bool
+
+    @classmethod
+    def of(cls, shapes: Sequence[RowShape], policy: nn.Module) -> Self:
+        """For the policy, also if accelerate has wrapped it."""
+        module = next(m for m in policy.modules() if isinstance(m, PolicyModule))
+        return cls(shapes, max(shape.total for shape in shapes) <= module.packs_up_to)
+
+    @classmethod
+    def of_batch(cls, batch: TrainBatch, policy: nn.Module) -> Self:
+        """A row's prompt ends where its first sampled token is."""
+        columns = zip(
+            batch.group_ids.tolist(),
+            batch.response_mask.int().argmax(dim=1).tolist(),
+            batch.attention_mask.sum(dim=1).tolist(),
+            batch.response_mask.sum(dim=1).tolist(),
+            strict=True,
+        )
+        return cls.of([RowShape(*row) for row in columns], policy)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every row."""
+        return [shape.total for shape in self.shapes]
+
+    def plan(self, rows: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """Micro-batches of ``rows``."""
+        if not self.packs:
+            return plan_microbatches(self.lengths, rows, max_tokens)
+        return plan_packed(self.lengths, [shape.group for shape in self.shapes], rows, max_tokens)
+
+    def count(self, plan: Sequence[Sequence[int]]) -> tuple[int, int]:
+        """Tokens in the rows of ``plan``, and tokens that the model computes for them."""
+        lengths = self.lengths
+        real = sum(lengths[row] for rows in plan for row in rows)
+        if not self.packs:
+            return real, count_padded_tokens(lengths, plan)
+        parts = [[self.shapes[row] for row in rows] for rows in plan]
+        return real, int(sum(least_work(part).tokens for part in parts))
+
+
+def work_metrics(real: float, computed: float) -> dict[str, Metric]:
+    """Padding, and what packing saves, of the tokens in rows and those that are computed for them."""
+    return {
+        "batch/padding_frac": mean(max(computed - real, 0.0), computed),
+        "batch/shared_frac": mean(max(real - computed, 0.0), real),
+    }
 
 
 def list_local_prompts(prompts_per_step: int, minibatches: int, world_size: int, rank: int) -> list[int]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from reasonrl.contracts.batch import PolicyEval, TrainBatch
 from reasonrl.contracts.specs import Needs
 from reasonrl.model.reference import Reference
-from reasonrl.trainer.microbatch import plan_microbatches
+from reasonrl.trainer.microbatch import Cutting
 from reasonrl.trainer.ranks import Ranks
 
 
@@ -28,14 +28,15 @@ def evaluate_policy(
     """
     want_old = needs.old_for_advantages or not used_once
     old = values = ref = None
+    cutting = Cutting.of_batch(batch, policy)
     if want_old or needs.critic:
         old, values = _forward_all(
-            policy, batch, temperature=temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
+            policy, batch, cutting, temperature=temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
         )
     if needs.reference:
         assert reference is not None
         ref, _ = _forward_all(
-            reference, batch, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
+            reference, batch, cutting, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
         )
     # The update's own forward gives a ratio of exactly 1, which another pass in lower precision may not.
     return PolicyEval(old_logprobs=old if want_old else None, ref_logprobs=ref, values=values)
@@ -45,14 +46,15 @@ def evaluate_policy(
 def _forward_all(
     module: nn.Module | Reference,
     batch: TrainBatch,
+    cutting: Cutting,
     *,
     temperature: float,
     values: bool,
     max_tokens: int,
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor | None]:
-    lengths = batch.attention_mask.sum(dim=1).tolist()
-    plan = plan_microbatches(lengths, range(batch.num_rows), max_tokens)
+    lengths = cutting.lengths
+    plan = cutting.plan(range(batch.num_rows), max_tokens)
     plan += [[0]] * (ranks.max(len(plan)) - len(plan))  # every rank enters the module equally often
     logprobs: Tensor | None = None
     all_values: Tensor | None = None

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
+from reasonrl.contracts.metrics import resolve
 from reasonrl.data.collate import pad_rows
 from reasonrl.data.demonstrations import Example
 from reasonrl.errors import CheckpointError
@@ -20,7 +21,7 @@ from reasonrl.observability.reporter import Reporter
 from reasonrl.recipe.schema import SftRecipe
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
-from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
+from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradients, work_metrics
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.timing import Timer
@@ -108,8 +109,8 @@ class SftTrainer:
             RowShape(number, len(e.prompt_ids), e.num_tokens, len(e.completion_ids)) for number, e in enumerate(batch)
         ]
         self._work.trained(range(len(batch)))
-        lengths = [example.num_tokens for example in batch]
-        plan = plan_microbatches(lengths, range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
+        cutting = Cutting.of(self._work.rows, self.policy)
+        plan = cutting.plan(range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
         count = ranks.sums([sum(len(example.completion_ids) for example in batch)])[0]
 
         def compute_loss(micro: Microbatch) -> torch.Tensor:
@@ -121,9 +122,9 @@ class SftTrainer:
         loss = accumulate_gradients(self.policy, plan, compute_loss, spare_row=0, accelerator=accelerator, ranks=ranks)
         metrics = self._apply(ranks.sums([loss])[0])
         self.policy_version = step
-        tokens = ranks.sums([sum(lengths), count_padded_tokens(lengths, plan)])
-        metrics["batch/train_tokens"] = tokens[0]
-        metrics["batch/padding_frac"] = 1.0 - tokens[0] / tokens[1]
+        real, computed = ranks.sums(cutting.count(plan))
+        metrics["batch/train_tokens"] = real
+        metrics |= resolve(work_metrics(real, computed))
         metrics["batch/cut_completions"] = ranks.sums([sum(example.is_cut for example in batch)])[0]
         return metrics
 

@@ -30,7 +30,7 @@ from reasonrl.functional.precision import widest_float
 from reasonrl.model.reference import Reference
 from reasonrl.recipe.schema import RolloutCorrectionConfig
 from reasonrl.trainer.algorithm import AlgorithmCalls
-from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients, count_padded_tokens, plan_microbatches
+from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradients, work_metrics
 from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
 from reasonrl.trainer.offload import Offload
 from reasonrl.trainer.optim import GuardedOptimizer
@@ -116,7 +116,7 @@ class Updater:
         for first_epoch, rows in self._optimizer_steps(batch.num_rows):
             if self._ranks.sums([check.bad_rows(rows)])[0]:
                 self.guard.skip()
-                parts.append(_work_metrics([], [], range(0)))
+                parts.append(_work_metrics(Cutting([], packs=False), [], range(0)))
             else:
                 parts.extend(self._optimizer_step(inputs, rows, ctx, first_epoch=first_epoch))
             skipped += self.guard.consecutive_skips > 0
@@ -140,8 +140,9 @@ class Updater:
         self, inputs: _Inputs, rows: range, ctx: StepContext, *, first_epoch: bool
     ) -> list[Mapping[str, Metric]]:
         normalizer = self._count(inputs, rows)
-        lengths: list[int] = inputs.batch.attention_mask.sum(dim=1).tolist()
-        plan = plan_microbatches(lengths, _rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch)
+        cutting = Cutting.of_batch(inputs.batch, self.policy)
+        lengths = cutting.lengths
+        plan = cutting.plan(_rows_with_gradient(inputs, rows), self._settings.max_tokens_per_microbatch)
         if self.trained is not None:
             self.trained([row for part in plan for row in part])
         metrics: list[Mapping[str, Metric]] = []
@@ -164,7 +165,7 @@ class Updater:
         outcome = self._apply(ctx, loss, is_finite=math.isfinite(loss) and not broken_tokens)
         # A NaN in a mean would hide the finite minibatches; a skipped step has metrics of its own.
         kept = [] if self.guard.consecutive_skips else metrics
-        return [*kept, _work_metrics(lengths, plan, rows), outcome, count("logprobs", local_broken)]
+        return [*kept, _work_metrics(cutting, plan, rows), outcome, count("logprobs", local_broken)]
 
     def _part(self, inputs: _Inputs, micro: Microbatch, lengths: Sequence[int]) -> _Inputs:
         index = torch.tensor(list(micro.rows), device=inputs.batch.input_ids.device)
@@ -282,11 +283,10 @@ def _rows_with_gradient(inputs: _Inputs, rows: range) -> list[int]:
     return [row for row in rows if flags[row]] or [row for row in rows if with_tokens[row]][:1]
 
 
-def _work_metrics(lengths: Sequence[int], plan: Sequence[Sequence[int]], rows: range) -> dict[str, Metric]:
-    computed = count_padded_tokens(lengths, plan)
-    real = sum(lengths[row] for part in plan for row in part)
+def _work_metrics(cutting: Cutting, plan: Sequence[Sequence[int]], rows: range) -> dict[str, Metric]:
+    real, computed = cutting.count(plan)
     return {
-        "batch/padding_frac": mean(float(computed - real), float(computed)),
+        **work_metrics(real, computed),
         "batch/dropped_frac": mean(float(len(rows) - sum(map(len, plan))), float(len(rows))),
         "batch/train_tokens": Metric(float(real), 1.0, "sum"),
     }

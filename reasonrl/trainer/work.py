@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from reasonrl.contracts.data import Completion, ScoredGroup
 from reasonrl.model.flops import Amount, Flops, Network, causal_pairs, networks
+from reasonrl.model.packing import KEYWORD
 from reasonrl.model.policy import PolicyModule
 from reasonrl.trainer.peak import peak_flops
 from reasonrl.trainer.ranks import Ranks
@@ -153,7 +154,9 @@ def _seen_by_trunk(trunk: nn.Module, flops: Flops, add: Callable[[float], None])
         rows, new = (ids if ids is not None else kwargs["inputs_embeds"]).shape[:2]
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        amount = Amount(tokens=rows * new, pairs=rows * causal_pairs(new, past))
+        layout = kwargs.get(KEYWORD)
+        pairs = layout.pairs if layout is not None else rows * causal_pairs(new, past)
+        amount = Amount(tokens=rows * new, pairs=pairs)
         once = flops.forward(amount, adapters=adapter is None or not _disabled(adapter))
         add(once)
         if torch.is_grad_enabled():

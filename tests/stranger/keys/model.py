@@ -89,6 +89,15 @@ def attention(lab: Lab, kind: str) -> None:
     assert "flash_attention_2" in lab.refused(kind, "model.attention=flash_attention_2")
 
 
+@effect("model.packing", of=BOTH)
+def packing(lab: Lab, kind: str) -> None:
+    """Tokens that rows share are not computed again, and what is learned is the same."""
+    packed, padded = lab.run(kind), lab.run(kind, "model.packing=false")
+    assert min(packed.values("batch/shared_frac")) > 0.0
+    assert max(padded.values("batch/shared_frac")) == 0.0
+    assert distance(packed.weights(), padded.weights()) < 1e-2 * distance(packed.weights(), lab.start())
+
+
 @effect("model.gradient_checkpointing", of=("train",))
 def gradient_checkpointing(lab: Lab, kind: str) -> None:
     """Every layer is computed twice, memory is lower, and what is learned is the same."""
