@@ -53,7 +53,7 @@ def import_file(file: Path) -> ModuleType:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Import large libraries in a quarter less time: the garbage collector leaves alone what they make, and keep."""
+    """Import large libraries sooner: the garbage collector does not keep searching what they make to stay."""
     was_on = gc.isenabled()
     gc.disable()
     try:
