@@ -166,6 +166,7 @@ OTHER_VALUES = {
     "trainer.max_sampling_rounds": "3",
     "trainer.too_few_groups": "train",
     "model.gradient_checkpointing": "true",
+    "model.packing": "false",
     "model.attention": "eager",
     "rollout_backend.max_batch_rows": "2",
     "rewards.sees.isolation": "process",

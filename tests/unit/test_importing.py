@@ -13,9 +13,14 @@ from reasonrl.importing import without_collection
 
 def openmp_of(chosen: dict[str, str]) -> dict[str, str]:
     """The OpenMP variables of a process that was started with ``chosen`` and has imported reasonrl."""
-    code = "import json, os, reasonrl; print(json.dumps({k: os.environ[k] for k in os.environ if 'OMP' in k}))"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP", "KMP"))}
-    done = subprocess.run([sys.executable, "-c", code], env=kept | chosen, capture_output=True, check=True)
+    prefixes = ("OMP_", "GOMP_", "KMP_")
+    code = (
+        "import json, os, sys, reasonrl; print(json.dumps({k: os.environ[k] for k in os.environ if k.startswith(%r)}))"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    done = subprocess.run(
+        [sys.executable, "-c", code % (prefixes,)], env=kept | chosen, capture_output=True, check=True
+    )
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
