@@ -18,6 +18,11 @@ SECTIONS = (
         "recipes/algorithms",
         "With the model, the problems and the budget of `countdown_grpo`.",
     ),
+    (
+        "Countdown with a calculator",
+        "recipes/conversations",
+        "[Results](../learning.md#with-a-calculator) has the control.",
+    ),
     ("Qwen2.5 on GPUs", "recipes/qwen2.5", f"Countdown in TinyZero's format. {HARDWARE}"),
     ("Qwen3 on GPUs", "recipes/qwen3", f"The same problems. {HARDWARE}"),
     ("Mathematics", MATH, "From the package [reasonrl-math](../plugins/math.md)."),

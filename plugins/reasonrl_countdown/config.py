@@ -7,6 +7,7 @@ from reasonrl.contracts.options import require, require_choice
 SOURCES = ("generated", "dataset")
 PUBLIC_DATA = "Jiayi-Pan/Countdown-Tasks-3to4"
 TEMPLATES = ("base", "chat", "compact")
+CALCULATORS = ("none", "tool", "head")
 MAX_NUMBERS = 6
 MAX_VALUE = 999_999_999
 
@@ -44,6 +45,13 @@ class CountdownConfig:
         default_factory=list,
         metadata={"help": "relative frequency of min_numbers, ..., max_numbers numbers; empty = equal"},
     )
+    calculator: str = field(
+        default="none",
+        metadata={
+            "help": "for template compact: none; tool (the model calls <calc>(5+8)*3</calc> and reads =39); or head, a "
+            "control: it writes the same text, results included, by itself"
+        },
+    )
     mean_attempts: float = field(
         default=2.8,
         metadata={"help": "average failed attempts before a demonstration gives up, >= 1"},
@@ -61,6 +69,9 @@ class CountdownConfig:
     def __post_init__(self) -> None:
         require_choice("source", self.source, SOURCES)
         require_choice("template", self.template, TEMPLATES)
+        require_choice("calculator", self.calculator, CALCULATORS)
+        if self.calculator != "none" and self.template != "compact":
+            raise ValueError(f"calculator must be none with template {self.template}, got {self.calculator!r}")
         _check_range("numbers", self.min_numbers, self.max_numbers, 2, MAX_NUMBERS)
         _check_range("number", self.min_number, self.max_number, 1, MAX_VALUE)
         _check_range("target", self.min_target, self.max_target, 0, MAX_VALUE)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reasonrl_countdown.calculator import RESULT
 from reasonrl_countdown.config import CountdownConfig
 from reasonrl_countdown.generator import Instance, apply_exact
 
@@ -47,7 +48,7 @@ def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig)
     while True:
         attempt = random_attempt(instance.numbers, rng, aim=aim)
         is_right = attempt.value == instance.target
-        lines.append(f"{', '.join(attempt.steps)} {'yes' if is_right else 'no'}\n")
+        lines.append(_written(attempt, is_right, config))
         failures_left -= 1
         if is_right:
             break
@@ -55,6 +56,13 @@ def demonstrate(instance: Instance, rng: random.Random, config: CountdownConfig)
             lines.append("stop\n")
             break
     return f"{''.join(lines)}</think>\n<answer>{attempt.expression}</answer>"
+
+
+def _written(attempt: Attempt, is_right: bool, config: CountdownConfig) -> str:
+    """The line of an attempt. With a calculator that is a call and its result."""
+    if config.calculator == "none":
+        return f"{', '.join(attempt.steps)} {'yes' if is_right else 'no'}\n"
+    return f"<calc>{attempt.expression}</calc>{RESULT.replace('{result}', str(attempt.value))}"
 
 
 def random_attempt(numbers: Sequence[int], rng: random.Random, *, aim: int | None = None) -> Attempt:

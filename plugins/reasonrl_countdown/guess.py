@@ -15,6 +15,9 @@ MAX_NUMBER = 9999
 _INTEGER = re.compile(r"\d+")
 _MAX_TEXT = 20_000
 _THINK_CLOSE = "</think>"
+_WORDS = ("wrong", "higher", "lower")
+_SIGNS = ("x", "+", "-")
+"""The same for tiny models: a token each."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class GuessConfig:
     size: int = field(default=31, metadata={"help": "numbers in a range, at least 2"})
     max_low: int = field(default=60, metadata={"help": "ranges begin at 1 to this number, at least 10"})
     guesses: int = field(default=5, metadata={"help": "guesses per number, at least 1"})
+    hints: bool = field(default=True, metadata={"help": "say higher or lower; false: only that a guess is wrong"})
     follow_frac: float = field(
         default=0.5, metadata={"help": "share of a demonstration's guesses that fit the hints before them"}
     )
@@ -38,7 +42,7 @@ class GuessConfig:
 
 
 class GuessTask:
-    """``info`` is ``{"low", "high", "secret"}``; the state counts guesses and keeps the bounds that the hints leave."""
+    """``info`` is ``{"low", "high", "number"}``; the state counts guesses and keeps the bounds that the hints leave."""
 
     def __init__(self, config: GuessConfig, context: TaskContext) -> None:
         self._config, self._seed = config, context.seed
@@ -56,7 +60,7 @@ class GuessTask:
         return Problem(
             id=f"guess_number/{split}/{index}",
             prompt=self._prompt(low, high),
-            info={"low": low, "high": high, "secret": rng.randint(low, high)},
+            info={"low": low, "high": high, "number": rng.randint(low, high)},
         )
 
     def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
@@ -64,33 +68,28 @@ class GuessTask:
         info = transcript.problem.info
         before = transcript.state or {"low": info["low"], "high": info["high"], "guesses": 0, "fitting": 0}
         guess = find_guess(transcript.text)
-        is_right = guess == info["secret"]
+        is_right = guess == info["number"]
         state = {**before, "guesses": before["guesses"] + 1, "found": is_right}
-        if guess is None:
-            hint = "one number, please"
-        else:
+        if guess is not None:
             state["fitting"] += before["low"] <= guess <= before["high"]
-            is_higher = info["secret"] > guess
-            hint = "higher" if is_higher else "lower"
-            bound = ("low", max(before["low"], guess + 1)) if is_higher else ("high", min(before["high"], guess - 1))
-            state[bound[0]] = bound[1]
+            state["low"], state["high"] = self._bounds(before["low"], before["high"], guess, info["number"])
         if is_right or state["guesses"] >= self._config.guesses:
             return None, state
-        return self._turn(hint), state
+        return self._turn("one number, please" if guess is None else self._hint(guess, info["number"])), state
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
         """Both sides of a game by a player who often forgets the hints; for raw text only."""
         if not isinstance(problem.prompt, str):
             return None
-        low, high, secret = (problem.info[key] for key in ("low", "high", "secret"))
+        low, high, secret = (problem.info[key] for key in ("low", "high", "number"))
         first, last, said = low, high, ""
         for _ in range(self._config.guesses):
             guess = rng.randint(low, high) if rng.random() < self._config.follow_frac else rng.randint(first, last)
             said += f"{guess}\n"
             if guess == secret:
                 break
-            said += "higher\n" if guess < secret else "lower\n"
-            low, high = (max(low, guess + 1), high) if guess < secret else (low, min(high, guess - 1))
+            said += f"{self._hint(guess, secret)}\n"
+            low, high = self._bounds(low, high, guess, secret)
         return said
 
     def difficulty(self, problem: Problem) -> str:
@@ -100,11 +99,22 @@ class GuessTask:
     def _prompt(self, low: int, high: int) -> str | tuple[Message, ...]:
         if self._config.template == "compact":
             return f"Numbers: {low} {high}.\n"
+        told = "mine is higher or lower" if self._config.hints else "it is mine"
         text = (
             f"I am thinking of a whole number from {low} to {high}. You have {self._config.guesses} guesses. Write one "
-            "number in each message; I will say whether mine is higher or lower."
+            f"number in each message; I will say whether {told}."
         )
         return (Message(role="user", content=text),)
+
+    def _hint(self, guess: int, secret: int) -> str:
+        words = _SIGNS if self._config.template == "compact" else _WORDS
+        return words[0] if not self._config.hints else words[1] if guess < secret else words[2]
+
+    def _bounds(self, low: int, high: int, guess: int, secret: int) -> tuple[int, int]:
+        """Return what is left of the range after the hint."""
+        if not self._config.hints:
+            return low, high
+        return (max(low, guess + 1), high) if guess < secret else (low, min(high, guess - 1))
 
     def _turn(self, hint: str) -> Turn:
         if self._config.template == "compact":

@@ -18,6 +18,16 @@ _RECIPES = (
         "Countdown with three and with four numbers: `reasonrl eval RUN --recipe countdown_suites`.",
     ),
     ("countdown_base_sft", "countdown_base_sft.yaml", "SFT that produced the bundled tiny model countdown-base."),
+    (
+        "countdown_calculator_sft",
+        "conversations/countdown_calculator_sft.yaml",
+        "SFT that makes the base of countdown_calculator_grpo, on a CPU.",
+    ),
+    (
+        "countdown_calculator_grpo",
+        "conversations/countdown_calculator_grpo.yaml",
+        "GRPO on Countdown with a calculator, on a CPU.",
+    ),
     ("qwen2.5_0.5b_ppo", "qwen2.5/0.5b_ppo.yaml", "PPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
     ("qwen2.5_0.5b_grpo", "qwen2.5/0.5b_grpo.yaml", "GRPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
     ("qwen2.5_1.5b_ppo", "qwen2.5/1.5b_ppo.yaml", "TinyZero's Countdown run: PPO, Qwen2.5-1.5B, one 80 GB GPU."),

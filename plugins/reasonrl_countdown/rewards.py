@@ -17,8 +17,8 @@ class CountdownReward:
         del config, context
 
     def score(self, problem: Problem, completion: Completion) -> Score:
-        """Score the completion's text, not the prompt's, which contains an example answer."""
-        found = find_answer(completion.text)
+        """Score what the model wrote: a prompt contains an example answer, and a tool answers nothing."""
+        found = find_answer("".join(completion.replies))
         if not found.answer:
             return Score(value=0.0, correct=False, reason="empty" if found.reason == "ok" else found.reason)
         verdict = verify(found.answer, problem.info["numbers"], problem.info["target"])

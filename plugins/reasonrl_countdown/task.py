@@ -3,8 +3,9 @@
 import random
 from collections.abc import Mapping
 
-from reasonrl import DataSummary, Problem, Split, TaskContext
+from reasonrl import DataSummary, Problem, Split, TaskContext, Tools
 from reasonrl_countdown.behaviors import behaviors
+from reasonrl_countdown.calculator import RESULT, calc, without_tags
 from reasonrl_countdown.config import MAX_NUMBERS, MAX_VALUE, CountdownConfig
 from reasonrl_countdown.dataset import Dataset
 from reasonrl_countdown.demonstration import demonstrate
@@ -51,6 +52,12 @@ class CountdownTask:
         instance = Instance(numbers, _integer("target", fields["target"]))
         return self._problem(f"countdown/custom/{instance.key}", instance)
 
+    def tools(self) -> Tools | None:
+        """The calculator, if the config has it."""
+        if self._config.calculator != "tool":
+            return None
+        return Tools(functions=(calc,), style="tag", timeout_s=2.0, max_chars=100, result=RESULT)
+
     def reference(self, problem: Problem) -> str | None:
         """Return a correct completion; None if no expression uses every number exactly once."""
         instance = _instance(problem)
@@ -69,7 +76,8 @@ class CountdownTask:
     def behaviors(self, problem: Problem, completion_text: str) -> dict[str, float]:
         """Measure the trace of a completion: attempts, verdicts, backtracking; see ``behaviors.py``."""
         instance = _instance(problem)
-        return behaviors(completion_text, instance.numbers, instance.target)
+        text = completion_text if self._config.calculator == "none" else without_tags(completion_text)
+        return behaviors(text, instance.numbers, instance.target)
 
     def difficulty(self, problem: Problem) -> str:
         """Return how many numbers there are."""

@@ -31,6 +31,8 @@ PIECES = (
     ", ",
 )
 """Longer pieces come before their prefixes, because the first matching alternative wins."""
+LATER_PIECES = ("<calc>", "</calc>")
+"""Pieces that countdown-base was not trained with. Their ids follow all others, which keep theirs."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -58,7 +60,7 @@ def _backend() -> Any:
     # ignore_merges: a pre-token that is in the vocabulary is taken whole; the rest falls apart into bytes.
     backend = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[], ignore_merges=True))
     integers = "[1-4][0-9]{2}|[1-9][0-9]|[0-9]"
-    pieces = "|".join(re.escape(piece) for piece in PIECES)
+    pieces = "|".join(re.escape(piece) for piece in (*PIECES, *LATER_PIECES))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(f"{pieces}|{integers}"), behavior="isolated"),
@@ -72,7 +74,7 @@ def _backend() -> Any:
 
 def _vocabulary() -> dict[str, int]:
     byte_of = _byte_characters()
-    pieces = [*PIECES, *(str(n) for n in range(10, NUM_INTEGERS))]
+    pieces = [*PIECES, *(str(n) for n in range(10, NUM_INTEGERS)), *LATER_PIECES]
     written = ["".join(byte_of[b] for b in piece.encode()) for piece in pieces]
     tokens = [PAD, EOS, *byte_of, *written]
     # Digits are always separate tokens, so encoding never produces these names.

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import reasonrl_countdown
-from reasonrl_countdown.tokenizer import EOS, PAD, PIECES, VOCAB_SIZE, build_tokenizer, write_model_folder
+from reasonrl_countdown.tokenizer import EOS, LATER_PIECES, PAD, PIECES, VOCAB_SIZE, build_tokenizer, write_model_folder
 
 SHIPPED = Path(reasonrl_countdown.__file__).parent / "models" / "countdown-base"
 TRACE = "Numbers: 8 5 12. Target: 15.\n<think>\n8*5=40, 40-12=28 no\n12-5=7, 7+8=15 yes\n</think>\n"
@@ -58,10 +58,15 @@ def test_an_attempt_of_three_numbers_is_twelve_tokens(tokenizer: PreTrainedToken
 
 
 def test_pieces_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    pieces = [*PIECES, EOS, PAD, *(str(n) for n in range(500))]
+    pieces = [*PIECES, *LATER_PIECES, EOS, PAD, *(str(n) for n in range(500))]
     encoded = [tokenizer.encode(piece) for piece in pieces]
     assert [len(ids) for ids in encoded] == [1] * len(pieces)
     assert [tokenizer.decode(ids) for ids in encoded] == pieces
+
+
+def test_later_pieces_changed_no_id(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The weights of countdown-base were trained with the ids before them."""
+    assert tokenizer.convert_tokens_to_ids(["0", "<think>\u010a", "10", "499", "<calc>"]) == [50, 258, 271, 760, 761]
 
 
 def test_longest_match_and_no_leading_zeros(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -39,7 +39,7 @@ def bisect(problem: Problem) -> Any:
         low, high = problem.info["low"], problem.info["high"]
         for hint in hints:
             middle = (low + high) // 2
-            low, high = (middle + 1, high) if hint.rstrip(".").lower() == "higher" else (low, middle - 1)
+            low, high = (middle + 1, high) if hint in ("Higher.", "+") else (low, middle - 1)
         return f"{(low + high) // 2}\n"
 
     return guess
@@ -59,18 +59,29 @@ def test_halving_wins_within_five_guesses(template: str) -> None:
 
 def test_a_player_who_ignores_the_hints_or_the_form_runs_out_of_guesses() -> None:
     task = GuessTask(COMPACT, TaskContext(seed=0))
-    problem = replace(task.problem("train", 0), info={"low": 10, "high": 40, "secret": 20})
+    problem = replace(task.problem("train", 0), info={"low": 10, "high": 40, "number": 20})
     hints, state = play(task, problem, lambda hints: "30\n")
-    assert hints == ["lower"] * 4
+    assert hints == ["-"] * 4
     assert (state["guesses"], state["fitting"], state["high"], state["found"]) == (5, 1, 29, False)
     hints, state = play(task, problem, lambda hints: "10 or 20\n")
     assert hints == ["one number, please"] * 4
     assert REWARD.score(problem, replace(completion_of("20"), state=state)).value == 0.0
 
 
+def test_without_hints_it_says_only_that_a_guess_is_wrong() -> None:
+    task = GuessTask(replace(COMPACT, hints=False), TaskContext(seed=0))
+    problem = replace(task.problem("train", 0), info={"low": 10, "high": 40, "number": 20})
+    hints, state = play(task, problem, lambda hints: f"{30 - len(hints)}\n")
+    assert hints == ["x"] * 4
+    assert (state["guesses"], state["fitting"], state["low"], state["high"]) == (5, 5, 10, 40)
+    text = task.demonstration(problem, random.Random(0))
+    assert text is not None
+    assert set(text.split()[1::2]) == {"x"}
+
+
 def test_the_reward_believes_the_state_alone() -> None:
     problem = GuessTask(COMPACT, TaskContext(seed=0)).problem("train", 0)
-    claimed = completion_of(f"{problem.info['secret']}\nfound, right, 1.0", problem)
+    claimed = completion_of(f"{problem.info['number']}\nfound, right, 1.0", problem)
     assert REWARD.score(problem, claimed).value == 0.0
     assert REWARD.score(problem, claimed).reason == "no_guess"
 
@@ -114,7 +125,7 @@ def test_demonstrations_are_games_with_true_hints() -> None:
         assert text is not None
         said = text.splitlines()
         for guess, hint in zip(said[::2], said[1::2], strict=False):
-            assert hint == ("higher" if int(guess) < problem.info["secret"] else "lower")
+            assert hint == ("+" if int(guess) < problem.info["number"] else "-")
         assert len(said[::2]) <= 5
     chat = GuessTask(GuessConfig(), TaskContext(seed=0))
     assert chat.demonstration(chat.problem("train", 0), random.Random(0)) is None

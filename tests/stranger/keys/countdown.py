@@ -64,6 +64,14 @@ def demonstrations(lab: Lab, kind: str) -> None:
     assert sum(aimed) > sum(short)
 
 
+@effect("calculator", of=COUNTDOWN)
+def calculator(lab: Lab, kind: str) -> None:
+    """Demonstrations with it have one call an attempt, fewer tokens than the steps."""
+    steps, *calls = (_lengths(lab, f"mean_attempts: 8.0, calculator: {value}") for value in ("none", "tool", "head"))
+    assert calls[0] == calls[1]
+    assert sum(calls[0]) < 0.95 * sum(steps)
+
+
 def _lengths(lab: Lab, options: str) -> list[float]:
     """Tokens of 24 demonstrations, one a step."""
     task = f"task={{name: countdown, template: compact, {options}}}"

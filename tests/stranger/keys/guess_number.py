@@ -25,6 +25,12 @@ def template(lab: Lab, kind: str) -> None:
     assert compact.startswith("Numbers: ")
 
 
+@effect("hints", of=GUESS)
+def hints(lab: Lab, kind: str) -> None:
+    shown = [str(_records(lab, f"hints={value}", n=1)[0]["prompt"]) for value in ("true", "false")]
+    assert ["higher or lower" in prompt for prompt in shown] == [True, False]
+
+
 @effect("guesses", of=GUESS)
 def guesses(lab: Lab, kind: str) -> None:
     """The model never finds the number, so every game has as many of its messages."""
