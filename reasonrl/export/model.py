@@ -18,7 +18,7 @@ from reasonrl.export.request import Format, Precision, Request
 from reasonrl.export.source import Source, open_source
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import EXPORT
+from reasonrl.rundir.layout import EXPORT, is_data_of_run
 
 log = redacting_logger(__name__)
 
@@ -101,6 +101,10 @@ def _refuse_early(source: Source, base: Base, request: Request) -> None:
 
 
 def _refuse_taken(target: Path | None) -> None:
+    if target is not None and is_data_of_run(target):
+        raise RecipeError(
+            f"--to {target} lies among a run's own files, where it would count as one of them; choose another folder"
+        )
     if target is not None and os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise RecipeError(f"{target} already exists; remove it, or choose another folder with --to")
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reasonrl.contracts.options import require
-from reasonrl.recipe.fields import MANY, at_least, at_most, expand_user, option, positive
+from reasonrl.recipe import fields
+from reasonrl.recipe.fields import MANY, MAX_EPOCHS, at_least, at_most, expand_user, option, positive
 from reasonrl.recipe.suites import NAME_PATTERN, EvaluationConfig, Slot
 
 SET_BY_RENDERING = ("messages", "add_generation_prompt")
@@ -100,7 +101,7 @@ class CriticConfig:
     )
 
     def __post_init__(self) -> None:
-        positive(self, "learning_rate")
+        fields.learning_rate(self)
         at_least(self, 0, "warmup_steps")
 
 
@@ -157,7 +158,8 @@ class SamplingConfig:
         at_least(self, 1, "group_size", "max_prompt_tokens", "max_completion_tokens", "max_turns")
         at_most(self, 1 << 16, "group_size")
         at_most(self, MANY, "max_prompt_tokens", "max_completion_tokens", "max_turns")
-        positive(self, "temperature", "tool_timeout_s")
+        fields.temperature(self.temperature)
+        positive(self, "tool_timeout_s")
         require(all(self.stop), "stop", "a list of non-empty strings", self.stop)
         for text in self.stop:
             if ESCAPES.fullmatch(text):
@@ -187,7 +189,8 @@ class OptimizerConfig:
     warmup_steps: int = option("steps of linear warm-up", 0)
 
     def __post_init__(self) -> None:
-        positive(self, "learning_rate", "eps", "max_grad_norm")
+        fields.learning_rate(self)
+        positive(self, "eps", "max_grad_norm")
         for name in ("beta1", "beta2"):
             require(0.0 <= getattr(self, name) < 1.0, name, "in [0, 1)", getattr(self, name))
         require(0.0 <= self.weight_decay < float("inf"), "weight_decay", ">= 0", self.weight_decay)
@@ -222,6 +225,7 @@ class TrainerConfig:
         at_least(self, 1, "steps", "prompts_per_step", "minibatches", "update_epochs", "max_tokens_per_microbatch")
         at_least(self, 1, "max_sampling_rounds")
         at_most(self, MANY, "prompts_per_step")
+        at_most(self, MAX_EPOCHS, "update_epochs")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"

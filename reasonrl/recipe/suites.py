@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonrl.contracts.options import require
-from reasonrl.recipe.fields import MANY, at_least, at_most, option
+from reasonrl.recipe.fields import MANY, at_least, at_most, option, temperature
 
 NAME_PATTERN = re.compile(r"^(?!\.)[A-Za-z0-9._-]{1,128}\Z")
 
@@ -34,7 +34,7 @@ class SuiteConfig:
         at_least(self, 1, "problems", "samples", "max_completion_tokens", "top_k")
         at_most(self, MANY, "problems", "max_completion_tokens")
         at_most(self, MANY // self.problems, "samples")
-        require(0.0 <= self.temperature < float("inf"), "temperature", ">= 0", self.temperature)
+        temperature(self.temperature, or_zero=True)
         require(0.0 < self.top_p <= 1.0, "top_p", "in (0, 1]", self.top_p)
         expected = f"different numbers from 1 to samples ({self.samples})"
         ks = self.pass_at

@@ -15,7 +15,18 @@ from filelock import FileLock, Timeout
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import EVALS, FILES, FOLDERS, LOCK, METRICS, SUMMARY, TRACEBACK, TRANSCRIPTS, find_steps
+from reasonrl.rundir.layout import (
+    EVALS,
+    FILES,
+    FOLDERS,
+    LOCK,
+    METRICS,
+    SUMMARY,
+    TRACEBACK,
+    TRANSCRIPTS,
+    find_steps,
+    is_data_of_run,
+)
 from reasonrl.text import clip
 
 log = logging.getLogger(__name__)
@@ -179,6 +190,9 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
     Raises:
         RecipeError: . Leaves nothing behind; what lies between is made by ``RunDir.create`` only.
     """
+    place = Path(output_dir if explicit is None else explicit)
+    if is_data_of_run(place):
+        raise RecipeError(f"{place} lies among a run's own files; choose another folder")
     parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
     existing = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
     _refuse_too_long(parent, existing)

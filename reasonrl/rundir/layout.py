@@ -44,6 +44,13 @@ def is_run(folder: Path) -> bool:
     return os.path.isfile(folder / RUN)  # a name that is too long is none
 
 
+def is_data_of_run(path: Path) -> bool:
+    """Whether a path lies where commands look for a run's own checkpoints, transcripts, evaluations or trackers."""
+    whole = path.resolve()
+    places = (whole, *whole.parents)
+    return any(place.name in FOLDERS and is_run(place.parent) for place in places)
+
+
 def list_members(folder: Path) -> list[Path]:
     """The runs and saved evaluations in a folder of them, such as a sweep, in the order of their names and numbers."""
     if is_run(folder) or is_evaluation(folder) or not os.path.isdir(folder):

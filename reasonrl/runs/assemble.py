@@ -18,7 +18,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.redact import redacting_logger
-from reasonrl.rundir.layout import STATE_FILES
+from reasonrl.rundir.layout import STATE_FILES, is_data_of_run
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.drive import Driver
@@ -50,6 +50,8 @@ def execute_run(
         output: receives a copy of the final model folder.
     """
     quiet_libraries()
+    if output is not None and is_data_of_run(Path(output)):
+        raise RecipeError(f"--output {output} lies among a run's own files; give another path")
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
     reporter, builder = options.reporter, Builder(resolved, plugins)

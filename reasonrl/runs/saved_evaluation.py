@@ -14,7 +14,7 @@ from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import redact_text
 from reasonrl.rundir import files
 from reasonrl.rundir.jsonl import write_jsonl
-from reasonrl.rundir.layout import RESULTS, RUN, completions_file
+from reasonrl.rundir.layout import RESULTS, RUN, completions_file, is_data_of_run
 from reasonrl.rundir.reading import read_object
 from reasonrl.runs.targets import Target, find_run
 from reasonrl.version import __version__
@@ -32,6 +32,8 @@ def prepare_output(folder: str | Path) -> Path:
         RecipeError: If it has content, or cannot be made.
     """
     path = Path(folder)
+    if is_data_of_run(path):
+        raise RecipeError(f"--output: {folder} lies among a run's own files; name another folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
         is_empty = not any(path.iterdir())

@@ -8,7 +8,9 @@ from typing import Any, Literal, Optional
 import pytest
 
 from reasonrl.errors import RecipeError
+from reasonrl.recipe.schema import CriticConfig, OptimizerConfig, SamplingConfig, TrainerConfig
 from reasonrl.recipe.source import Source
+from reasonrl.recipe.suites import SuiteConfig
 from reasonrl.recipe.typed import build
 
 
@@ -97,3 +99,22 @@ def test_refused(key: str, given: Any, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         build_config({key: given})
     assert str(caught.value) == f"r.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (TrainerConfig, {"steps": 1, "prompts_per_step": 1, "update_epochs": 10**9}, "update_epochs must be <= 10000"),
+        (OptimizerConfig, {"learning_rate": 1e300}, r"learning_rate must be <= 1e\+38"),
+        (CriticConfig, {"learning_rate": 1e300}, r"learning_rate must be <= 1e\+38"),
+        (SamplingConfig, {"temperature": 1e-300}, r"temperature must be in \[0.001, 1000\]"),
+        (SamplingConfig, {"temperature": 1e300}, r"temperature must be in \[0.001, 1000\]"),
+        (SamplingConfig, {"temperature": float("nan")}, "temperature must be"),
+        (SuiteConfig, {"temperature": 1e-300}, r"temperature must be 0, or in \[0.001, 1000\]"),
+        (SuiteConfig, {"temperature": -0.5}, "temperature must be 0"),
+    ],
+)
+def test_numbers_that_no_computation_survives_are_refused(config: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+    SuiteConfig(temperature=0.0)
