@@ -46,7 +46,7 @@ def is_run(folder: Path) -> bool:
 
 def is_data_of_run(path: Path) -> bool:
     """Whether a path lies where commands look for a run's own checkpoints, transcripts, evaluations or trackers."""
-    whole = path.resolve()
+    whole = Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
     places = (whole, *whole.parents)
     return any(place.name in FOLDERS and is_run(place.parent) for place in places)
 

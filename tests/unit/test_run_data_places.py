@@ -20,6 +20,7 @@ def run_dir(tmp_path: Path) -> Path:
     (folder / "checkpoints" / "step_000001").mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     (tmp_path / "link").symlink_to(folder / "checkpoints", target_is_directory=True)
+    (tmp_path / "loop").symlink_to("loop")
     return folder
 
 
@@ -32,6 +33,7 @@ def run_dir(tmp_path: Path) -> Path:
         ("run/evals/step_000003", True),
         ("run/export/../checkpoints/x", True),
         ("link/step_000009", True),
+        ("loop/step_000009", False),
         ("run/export/merged", False),
         ("run/model", False),
         ("checkpoints/step_000009", False),
