@@ -26,12 +26,16 @@ class CachedModel:
     def __init__(self, model: Any, on_computed: Callable[[int, int, float], None] = lambda *_: None) -> None:
         self.model, self._on_computed = model, on_computed
         self._length = 0  # of the cache in use
-        self.device: torch.device = model.get_input_embeddings().weight.device
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_logits = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._argument = ""
         self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        """That of the weights; sharding moves them."""
+        return self.model.get_input_embeddings().weight.device
 
     def prefill(self, ids: Tensor, mask: Tensor | None, positions: Tensor) -> tuple[Tensor, Any]:
         """Last logits ``[B, V]`` of prompts ``[B, T]`` (padded on the left), and a new cache that holds them."""

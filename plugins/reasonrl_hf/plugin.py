@@ -15,6 +15,7 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
         factory="reasonrl_hf.backend:HFBackend",
         config=HFConfig,
         truncates=True,
+        shares_policy=True,
         modules=("transformers",),
         install="pip install transformers",
     )

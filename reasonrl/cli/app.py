@@ -143,7 +143,6 @@ def plan(
         str | None, typer.Option("--gpu", metavar="NAME|GIB", help="GPU, by name or memory (default: this machine's).")
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, metavar="N", help="Number of GPUs.")] = 1,
-    fsdp: Annotated[bool, typer.Option("--fsdp", help="Shard over the GPUs with FSDP2 instead of DDP.")] = False,
     price: Annotated[
         float | None, typer.Option("--price", min=0.0, metavar="X", help="Price of one GPU per hour.")
     ] = None,
@@ -153,7 +152,7 @@ def plan(
     """Estimate memory, time and money of a recipe, from a dry run of one step without data."""
     from reasonrl.cli.plan import run_plan
 
-    run_plan(recipe, overrides or [], gpu, gpus, "fsdp" if fsdp else "ddp", price, as_json, plugin or [])
+    run_plan(recipe, overrides or [], gpu, gpus, price, as_json, plugin or [])
 
 
 @app.command()

@@ -29,7 +29,7 @@ def forecast(resolved: AnyResolved, plugins: Plugins) -> Lines:
     from reasonrl.planning.text import forecast_lines
 
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    sharding = "fsdp" if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" else "ddp"
+    sharding = resolved.recipe.model.sharding
     try:
         plan = make_plan(resolved, plugins, find_own(count, sharding, on_gpu=on_gpu))
     except ReasonRLError as error:

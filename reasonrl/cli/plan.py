@@ -25,7 +25,6 @@ def run_plan(
     overrides: Sequence[str],
     gpu: str | None,
     gpus: int,
-    sharding: str,
     price: float | None,
     as_json: bool,
     plugin_files: Sequence[str],
@@ -35,7 +34,7 @@ def run_plan(
 
     found = find_gpu(gpu) if gpu is not None else None  # a wrong name is refused at once
     plugins = load_plugins(files=plugin_files)
-    check_recipe(recipe, overrides, plugins)  # before torch is loaded
+    sharding = check_recipe(recipe, overrides, plugins).recipe.model.sharding  # before torch is loaded
     from reasonrl.planning.here import find_target
     from reasonrl.planning.plan import make_plan
 

@@ -152,12 +152,15 @@ class RolloutBackendSpec(ComponentSpec):
 
     ``provides_logprobs``: its completions carry log-probabilities; an algorithm that needs them is refused without.
     ``truncates``: it applies ``SamplingParams.top_p`` and ``top_k``; a suite that sets them is refused without.
+    ``shares_policy``: it samples with ``RolloutContext.policy``, so sharded weights are gathered between
+    ``sync_weights`` and the end of sampling.
     """
 
     kind: ClassVar[str] = "rollout_backend"
 
     provides_logprobs: bool = True
     truncates: bool = False
+    shares_policy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 
@@ -13,7 +12,7 @@ from reasonrl.planning.plan import GIB, Target
 from reasonrl.planning.sharding import Sharding
 
 
-def find_target(gpu: Gpu | None, count: int, sharding: str) -> Target:
+def find_target(gpu: Gpu | None, count: int, sharding: Sharding) -> Target:
     """``count`` of ``gpu``; without one, this machine's GPU or else its CPU."""
     found = gpu or _own_gpu()
     if found is None and count > 1:
@@ -21,14 +20,14 @@ def find_target(gpu: Gpu | None, count: int, sharding: str) -> Target:
     return _target(found, count, sharding)
 
 
-def find_own(count: int, sharding: str, *, on_gpu: bool) -> Target:
+def find_own(count: int, sharding: Sharding, *, on_gpu: bool) -> Target:
     """This machine's GPUs or its CPU, for ``count`` processes."""
     return _target(_own_gpu() if on_gpu else None, count, sharding)
 
 
-def _target(gpu: Gpu | None, count: int, sharding: str) -> Target:
+def _target(gpu: Gpu | None, count: int, sharding: Sharding) -> Target:
     if gpu is not None:
-        return Target(gpu, gpu.gib, count, cast("Sharding", sharding))
+        return Target(gpu, gpu.gib, count, sharding)
     import psutil
 
     return Target(None, psutil.virtual_memory().total / GIB / count, count)

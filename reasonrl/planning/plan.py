@@ -52,13 +52,13 @@ class Target:
     gpu: Gpu | None
     gib: float
     count: int = 1
-    sharding: Sharding = "ddp"
+    sharding: Sharding = "none"
 
     @property
     def name(self) -> str:
         """For messages."""
         one = self.gpu.name if self.gpu else "this machine's CPU"
-        how = f", {self.sharding.upper()}" if self.count > 1 else ""
+        how = ", FSDP" if self.sharding == "fsdp" else ", DDP"
         return f"{self.count} x {one}{how}" if self.count > 1 else one
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from reasonrl.planning.dry_run import DryRunResult
 
-Sharding = Literal["ddp", "fsdp"]
+Sharding = Literal["none", "fsdp"]
 
-SHARDED = ("weights", "critic", "gradients", "optimizer")
+SHARDED = ("weights", "critic", "reference", "gradients", "optimizer")
 GATHERED_LAYERS = 2
 """FSDP2 computes on one layer and gathers the next."""
 
@@ -20,11 +20,11 @@ def shard(parts: Mapping[str, int], counted: DryRunResult, *, gpus: int, shardin
 
     DDP keeps everything on each GPU and adds its buckets, a second copy of the gradients. FSDP2 divides weights,
     gradients and the optimizer's states, and gathers two layers at a time with their gradients, embeddings and head all
-    the time; it does not shard a reference copy.
+    the time.
     """
     if gpus == 1:
         return dict(parts)
-    if sharding == "ddp":
+    if sharding == "none":
         return {**parts, "DDP buckets": 4 * counted.trained}
     kept = {part: -(-size // gpus) if part in SHARDED else size for part, size in parts.items()}
     kept.pop("cast weights", None)

@@ -89,7 +89,7 @@ def remedy_lines(plan: Plan, remedies: Sequence[Remedy]) -> Iterator[tuple[str, 
         need = gib(remedy.plan.peak + remedy.plan.reserve)
         yield "fits with", f"{' '.join(remedy.overrides)} ({need} GiB{cost})"
     if not plan.fits and not remedies:
-        yield "fits with", "nothing that was tried; take a larger GPU, or several: --gpus N --fsdp"
+        yield "fits with", "nothing that was tried; take a larger GPU, or several: --gpus N model.sharding=fsdp"
 
 
 def memory_line(plan: Plan) -> str:

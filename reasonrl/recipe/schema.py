@@ -64,6 +64,11 @@ class ModelConfig:
         True,
     )
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
+    sharding: Literal["none", "fsdp"] = option(
+        "with several processes, none: each trains with whole weights (DDP); fsdp: each keeps a share of weights, "
+        "gradients and optimizer states (FSDP2)",
+        "none",
+    )
     trust_remote_code: bool = option("run the code in the model's repository; needs path and revision", False)
     chat_template: str | None = option(
         "Jinja file (relative to the working directory); null = the tokenizer's template", None

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import torch
-
 from reasonrl.contracts.models import generation_eos_ids
 from reasonrl.contracts.protocols import AlgorithmContext, RolloutBackend
 from reasonrl.data.demonstrations import Encoder, Example, PairExamples, task_examples
 from reasonrl.data.stream import ProblemStream
 from reasonrl.errors import RecipeError
-from reasonrl.model.reference import build_reference
 from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
@@ -62,7 +59,7 @@ def execute_run(
     )
     reporter.waiting(f"loading model {format_model(resolved)}")
     with tell_download(resolved.model_path, reporter):
-        bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers)
+        bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers, trains=True)
     checked = setup.check(bundle)
     backend = builder.build_backend(bundle)
     run = open_run(resolved, plugins, bundle, options, checked)
@@ -103,19 +100,17 @@ class _RlSetup:
         resolved, recipe = self._resolved, self._resolved.recipe
         if recipe.trainer.offload and bundle.accelerator.device.type == "cpu" and bundle.ranks.is_main:
             log.warning("trainer.offload has no effect on a CPU, which has only the host's memory")
-        policy, optimizer = prepare(bundle, recipe.optimizer, recipe.critic)
-        precision = getattr(torch, bundle.precision)
-        reference = build_reference(bundle.policy, policy, precision) if resolved.needs.reference else None
-        synced = SyncedBackend(backend, policy, bundle, run.stop)
+        prepared = prepare(bundle, recipe.optimizer, recipe.critic, has_reference=resolved.needs.reference)
+        synced = SyncedBackend(backend, prepared.policy, bundle, run.stop)
         updater = Updater(
-            policy=policy,
-            optimizer=optimizer,
+            policy=prepared.policy,
+            optimizer=prepared.optimizer,
             algorithm=self._algorithm,
             needs=resolved.needs,
             settings=build_update_settings(resolved),
             accelerator=bundle.accelerator,
             ranks=bundle.ranks,
-            reference=reference,
+            reference=prepared.reference,
         )
         trainer = Trainer(
             recipe,
@@ -147,11 +142,16 @@ class _SftSetup:
 
     def build_job(self, run: OpenRun, bundle: ModelBundle, backend: RolloutBackend) -> tuple[Job, SyncedBackend]:
         recipe = self._resolved.recipe
-        policy, optimizer = prepare(bundle, recipe.optimizer)
+        prepared = prepare(bundle, recipe.optimizer)
         trainer = SftTrainer(
-            recipe, bundle, policy=policy, optimizer=optimizer, examples=self._examples, reporter=run.reporter
+            recipe,
+            bundle,
+            policy=prepared.policy,
+            optimizer=prepared.optimizer,
+            examples=self._examples,
+            reporter=run.reporter,
         )
-        return trainer, SyncedBackend(backend, policy, bundle, run.stop)
+        return trainer, SyncedBackend(backend, prepared.policy, bundle, run.stop)
 
 
 def build_algorithm(resolved: ResolvedRecipe, plugins: Plugins) -> AlgorithmCalls:

@@ -3,14 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from torch import nn
 from torch.optim import Optimizer
 
@@ -23,13 +22,14 @@ from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
 from reasonrl.model.critic import build_critic
 from reasonrl.model.load import LoadedModel, find_source, load_model, resolve_dtype
-from reasonrl.model.lora import embeddings
+from reasonrl.model.lora import embeddings, is_lora
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
+from reasonrl.model.reference import Reference, build_reference
+from reasonrl.model.sharding import find_layers, shard_policy
 from reasonrl.plugins import Component, Plugins, RewardComponent
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import (
-    DEFAULT_BACKEND,
     AnyRecipe,
     CriticConfig,
     Device,
@@ -53,17 +53,18 @@ RANK_TIMEOUT = timedelta(hours=1)
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
-def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = ()) -> ModelBundle:
+def load_bundle(resolved: AnyResolved, *, trackers: Sequence[str] = (), trains: bool = False) -> ModelBundle:
     """``_load_bundle``, where lack of memory is explained in one line."""
     with explained("load", render_plain(resolved), torch.device("cpu")):
-        return _load_bundle(resolved, trackers)
+        return _load_bundle(resolved, trackers, trains=trains)
 
 
-def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
+def _load_bundle(resolved: AnyResolved, trackers: Sequence[str], *, trains: bool) -> ModelBundle:
     """Start (or join) the processes and load the model.
 
     Trained weights are kept in float32; a lower ``model.dtype`` is the autocast precision of forward passes, so that
-    small updates are not rounded away. Frozen linear layers are stored in that precision.
+    small updates are not rounded away. Frozen linear layers are stored in that precision. What training shards stays in
+    the host's memory until then, since a GPU may not hold it whole.
     """
     recipe, model = resolved.recipe, resolved.recipe.model
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -74,14 +75,16 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
     accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
     )
-    _check_whole_weights(recipe, accelerator)
+    _check_device(recipe, accelerator)
+    shards = trains and model.sharding == "fsdp" and accelerator.num_processes > 1
     if model.attention == "flash_attention_2" and dtype == torch.float32:
         raise RecipeError(
             "model.attention: flash_attention_2 computes in 16 bits, but model.dtype is float32 here; set model.dtype "
             "to bfloat16, or model.attention to auto"
         )
     master = replace(model, dtype="float32")
-    loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=accelerator.device, frozen=dtype)
+    device = torch.device("cpu") if shards else accelerator.device
+    loaded = load_model(master, resolved.model_path, seed=recipe.seed, device=device, frozen=dtype)
     critic = recipe.critic if isinstance(recipe, Recipe) else None
     critic_module = build_critic(critic.kind, loaded.model) if critic is not None else None
     policy = PolicyModule(loaded.model, critic_module, path=loaded.logits_path, packs_up_to=loaded.packs_up_to)
@@ -94,23 +97,24 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str]) -> ModelBundle:
         renderer=_renderer(model, loaded),
         model_path=find_source(resolved.model_path, model.revision).base,
         precision=str(dtype).removeprefix("torch."),
+        shards=shards and bool(find_layers(policy)),
+        gathers=shards and resolved.rollout_backend.spec.shares_policy,
     )
 
 
-def _check_whole_weights(recipe: AnyRecipe, accelerator: Accelerator) -> None:
+def _check_device(recipe: AnyRecipe, accelerator: Accelerator) -> None:
+    """Refuse what needs whole weights with model.sharding, and the kernels of bitsandbytes where they do not run."""
     lora, device = recipe.model.lora, accelerator.device.type
     critic, offload = (recipe.critic, recipe.trainer.offload) if isinstance(recipe, Recipe) else (None, [])
-    anywhere, kernels = (device,), ("cpu", "cuda")  # those of bitsandbytes
-    is_hf = recipe.rollout_backend.get("name", DEFAULT_BACKEND) == "hf"  # which samples with the trainer's model
+    anywhere, kernels = (device,), ("cpu", "cuda")
     for wanted, key, runs_on, instead in (
         (recipe.optimizer.name == "adamw_8bit", "optimizer.name: adamw_8bit", kernels, "use adamw_bf16 or adamw"),
         (lora is not None and lora.quantization, "model.lora.quantization: nf4", kernels, "set it to null"),
         (critic is not None and critic.kind == "adapter", "critic.kind: adapter", anywhere, "use shared or separate"),
-        (is_hf, "rollout_backend.name: hf", anywhere, "set it to vllm"),
-        (offload, "trainer.offload", anywhere, "remove it, and set fsdp_cpu_offload in accelerate's config"),
+        (offload, "trainer.offload", anywhere, "remove it"),
     ):
-        if wanted and accelerator.distributed_type == DistributedType.FSDP:
-            raise RecipeError(f"{key} needs whole weights, but accelerate's config shards them (FSDP); {instead}")
+        if wanted and recipe.model.sharding == "fsdp":
+            raise RecipeError(f"{key} needs whole weights, but model.sharding: fsdp divides them; {instead}")
         if wanted and device not in runs_on:
             raise RecipeError(f"{key} runs on {' and '.join(runs_on)}, not on {device}; {instead}")
 
@@ -145,13 +149,32 @@ def choose_cpu(device: Device) -> bool:
     return on_cpu
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The policy as training calls it (wrapped, or sharded), its optimizer, and the reference if there is one."""
+
+    policy: nn.Module
+    optimizer: Optimizer
+    reference: Reference | None
+
+
 def prepare(
-    bundle: ModelBundle, config: OptimizerConfig, critic: CriticConfig | None = None
-) -> tuple[nn.Module, Optimizer]:
-    """The policy and its optimizer, wrapped by accelerate. Train mode is the update's alone."""
-    policy, optimizer = bundle.accelerator.prepare(bundle.policy, build_optimizer(bundle.policy, config, critic))
-    policy.eval()
-    return policy, optimizer
+    bundle: ModelBundle, config: OptimizerConfig, critic: CriticConfig | None = None, *, has_reference: bool = False
+) -> Prepared:
+    """Copy the reference, then wrap or shard policy and optimizer. Train mode is the update's alone."""
+    policy, accelerator, dtype = bundle.policy, bundle.accelerator, getattr(torch, bundle.precision)
+    reference = build_reference(policy, dtype=dtype) if has_reference and not is_lora(policy.model) else None
+    if bundle.shards:
+        for module in (policy, reference.weights if reference else None):
+            if module is not None:
+                shard_policy(module, accelerator.device, dtype)
+    optimizer = build_optimizer(policy, config, critic)
+    # In evaluation mode accelerate adds the autocast alone.
+    wrapped = accelerator.prepare_model(policy, evaluation_mode=bundle.shards)
+    wrapped.eval()
+    if has_reference and reference is None:
+        reference = build_reference(policy, wrapped)
+    return Prepared(wrapped, accelerator.prepare_optimizer(optimizer), reference)
 
 
 def build_optimizer(policy: PolicyModule, config: OptimizerConfig, critic: CriticConfig | None) -> Optimizer:

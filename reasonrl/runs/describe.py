@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from reasonrl.observability.reporter import Lines
+from reasonrl.model.sharding import find_layers
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text
@@ -71,7 +72,15 @@ def _device_line(bundle: ModelBundle) -> str:
     ranks = f"{bundle.ranks.size} process{'es' if bundle.ranks.size > 1 else ''}"
     threads = f" x {torch.get_num_threads()} threads" if bundle.accelerator.device.type == "cpu" else ""
     name = gpu_name(bundle.accelerator.device)
-    return f"{bundle.accelerator.device}{f' ({name})' if name else ''}, {bundle.precision}, {ranks}{threads}"
+    how = f", {describe_sharding(bundle)}" if bundle.ranks.size > 1 else ""
+    return f"{bundle.accelerator.device}{f' ({name})' if name else ''}, {bundle.precision}, {ranks}{threads}{how}"
+
+
+def describe_sharding(bundle: ModelBundle) -> str:
+    """What each of several processes holds of the model."""
+    if not bundle.shards:
+        return "whole weights in each (DDP)"
+    return f"weights sharded (FSDP2, {len(find_layers(bundle.policy)) + 1} units)"
 
 
 def _rows_line(resolved: AnyResolved, bundle: ModelBundle) -> str:
@@ -100,6 +109,7 @@ def build_manifest(
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "processes": bundle.ranks.size,
+            "sharding": "fsdp" if bundle.shards else "none",
             "device": str(bundle.accelerator.device),
             "gpu": gpu_name(bundle.accelerator.device),
             "precision": bundle.precision,

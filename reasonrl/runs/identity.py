@@ -33,6 +33,7 @@ CHANGEABLE: Mapping[str, str] = {
     "sft.max_tokens_per_microbatch": ROUNDING,
     "model.gradient_checkpointing": ROUNDING,
     "model.packing": ROUNDING,
+    "model.sharding": ROUNDING,
     "model.attention": ROUNDING,
     "rollout_backend.*": ROUNDING,
     "trainer.offload": SAME,

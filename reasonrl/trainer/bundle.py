@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelBundle:
-    """A loaded model. ``policy`` is not wrapped by accelerate; trainers get the wrapped one beside it."""
+    """A loaded model. ``policy`` is not wrapped by accelerate; trainers get the wrapped one beside it.
+
+    ``shards``: training is to shard it over the processes. ``gathers``: its weights are gathered for sampling then.
+    """
 
     accelerator: Accelerator
     ranks: Ranks
@@ -26,5 +29,7 @@ class ModelBundle:
     renderer: PromptRenderer
     model_path: str
     precision: str
+    shards: bool = False
+    gathers: bool = False
     watch: EvaluationWatch = field(default_factory=EvaluationWatch)
     sampling_work: SamplingWork = field(default_factory=SamplingWork)

@@ -1,9 +1,12 @@
 """The rollout backend of a run, synced with the policy's weights."""
 
+from contextlib import ExitStack
+
 from torch import nn
 
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.model.export import iter_hf_weights
+from reasonrl.model.sharding import gathered
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 
@@ -14,6 +17,7 @@ class SyncedBackend:
     def __init__(self, backend: RolloutBackend, policy: nn.Module, bundle: ModelBundle, stop: StopSignals) -> None:
         self._backend, self._policy, self._bundle, self._stop = backend, policy, bundle, stop
         self._version: int | None = None
+        self._whole: ExitStack | None = None
 
     def sync(self, version: int) -> RolloutBackend:
         """The backend with the policy's present weights, whose version this is; every rank calls it.
@@ -27,10 +31,16 @@ class SyncedBackend:
             with self._stop.deferred(), self._bundle.ranks.together():  # half of the weights are of no use
                 self._backend.sync_weights(iter_hf_weights(policy), policy_version=version)
             self._version = version
+        if self._bundle.gathers and self._whole is None:
+            self._whole = ExitStack()
+            self._whole.enter_context(gathered(self._bundle.policy))
         return self._backend
 
     def release(self) -> None:
         """Sampling is over until the next ``sync``: the backend may free its memory. Every rank calls it."""
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
         release = getattr(self._backend, "release", None)
         if release is not None:
             with self._bundle.ranks.together():

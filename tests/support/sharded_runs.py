@@ -1,0 +1,50 @@
+"""Runs that shard the policy, one after the other in the same processes, and what each process then holds of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from support.resume_runs import go
+
+Job = tuple[Path | None, Path, tuple[str, ...]]
+"""A recipe (None: resume), the folder of the run, overrides."""
+
+
+def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
+    """Run every job; ``shares`` is the folder for what each process holds when training begins."""
+    from reasonrl.runs import assemble
+
+    plain, rank = assemble.prepare, os.environ["RANK"]
+    current = Path()
+
+    def prepare(*args: Any, **options: Any) -> Any:
+        prepared = plain(*args, **options)
+        (shares / f"{current.name}-{rank}.json").write_text(json.dumps(describe(prepared)))
+        return prepared
+
+    assemble.prepare = prepare
+    for recipe, current, overrides in jobs:  # noqa: B007 - read by prepare
+        outcome = go(recipe, current, *overrides).outcome
+        assert outcome == "completed", outcome
+
+
+def describe(prepared: Any) -> dict[str, Any]:
+    """Units of FSDP, and the sizes of parameters here and in all."""
+    from torch.distributed.fsdp import FSDPModule
+
+    def sizes(module: Any) -> dict[str, Any]:
+        parameters = dict(module.named_parameters())
+        local = {name: getattr(p, "to_local", lambda p=p: p)() for name, p in parameters.items()}
+        return {
+            "units": sum(isinstance(part, FSDPModule) for part in module.modules()),
+            "whole": sum(p.numel() for p in parameters.values()),
+            "here": sum(p.numel() for p in local.values()),
+            "names": sorted(parameters),
+        }
+
+    reference = prepared.reference.weights if prepared.reference else None
+    return {"policy": sizes(prepared.policy), "reference": sizes(reference) if reference is not None else None}
