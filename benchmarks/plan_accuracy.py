@@ -177,7 +177,7 @@ def predict(recipe: Path, overrides: list[str]) -> Any:
     from reasonrl.recipe.load import load_recipe
 
     plugins = load_plugins()
-    return make_plan(load_recipe(recipe, overrides, plugins), plugins, find_target(None, 1, "ddp"))
+    return make_plan(load_recipe(recipe, overrides, plugins), plugins, find_target(None, 1, "none"))
 
 
 def run(recipe: Path, overrides: list[str]) -> int:

@@ -33,7 +33,7 @@ def check_gpu(resolved: AnyResolved, plugins: Plugins, gpu: Gpu, *, asked: str) 
     from reasonrl.planning.plan import make_plan
     from reasonrl.planning.text import memory_line
 
-    plan = make_plan(resolved, plugins, find_target(gpu, 1, "ddp"))
+    plan = make_plan(resolved, plugins, find_target(gpu, 1, "none"))
     if not plan.fits:
         raise RecipeError(
             f"{resolved.path}: {memory_line(plan)} on {gpu.name}; `reasonrl plan {asked}` looks for changes that make "

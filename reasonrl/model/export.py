@@ -31,8 +31,7 @@ def unwrap(policy: nn.Module) -> PolicyModule:
     if not isinstance(module, PolicyModule):
         found = type(module).__name__
         raise CheckpointError(
-            f"export: expected a PolicyModule, plain or wrapped by DDP or FSDP version 2, got {found}; "
-            "set fsdp_version: 2 in accelerate's config"
+            f"export: expected a PolicyModule, plain, wrapped by DDP or sharded by FSDP2, got {found}"
         )
     return module
 

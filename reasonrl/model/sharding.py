@@ -13,12 +13,10 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from reasonrl.contracts.models import base_model
 from reasonrl.errors import RecipeError
-from reasonrl.model.policy import PolicyModule
 
 
-def find_layers(module: PolicyModule) -> list[nn.Module]:
+def find_layers(module: nn.Module) -> list[nn.Module]:
     """The layers of the model and of a critic's own trunk, in order.
 
     Raises:
@@ -26,16 +24,16 @@ def find_layers(module: PolicyModule) -> list[nn.Module]:
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [part for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
+    layers: list[nn.Module] = [part for part in module.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:
         raise RecipeError(
-            f"model.sharding: {type(base_model(module.model)).__name__} has no layers that could be sharded one by "
-            "one; set it to none"
+            "model.sharding: transformers marks no layers in this architecture that could be sharded one by one; set "
+            "it to none"
         )
     return layers
 
 
-def shard_policy(module: PolicyModule, device: torch.device, precision: torch.dtype) -> None:
+def shard_policy(module: nn.Module, device: torch.device, precision: torch.dtype) -> None:
     """Shard ``module`` in place over all processes and move it to ``device``; every process calls it.
 
     Args:
@@ -78,7 +76,7 @@ def gathered(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _initialize(module: PolicyModule, device: torch.device) -> None:
+def _initialize(module: nn.Module, device: torch.device) -> None:
     """FSDP takes the first module that is called as the root, so call it before a backend calls a part of it."""
     ids = torch.zeros((1, 2), dtype=torch.int64, device=device)
     with torch.autocast(device.type, enabled=False):

@@ -98,7 +98,7 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str], *, trains: bool
         model_path=find_source(resolved.model_path, model.revision).base,
         precision=str(dtype).removeprefix("torch."),
         shards=shards and bool(find_layers(policy)),
-        gathers=shards and resolved.rollout_backend.spec.shares_policy,
+        gathers=shards and getattr(resolved.rollout_backend.spec, "shares_policy", False),
     )
 
 

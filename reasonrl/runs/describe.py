@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from reasonrl.observability.reporter import Lines
 from reasonrl.model.sharding import find_layers
+from reasonrl.observability.reporter import Lines
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.redact import FROM_ENVIRONMENT, redact_data, redact_text

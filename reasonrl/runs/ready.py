@@ -1,5 +1,7 @@
 """Checks that need no model, for ``recipes check`` and before every run. Torch-free."""
 
+import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +30,20 @@ def refuse_new_run(resolved: AnyResolved, run_dir: str | Path | None = None, *, 
         refuse_taken(run_dir)
         refuse_unwritable(resolved.recipe.output_dir, run_dir)
         refuse_unready(resolved, is_elsewhere=is_elsewhere)
+
+
+def refuse_foreign_sharding(environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse accelerate's own ways to divide a model, which would leave out the checks of the update.
+
+    Raises:
+        RecipeError: if the launcher asks for one.
+    """
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
+            raise RecipeError(
+                f"accelerate's config asks for {name} (ACCELERATE_USE_{name}), which is not supported; remove it there "
+                "and set model.sharding=fsdp, which shards with FSDP2"
+            )
 
 
 def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None:

@@ -15,7 +15,7 @@ from reasonrl.rundir.layout import find_steps, step_dir
 from reasonrl.runs.identity import is_length, total_steps
 from reasonrl.runs.outline import outline_run
 from reasonrl.runs.plugin_files import load_run_plugins
-from reasonrl.runs.ready import refuse_new_run, refuse_unready
+from reasonrl.runs.ready import refuse_foreign_sharding, refuse_new_run, refuse_unready
 from reasonrl.runs.result import ALREADY_DONE, RunResult
 from reasonrl.runs.resume import describe_finished, find_finished_summary, read_run
 from reasonrl.signals import handle_stop_signals
@@ -108,6 +108,7 @@ def _carry_out(
     forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
+    refuse_foreign_sharding()
     with handle_stop_signals() as stop:
         heard = reporter if reporter is not None and is_first_process() else SilentReporter()
         heard.starting(outline_run(resolved, plugins))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.gpu_lab import MODE, REPORT, SHARDED, Lab
+from support.gpu_lab import MODE, REPORT, Lab
 
 from reasonrl.contracts.metric_keys import GAP_ROUNDED
 
@@ -84,15 +84,15 @@ def test_vllm_in_the_trainers_process(lab: Lab) -> None:
 
 
 def test_fsdp_on_all_gpus(lab: Lab) -> None:
-    """hf cannot sample with sharded weights: vLLM does, or in a dry run a script."""
+    """vLLM samples, or in a dry run a script."""
     if not lab.is_dry and not find_spec("vllm"):
         lab.skip("fsdp", "vLLM is not installed")
         pytest.skip("needs vLLM")
     vllm = {"name": "vllm", "enforce_eager": True, "max_model_len": 256, "gpu_memory_utilization": 0.3}
     sections = {"algorithm": {"name": "grpo"}, "rollout_backend": {"name": "script"} if lab.is_dry else vllm}
-    recipe, run = lab.recipe("fsdp", sections)
+    recipe, run = lab.recipe("fsdp", {**sections, "model": {"sharding": "fsdp"}})
     ranks = 2 if lab.is_dry else torch.cuda.device_count()
-    lab.run("fsdp", "train", str(recipe), "--run-dir", str(run), ranks=ranks, more=SHARDED)
+    lab.run("fsdp", "train", str(recipe), "--run-dir", str(run), ranks=ranks)
     last = lab.metrics("fsdp", run)
     assert math.isfinite(last["loss/total"])
     assert last["optim/grad_norm"] > 0

@@ -6,7 +6,6 @@ Every part adds itself to one JSON report.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from support.processes import on_ranks
+from support.processes import command_on_ranks
 from typer.testing import CliRunner
 
 from reasonrl.testing.models import byte_tokenizer
@@ -26,15 +25,6 @@ from reasonrl.testing.models import byte_tokenizer
 REPORT = "REASONRL_GPU_REPORT"
 MODE = "REASONRL_GPU_TESTS"
 SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
-SHARDED = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen2DecoderLayer",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-}
-"""accelerate's settings for FSDP2."""
 MEASURED = {"sampling": "memory/rollout_gib", "evaluation": "memory/policy_eval_gib", "update": "memory/update_gib"}
 """Stage of a plan -> the metric that it predicts."""
 REAL: dict[str, Any] = {
@@ -91,16 +81,16 @@ class Lab:
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         return path, self.folder / name
 
-    def run(self, name: str, *words: str, ranks: int = 1, more: Mapping[str, str] = {}) -> None:
+    def run(self, name: str, *words: str, ranks: int = 1) -> None:
         """``reasonrl WORDS`` on ``ranks`` processes; fails unless it succeeds."""
         words = (*words, "--plugin", SCRIPTED)
         started = time.monotonic()
         if not self.is_dry:
-            code, output = self._launch(words, ranks, more)
+            code, output = self._launch(words, ranks)
         elif ranks == 1:
             code, output = in_this_process(words)
         else:
-            done = on_ranks(ranks, sharded_on_a_cpu, *words, more=more)
+            done = command_on_ranks(ranks, *words)
             code, output = done.returncode, done.stdout + done.stderr
         part = self.parts.setdefault(name, {})
         part.setdefault("commands", []).append(" ".join(words))
@@ -111,13 +101,11 @@ class Lab:
         assert code == 0, output[-6000:]
 
     @staticmethod
-    def _launch(words: Sequence[str], ranks: int, more: Mapping[str, str]) -> tuple[int, str]:
+    def _launch(words: Sequence[str], ranks: int) -> tuple[int, str]:
         start = [sys.executable, "-m"]
-        if more:
+        if ranks > 1:
             start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-        done = subprocess.run(
-            [*start, "reasonrl", *words], env={**os.environ, **more}, capture_output=True, text=True, timeout=300
-        )
+        done = subprocess.run([*start, "reasonrl", *words], capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout + done.stderr
 
     def metrics(self, name: str, run: Path) -> dict[str, float]:
@@ -171,28 +159,6 @@ def in_this_process(words: Sequence[str]) -> tuple[int, str]:
 
     done = CliRunner().invoke(app, list(words))
     return done.exit_code, done.output if done.exit_code else done.stdout
-
-
-def sharded_on_a_cpu(*words: str) -> None:
-    """The command with FSDP, which accelerate takes for GPUs only, over gloo."""
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import DistributedType
-
-    from reasonrl.cli.app import main
-
-    start = AcceleratorState.__init__
-
-    def sharding(self: Any, *args: Any, fsdp_plugin: Any = None, **given: Any) -> None:
-        start(self, *args, **given)
-        if fsdp_plugin is None:  # asked for again, when it is known
-            return
-        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-        fsdp_plugin.set_mixed_precision(self._mixed_precision)
-        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-    AcceleratorState.__init__ = sharding
-    sys.argv = ["reasonrl", *words]
-    main()
 
 
 def shape_only(folder: Path, changes: Mapping[str, int]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,8 +24,12 @@ from reasonrl import (
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
 from reasonrl.data.collate import collate
 from reasonrl.model.critic import build_critic
+from reasonrl.model.load import make_trainable
+from reasonrl.model.lora import is_lora
 from reasonrl.model.policy import PolicyModule
-from reasonrl.recipe.schema import RolloutCorrectionConfig
+from reasonrl.model.reference import build_reference
+from reasonrl.model.sharding import shard_policy
+from reasonrl.recipe.schema import ModelConfig, RolloutCorrectionConfig
 from reasonrl.testing.models import tiny_config
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -40,6 +44,7 @@ from reasonrl_ppo.config import KLConfig, PPOConfig
 from reasonrl_ppo.plugin import reasonrl_algorithms as ppo_specs
 
 PAD = 257
+PLAIN = ModelConfig(path="tiny")
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,22 @@ def scripted_groups(prompts: int, group_size: int, *, seed: int = 0, unscored: b
 
 
 def tiny_policy(
-    case: Case, *, dtype: torch.dtype = torch.float64, critic: str = "shared", seed: int = 3
+    case: Case,
+    *,
+    dtype: torch.dtype = torch.float64,
+    critic: Literal["shared", "separate"] = "shared",
+    model: ModelConfig = PLAIN,
+    seed: int = 3,
 ) -> PolicyModule:
-    """A two-layer model and, for PPO, a critic that is not zero."""
+    """A two-layer model, set up as ``model`` says, and, for PPO, a critic that is not zero."""
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = tiny_config("qwen2", hidden=16, heads=2, kv_heads=1, vocab_size=258)
-        model = AutoModelForCausalLM.from_config(config).to(torch.float64)
-        module = build_critic("shared", model).to(torch.float64) if case.needs.critic else None
-        policy = PolicyModule(model, module)
+        network = make_trainable(AutoModelForCausalLM.from_config(config).to(torch.float64), model, "tiny", seed=seed)
+        module = build_critic(critic, network).to(torch.float64) if case.needs.critic else None
+        policy = PolicyModule(network, module)
         with torch.no_grad():
             for parameter in policy.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -141,12 +151,20 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     batch: TrainBatch | None = None,
     correction: RolloutCorrectionConfig | None = None,
     see: Any = None,
+    sharded: bool = False,
 ) -> Outcome:
-    """One whole update by plain gradient descent: the parameters then tell the gradient."""
+    """One whole update by plain gradient descent: the parameters then tell the gradient.
+
+    ``sharded``: over the processes of the run, instead of a copy on each.
+    """
     accelerator = Accelerator(cpu=True)
     ranks = Ranks(accelerator)
     batch = batch or collate(groups, pad_id=PAD, device=torch.device("cpu"))
-    reference = PolicyModule(_shifted_copy(policy)) if case.needs.reference else None
+    has_own = case.needs.reference and not is_lora(policy.model)
+    reference: Any = PolicyModule(_shifted_copy(policy)) if has_own else None
+    for module in (policy, reference) if sharded else ():
+        if module is not None:
+            shard_policy(module, torch.device("cpu"), torch.float64)
     optimizer = torch.optim.SGD(
         [
             {"params": parameters, "role": role, "lr": learning_rate}
@@ -154,7 +172,10 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
             if parameters
         ]
     )
-    wrapped, optimizer = accelerator.prepare(policy, optimizer)
+    wrapped = accelerator.prepare_model(policy, evaluation_mode=sharded)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    if case.needs.reference and reference is None:
+        reference = build_reference(policy, wrapped)
     algorithm = AlgorithmCalls(case.algorithm(group_size), "algorithm 'scripted'")
     ctx = StepContext(step=1, total_steps=10, policy_version=0, reduce=ranks.reduce)
     evals = evaluate_policy(
@@ -185,7 +206,8 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     )
     updater.see = see
     output = updater.update(batch, evals, algorithm.compute_advantages(batch, evals, ctx), ctx)
-    parameters = {n: p.detach().clone() for n, p in accelerator.unwrap_model(wrapped).named_parameters()}
+    whole = accelerator.unwrap_model(wrapped).named_parameters()
+    parameters = {n: getattr(p, "full_tensor", p.clone)().detach() for n, p in whole}
     return Outcome(parameters, dict(output.metrics), output)
 
 
@@ -193,7 +215,7 @@ def _shifted_copy(policy: PolicyModule) -> torch.nn.Module:
     """A reference that differs from the policy, so that KL terms are not zero."""
     import copy
 
-    model = copy.deepcopy(policy.model)
+    model = copy.deepcopy(policy.model).requires_grad_(False)
     with torch.no_grad():
         for index, parameter in enumerate(model.parameters()):
             parameter.mul_(1.0 + 0.05 * (-1) ** index)

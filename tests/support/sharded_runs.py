@@ -27,7 +27,7 @@ def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
         return prepared
 
     assemble.prepare = prepare
-    for recipe, current, overrides in jobs:  # noqa: B007 - read by prepare
+    for recipe, current, overrides in jobs:
         outcome = go(recipe, current, *overrides).outcome
         assert outcome == "completed", outcome
 

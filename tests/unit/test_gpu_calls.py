@@ -63,7 +63,7 @@ def test_processes_wait_for_a_checkpoint_to_be_written(monkeypatch: pytest.Monke
         "Resolved", (), {"recipe": type("Recipe", (), {"device": "cpu", "model": ModelConfig(path="x")})}
     )
     with suppress(Asked):
-        build._load_bundle(resolved, ())
+        build._load_bundle(resolved, (), trains=True)
     assert seen == [3600.0]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 from support.small_recipes import cli, recipe
 
 from reasonrl.errors import RecipeError
@@ -45,22 +44,22 @@ def test_a_package_that_is_missing(
     ],
 )
 def test_bitsandbytes_where_it_does_not_work(optimizer: Any, quantization: Any, key: str) -> None:
-    def check(optimizer: Any, quantization: Any, device: str, kind: DistributedType) -> None:
+    def check(optimizer: Any, quantization: Any, device: str, sharding: str) -> None:
         lora = LoraConfig(quantization=quantization)
         recipe: Any = SimpleNamespace(
             optimizer=OptimizerConfig(name=optimizer),
-            model=SimpleNamespace(lora=lora),
+            model=SimpleNamespace(lora=lora, sharding=sharding),
             rollout_backend={"name": "vllm"},
         )
-        accelerator: Any = SimpleNamespace(distributed_type=kind, device=torch.device(device))
-        build._check_whole_weights(recipe, accelerator)
+        accelerator: Any = SimpleNamespace(device=torch.device(device))
+        build._check_device(recipe, accelerator)
 
-    check(optimizer, quantization, "cuda", DistributedType.MULTI_GPU)
-    check("adamw_bf16", None, "mps", DistributedType.FSDP)
-    with pytest.raises(RecipeError, match=f"{key} needs whole weights, but accelerate's config shards them"):
-        check(optimizer, quantization, "cuda", DistributedType.FSDP)
+    check(optimizer, quantization, "cuda", "none")
+    check("adamw_bf16", None, "mps", "fsdp")
+    with pytest.raises(RecipeError, match=f"{key} needs whole weights, but model.sharding: fsdp divides them"):
+        check(optimizer, quantization, "cuda", "fsdp")
     with pytest.raises(RecipeError, match=f"{key} runs on cpu and cuda, not on mps"):
-        check(optimizer, quantization, "mps", DistributedType.NO)
+        check(optimizer, quantization, "mps", "none")
 
 
 @pytest.mark.parametrize(
@@ -81,20 +80,19 @@ def test_critics_that_do_not_fit(kind: str, lora: str, message: str, tiny_model:
     [
         ({"critic": CriticConfig(kind="adapter")}, r"critic\.kind: adapter needs whole weights"),
         ({"trainer": SimpleNamespace(offload=["optimizer"])}, r"trainer\.offload needs whole weights"),
-        ({"rollout_backend": {}}, r"rollout_backend\.name: hf needs whole weights.*; set it to vllm"),
     ],
 )
 def test_what_is_not_sharded(changed: dict[str, Any], message: str) -> None:
-    recipe: Any = object.__new__(Recipe)
-    plain = {
-        "optimizer": OptimizerConfig(),
-        "model": SimpleNamespace(lora=None),
-        "critic": None,
-        "rollout_backend": {"name": "vllm"},
-    }
-    for name, value in {**plain, "trainer": SimpleNamespace(offload=[]), **changed}.items():
-        object.__setattr__(recipe, name, value)
-    build._check_whole_weights(recipe, SimpleNamespace(distributed_type=DistributedType.NO, device=torch.device("cpu")))
-    accelerator: Any = SimpleNamespace(distributed_type=DistributedType.FSDP, device=torch.device("cpu"))
+    accelerator: Any = SimpleNamespace(device=torch.device("cpu"))
+
+    def check(sharding: str) -> None:
+        recipe: Any = object.__new__(Recipe)
+        model = SimpleNamespace(lora=None, sharding=sharding)
+        plain = {"optimizer": OptimizerConfig(), "model": model, "critic": None}
+        for name, value in {**plain, "trainer": SimpleNamespace(offload=[]), **changed}.items():
+            object.__setattr__(recipe, name, value)
+        build._check_device(recipe, accelerator)
+
+    check("none")
     with pytest.raises(RecipeError, match=message):
-        build._check_whole_weights(recipe, accelerator)
+        check("fsdp")

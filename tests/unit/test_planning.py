@@ -122,7 +122,7 @@ def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
     assert {name: sharded[name] for name in ("weights", "optimizer", "reference", "activations")} == {
         "weights": 100,
         "optimizer": 200,
-        "reference": 100,
+        "reference": 25,
         "activations": 50,
     }
     assert sharded["gathered layers"] == 4 * seen.largest_layer + seen.outside_layers

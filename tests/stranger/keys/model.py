@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,24 @@ def gradient_checkpointing_sft(lab: Lab, kind: str) -> None:
     kept, again = lab.run(kind), lab.run(kind, "model.gradient_checkpointing=true")
     assert again.probe["layer_calls"] == 2 * kept.probe["layer_calls"]
     assert distance(kept.weights(), again.weights()) < 1e-4
+
+
+@effect("model.sharding", of=BOTH)
+def sharding(lab: Lab, kind: str) -> None:
+    """Two processes share the weights, which the run records."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def attempt(rank: str) -> Run:
+        world = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return lab.attempt(kind, "model.sharding=fsdp", **world)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(attempt, "01")
+    assert first.done.code == second.done.code == 0, (first.done, second.done)
+    assert first.manifest["machine"]["sharding"] == "fsdp"
+    assert lab.run(kind).manifest["machine"]["sharding"] == "none"
 
 
 @effect("model.lora", "model.lora.rank", of=BOTH)
