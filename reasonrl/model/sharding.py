@@ -49,7 +49,8 @@ def shard_policy(module: nn.Module, device: torch.device, precision: torch.dtype
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     is_trained = any(parameter.requires_grad for parameter in module.parameters())
     fully_shard(module, mesh=mesh, reshard_after_forward=None if is_trained else True)
-    _initialize(module, device)
+    with torch.autocast(device.type, low, enabled=low is not None):
+        _initialize(module, device)
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -79,7 +80,6 @@ def gathered(module: nn.Module) -> Iterator[None]:
 def _initialize(module: nn.Module, device: torch.device) -> None:
     """FSDP takes the first module that is called as the root, so call it before a backend calls a part of it."""
     ids = torch.zeros((1, 2), dtype=torch.int64, device=device)
-    with torch.autocast(device.type, enabled=False):
-        module(ids, ids == 0, ids == 0)
+    module(ids, ids == 0, ids == 0)
     assert isinstance(module, FSDPModule)
     module.reshard()  # the root stays gathered after a forward pass, for the backward pass

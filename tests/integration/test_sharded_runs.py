@@ -11,6 +11,9 @@ from support.processes import on_ranks
 from support.resume_runs import assert_same_run, cut_back, resumable_recipe
 from support.sharded_runs import Job, carry_out_all
 
+from reasonrl.errors import RecipeError
+from reasonrl.runs.ready import refuse_foreign_sharding
+
 SHARDED = ("model.sharding=fsdp",)
 SHORT: dict[str, Any] = {
     # Adam would make steps of the rounding of gradients that are zero, such as those of the keys' biases.
@@ -51,3 +54,46 @@ def test_a_sharded_run_learns_what_a_replicated_one_does(tiny_model: Path, tmp_p
     again = cut_back(runs["sharded"], tmp_path / "again", 2)
     on_two(tmp_path, (None, again, ()))
     assert_same_run(runs["sharded"], again)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "adapters": {
+        "algorithm": {"name": "grpo", "kl": {"coef": 0.05}},
+        "critic": None,
+        "lora": {"rank": 2},
+    },
+    "critic": {
+        "algorithm": {"name": "ppo", "kl": {"coef": 0.05, "placement": "loss", "estimator": "k3"}},
+        "critic": {"kind": "separate"},
+    },
+}
+
+
+@pytest.mark.slow
+def test_sharded_adapters_critics_and_references_learn_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    """With gradient checkpointing, and in bfloat16 with outputs in float32."""
+    jobs: list[Job] = []
+    for name, sections in VARIANTS.items():
+        (tmp_path / f"{name}_recipe").mkdir()
+        given = {**SHORT, "rollout_backend": {"name": "script"}, **sections}
+        recipe = resumable_recipe(tmp_path / f"{name}_recipe", tiny_model, **given)
+        more = ("model.gradient_checkpointing=true", *SHARDED)
+        jobs += [(recipe, tmp_path / f"{name}-replicated", ()), (recipe, tmp_path / f"{name}-sharded", more)]
+        jobs.append((recipe, tmp_path / f"{name}-low", (*more, "model.dtype=bfloat16")))
+    on_two(tmp_path, *jobs)
+    for name in VARIANTS:
+        replicated, sharded = (weights_of(tmp_path / f"{name}-{how}") for how in ("replicated", "sharded"))
+        assert replicated.keys() == sharded.keys()
+        for key, tensor in replicated.items():
+            torch.testing.assert_close(sharded[key], tensor, rtol=0.0, atol=1e-5, msg=f"{name} {key}")
+        seen = json.loads((tmp_path / f"{name}-low-0.json").read_text())
+        assert {dtype for output in seen["outputs"] for dtype in output} == {"torch.float32"}
+    reference = seen["reference"]
+    assert reference["here"] < 0.51 * reference["whole"]
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_the_sharding_of_accelerate_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"asks for {name} .* set model.sharding=fsdp"):
+        refuse_foreign_sharding({f"ACCELERATE_USE_{name}": "true"})
+    refuse_foreign_sharding({f"ACCELERATE_USE_{name}": "false"})

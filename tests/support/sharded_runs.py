@@ -20,16 +20,26 @@ def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
 
     plain, rank = assemble.prepare, os.environ["RANK"]
     current = Path()
+    seen: list[tuple[Path, dict[str, Any]]] = []
 
     def prepare(*args: Any, **options: Any) -> Any:
         prepared = plain(*args, **options)
-        (shares / f"{current.name}-{rank}.json").write_text(json.dumps(describe(prepared)))
+        found = describe(prepared)
+        prepared.policy.register_forward_hook(lambda *call: found["outputs"].append(dtypes(call[-1])))
+        seen.append((shares / f"{current.name}-{rank}.json", found))
         return prepared
 
     assemble.prepare = prepare
     for recipe, current, overrides in jobs:
         outcome = go(recipe, current, *overrides).outcome
         assert outcome == "completed", outcome
+    for path, found in seen:
+        path.write_text(json.dumps(found))
+
+
+def dtypes(output: Any) -> list[str]:
+    """Of log-probabilities and values."""
+    return [str(tensor.dtype) for tensor in (output.logprobs, output.values) if tensor is not None]
 
 
 def describe(prepared: Any) -> dict[str, Any]:
@@ -47,4 +57,5 @@ def describe(prepared: Any) -> dict[str, Any]:
         }
 
     reference = prepared.reference.weights if prepared.reference else None
-    return {"policy": sizes(prepared.policy), "reference": sizes(reference) if reference is not None else None}
+    shares = {"policy": sizes(prepared.policy), "reference": sizes(reference) if reference is not None else None}
+    return {**shares, "outputs": []}
