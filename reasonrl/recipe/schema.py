@@ -58,11 +58,7 @@ class ModelConfig:
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = option("attention kernel", "auto")
     lora: LoraConfig | None = option("train only LoRA adapters; null = full fine-tuning", None)
-    packing: bool = option(
-        "in training, compute the prompt of a group once and no padding; models whose attention does not allow it keep "
-        "padded rows, as the first lines of a run say",
-        True,
-    )
+    packing: bool = option("train without padding, the prompt of a group once, where attention allows it", True)
     gradient_checkpointing: bool = option("recompute activations: less memory, more time", False)
     sharding: Literal["none", "fsdp"] = option(
         "with several processes, none: each trains with whole weights (DDP); fsdp: each keeps a share of weights, "
@@ -137,7 +133,7 @@ class SamplingConfig:
     """How training completions are sampled, with every rollout backend."""
 
     group_size: int = option("completions per prompt", 1)
-    temperature: float = option("> 0; also applied in the trainer's log-probabilities", 1.0)
+    temperature: float = option("0.001 to 1000; also applied in the trainer's log-probabilities", 1.0)
     max_prompt_tokens: int = option("longest prompt allowed; see overlong_prompts", 256)
     overlong_prompts: Literal["stop", "drop"] = option(
         "whether a prompt over max_prompt_tokens, or one that leaves no room for a completion in the model's context, "
