@@ -46,7 +46,10 @@ def is_run(folder: Path) -> bool:
 
 def is_data_of_run(path: Path) -> bool:
     """Whether a path lies where commands look for a run's own checkpoints, transcripts, evaluations or trackers."""
-    whole = Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
+    try:
+        whole = Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
+    except ValueError:  # a null character: who opens it says so
+        return False
     places = (whole, *whole.parents)
     return any(place.name in FOLDERS and is_run(place.parent) for place in places)
 

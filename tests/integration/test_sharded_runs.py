@@ -52,8 +52,13 @@ def test_a_sharded_run_learns_what_a_replicated_one_does(tiny_model: Path, tmp_p
         assert share["units"] == 3  # two layers, and the rest
         assert share["here"] < 0.51 * share["whole"]
     again = cut_back(runs["sharded"], tmp_path / "again", 2)
-    on_two(tmp_path, (None, again, ()))
+    changed = cut_back(runs["replicated"], tmp_path / "changed", 2)
+    on_two(tmp_path, (None, again, ()), (None, changed, SHARDED))
     assert_same_run(runs["sharded"], again)
+    for name, tensor in weights_of(changed).items():
+        torch.testing.assert_close(tensor, sharded[name], rtol=0.0, atol=1e-5, msg=name)
+    told = json.loads((changed / "run.json").read_text())["resumed"][-1]
+    assert told["changed"] == {"model.sharding": '"none" -> "fsdp"'}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
