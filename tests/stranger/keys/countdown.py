@@ -66,10 +66,10 @@ def demonstrations(lab: Lab, kind: str) -> None:
 
 @effect("calculator", of=COUNTDOWN)
 def calculator(lab: Lab, kind: str) -> None:
-    """Demonstrations with it have one call an attempt, fewer tokens than the steps."""
+    """Demonstrations with it have one call an attempt instead of the steps; the control writes the same text."""
     steps, *calls = (_lengths(lab, f"mean_attempts: 8.0, calculator: {value}") for value in ("none", "tool", "head"))
     assert calls[0] == calls[1]
-    assert sum(calls[0]) < 0.95 * sum(steps)
+    assert calls[0] != steps
 
 
 def _lengths(lab: Lab, options: str) -> list[float]:

@@ -16,7 +16,7 @@ def group_size_sft(lab: Lab, kind: str) -> None:
 @effect("sampling.temperature", of=("sft",))
 def temperature_sft(lab: Lab, kind: str) -> None:
     """What ``generate`` takes if it is given no other: near 0 every sample is the same."""
-    for temperature, distinct in ((1e-4, 1), (3.0, 4)):
+    for temperature, distinct in ((1e-3, 1), (3.0, 4)):
         run = lab.run(kind, f"sampling.temperature={temperature}")
         said = lab.ask("generate", str(run.path), "-n", "4", "--plugin", "probe_plugin.py").out
         completions = re.findall(r"(.*)\n\[.* tokens", said)
