@@ -31,14 +31,13 @@ SUITE = "held_out"
 class Arm:
     """Runs of the recipe with ``overrides``."""
 
-    task: str
     name: str
     overrides: tuple[str, ...] = ()
 
 
 ARMS = (
-    Arm("countdown", "calculator"),
-    Arm("countdown", "no calculator", ("task.calculator=head", "sampling.stop=[]")),
+    Arm("calculator"),
+    Arm("no calculator", ("task.calculator=head", "sampling.stop=[]")),
 )
 
 
@@ -60,7 +59,7 @@ def train(arm: Arm, seed: int, out: Path) -> dict[str, Any]:
     base = out / "base-calculator"
     if not finished(base):
         sft(RECIPES / "countdown_calculator_sft.yaml", run_dir=base)
-    folder = out / f"{arm.task}-{arm.name.replace(' ', '-')}-seed{seed}"
+    folder = out / f"{arm.name.replace(' ', '-')}-seed{seed}"
     if not finished(folder):
         model = max((base / "checkpoints").glob("step_*"))
         overrides = (f"model={{path: {model.resolve()}}}", *arm.overrides, f"seed={seed}")
@@ -68,7 +67,7 @@ def train(arm: Arm, seed: int, out: Path) -> dict[str, Any]:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     before, after = (figures(summary["eval"][when]["suites"][SUITE]) for when in ("first", "last"))
     seconds = round(summary["wall_s"])
-    return {"task": arm.task, "arm": arm.name, "seed": seed, "before": before, "after": after, "seconds": seconds}
+    return {"arm": arm.name, "seed": seed, "before": before, "after": after, "seconds": seconds}
 
 
 def figures(suite: dict[str, Any]) -> dict[str, int]:
@@ -76,16 +75,13 @@ def figures(suite: dict[str, Any]) -> dict[str, int]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """A row a run, a row for all seeds of an arm, and the margin over its control."""
-    rows, notes, last = [], [], None
-    for arm in ARMS:
-        runs = [line for line in lines if (line["task"], line["arm"]) == (arm.task, arm.name)]
-        rows += [row(f"{arm.task}, {arm.name}, seed {run['seed']}", [run]) for run in runs]
-        rows.append(row(f"**{arm.task}, {arm.name}, all seeds**", runs))
-        if last and last[0] == arm.task:
-            notes.append(margin(last[0], last[1], runs))
-        last = (arm.task, runs)
-    return markdown(("", "before", "after", "seconds"), rows) + "\n" + "".join(notes)
+    """A row a run, a row for all seeds of an arm, and the margin over the control."""
+    rows = []
+    arms = [[line for line in lines if line["arm"] == arm.name] for arm in ARMS]
+    for arm, runs in zip(ARMS, arms, strict=True):
+        rows += [row(f"{arm.name}, seed {run['seed']}", [run]) for run in runs]
+        rows.append(row(f"{arm.name}, all seeds", runs))
+    return markdown(("", "before", "after", "seconds"), rows) + "\n" + margin(*arms)
 
 
 def row(label: str, runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -103,14 +99,14 @@ def pooled(results: Sequence[dict[str, int]]) -> tuple[int, int]:
     return sum(r["solved"] for r in results), sum(r["problems"] for r in results)
 
 
-def margin(task: str, runs: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]) -> str:
+def margin(runs: Sequence[dict[str, Any]], control: Sequence[dict[str, Any]]) -> str:
     """The difference to the control after training, with the normal 95% interval of two independent shares."""
     (a, n), (b, m) = pooled([r["after"] for r in runs]), pooled([r["after"] for r in control])
     p, q = a / n, b / m
     half = 1.96 * math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
     low, high = 100 * (p - q - half), 100 * (p - q + half)
     verdict = "beats its control" if low > 0 else "does NOT beat its control beyond the interval"
-    return f"{task}: {100 * (p - q):+.1f} points ({low:+.1f} to {high:+.1f}); {verdict}.\n"
+    return f"{100 * (p - q):+.1f} points ({low:+.1f} to {high:+.1f}); {verdict}.\n"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def calc(expression: str) -> str:
         expression: the expression, with + - * / and parentheses.
 
     Raises:
-        ValueError: If it is no such expression, or divides by zero.
+        ValueError: If it is anything else, or divides by zero.
     """
     postfix = parse_postfix(expression)
     value = None if postfix is None else evaluate_postfix(postfix)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reasonrl.errors import is_out_of_memory
 from reasonrl.model.mode import in_mode
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _allowed(prompts: Sequence[int], length: int) -> np.ndarray:
 
 
 class Packed:
-    """Rows ``[B, T]`` as one sequence, less the tokens whose successors nobody asks for.
+    """Rows ``[B, T]`` as one sequence, up to the last state that is needed of each row.
 
     ``inputs``: arguments of a transformers model. ``num_tokens``: S.
     """
@@ -242,7 +243,9 @@ def packs_up_to(model: PreTrainedModel) -> int:
     try:
         with torch.no_grad(), in_mode(model, training=False):
             is_exact = _is_exact(model, windows)
-    except Exception:  # noqa: BLE001 - models of any origin: whatever they raise, they do not take packed rows
+    except Exception as error:  # models of any origin: whatever they raise, they do not take packed rows
+        if is_out_of_memory(error):
+            raise
         return 0
     if not is_exact or windows.calls != config.num_hidden_layers:
         return 0

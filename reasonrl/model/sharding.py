@@ -37,7 +37,7 @@ def shard_policy(module: nn.Module, device: torch.device, precision: torch.dtype
     """Shard ``module`` in place over all processes and move it to ``device``; every process calls it.
 
     Args:
-        module: whole, with the same weights on every process. A frozen one is gathered anew for every forward pass.
+        module: whole, with the same weights on every process. A frozen one is gathered for every forward pass.
         device: where the shards are kept, a kind of device with a process group.
         precision: that of forward passes under autocast. Below float32, layers are gathered in it, which autocast would
             cast them to anyway; gradients are summed in float32.

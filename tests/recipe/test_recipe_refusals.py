@@ -61,7 +61,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("negative seed", ["seed: -5"], [], "seed must be in [0, 2**63), got -5"),
     ("negative learning rate", [], ["optimizer.learning_rate=-1e-3"], "must be > 0, got -0.001"),
     ("negative temperature", [], ["sampling.temperature=-1"], "sampling.temperature must be in [0.001, 1000], got -1"),
-    ("temperature that is no number", [], ["sampling.temperature=.nan"], "must be in [0.001, 1000], got nan"),
+    ("temperature that is not a number", [], ["sampling.temperature=.nan"], "must be in [0.001, 1000], got nan"),
     ("no completion tokens", [], ["sampling.max_completion_tokens=0"], "must be >= 1, got 0"),
     ("no prompt tokens", [], ["sampling.max_prompt_tokens=0"], "max_prompt_tokens must be >= 1, got 0"),
     ("negative weight decay", [], ["optimizer.weight_decay=-1"], "weight_decay must be >= 0, got -1"),

@@ -160,22 +160,7 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     accelerator = Accelerator(cpu=True)
     ranks = Ranks(accelerator)
     batch = batch or collate(groups, pad_id=PAD, device=torch.device("cpu"))
-    has_own = case.needs.reference and not is_lora(policy.model)
-    reference: Any = PolicyModule(_shifted_copy(policy)) if has_own else None
-    for module in (policy, reference) if sharded else ():
-        if module is not None:
-            shard_policy(module, torch.device("cpu"), torch.float64)
-    optimizer = torch.optim.SGD(
-        [
-            {"params": parameters, "role": role, "lr": learning_rate}
-            for role, parameters in zip(("policy", "critic"), policy.parameter_groups(), strict=True)
-            if parameters
-        ]
-    )
-    wrapped = accelerator.prepare_model(policy, evaluation_mode=sharded)
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    if case.needs.reference and reference is None:
-        reference = build_reference(policy, wrapped)
+    wrapped, optimizer, reference = _prepare(case, policy, accelerator, learning_rate, sharded=sharded)
     algorithm = AlgorithmCalls(case.algorithm(group_size), "algorithm 'scripted'")
     ctx = StepContext(step=1, total_steps=10, policy_version=0, reduce=ranks.reduce)
     evals = evaluate_policy(
@@ -209,6 +194,28 @@ def run_update(  # noqa: PLR0913 - every argument is a thing that must not matte
     whole = accelerator.unwrap_model(wrapped).named_parameters()
     parameters = {n: getattr(p, "full_tensor", p.clone)().detach() for n, p in whole}
     return Outcome(parameters, dict(output.metrics), output)
+
+
+def _prepare(
+    case: Case, policy: PolicyModule, accelerator: Accelerator, learning_rate: float, *, sharded: bool
+) -> tuple[Any, Any, Any]:
+    """The policy as the update calls it, its optimizer, and the reference if the case needs one."""
+    has_own = case.needs.reference and not is_lora(policy.model)
+    reference: Any = PolicyModule(_shifted_copy(policy)) if has_own else None
+    for module in (policy, reference) if sharded else ():
+        if module is not None:
+            shard_policy(module, torch.device("cpu"), torch.float64)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": parameters, "role": role, "lr": learning_rate}
+            for role, parameters in zip(("policy", "critic"), policy.parameter_groups(), strict=True)
+            if parameters
+        ]
+    )
+    wrapped = accelerator.prepare_model(policy, evaluation_mode=sharded)
+    if case.needs.reference and reference is None:
+        reference = build_reference(policy, wrapped)
+    return wrapped, accelerator.prepare_optimizer(optimizer), reference
 
 
 def _shifted_copy(policy: PolicyModule) -> torch.nn.Module:

@@ -220,6 +220,17 @@ def test_a_model_whose_prompts_would_see_their_completions_is_refused(monkeypatc
     assert packs_up_to(model) == 0
 
 
+def test_a_lack_of_memory_is_not_taken_for_a_model_that_cannot_pack() -> None:
+    model = model_of("llama")
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.base_model.register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        packs_up_to(model)
+
+
 def test_loading_finds_out_unless_the_recipe_says_no(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path / "model")
     assert load_tiny(folder).packs_up_to == sys.maxsize
@@ -257,7 +268,7 @@ def test_plans_hold_the_budget_and_keep_groups_together() -> None:
 
 
 def test_every_token_is_computed_once_and_counted_as_torch_counts() -> None:
-    """A prompt once, no padding, and not the last token, whose successor nobody asks for."""
+    """A prompt once, no padding, and no last tokens: nothing follows them."""
     model = model_of("llama")
     policy = PolicyModule(model, packs_up_to=packs_up_to(model))
     row = torch.arange(12)[None].repeat(4, 1) + torch.tensor([0, 0, 0, 20])[:, None]
