@@ -27,7 +27,7 @@ from reasonrl.trainer.microbatch import list_local_prompts
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.offload import OPTIMIZER, REFERENCE
 from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.rollout_metrics import explain_unscored, rollout_metrics
+from reasonrl.trainer.rollout_metrics import count_failed, explain_unscored, rollout_metrics
 from reasonrl.trainer.sharing import share_out
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
@@ -305,6 +305,8 @@ class Trainer:
                 f"; reward {name!r} gave no score {text}, since step {self._unscored_since[name]}"
                 for name, text in missing.items()
             )
+            if failed := count_failed(collected.sampled):
+                who += f"; {failed} ended in an error of the backend or of the task's reply, which the log shows"
             raise TrainingError(
                 f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}{who}; "
                 "a reward that is changed needs a new run"

@@ -1,11 +1,12 @@
 """Reward, accuracy, length and group metrics of a step's scored groups, computed without tensors."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from reasonrl.contracts.data import Completion, FinishReason, ScoredGroup
+from reasonrl.contracts.data import Completion, FinishReason, RewardOutput, ScoredGroup
 from reasonrl.contracts.metrics import Metric, mean
 from reasonrl.functional.group import is_flat
+from reasonrl.rewards.judging import UNSCORABLE
 
 MAX_NAMES = 256
 """Names of rewards' metrics in one step."""
@@ -71,8 +72,11 @@ def _means(at: str, figures: Sequence[Mapping[str, float | None]], seen: set[str
 
 
 def explain_unscored(groups: Sequence[ScoredGroup]) -> dict[str, str]:
-    """Of every reward that left completions unscored: for how many of this rank's, and its most frequent reason."""
-    rewards = [reward for group in groups for reward in group.rewards]
+    """Of every reward that left completions unscored: for how many of this rank's, and its most frequent reason.
+
+    Not for those that no reward was asked about: see :func:`count_failed`.
+    """
+    rewards = [reward for group in groups for reward, has_failed in _outcomes(group) if not has_failed]
     out = {}
     for name in dict.fromkeys(name for reward in rewards for name in reward.components):
         reasons = Counter(
@@ -84,6 +88,16 @@ def explain_unscored(groups: Sequence[ScoredGroup]) -> dict[str, str]:
             most = reasons.most_common(1)[0][0]
             out[name] = f"for {reasons.total()} of {len(rewards)} completions ({most})"
     return out
+
+
+def count_failed(groups: Sequence[ScoredGroup]) -> int:
+    """Completions of this rank that ended in an error of the backend or of the task's reply."""
+    return sum(has_failed for group in groups for _, has_failed in _outcomes(group))
+
+
+def _outcomes(group: ScoredGroup) -> Iterator[tuple[RewardOutput, bool]]:
+    for completion, reward in zip(group.group.completions, group.rewards, strict=True):
+        yield reward, completion.finish_reason in UNSCORABLE
 
 
 def _is_flat(group: ScoredGroup) -> bool:
