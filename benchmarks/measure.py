@@ -34,7 +34,8 @@ class Worker:
             # Large tensors are given back one by one, so that the peak is what the work needs.
             "MALLOC_MMAP_THRESHOLD_": "65536",
         }
-        environment.pop("OMP_NUM_THREADS", None)
+        for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # each side takes its own defaults
+            environment.pop(name, None)
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 # Read once, when huggingface_hub is imported, by it and by what builds on it: transformers, datasets.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Read once, when torch loads OpenMP. Its threads wait for each other after every operation. If they spin meanwhile and
-# another process runs, they take the core from the one they wait for: a step then takes many times longer.
+# Read once, when torch loads OpenMP. Its threads wait for each other after every operation. If they spin long meanwhile
+# and another process runs, they take the core from the one they wait for: a step then takes many times longer. If they
+# sleep at once, two threads are no faster than one. GNU's OpenMP spins for some microseconds; others sleep.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
 from reasonrl.contracts.data import (
     Completion,
