@@ -61,6 +61,7 @@ def instrument(bench: Bench) -> Clock:
     clock.patch(CachedModel, "prefill", "prefill")
     clock.patch(bench.bundle.accelerator, "backward", "backward")
     clock.patch(bench.trainer._updater.guard, "step", "optimizer")
+    clock.patch(bench.trainer._updater, "_with_old", "old")
     return clock
 
 
@@ -71,8 +72,8 @@ def stages(clock: Clock, metrics: dict[str, float]) -> dict[str, float]:
         "prefill": inner["prefill"],
         "decode": time_of["rollout"] - inner["prefill"],
         "reward": time_of["reward"],
-        "log-probs": time_of["policy_eval"],
-        "forward": time_of["update"] - inner["backward"] - inner["optimizer"],
+        "log-probs": time_of["policy_eval"] + inner["old"],
+        "forward": time_of["update"] - inner["old"] - inner["backward"] - inner["optimizer"],
         "backward": inner["backward"],
         "optimizer": inner["optimizer"],
     }
@@ -93,7 +94,8 @@ def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
         mfu = work.useful / (metrics["time/step_s"] * gflops * 1e9)
         step = {**figures(bench, seconds, metrics), "stages": stages(clock, metrics), "gflops": gflops, "mfu": mfu}
         step["sampling_mfu"] = sampling_flops(bench) / (metrics["time/rollout_s"] * gflops * 1e9)
-        step["training_mfu"] = clock.training_flops / (metrics["time/update_s"] * gflops * 1e9)
+        trained_s = metrics["time/update_s"] - clock.seconds["old"]
+        step["training_mfu"] = clock.training_flops / (trained_s * gflops * 1e9)
         found.append(step)
         show(f"  step {number + 1}: {seconds:.2f} s, {step['tokens']} tokens, {gflops:.1f} GFLOP/s")
     return found

@@ -1,4 +1,6 @@
-"""Forward passes without gradient before the first update: old and reference log-probabilities, values."""
+"""Forward passes without gradient: old and reference log-probabilities, values."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +23,52 @@ def evaluate_policy(
     max_tokens: int,
     ranks: Ranks,
 ) -> PolicyEval:
-    """Run only what is needed.
+    """Run what the advantages need.
 
-    A batch that is used once, by an algorithm that does not read old log-probabilities before the loss, needs no
-    pass of its own: the update's own forward gives them, detached.
+    Old log-probabilities are among it if the algorithm reads them there, or if the critic's pass gives them anyway.
+    Else the update gets them itself, for fewer rows.
     """
-    want_old = needs.old_for_advantages or not used_once
+    want_old = needs.old_for_advantages or (needs.critic and not used_once)
     old = values = ref = None
-    cutting = Cutting.of_batch(batch, policy)
+    cutting, rows = Cutting.of_batch(batch, policy), range(batch.num_rows)
     if want_old or needs.critic:
-        old, values = _forward_all(
-            policy, batch, cutting, temperature=temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
+        old, values = _forward_rows(
+            policy, batch, cutting, rows, temperature, values=needs.critic, max_tokens=max_tokens, ranks=ranks
         )
     if needs.reference:
         assert reference is not None
-        ref, _ = _forward_all(
-            reference, batch, cutting, temperature=temperature, values=False, max_tokens=max_tokens, ranks=ranks
+        ref, _ = _forward_rows(
+            reference, batch, cutting, rows, temperature, values=False, max_tokens=max_tokens, ranks=ranks
         )
     # The update's own forward gives a ratio of exactly 1, which another pass in lower precision may not.
     return PolicyEval(old_logprobs=old if want_old else None, ref_logprobs=ref, values=values)
 
 
+def policy_logprobs(
+    policy: nn.Module, batch: TrainBatch, rows: Sequence[int], *, temperature: float, max_tokens: int, ranks: Ranks
+) -> Tensor:
+    """Log-probabilities ``[B, T]`` of ``rows``, in nats; 0 in other rows. Every rank calls it, also without rows."""
+    cutting = Cutting.of_batch(batch, policy)
+    logprobs, _ = _forward_rows(
+        policy, batch, cutting, rows or [0], temperature, values=False, max_tokens=max_tokens, ranks=ranks
+    )
+    return logprobs
+
+
 @torch.no_grad()
-def _forward_all(
+def _forward_rows(
     module: nn.Module | Reference,
     batch: TrainBatch,
     cutting: Cutting,
-    *,
+    wanted: Sequence[int],
     temperature: float,
+    *,
     values: bool,
     max_tokens: int,
     ranks: Ranks,
 ) -> tuple[Tensor, Tensor | None]:
     lengths = cutting.lengths
-    plan = cutting.plan(range(batch.num_rows), max_tokens)
+    plan = cutting.plan(wanted, max_tokens)
     plan += [[0]] * (ranks.max(len(plan)) - len(plan))  # every rank enters the module equally often
     logprobs: Tensor | None = None
     all_values: Tensor | None = None
@@ -67,7 +81,7 @@ def _forward_all(
             out = module(part.input_ids, part.attention_mask, part.response_mask, temperature=temperature, **asked)
         logprobs = _place(logprobs, out.logprobs, index, batch)
         all_values = _place(all_values, out.values, index, batch) if out.values is not None else None
-    assert logprobs is not None  # a rank has at least one row
+    assert logprobs is not None  # at least one row is wanted
     return logprobs, all_values
 
 

@@ -34,6 +34,7 @@ from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradient
 from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
 from reasonrl.trainer.offload import Offload
 from reasonrl.trainer.optim import GuardedOptimizer
+from reasonrl.trainer.policy_eval import policy_logprobs
 from reasonrl.trainer.ranks import Ranks
 
 _SQUARES = "rollout/weight_squared"
@@ -109,11 +110,14 @@ class Updater:
         An optimizer step whose rewards, log-probabilities, values, advantages, loss or gradient are not all finite
         is skipped. After ``MAX_CONSECUTIVE_SKIPS`` of them in a row the update ends early; the output says so.
         """
-        inputs = _Inputs(batch, evals, advantages)
-        check = BatchCheck(batch, evals, advantages, needs_rollout_logprobs=self.needs.rollout_logprobs)
+        steps = list(self._optimizer_steps(batch.num_rows))
+        first = _Inputs(batch, evals, advantages)
+        later = self._with_old(first, steps)
+        check = BatchCheck(batch, later.evals, advantages, needs_rollout_logprobs=self.needs.rollout_logprobs)
         parts: list[Mapping[str, Metric]] = [advantages.metrics, check.metrics]
         skipped = 0
-        for first_epoch, rows in self._optimizer_steps(batch.num_rows):
+        for number, (first_epoch, rows) in enumerate(steps):
+            inputs = first if number == 0 and self._settings.update_epochs == 1 else later
             if self._ranks.sums([check.bad_rows(rows)])[0]:
                 self.guard.skip()
                 parts.append(_work_metrics(Cutting([], packs=False), [], range(0)))
@@ -135,6 +139,26 @@ class Updater:
         for epoch in range(self._settings.update_epochs):
             for m in range(self._settings.minibatches):
                 yield epoch == 0, range(m * size, (m + 1) * size)
+
+    def _with_old(self, inputs: _Inputs, steps: Sequence[tuple[bool, range]]) -> _Inputs:
+        """Add old log-probabilities of the rows that are trained on after another optimizer step.
+
+        A row that is trained on once, in the first optimizer step, needs no pass of its own: that step's forward gives
+        them, detached.
+        """
+        if inputs.evals.old_logprobs is not None or len(steps) == 1:
+            return inputs
+        settings = self._settings
+        later = steps if settings.update_epochs > 1 else steps[1:]
+        old = policy_logprobs(
+            self.policy,
+            inputs.batch,
+            sorted({row for _, rows in later for row in _rows_with_gradient(inputs, rows)}),
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens_per_microbatch,
+            ranks=self._ranks,
+        )
+        return replace(inputs, evals=replace(inputs.evals, old_logprobs=old))
 
     def _optimizer_step(
         self, inputs: _Inputs, rows: range, ctx: StepContext, *, first_epoch: bool

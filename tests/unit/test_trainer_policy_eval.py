@@ -1,14 +1,20 @@
 """What is evaluated before an update: all that is needed, aligned, and nothing else."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 import pytest
 import torch
 from accelerate import Accelerator
-from support.scripted import CASES, PAD, run_update, scripted_groups, tiny_policy
+from support.scripted import CASES, PAD, Case, Outcome, run_update, scripted_groups, tiny_policy
 
 from reasonrl import Needs
-from reasonrl.contracts.batch import PolicyEval
+from reasonrl.contracts.batch import PolicyEval, TrainBatch
 from reasonrl.data.collate import collate
-from reasonrl.trainer.policy_eval import evaluate_policy
+from reasonrl.model.policy import PolicyModule
+from reasonrl.trainer import update as update_module
+from reasonrl.trainer.policy_eval import evaluate_policy, policy_logprobs
 from reasonrl.trainer.ranks import Ranks
 
 GROUPS = scripted_groups(4, 2)
@@ -31,7 +37,7 @@ def evaluate(needs: Needs, *, used_once: bool, max_tokens: int = 10_000) -> Poli
     ("needs", "used_once", "old", "ref", "values"),
     [
         (Needs(), True, False, False, False),
-        (Needs(), False, True, False, False),
+        (Needs(), False, False, False, False),
         (Needs(old_for_advantages=True), True, True, False, False),
         (Needs(reference=True), True, False, True, False),
         (Needs(critic=True), True, False, False, True),
@@ -65,3 +71,46 @@ def test_a_batch_that_is_used_twice_is_compared_with_the_policy_before_its_first
         CASES["grpo"], tiny_policy(CASES["grpo"]), scripted_groups(4, 2), group_size=2, update_epochs=2
     )
     assert outcome.metrics["policy/ratio_max"] > 1.001
+
+
+@pytest.mark.parametrize(("minibatches", "update_epochs"), [(2, 1), (4, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("name", ["grpo", "grpo_sequence_kl"])
+def test_fewer_old_logprobs_change_nothing(name: str, minibatches: int, update_epochs: int) -> None:
+    case = CASES[name]
+
+    @dataclass(frozen=True)
+    class AllBefore(Case):
+        @property
+        def needs(self) -> Needs:
+            return replace(case.needs, old_for_advantages=True)
+
+    def update(tried: Case) -> Outcome:
+        settings = {"minibatches": minibatches, "update_epochs": update_epochs}
+        return run_update(tried, tiny_policy(case), scripted_groups(8, 2), group_size=2, **settings)
+
+    expected, found = update(AllBefore(case.name, case.config)), update(case)
+    for key, value in expected.parameters.items():
+        torch.testing.assert_close(found.parameters[key], value, rtol=0, atol=1e-9)
+    assert found.metrics == pytest.approx(expected.metrics, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("minibatches", "update_epochs", "expected"), [(1, 1, []), (2, 1, [2]), (1, 2, [0, 1])])
+def test_old_logprobs_are_computed_for_rows_that_need_them(
+    minibatches: int, update_epochs: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(policy: PolicyModule, batch: TrainBatch, rows: Sequence[int], **settings: Any) -> torch.Tensor:
+        asked.extend(rows)
+        return policy_logprobs(policy, batch, rows, **settings)
+
+    monkeypatch.setattr(update_module, "policy_logprobs", counted)
+    groups = scripted_groups(2, 2, unscored=False)
+    rewards = [[0.0, 1.0], [1.0, 1.0]]  # the second group has no gradient: one row of it stays
+    groups = [
+        replace(group, rewards=tuple(replace(r, total=value) for r, value in zip(group.rewards, values, strict=True)))
+        for group, values in zip(groups, rewards, strict=True)
+    ]
+    settings = {"minibatches": minibatches, "update_epochs": update_epochs}
+    run_update(CASES["grpo"], tiny_policy(CASES["grpo"]), groups, group_size=2, **settings)
+    assert asked == expected
