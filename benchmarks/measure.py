@@ -31,8 +31,6 @@ class Worker:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "plugins", ROOT / "benchmarks"))),
-            # Large tensors are given back one by one, so that the peak is what the work needs.
-            "MALLOC_MMAP_THRESHOLD_": "65536",
         }
         for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # each side takes its own defaults
             environment.pop(name, None)
