@@ -154,6 +154,9 @@ class RolloutBackendSpec(ComponentSpec):
     ``truncates``: it applies ``SamplingParams.top_p`` and ``top_k``; a suite that sets them is refused without.
     ``shares_policy``: it samples with ``RolloutContext.policy``, so sharded weights are gathered between
     ``sync_weights`` and the end of sampling.
+    ``samples_during_update(config)``: whether it samples while the policy is updated, from the weights of the last
+    ``sync_weights``; torch-free. ``generate`` then runs in a thread, each process for itself, and ``__exit__`` in
+    another thread ends it.
     """
 
     kind: ClassVar[str] = "rollout_backend"
@@ -161,6 +164,7 @@ class RolloutBackendSpec(ComponentSpec):
     provides_logprobs: bool = True
     truncates: bool = False
     shares_policy: bool = False
+    samples_during_update: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,7 @@ _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "reads": (lambda value: value is None or callable(value), "a function or None"),
     "marks": (lambda value: value is None or isinstance(value, str) or callable(value), "'pkg.mod:function'"),
     "provides_logprobs": (lambda value: isinstance(value, bool), "True or False"),
+    "samples_during_update": (lambda value: value is None or callable(value), "a function or None"),
     "truncates": (lambda value: isinstance(value, bool), "True or False"),
 }
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 
 ESCAPE = re.compile(r"\\[nrt](?![a-z])")
 """Before a small letter it may be LaTeX: ``\\text``, ``\\neq``."""
@@ -20,3 +20,13 @@ def notes(resolved: AnyResolved) -> Iterator[str]:
                 f"sampling.stop: {text} contains a backslash and the letter {found[0][1]}; for a line break or tab, "
                 f'write "{text}" in double quotes'
             )
+    if isinstance(resolved, ResolvedRecipe):
+        yield from _stale_notes(resolved)
+
+
+def _stale_notes(resolved: ResolvedRecipe) -> Iterator[str]:
+    if resolved.recipe.trainer.max_staleness and resolved.recipe.rollout_correction is None:
+        yield (
+            "trainer.max_staleness is 1 without rollout_correction: the loss treats stale completions as if the newest "
+            "weights had sampled them; set rollout_correction={} to correct for that"
+        )

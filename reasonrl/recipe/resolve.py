@@ -283,6 +283,23 @@ class _Resolver:
         if recipe.rollout_correction is not None and not spec.provides_logprobs:
             message = f": {spec.name} does not return log-probabilities; remove it or choose another backend"
             raise self.source.error(("rollout_correction",), message)
+        if recipe.trainer.max_staleness:
+            self._check_staleness(rollout_backend)
+
+    def _check_staleness(self, rollout_backend: Component) -> None:
+        """Refuse to sample ahead with a backend that cannot, or that hides from which distribution."""
+        spec, at = rollout_backend.spec, ("trainer", "max_staleness")
+        assert isinstance(spec, RolloutBackendSpec)
+        if not spec.provides_logprobs:
+            message = f": {spec.name} does not return log-probabilities, without which stale samples are not corrected"
+            raise self.source.error(at, f"{message}; set it to 0 or choose another backend")
+        can = False
+        if spec.samples_during_update is not None:
+            with plugin_call(f"{self.plugins.label(spec)}: samples_during_update"):
+                can = bool(spec.samples_during_update(rollout_backend.config))
+        if not can:
+            message = f": rollout backend {spec.name} cannot sample during the update with these options"
+            raise self.source.error(at, f"{message}; set it to 0, or sample from a server (vllm with mode: server)")
 
 
 def _found_again(data: Mapping[str, Any], rewards: Mapping[str, RewardComponent]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from reasonrl.contracts.options import require
 from reasonrl.recipe import fields
+from reasonrl.recipe.correction import RolloutCorrectionConfig
 from reasonrl.recipe.fields import MANY, MAX_EPOCHS, at_least, at_most, expand_user, option, positive
 from reasonrl.recipe.suites import NAME_PATTERN, EvaluationConfig, Slot
 
@@ -107,28 +108,6 @@ class CriticConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutCorrectionConfig:
-    """Importance weights p_trainer / p_sampler of the policy term, for a sampler that differs from the trainer."""
-
-    level: Literal["token", "sequence", "geometric"] = option(
-        "ratio per token, its product over the completion, or its geometric mean over the completion", "token"
-    )
-    mode: Literal["truncate", "mask"] = option(
-        "truncate: clip ratios at threshold; mask: drop ratios outside [threshold_low, threshold]", "truncate"
-    )
-    threshold: float = option("largest ratio, >= 1", 2.0)
-    threshold_low: float | None = option("smallest ratio with mode mask; null = 1 / threshold", None)
-
-    def __post_init__(self) -> None:
-        require(self.threshold >= 1, "threshold", ">= 1", self.threshold)
-        low = self.threshold_low
-        require(low is None or self.mode == "mask", "threshold_low", "null when mode is truncate", low)
-        require(low is None or 0 <= low <= 1, "threshold_low", "in [0, 1]", low)
-        if self.level == "geometric" and self.mode == "truncate":
-            raise ValueError("level geometric needs mode mask: a geometric mean is biased as an importance weight")
-
-
-@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How training completions are sampled, with every rollout backend."""
 
@@ -216,6 +195,11 @@ class TrainerConfig:
     carry_groups: bool = option(
         "train on surplus groups in the next step, when they are one update stale; false = drop them", True
     )
+    max_staleness: int = option(
+        "steps that the weights that sample may be behind: 0 = sample, then update; 1 = sample the prompts of the next "
+        "step during the update, with a backend that can, such as vllm with mode: server",
+        0,
+    )
     offload: list[Literal["reference", "optimizer"]] = option(
         "what is kept in host memory except in the policy evaluation (reference, the weights of the KL reference) or "
         "in the update (optimizer, its states); no effect on a CPU",
@@ -227,6 +211,8 @@ class TrainerConfig:
         at_least(self, 1, "max_sampling_rounds")
         at_most(self, MANY, "prompts_per_step")
         at_most(self, MAX_EPOCHS, "update_epochs")
+        at_least(self, 0, "max_staleness")
+        at_most(self, 1, "max_staleness")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(
                 f"prompts_per_step must be a multiple of minibatches ({self.minibatches}), got {self.prompts_per_step}"

@@ -19,10 +19,10 @@ LOCK = ".lock"
 CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS = "checkpoints", "transcripts", "evals", "trackers"
 TRAINER_STATE = "trainer_state.json"
 """In each checkpoint."""
-CARRIED = "carried.jsonl"
+CARRIED, PENDING = "carried.jsonl", "pending.jsonl"
 """In a checkpoint, if there are such groups."""
 MANIFEST, OPTIMIZER_FILE, TRAINABLE_FILE = "manifest.json", "optimizer.safetensors", "trainable.safetensors"
-STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, MANIFEST)
+STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, PENDING, MANIFEST)
 """In a checkpoint, beside the model folder."""
 ADAPTER = "adapter"
 """In a checkpoint of a run with LoRA."""

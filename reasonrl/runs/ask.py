@@ -26,7 +26,7 @@ from reasonrl.runs.preflight import preflight, prompt_limit, refuse_rewriting
 from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import evaluate_suites
-from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.rounds import sampling_params
 
 log = logging.getLogger(__name__)
 

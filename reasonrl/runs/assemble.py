@@ -29,8 +29,9 @@ from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import Evaluator
 from reasonrl.trainer.job import Job
-from reasonrl.trainer.loop import Trainer, sampling_params
+from reasonrl.trainer.loop import Trainer
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.rounds import Rounds, sampling_params
 from reasonrl.trainer.sft import SftTrainer
 from reasonrl.trainer.synced_backend import SyncedBackend
 from reasonrl.trainer.update import Updater, UpdateSettings
@@ -85,6 +86,7 @@ class _RlSetup:
         self._stream = ProblemStream(task, resolved.task.spec.name, "train", seed=recipe.seed)
         self._rewards = builder.build_rewards(resolved.rewards, recipe.sampling.max_completion_tokens)
         self._algorithm = build_algorithm(resolved, plugins)
+        check_staleness(resolved, self._algorithm)
         self._dialogue = builder.build_dialogue(resolved.task)
 
     def check(self, bundle: ModelBundle) -> Preflight:
@@ -115,14 +117,13 @@ class _RlSetup:
         trainer = Trainer(
             recipe,
             bundle,
-            prompts=self._prompts,
+            rounds=Rounds(recipe, bundle, self._prompts, synced.background, self._dialogue),
             backend=synced,
             rewards=self._rewards,
             updater=updater,
             reporter=run.reporter,
             stop=run.stop,
         )
-        trainer.dialogue = self._dialogue
         return trainer, synced
 
 
@@ -179,6 +180,16 @@ def build_update_settings(resolved: ResolvedRecipe) -> UpdateSettings:
         correction=recipe.rollout_correction,
         offload=tuple(recipe.trainer.offload),
     )
+
+
+def check_staleness(resolved: ResolvedRecipe, algorithm: AlgorithmCalls) -> None:
+    """Refuse to carry groups that were sampled ahead: they would be two steps stale."""
+    trainer = resolved.recipe.trainer
+    if trainer.max_staleness and trainer.carry_groups and algorithm.filters_groups:
+        raise RecipeError(
+            f"trainer.carry_groups must be false with trainer.max_staleness={trainer.max_staleness}: "
+            f"{resolved.algorithm.name} keeps surplus groups for the next step, which would then be two steps stale"
+        )
 
 
 def check_divisible(resolved: ResolvedRecipe, ranks: Ranks) -> None:

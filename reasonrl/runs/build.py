@@ -43,8 +43,8 @@ from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.sources import Tasks, count_problems
 from reasonrl.trainer.adamw_bf16 import AdamWBf16
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.loop import sampling_params
 from reasonrl.trainer.ranks import Ranks
+from reasonrl.trainer.rounds import sampling_params
 
 log = redacting_logger(__name__)
 

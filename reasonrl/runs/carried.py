@@ -1,4 +1,4 @@
-"""``carried.jsonl`` of a checkpoint: surplus scored groups for the next step, one per line, bit-exact."""
+"""``carried.jsonl`` and ``pending.jsonl`` of a checkpoint: scored groups for the next step, one a line, bit-exact."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

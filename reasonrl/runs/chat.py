@@ -39,7 +39,7 @@ from reasonrl.runs.build import Builder, choose_cpu, quiet_libraries
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.targets import Target
 from reasonrl.signals import StopRequested
-from reasonrl.trainer.loop import sampling_params
+from reasonrl.trainer.rounds import sampling_params
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -150,10 +150,23 @@ class Driver:
         self._is_saving = True
         with timer("checkpoint_s"):
             self._run.reporter.phase("saving")
-            self._run.checkpointer.save(self._job, self._state, is_due=is_due, is_alone=is_alone)
+            state = replace(self._state, pending=self._pending(is_alone=is_alone))
+            self._run.checkpointer.save(self._job, state, is_due=is_due, is_alone=is_alone)
         self._is_saving = False
         self._saved_step = self._state.step
         self._save_s = timer.seconds["checkpoint_s"]
+
+    def _pending(self, *, is_alone: bool) -> Sequence[ScoredGroup]:
+        """The next step's groups that are sampled ahead. A backend that has failed does not keep a step from saving."""
+        try:
+            return self._job.pending(is_alone=is_alone)
+        except RAISABLE as err:
+            step = self._state.step
+            self._warn(
+                f"the prompts of step {step + 1} that were being sampled are lost ({describe(err)}); resume samples "
+                f"them with the weights of step {step}, so the results will not be bit-exact"
+            )
+            return ()
 
 
 def _rescue_text(step: int, begun: int) -> str:

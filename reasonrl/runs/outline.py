@@ -58,7 +58,15 @@ def _rl_lines(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
         f"{sampling.max_completion_tokens} tokens; {updates} optimizer step{'s' if updates > 1 else ''} "
         f"of {completions // trainer.minibatches} completions",
     )
+    if trainer.max_staleness:
+        yield "staleness", _staleness_text(resolved)
     yield "steps", f"{trainer.steps} ({trainer.steps * completions:,} completions in total)"
+
+
+def _staleness_text(resolved: ResolvedRecipe) -> str:
+    correction = resolved.recipe.rollout_correction
+    how = "not corrected" if correction is None else f"corrected per {correction.level} ({correction.mode})"
+    return f"at most 1 step: the next step's prompts are sampled during the update; {how}"
 
 
 def format_rewards(resolved: ResolvedRecipe) -> str:

@@ -124,7 +124,7 @@ class Checkpointer:
             changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are already applied")
         if changed and self.ranks.is_main:
             log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
-        job.restore(state.progress, state.carried)
+        job.restore(state.progress, state.carried, state.pending)
 
 
 def needs_all_ranks(job: Job) -> bool:

@@ -9,11 +9,13 @@ from typing import Any, TypedDict
 from reasonrl.contracts.data import ScoredGroup
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
-from reasonrl.rundir.layout import CARRIED, TRAINER_STATE, find_steps, name_step
+from reasonrl.rundir.layout import CARRIED, PENDING, TRAINER_STATE, find_steps, name_step
 from reasonrl.rundir.reading import read_object
 from reasonrl.runs.carried import read_groups, write_groups
 
 SCHEMA = 2
+_GROUPS = {"carried": CARRIED, "pending": PENDING}
+"""Fields of a state that have a file of their own."""
 
 
 class Headline(TypedDict, total=False):
@@ -56,6 +58,8 @@ class TrainState:
     """The trainer's own: position in the stream of problems, policy version, controllers of the algorithm."""
     carried: Sequence[ScoredGroup] = ()
     """Sampled in steps up to this one, to be trained on in the next: the lines of ``carried.jsonl``."""
+    pending: Sequence[ScoredGroup] = ()
+    """The first round of the next step, sampled during the update of this one: the lines of ``pending.jsonl``."""
     is_recorded: bool = True
     """False: a signal interrupted the evaluation of ``step``; it is due again, and ``record`` is not written yet."""
     record: Mapping[str, Mapping[str, float]] | None = None
@@ -68,11 +72,12 @@ class TrainState:
     identity: Identity = field(default_factory=Identity)
 
     def write(self, folder: Path) -> None:
-        """As ``trainer_state.json`` of a checkpoint, and ``carried.jsonl`` if there is anything to carry."""
-        data = {"schema": SCHEMA, **asdict(replace(self, carried=()))}
-        del data["carried"]
-        if self.carried:
-            write_groups(folder / CARRIED, self.carried)
+        """As ``trainer_state.json`` of a checkpoint, with files of their own for groups."""
+        data = {"schema": SCHEMA, **asdict(replace(self, carried=(), pending=()))}
+        for name, file in _GROUPS.items():
+            del data[name]
+            if groups := getattr(self, name):
+                write_groups(folder / file, groups)
         files.write_text(folder / TRAINER_STATE, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -88,13 +93,14 @@ def read_state(folder: Path) -> TrainState:
         schema = data.pop("schema", None)
     except (OSError, ValueError) as err:
         raise CheckpointError(f"{path}: cannot be read: {err}; use an earlier checkpoint") from err
-    if schema != SCHEMA or not data.keys() <= {f.name for f in fields(TrainState)}:
+    if schema != SCHEMA or not data.keys() <= {f.name for f in fields(TrainState)} - _GROUPS.keys():
         raise CheckpointError(
             f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
         )
     if wrong := _find_wrong(data, folder):
         raise CheckpointError(f"{path}: {wrong}; use an earlier checkpoint")
-    return TrainState(**data, carried=read_groups(folder / CARRIED))
+    data |= {name: read_groups(folder / file) for name, file in _GROUPS.items()}
+    return TrainState(**data)
 
 
 _TYPES: dict[str, Any] = {"step": int, "progress": dict, "is_recorded": bool, "record": dict | None, "unfinished": int}

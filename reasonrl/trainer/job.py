@@ -56,12 +56,24 @@ class Job(Protocol):
         ...
 
     def progress(self) -> dict[str, object]:
-        """JSON, a copy: with the tensors and ``carried``, all that the next step depends on.
+        """JSON, a copy: with the tensors, ``carried`` and ``pending``, all that the next step depends on.
 
         All ranks call it between steps.
         """
         ...
 
-    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
-        """Load what ``progress`` and ``carried`` were in another process."""
+    def pending(self, *, is_alone: bool = False) -> Sequence[ScoredGroup]:
+        """Groups that are sampled ahead for the next step, those of all ranks on each; waits until they are there.
+
+        All ranks call it between steps, or with ``is_alone`` one that is out of step with the others.
+
+        Raises:
+            ReasonRLError: if sampling them has failed, or the other ranks' are needed and not to be had.
+        """
+        ...
+
+    def restore(
+        self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
+    ) -> None:
+        """Load what ``progress``, ``carried`` and ``pending`` were in another process."""
         ...

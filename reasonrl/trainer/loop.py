@@ -8,26 +8,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reasonrl.contracts.batch import StepContext, TrainBatch, UpdateOutput
-from reasonrl.contracts.data import RolloutRequest, SamplingParams, ScoredGroup, StepRecord
+from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.contracts.metric_keys import MAX_CONSECUTIVE_SKIPS, MAX_UNSCORED_FRAC
 from reasonrl.contracts.metrics import Metric, mean
-from reasonrl.contracts.protocols import RolloutBackend
-from reasonrl.conversations.loop import Dialogue, converse
 from reasonrl.data.collate import collate
-from reasonrl.data.prompts import Drawn, PromptSource
 from reasonrl.errors import TrainingError
-from reasonrl.functional.randomness import derive_seed
 from reasonrl.observability.reporter import Reporter
-from reasonrl.recipe.schema import Recipe, SamplingConfig
+from reasonrl.recipe.schema import Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.job import StepOutcome
-from reasonrl.trainer.microbatch import list_local_prompts
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.offload import OPTIMIZER, REFERENCE
 from reasonrl.trainer.policy_eval import evaluate_policy
-from reasonrl.trainer.rollout_metrics import count_failed, explain_unscored, rollout_metrics
+from reasonrl.trainer.rollout_metrics import count_failed, explain_unscored, rollout_metrics, staleness_metrics
+from reasonrl.trainer.rounds import Round, Rounds, sampling_params
 from reasonrl.trainer.sharing import share_out
 from reasonrl.trainer.staleness import GapWatch
 from reasonrl.trainer.synced_backend import SyncedBackend
@@ -52,6 +48,10 @@ class Collected:
     refused: int = 0
     """Sampled groups that are trained on in no step."""
     redraws: int = 0
+    sampling_s: float = 0.0
+    """Of this rank's rounds, ``ahead_s`` included; 0 if that is not known."""
+    ahead_s: float = 0.0
+    """What a round that was sampled during the update before took."""
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -68,7 +68,7 @@ class Trainer:
         recipe: Recipe,
         bundle: ModelBundle,
         *,
-        prompts: PromptSource,
+        rounds: Rounds,
         backend: SyncedBackend,
         rewards: RewardRunner,
         updater: Updater,
@@ -76,7 +76,7 @@ class Trainer:
         stop: StopSignals,
     ) -> None:
         self._recipe, self._bundle, self._ranks = recipe, bundle, bundle.ranks
-        self._prompts, self._backend, self._rewards = prompts, backend, rewards
+        self._rounds, self._backend, self._rewards = rounds, backend, rewards
         self._updater, self._reporter, self._stop = updater, reporter, stop
         logging = recipe.logging
         figures = min(logging.token_figures_per_step, logging.transcripts_per_step) if self._ranks.is_main else 0
@@ -85,14 +85,14 @@ class Trainer:
         frozen = updater.reference.weights if updater.reference is not None else None
         self._work = work_of(bundle.policy, bundle.sampling_work, bundle.accelerator.device, bundle.precision, frozen)
         updater.trained = self._work.trained
-        self._sampling = sampling_params(recipe.sampling)
+        self._temperature = sampling_params(recipe.sampling).logprob_temperature
         self._gap_watch = GapWatch(is_float32=bundle.accelerator.mixed_precision == "no")
         self._unscored_since: dict[str, int] = {}
         self._names: set[str] = set()
         self.position = 0
-        """Prompts taken from the stream."""
-        self.dialogue: Dialogue | None = None
-        """How the task replies to the model, if it does."""
+        """Prompts taken from the stream, less those of ``ahead``."""
+        self.ahead: Round | None = None
+        """The first round of the next step, sampled during the last update."""
         self.carried: Sequence[ScoredGroup] = ()
         """Of all ranks: kept in the last step beyond its need, to be trained on in the next one."""
 
@@ -125,9 +125,22 @@ class Trainer:
             "algorithm": self._updater.algorithm.state_dict(),
         }
 
-    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
-        """Load what ``progress`` and ``carried`` were in another process."""
+    def pending(self, *, is_alone: bool = False) -> Sequence[ScoredGroup]:
+        """Groups of the next step that were sampled ahead, those of all ranks on each, once they are there."""
+        if self.ahead is None:
+            return ()
+        if is_alone:
+            raise TrainingError("the other processes have theirs")
+        with self._ranks.together():
+            scored = self._score(self.ahead)
+        return self._rounds.gather(scored)
+
+    def restore(
+        self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
+    ) -> None:
+        """Load what ``progress``, ``carried`` and ``pending`` were in another process."""
         self.position, self.carried = progress["position"], carried
+        self.ahead = self._rounds.restore(self.position, pending) if pending else None
         self._updater.policy_version = progress["policy_version"]
         self._updater.guard.consecutive_skips = progress["consecutive_skips"]
         self._updater.algorithm.load_state_dict(progress["algorithm"])
@@ -139,20 +152,20 @@ class Trainer:
         with timer("step_s"):
             with self._stop.interruptible():
                 collected = self._collect(step, timer)
+            ahead = self._start_ahead(step, collected.position, timer)
             with timer("collate_s"), self._ranks.together():
                 pad_id, device = self._bundle.tokenizer.pad_token_id, self._bundle.accelerator.device
                 batch = collate(collected.kept, pad_id=pad_id, device=device)
-            self._work.sampled(collected.sampled)
             with self._work.observed():
                 update, figures = self._learn(step, collected.kept, batch, timer)
             with self._ranks.together():
                 self._updater.algorithm.after_step({**collected.metrics, **update.metrics})
-            self.position, self.carried = collected.position, collected.carried
-        skips = update.num_consecutive_skips
+            self.position, self.carried, self.ahead = collected.position, collected.carried, ahead
+        skips, timing = update.num_consecutive_skips, timer.metrics()
+        if collected.ahead_s:
+            timing["time/rollout_ahead_s"] = collected.ahead_s
         return StepOutcome(
-            record=StepRecord(
-                step=step, metrics=self._step_metrics(step, collected, update, timer), timing_s=timer.metrics()
-            ),
+            record=StepRecord(step=step, metrics=self._step_metrics(step, collected, update, timer), timing_s=timing),
             groups=collected.kept,
             token_figures=figures,
             diagnosis=diagnose_skips(update.metrics, skips) if skips >= MAX_CONSECUTIVE_SKIPS else "",
@@ -164,14 +177,17 @@ class Trainer:
         self._updater.offload.park()
         trainer, ranks = self._recipe.trainer, self._ranks
         collected = Collected(position=self.position, kept=list(self.carried[ranks.rank :: ranks.size]))
-        num_kept = 0
+        num_kept = self._take(self.ahead, collected, timer) if self.ahead is not None else 0
+        collected.ahead_s = collected.sampling_s
         with timer("sync_s"):
             backend = self._backend.sync(self.policy_version)
         while num_kept < trainer.prompts_per_step and collected.rounds < trainer.max_sampling_rounds:
-            self._sample(backend, collected, timer)
-            num_kept = int(ranks.sums([len(collected.kept)])[0])
-        with timer("rollout_s"):
-            self._backend.release()
+            with timer("rollout_s"):
+                sampled = self._rounds.sample(backend, collected.position)
+            num_kept = self._take(sampled, collected, timer)
+        if not self._goes_ahead(step):
+            with timer("rollout_s"):
+                self._backend.release()
         if self._updater.algorithm.filters_groups:
             collected.kept, left = share_out(
                 collected.kept, ranks, wanted=trainer.prompts_per_step, minibatches=trainer.minibatches
@@ -187,39 +203,38 @@ class Trainer:
             self._check_enough(step, collected.rounds, num_kept)
         return collected
 
-    def _sample(self, backend: RolloutBackend, collected: Collected, timer: Timer) -> None:
-        """One round: draw prompts, sample completions, score them, and let the algorithm choose."""
-        with timer("rollout_s"), self._bundle.accelerator.autocast():
-            with self._ranks.together():
-                drawn = self._draw(collected.position)
-                requests = [self._request(*pair) for pair in drawn]
-            groups = converse(backend, requests, self._bundle.renderer, self._ranks, self.dialogue)
+    def _take(self, sampled: Round, collected: Collected, timer: Timer) -> int:
+        """Wait for the samples of a round, score them, and let the algorithm choose; how many are kept by all ranks."""
+        with timer("rollout_s"), self._ranks.together():
+            found = sampled.sampling.result()
         with timer("reward_s"), self._ranks.together():
-            scored = self._rewards.score_all(groups)
+            scored = self._score(sampled)
             kept = [group for group in scored if self._updater.algorithm.keep(group)]
+        self._work.sampled(scored, found.work)
         collected.sampled += scored
         collected.kept += kept
         collected.refused += len(scored) - len(kept)
         collected.rounds += 1
-        collected.redraws += sum(prompt.redraws for _, prompt in drawn)
+        collected.redraws += sampled.redraws
+        collected.sampling_s += found.seconds
         collected.position += self._recipe.trainer.prompts_per_step
+        return int(self._ranks.sums([len(collected.kept)])[0])
 
-    def _draw(self, position: int) -> list[tuple[int, Drawn]]:
-        """This rank's positions of the round that begins at ``position``, with the prompts there."""
-        trainer, ranks = self._recipe.trainer, self._ranks
-        local = list_local_prompts(trainer.prompts_per_step, trainer.minibatches, ranks.size, ranks.rank)
-        return [(position + index, self._prompts.draw(position + index)) for index in local]
+    def _score(self, sampled: Round) -> Sequence[ScoredGroup]:
+        """Score a round once, in the main thread: rewards may set timers, or be unsafe in threads."""
+        if sampled.scored is None:
+            sampled.scored = self._rewards.score_all(sampled.sampling.result().groups)
+        return sampled.scored
 
-    def _request(self, position: int, drawn: Drawn) -> RolloutRequest:
-        """The rollout request of the prompt at ``position`` of the stream; its seed makes it repeatable."""
-        return RolloutRequest(
-            problem=drawn.problem,
-            prompt_ids=drawn.prompt.ids,
-            prompt_text=drawn.prompt.text,
-            group_size=self._recipe.sampling.group_size,
-            sampling=self._sampling,
-            seed=derive_seed(self._recipe.seed, "train", position),
-        )
+    def _goes_ahead(self, step: int) -> bool:
+        """Whether the prompts of the step after ``step`` are sampled during its update."""
+        return self._recipe.trainer.max_staleness > 0 and step < self._recipe.trainer.steps
+
+    def _start_ahead(self, step: int, position: int, timer: Timer) -> Round | None:
+        if not self._goes_ahead(step):
+            return None
+        with timer("rollout_s"):
+            return self._rounds.start(self._backend.sync(self.policy_version), position)
 
     def _learn(
         self, step: int, groups: Sequence[ScoredGroup], batch: TrainBatch, timer: Timer
@@ -239,7 +254,7 @@ class Trainer:
                 batch,
                 needs=updater.needs,
                 used_once=trainer.minibatches == 1 and trainer.update_epochs == 1,
-                temperature=self._sampling.logprob_temperature,
+                temperature=self._temperature,
                 max_tokens=trainer.max_tokens_per_microbatch,
                 ranks=self._ranks,
             )
@@ -260,8 +275,8 @@ class Trainer:
             "optim/skipped_updates": float(update.num_skipped),
             "optim/learning_rate": self.optimizer.param_groups[0]["lr"],
             "policy/version": float(update.policy_version),
-            "throughput/rollout_tokens_per_s": sampled / max(timer.seconds["rollout_s"], 1e-9),
             "throughput/train_tokens_per_s": update.metrics["batch/train_tokens"] / max(training_s, 1e-9),
+            **({"throughput/rollout_tokens_per_s": sampled / collected.sampling_s} if collected.sampling_s else {}),
             **self._work.metrics(self._ranks, timer.seconds["step_s"]),
             **self._ranks.resolve([timer.memory()]),
         }
@@ -276,7 +291,9 @@ class Trainer:
             metrics["group/carried_frac"] = mean(sum(is_old), len(is_old))
             metrics["group/sampling_rounds"] = Metric(collected.rounds, reduction="max")
             metrics["group/trained"] = Metric(len(collected.kept), reduction="sum")
-        if self._prompts.redraws:
+        if self._recipe.trainer.max_staleness or self._updater.algorithm.filters_groups:
+            metrics |= staleness_metrics(collected.kept, self.policy_version)
+        if self._rounds.redraws:
             metrics["prompt/overlong_dropped"] = Metric(collected.redraws, reduction="sum")
         return self._ranks.resolve([metrics])
 
@@ -311,12 +328,3 @@ class Trainer:
                 f"{unscored:.0%} of the batch could not be scored, over the limit of {MAX_UNSCORED_FRAC:.0%}{who}; "
                 "a reward that is changed needs a new run"
             )
-
-
-def sampling_params(sampling: SamplingConfig) -> SamplingParams:
-    """The recipe's sampling section as the backends see it."""
-    return SamplingParams(
-        temperature=sampling.temperature,
-        max_completion_tokens=sampling.max_completion_tokens,
-        stop=tuple(sampling.stop),
-    )

@@ -39,6 +39,15 @@ def rollout_metrics(groups: Sequence[ScoredGroup], seen: set[str]) -> dict[str, 
     return {**metrics, **components, **_means("reward/detail", [reward.metrics for reward in rewards], seen)}
 
 
+def staleness_metrics(groups: Sequence[ScoredGroup], policy_version: int) -> dict[str, Metric]:
+    """How many optimizer steps the weights that sampled this rank's completions are behind ``policy_version``."""
+    behind = [policy_version - completion.policy_version for group in groups for completion in group.group.completions]
+    return {
+        "rollout/staleness": mean(sum(behind), len(behind)),
+        "rollout/staleness_max": Metric(max(behind, default=0), 1.0, "max"),
+    }
+
+
 def _conversation_metrics(completions: Sequence[Completion]) -> dict[str, Metric]:
     """Figures of what the task said; none if it never takes part."""
     if not any(completion.messages for completion in completions):

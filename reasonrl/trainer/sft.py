@@ -59,7 +59,13 @@ class SftTrainer:
             "consecutive_skips": self._guard.consecutive_skips,
         }
 
-    def restore(self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = ()) -> None:
+    def pending(self, *, is_alone: bool = False) -> Sequence[ScoredGroup]:
+        """Nothing is sampled."""
+        return ()
+
+    def restore(
+        self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
+    ) -> None:
         """Take the examples again that were taken, without training on them.
 
         Raises:

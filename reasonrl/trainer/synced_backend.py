@@ -1,6 +1,7 @@
 """The rollout backend of a run, synced with the policy's weights."""
 
 from contextlib import ExitStack
+from typing import Any
 
 from torch import nn
 
@@ -8,6 +9,7 @@ from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.sharding import gathered
 from reasonrl.signals import StopSignals
+from reasonrl.trainer.background import Background
 from reasonrl.trainer.bundle import ModelBundle
 
 
@@ -18,6 +20,8 @@ class SyncedBackend:
         self._backend, self._policy, self._bundle, self._stop = backend, policy, bundle, stop
         self._version: int | None = None
         self._whole: ExitStack | None = None
+        self.background: Background[Any] = Background()
+        """Where it samples during an update; what goes on there ends before the weights change."""
 
     def sync(self, version: int) -> RolloutBackend:
         """The backend with the policy's present weights, whose version this is; every rank calls it.
@@ -25,6 +29,8 @@ class SyncedBackend:
         Raises:
             RolloutError: if the backend does not take them.
         """
+        with self._bundle.ranks.together():
+            self.background.drain()
         if self._version != version:
             self._version = None  # on failure the backend's weights are undefined
             policy = self._bundle.accelerator.unwrap_model(self._policy)

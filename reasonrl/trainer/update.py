@@ -28,7 +28,7 @@ from reasonrl.contracts.specs import Needs
 from reasonrl.functional.correction import rollout_correction
 from reasonrl.functional.precision import widest_float
 from reasonrl.model.reference import Reference
-from reasonrl.recipe.schema import RolloutCorrectionConfig
+from reasonrl.recipe.correction import RolloutCorrectionConfig
 from reasonrl.trainer.algorithm import AlgorithmCalls
 from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradients, work_metrics
 from reasonrl.trainer.numerics import BatchCheck, count, count_nonfinite_tokens
@@ -322,17 +322,23 @@ def measure_rollout_gap(old_logprobs: Tensor | None, batch: TrainBatch, policy_v
 
     ``policy/kl_rollout_k3``: mean of exp(x) - 1 - x with x = ln p_trainer - ln p_sampler, the k3 estimate of
     KL(sampler || trainer). ``rollout/logprob_gap*``: |x|. Left out are tokens whose sampler log-probability is not
-    finite, and rows that an earlier version of the policy sampled: their gap does not come from the sampler.
+    finite. Rows that an earlier version of the policy sampled have ``policy/kl_stale_k3`` instead: their gap does not
+    come from the sampler.
     """
     if old_logprobs is None or batch.rollout_logprobs is None:
         return {}
-    is_fresh = batch.policy_versions == policy_version
-    mask = batch.response_mask & torch.isfinite(batch.rollout_logprobs) & is_fresh[:, None]
-    gap = (old_logprobs - batch.rollout_logprobs)[mask].to(widest_float(mask.device))
-    if gap.numel() == 0:
-        return {}
-    return {
-        "policy/kl_rollout_k3": mean((torch.expm1(gap) - gap).sum(), gap.numel()),
-        "rollout/logprob_gap": mean(gap.abs().sum(), gap.numel()),
-        "rollout/logprob_gap_max": Metric(gap.abs().max(), 1.0, "max"),
-    }
+    is_fresh = (batch.policy_versions == policy_version)[:, None]
+    known = batch.response_mask & torch.isfinite(batch.rollout_logprobs)
+    gaps = (old_logprobs - batch.rollout_logprobs).to(widest_float(known.device))
+    metrics: dict[str, Metric] = {}
+    if (stale := gaps[known & ~is_fresh]).numel():
+        metrics["policy/kl_stale_k3"] = _mean_k3(stale)
+    if (gap := gaps[known & is_fresh]).numel():
+        metrics["policy/kl_rollout_k3"] = _mean_k3(gap)
+        metrics["rollout/logprob_gap"] = mean(gap.abs().sum(), gap.numel())
+        metrics["rollout/logprob_gap_max"] = Metric(gap.abs().max(), 1.0, "max")
+    return metrics
+
+
+def _mean_k3(gap: Tensor) -> Metric:
+    return mean((torch.expm1(gap) - gap).sum(), gap.numel())

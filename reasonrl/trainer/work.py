@@ -26,6 +26,11 @@ class SamplingWork:
         """What a backend gets as ``RolloutContext.on_computed``."""
         self.amount = (self.amount or Amount()) + Amount(tokens, scored, pairs)
 
+    def take(self) -> Amount | None:
+        """What was computed since the last call."""
+        amount, self.amount = self.amount, None
+        return amount
+
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
@@ -87,15 +92,15 @@ class Work:
         self._reference = networks(self.reference) if self.reference is not None else []
 
     def start(self) -> None:
-        """Forget the last step, and what evaluations have sampled since."""
+        """Forget the last step."""
         self.useful = self.executed = 0.0
-        self.rows, self.sampling.amount = (), None
+        self.rows = ()
 
-    def sampled(self, groups: Sequence[ScoredGroup]) -> None:
-        """Add the step's sampling. What a backend does not say counts as the least that it must have done."""
+    def sampled(self, groups: Sequence[ScoredGroup], amount: Amount | None) -> None:
+        """Add sampling. ``amount``: what the backend says it has computed; None counts as the least possible."""
         least, flops = least_work(shapes_of(groups)), self._networks[0].flops
         self.useful += flops.forward(least)
-        self.executed += flops.forward(self.sampling.amount or least)
+        self.executed += flops.forward(amount or least)
 
     def evaluated(self, *, reference: bool, critic: bool) -> None:
         """Add the passes over the whole batch that the algorithm needs before the update.

@@ -14,7 +14,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.functional.group import group_advantages
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import load_recipe
-from reasonrl.recipe.schema import RolloutCorrectionConfig
+from reasonrl.recipe.correction import RolloutCorrectionConfig
 
 GROUPS = scripted_groups(2, 3)
 TIS = RolloutCorrectionConfig()

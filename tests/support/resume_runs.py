@@ -17,12 +17,14 @@ from support.fault_points import POINTS, kill_at
 
 SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
 TALKING = str(Path(__file__).with_name("talking_plugin.py"))
+STUB = str(Path(__file__).with_name("stub_plugin.py"))
+PLUGIN_FILES = [SCRIPTED, TALKING, STUB]
 UNTIMED = ("time/", "throughput/", "perf/", "memory/")
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": {"name": "ppo", "entropy_coef": 0.01}, "critic": {"kind": "shared"}},
     "grpo": {"algorithm": {"name": "grpo", "kl": {"coef": 0.05}}, "critic": None},
 }
-COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors", "carried.jsonl")
+COMPARED = ("model.safetensors", "optimizer.safetensors", "trainable.safetensors", "carried.jsonl", "pending.jsonl")
 
 
 def resumable_recipe(folder: Path, model: Path, **sections: Any) -> Path:
@@ -68,9 +70,9 @@ def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> A
     from reasonrl.runs import start
 
     if recipe is None:
-        return start.resume(run_dir, overrides, plugin_files=[SCRIPTED, TALKING], **options)
+        return start.resume(run_dir, overrides, plugin_files=PLUGIN_FILES, **options)
     begin = start.sft if "sft:" in recipe.read_text() else start.train
-    return begin(recipe, overrides, run_dir=run_dir, plugin_files=[SCRIPTED, TALKING], **options)
+    return begin(recipe, overrides, run_dir=run_dir, plugin_files=PLUGIN_FILES, **options)
 
 
 def metrics_without_times(run_dir: Path) -> list[dict[str, Any]]:

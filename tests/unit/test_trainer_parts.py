@@ -148,7 +148,8 @@ def test_the_gap_to_the_sampler_by_hand() -> None:
         }
     )
     assert measure_rollout_gap(None, batch, 0) == {}
-    assert measure_rollout_gap(old, batch, 1) == {}, "an earlier policy sampled these rows"
+    stale = resolve(measure_rollout_gap(old, batch, 1))
+    assert stale == {"policy/kl_stale_k3": metrics["policy/kl_rollout_k3"]}, "an earlier policy sampled these rows"
     silent = collate([scored([1.0])], pad_id=0, device=torch.device("cpu"))
     assert measure_rollout_gap(old, silent, 0) == {}
 
