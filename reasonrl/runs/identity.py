@@ -29,6 +29,7 @@ CHANGEABLE: Mapping[str, str] = {
     "sampling.overlong_prompts": COURSE,
     "trainer.max_sampling_rounds": COURSE,
     "trainer.too_few_groups": COURSE,
+    "trainer.max_staleness": COURSE,
     "trainer.max_tokens_per_microbatch": ROUNDING,
     "sft.max_tokens_per_microbatch": ROUNDING,
     "model.gradient_checkpointing": ROUNDING,

@@ -13,8 +13,8 @@ from reasonrl.data.collate import collate
 from reasonrl.errors import RecipeError
 from reasonrl.functional.group import group_advantages
 from reasonrl.plugins import load_plugins
-from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.correction import RolloutCorrectionConfig
+from reasonrl.recipe.load import load_recipe
 
 GROUPS = scripted_groups(2, 3)
 TIS = RolloutCorrectionConfig()

@@ -13,7 +13,16 @@ from typing import Any
 
 import torch
 
-from reasonrl import RolloutBackendSpec, RolloutContext, RolloutGroup, RolloutRequest, hookimpl
+from reasonrl import (
+    RolloutBackendSpec,
+    RolloutContext,
+    RolloutGroup,
+    RolloutRequest,
+    RunInfo,
+    ScoredGroup,
+    StepRecord,
+    hookimpl,
+)
 from reasonrl.errors import RolloutError
 from reasonrl_hf.backend import HFBackend
 from reasonrl_hf.config import HFConfig
@@ -64,10 +73,22 @@ class StubEngine:
         return groups
 
     def _note(self, event: str, **more: Any) -> None:
-        if self._config.journal:
-            path = Path(f"{self._config.journal}.{os.environ.get('RANK', '0')}")
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"event": event, "version": self.version, "at": time.monotonic(), **more}) + "\n")
+        note(self._config.journal, event, version=self.version, **more)
+
+
+def note(journal: str, event: str, **more: Any) -> None:
+    """Add a line to the journal of this process."""
+    if journal:
+        with Path(f"{journal}.{os.environ.get('RANK', '0')}").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, "at": time.monotonic(), **more}) + "\n")
+
+
+@hookimpl
+def reasonrl_step_finished(run: RunInfo, record: StepRecord, groups: Sequence[ScoredGroup]) -> None:
+    """The end of a step, in the journal of the engine."""
+    backend: Any = run.recipe.get("rollout_backend", {})
+    if backend.get("name") == "stub":
+        note(backend.get("journal", ""), "stepped", step=record.step)
 
 
 @hookimpl
