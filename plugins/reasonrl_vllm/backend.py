@@ -16,7 +16,7 @@ from reasonrl_vllm.engine import LocalEngine, check_version
 from reasonrl_vllm.parallel import Team, process_count
 from reasonrl_vllm.requests import Answer, Limits, Reader, check_request, sampling_options
 from reasonrl_vllm.server import ServerEngine
-from reasonrl_vllm.server_checks import inspect_server
+from reasonrl_vllm.server_checks import inspect_servers
 
 
 class Engine(Protocol):
@@ -44,8 +44,8 @@ class VLLMBackend:
 
     def __init__(self, config: VLLMConfig, context: RolloutContext) -> None:
         check_version()
-        self._server = inspect_server(config, context) if config.mode == "server" else None
-        if self._server is None:
+        self._servers = inspect_servers(config, context) if config.mode == "server" else []
+        if not self._servers:
             check_options(config, context, process_count())
         self._config = config
         self._context = context
@@ -71,8 +71,8 @@ class VLLMBackend:
         return self
 
     def _start(self, team: Team) -> Engine:
-        if self._server is not None:
-            return ServerEngine(self._config, self._context, self._server)
+        if self._servers:
+            return ServerEngine(self._config, self._context, self._servers)
         return LocalEngine(self._config, self._context, team)
 
     def __exit__(self, *exc: object) -> None:
@@ -133,7 +133,7 @@ class VLLMBackend:
     def _limits(self, engine: Engine) -> Limits:
         context = model_context(self._context)
         is_model = context is not None and engine.max_model_len >= context
-        option = "rollout_backend.max_model_len" if self._server is None else "the server's --max-model-len"
+        option = "rollout_backend.max_model_len" if not self._servers else "the server's --max-model-len"
         return Limits(context=engine.max_model_len, option="the model's context" if is_model else option)
 
     def _running(self) -> tuple[Engine, Team]:

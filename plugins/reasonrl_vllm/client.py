@@ -6,18 +6,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import httpx2 as httpx
-from anyio.from_thread import start_blocking_portal
 
 from reasonrl.errors import RolloutError, one_line
+from reasonrl_vllm.event_loop import EventLoop
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
@@ -31,6 +29,14 @@ ENGINE_DEAD = "EngineCore encountered"
 MAX_BYTES = 4 * 2**20
 """Of a reply to a control request."""
 KEY = "VLLM_API_KEY"
+
+
+class ServerLostError(RolloutError):
+    """A server that can sample no more for this run, while others may. ``reason``: without what to do."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"vllm: {reason}; {advice}")
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,21 +60,27 @@ class Reply:
 
 
 class Client:
-    """A server and the connections to it, which run in a thread.
+    """A server and the connections to it.
 
-    An exception in the waiting thread, such as a signal's, closes all connections, so that the server cancels
+    An exception in the waiting thread, such as a signal's, closes its connections, so that the server cancels
     the requests. ``retry_s``: how long to retry an unreachable server. ``advice``: the end of that error message.
+    ``loop``: an event loop that is shared with other clients; by default its own.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, retry_s: float, advice: str) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, retry_s: float, advice: str, loop: EventLoop | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self._timeout_s, self._retry_s, self._advice = timeout_s, retry_s, advice
         self._is_away = False
+        self._given = loop
         self._stack = ExitStack()
 
     def __enter__(self) -> Client:
         key = _key()
-        self._portal = self._stack.enter_context(start_blocking_portal())
+        self.loop = self._given or EventLoop()
+        if self._given is None:
+            self._stack.callback(self.loop.close)
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
@@ -77,7 +89,7 @@ class Client:
             verify=self.url.startswith("https:"),  # loading certificates takes longer than most requests
             trust_env=False,  # never send control requests and the key through a proxy
         )
-        self._stack.callback(self._wait, self._http.aclose)
+        self._stack.callback(self.loop.wait, self._http.aclose)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -89,7 +101,7 @@ class Client:
         Raises:
             RolloutError: if the server is away, or takes too long.
         """
-        return self._wait(lambda: self._ask(method, path, body, again))
+        return self.loop.wait(lambda: self._ask(method, path, body, again))
 
     def get(self, path: str) -> Any:
         """Get the JSON at ``path``.
@@ -107,43 +119,12 @@ class Client:
         """
         return self._good(path, self.ask("POST", path, body, again=again))
 
-    def post_all(
-        self, path: str, bodies: Sequence[Any], *, at_once: int = CONNECTIONS, max_bytes: int = MAX_BYTES
-    ) -> list[Any]:
-        """Post all bodies, ``at_once`` concurrently, and return the replies in order; an error cancels the rest.
+    async def fetch(self, path: str, body: Any, *, max_bytes: int = MAX_BYTES) -> Any:
+        """Post from the event loop and return the JSON response. A reply of more than ``max_bytes`` is an error."""
+        return self._good(path, await self._ask("POST", path, body, True, max_bytes))
 
-        A reply of more than ``max_bytes`` is such an error.
-        """
-        return self._wait(lambda: self._post_all(path, bodies, at_once, max_bytes))
-
-    def _wait(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run ``work`` in the thread. Interrupting the wait cancels it."""
-        future = self._portal.start_task_soon(work)
-        try:
-            return future.result()
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
-        finally:
-            future.cancel()
-
-    async def _post_all(self, path: str, bodies: Sequence[Any], at_once: int, max_bytes: int) -> list[Any]:
-        answers: list[Any] = [None] * len(bodies)
-        limiter = anyio.CapacityLimiter(min(at_once, CONNECTIONS))  # keep one connection for the health check
-
-        async def fill(index: int) -> None:
-            async with limiter:
-                answers[index] = self._good(path, await self._ask("POST", path, bodies[index], True, max_bytes))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch)
-            async with anyio.create_task_group() as work:
-                for index in range(len(bodies)):
-                    work.start_soon(fill, index)
-            group.cancel_scope.cancel()
-        return answers
-
-    async def _watch(self) -> None:
-        """Raise RolloutError once the server is gone; one with a dead engine may keep connections open."""
+    async def watch(self) -> None:
+        """Raise ServerLostError once the server is gone; one with a dead engine may keep connections open."""
         while True:
             await anyio.sleep(WATCH_S)
             await self._ask("GET", "/health", None, True)
@@ -155,7 +136,7 @@ class Client:
             began = began or time.monotonic()
             left = self._retry_s - (time.monotonic() - began) if again else 0.0
             if left <= 0.0:
-                raise RolloutError(self._gone(found))
+                raise self._gone(found)
             if not self._is_away:
                 self._is_away = True
                 log.warning("vllm: %s is unreachable (%s); retrying for %g s", self.url, found, self._retry_s)
@@ -170,9 +151,9 @@ class Client:
             with anyio.fail_after(self._timeout_s + 0.1):  # for the whole reply; the timeouts of httpx are per read
                 reply = await self._exchange(method, path, body, max_bytes)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise RolloutError(
-                f"vllm: no answer from {self.url}{path} within {self._timeout_s:g} s; check the server's log, "
-                "or raise rollout_backend.timeout_s"
+            raise ServerLostError(
+                f"no answer from {self.url}{path} within {self._timeout_s:g} s",
+                "check the server's log, or raise rollout_backend.timeout_s",
             ) from error
         except httpx.TransportError as error:
             return _format_error(error)
@@ -194,9 +175,9 @@ class Client:
                     raise ValueError(f"the reply has over {max_bytes:,} bytes; expected fewer")
         return Reply(status=response.status_code, body=_json(content))
 
-    def _gone(self, why: str) -> str:
+    def _gone(self, why: str) -> ServerLostError:
         tried = f" for {self._retry_s:g} s" if self._retry_s and self._is_away else ""
-        return f"vllm: no answer from {self.url}{tried} ({why}); {self._advice}"
+        return ServerLostError(f"no answer from {self.url}{tried} ({why})", self._advice)
 
     def _good(self, path: str, reply: Reply) -> Any:
         if not reply.is_good:
@@ -226,11 +207,3 @@ def _json(content: bytearray) -> Any:
 def _format_error(error: Exception) -> str:
     text = one_line(error)[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that canceled the others."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -24,7 +24,10 @@ class VLLMConfig:
         default="colocate",
         metadata={"help": "colocate: in the trainer's process; server: an external `vllm serve` at url"},
     )
-    url: str | None = field(default=None, metadata={"help": "mode server: its address, such as http://127.0.0.1:8000"})
+    url: str | list[str] | None = field(
+        default=None,
+        metadata={"help": "mode server: its address, such as http://127.0.0.1:8000, or a list of several servers'"},
+    )
     allow_remote: bool = field(
         default=False,
         metadata={"help": "mode server: allow a url on another machine; read the security notes in docs/vllm.md first"},
@@ -73,8 +76,13 @@ class VLLMConfig:
     def __post_init__(self) -> None:
         self._check_ranges()
         self._check_mode()
-        if self.url is not None:
-            check_url(self.url, allow_remote=self.allow_remote)
+        for url in self.urls:
+            check_url(url, allow_remote=self.allow_remote)
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of the servers."""
+        return [self.url] if isinstance(self.url, str) else list(self.url or ())
 
     def plan_memory(self) -> BackendMemory:
         """An engine of its own, on the trainer's GPU unless it is an external server."""
@@ -88,8 +96,12 @@ class VLLMConfig:
 
     def _check_mode(self) -> None:
         """Reject options of the other mode, which would have no effect."""
-        if self.mode == "server" and self.url is None:
+        if self.mode == "server" and not self.urls:
             raise ValueError("mode server needs url, such as http://127.0.0.1:8000")
+        if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
+            raise ValueError(f"url must name each server once, got {', '.join(self.urls)}")
+        if len(self.urls) > 1 and self.weight_transfer == "nccl":
+            raise ValueError(f"weight_transfer must be folder or auto with {len(self.urls)} servers, got nccl")
         for option in fields(self):
             belongs = "server" if option.name in OF_THE_SERVER else "colocate"
             if option.name == "mode" or belongs == self.mode or getattr(self, option.name) == option.default:

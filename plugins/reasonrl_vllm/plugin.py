@@ -16,6 +16,7 @@ def reasonrl_rollout_backends() -> Iterable[RolloutBackendSpec]:
         factory="reasonrl_vllm.backend:VLLMBackend",
         config=VLLMConfig,
         truncates=True,
+        samples_during_update=lambda config: config.mode == "server",
         modules=("vllm",),
         install=f"{install_extra('vllm')} (without a GPU: docs/vllm.md)",
         papers=("arXiv:2309.06180",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -51,19 +51,41 @@ class ServerFacts:
     is_untied: bool
     transfer: Literal["nccl", "folder"]
 
+    def difference(self, other: ServerFacts) -> str:
+        """Say what is different, as ``dtype torch.float32, not torch.bfloat16``; empty if nothing is."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return ", ".join(f"{name} {mine}, not {theirs}" for name, mine, theirs in pairs if mine != theirs)
 
-def inspect_server(config: VLLMConfig, context: RolloutContext) -> ServerFacts:
-    """Query and check the server.
+
+def inspect_servers(config: VLLMConfig, context: RolloutContext) -> list[ServerFacts]:
+    """Query and check every server of the run.
+
+    Raises:
+        RolloutError: one line with the fix, if the run cannot sample from one, or they are not alike.
+    """
+    found = [inspect_server(url, config, context) for url in config.urls]
+    for url, facts in zip(config.urls, found, strict=True):
+        alike = replace(facts, max_model_len=found[0].max_model_len, max_num_seqs=found[0].max_num_seqs)
+        if alike != found[0]:
+            raise RolloutError(
+                f"vllm: {url} differs from {config.urls[0]}: {alike.difference(found[0])}; start all servers with the "
+                "same options"
+            )
+    return found
+
+
+def inspect_server(url: str, config: VLLMConfig, context: RolloutContext) -> ServerFacts:
+    """Query and check one server.
 
     Raises:
         RolloutError: one line with the fix, if the run cannot sample from it.
     """
-    command = start_command(config, context)
-    client = Client(config.url or "", timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}")
+    command = start_command(url, context)
+    client = Client(url, timeout_s=min(config.timeout_s, 60.0), retry_s=0.0, advice=f"start it: {command}")
     with client:
         _check_kind(client, command)
         found = _describe(client)
-    facts = _facts(found, config, context)
+    facts = _facts(found, url, config, context)
     _check_options(found, context, facts, command)
     _check_model(found["model_config"], context)
     return facts
@@ -109,7 +131,7 @@ def _describe(client: Client) -> dict[str, Any]:
         raise _unknown(client.url, error) from error
 
 
-def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -> ServerFacts:
+def _facts(found: dict[str, Any], url: str, config: VLLMConfig, context: RolloutContext) -> ServerFacts:
     try:
         model, device = found["model_config"], str(found["device_config"]["device"]).split(":")[0]
         on_gpus = device == "cuda" == torch.device(context.device).type
@@ -122,10 +144,10 @@ def _facts(found: dict[str, Any], config: VLLMConfig, context: RolloutContext) -
             dtype=dtype,
             device=device,
             is_untied=(model.get("hf_overrides") or {}).get("tie_word_embeddings") is False,
-            transfer=_transfer(found, config, on_gpus=on_gpus),
+            transfer=_transfer(found, url, config, on_gpus=on_gpus),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unknown(config.url, error) from error
+        raise _unknown(url, error) from error
 
 
 def _positive(value: object) -> int:
@@ -134,24 +156,25 @@ def _positive(value: object) -> int:
     return value
 
 
-def _unknown(url: str | None, error: Exception) -> RolloutError:
+def _unknown(url: str, error: Exception) -> RolloutError:
     return RolloutError(f"vllm: unexpected server info from {url}: {one_line(repr(error))}; is it a vLLM server?")
 
 
-def _transfer(found: dict[str, Any], config: VLLMConfig, *, on_gpus: bool) -> Literal["nccl", "folder"]:
+def _transfer(found: dict[str, Any], url: str, config: VLLMConfig, *, on_gpus: bool) -> Literal["nccl", "folder"]:
     backend = (found.get("weight_transfer_config") or {}).get("backend")
-    if config.weight_transfer == "nccl" or (config.weight_transfer == "auto" and on_gpus):
+    is_one = len(config.urls) == 1
+    if config.weight_transfer == "nccl" or (config.weight_transfer == "auto" and on_gpus and is_one):
         if not on_gpus:
             raise RolloutError(
                 "vllm: rollout_backend.weight_transfer nccl needs a GPU on both trainer and server; set it to folder"
             )
         if backend != "nccl":
             raise RolloutError(
-                f"vllm: the server at {config.url} was not started with NCCL weight transfer; start it with "
+                f"vllm: the server at {url} was not started with NCCL weight transfer; start it with "
                 """--weight-transfer-config '{"backend": "nccl"}', or set rollout_backend.weight_transfer to folder"""
             )
         return "nccl"
-    if config.sync_dir is None and not is_loopback(urlsplit(config.url or "").hostname or ""):
+    if config.sync_dir is None and not is_loopback(urlsplit(url).hostname or ""):
         raise RolloutError(
             "vllm: a server on another machine cannot read the local temporary folder; set "
             "rollout_backend.sync_dir to a shared folder"
@@ -205,9 +228,9 @@ def _check_model(model: dict[str, Any], context: RolloutContext) -> None:
             )
 
 
-def start_command(config: VLLMConfig, context: RolloutContext) -> str:
-    """Return the command that starts a server for this run."""
-    parts = urlsplit(config.url or "")
+def start_command(url: str, context: RolloutContext) -> str:
+    """Return the command that starts a server at ``url`` for this run."""
+    parts = urlsplit(url)
     on_gpu = torch.device(context.device).type == "cuda"
     settings = ["VLLM_SERVER_DEV_MODE=1", *([] if on_gpu else ON_CPU)]
     words = [*serve(context.model_path), "--host", parts.hostname or "", "--port", str(parts.port or 80)]

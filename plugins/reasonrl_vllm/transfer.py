@@ -16,6 +16,7 @@ from torch import Tensor
 from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl_vllm.client import Client
 from reasonrl_vllm.failures import first_cause
+from reasonrl_vllm.fleet import Fleet
 
 SHARD_BYTES = 1 << 30
 MAX_WORKERS = 10_000
@@ -35,12 +36,12 @@ class Transfer(Protocol):
 
 
 class FolderTransfer:
-    """Writes safetensors into a temporary folder, lets the server load them, and removes the folder."""
+    """Writes safetensors into a temporary folder, lets all servers load them, and removes the folder."""
 
     survives_restart = True
 
-    def __init__(self, client: Client, *, dtype: torch.dtype, sync_dir: str | None) -> None:
-        self._client, self._dtype, self._sync_dir = client, dtype, sync_dir
+    def __init__(self, fleet: Fleet[Any], *, dtype: torch.dtype, sync_dir: str | None) -> None:
+        self._fleet, self._dtype, self._sync_dir = fleet, dtype, sync_dir
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         from safetensors import SafetensorError
@@ -48,21 +49,27 @@ class FolderTransfer:
         try:
             with tempfile.TemporaryDirectory(prefix="reasonrl-weights-", dir=self._sync_dir) as folder:
                 write_shards(weights, Path(folder), self._dtype)
-                self._read(folder)
+                self._fleet.each(lambda server: read_folder(server.client, folder))
         except (OSError, SafetensorError) as error:
             where = self._sync_dir or tempfile.gettempdir()
             raise RolloutError(
                 f"vllm: cannot write the weights to {where}: {error}; set rollout_backend.sync_dir to another folder"
             ) from error
 
-    def _read(self, folder: str) -> None:
-        # A server started with dummy weights would not read files.
-        overrides = {"load_config": {"load_format": "safetensors"}}
-        call(self._client, "update_config", {"overrides": overrides})
-        call(self._client, "reload_weights", {"weights_path": folder})
-
     def close(self) -> None:
         """Do nothing."""
+
+
+def read_folder(client: Client, folder: str) -> None:
+    """Let a server load the weights of a folder.
+
+    Raises:
+        RolloutError: if it does not.
+    """
+    # A server started with dummy weights would not read files.
+    overrides = {"load_config": {"load_format": "safetensors"}}
+    call(client, "update_config", {"overrides": overrides})
+    call(client, "reload_weights", {"weights_path": folder})
 
 
 def call(client: Client, method: str, arguments: dict[str, Any]) -> None:

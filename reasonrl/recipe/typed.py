@@ -68,6 +68,7 @@ def build(cls: type[T], data: object, source: Source, at: Keys, *, of: str = "")
 
 
 def _value(declared: object, value: object, source: Source, at: Keys) -> object:
+    declared = _narrowed(declared, value)
     plain, optional = _strip_none(declared)
     if value is None and not optional:
         raise source.error(at, f" must be {type_text(declared)}, got null")
@@ -137,6 +138,14 @@ def _spelling(declared: object, value: object) -> str:
         return next(filter(None, (_spelling(get_args(plain)[0], item) for item in value)), "")
     spelled = as_yaml(value) if plain in (int, float) and isinstance(value, str) else ""
     return f"; write {spelled}" if spelled else ""
+
+
+def _narrowed(declared: object, value: object) -> object:
+    """Of a union with a list, what may hold the value: the list for a list, else the rest."""
+    parts = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else ()
+    lists = [part for part in parts if get_origin(part) is list]
+    fitting = lists if isinstance(value, list) else [part for part in parts if part not in lists]
+    return Union[tuple(fitting)] if lists and fitting else declared  # noqa: UP007 - of parts that are not written here
 
 
 def _strip_none(declared: object) -> tuple[object, bool]:

@@ -45,7 +45,7 @@ def script(context: RolloutContext) -> Iterator[Script]:
 
 
 def look(url: str, context: RolloutContext, **options: Any) -> Any:
-    return inspect_server(VLLMConfig(mode="server", url=url, **options), context)
+    return inspect_server(url, VLLMConfig(mode="server", url=url, **options), context)
 
 
 def refusal(url: str, context: RolloutContext, **options: Any) -> str:

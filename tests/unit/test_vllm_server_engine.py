@@ -81,7 +81,7 @@ def make(
     facts = ServerFacts(
         max_model_len=64, max_num_seqs=8, dtype=dtype, device="cpu", is_untied=is_untied, transfer="folder"
     )
-    opened.append(ServerEngine(config, context, facts))
+    opened.append(ServerEngine(config, context, [facts]))
     return opened[-1]
 
 
