@@ -90,8 +90,10 @@ class NapTask(ProbeTask):
 class Caller:
     """A rollout backend: every message of the model is the same call."""
 
+    TEXT = "<nap>0.3</nap>"
+
     def __init__(self, config, context):
-        self.ids, self.version = tuple(context.tokenizer.encode("<nap>0.3</nap>")), 0
+        self.ids, self.version = tuple(context.tokenizer.encode(self.TEXT)), 0
 
     def __enter__(self):
         return self
@@ -105,11 +107,17 @@ class Caller:
         said = Completion(
             token_ids=self.ids,
             logprobs=(-5.0,) * len(self.ids),
-            text="<nap>0.3</nap>",
+            text=self.TEXT,
             finish_reason=FinishReason.STOP_STRING,
             policy_version=self.version,
         )
         return [RolloutGroup(request=r, completions=(said,) * r.group_size) for r in requests]
+
+
+class Beside(Caller):
+    """The same with a word, and without the trainer's model: it can sample while that is updated."""
+
+    TEXT = "beside"
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,9 @@ def reasonrl_tasks():
 @hookimpl
 def reasonrl_rollout_backends():
     yield RolloutBackendSpec(name="caller", summary="Calls a tool.", factory=Caller)
+    yield RolloutBackendSpec(
+        name="beside", summary="Says a word.", factory=Beside, samples_during_update=lambda config: True
+    )
 
 
 @hookimpl

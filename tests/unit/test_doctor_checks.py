@@ -217,6 +217,18 @@ def test_completions_of_an_old_policy_are_found_in_the_transcripts(tmp_path: Pat
     assert "policy version 30, expected 38" in found.message
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["sampled-ahead", "carried"])
+def test_completions_that_may_be_a_step_old_are_none(ahead: bool, tmp_path: Path) -> None:
+    lines = sick(lambda line: {} if ahead else {"group/carried_frac": 0.2}, since=1)
+    trainer = {"steps": STEPS, "max_staleness": int(ahead)}
+    folder = write_run(tmp_path / "run", lines, recipe={"trainer": trainer})
+    for step, behind in ((1, 0), (2, 1), (20, 1), (40, 0)):
+        write_transcript(folder, step, 2 * (step - 1 - behind))
+    assert findings(folder) == []
+    write_transcript(folder, 20, 2 * (20 - 3))
+    assert only(folder).step == 20
+
+
 def test_an_sft_loss_that_does_not_decrease(tmp_path: Path) -> None:
     lines = [{"step": step, "loss/sft": 2.0 + 0.01 * (step % 3)} for step in range(1, STEPS + 1)]
     assert only(write_run(tmp_path / "flat", lines)).check == "sft-loss"

@@ -132,9 +132,12 @@ def check_stale_weights(run: RunRecords) -> Iterator[Finding]:
 def _wrong_version(run: RunRecords) -> Iterator[Finding]:
     curve = run.curve("policy/version")
     versions = {0: 0.0, **dict(zip(curve.steps, curve.values, strict=True))}
+    # Steps that samples may be behind: sampled during the update before, or carried over from the step before.
+    behind = int(bool(run.count("trainer.max_staleness") or any(run.curve("group/carried_frac").values)))
     for step, sampled_by in sorted(run.sampled_by.items()):
         newest = versions.get(step - 1)
-        if newest is not None and any(version != newest for version in sampled_by):
+        allowed = (newest, versions.get(step - 2, newest) if behind else newest)
+        if newest is not None and any(version not in allowed for version in sampled_by):
             written = ", ".join(map(str, sorted(sampled_by)))
             yield Finding(
                 severity="warning",

@@ -83,6 +83,17 @@ def carry_groups(lab: Lab, kind: str) -> None:
     assert min(drops.values("group/discarded_frac")) > 0
 
 
+@effect("trainer.max_staleness")
+def max_staleness(lab: Lab, kind: str) -> None:
+    """From the second step on, samples are one optimizer step old; the trainer's own model cannot do that."""
+    probe = "rollout_backend={name: beside}"
+    assert "rollout/staleness" not in lab.run(kind, probe).metrics[0]
+    ahead = lab.run(kind, probe, "trainer.max_staleness=1")
+    assert ahead.values("rollout/staleness") == [0, 1, 1]
+    assert "without rollout_correction" in ahead.done.out
+    assert "cannot sample during the update" in lab.refused(kind, "trainer.max_staleness=1")
+
+
 @effect("algorithm")
 def algorithm(lab: Lab, kind: str) -> None:
     assert "critic/values" in lab.run("ppo").metrics[0]
