@@ -12,9 +12,20 @@ from typing import Any
 from reasonrl.signals import SIGNALS
 
 
+_local = threading.local()
+
+
+def run_beside() -> None:
+    """Restore nothing in this thread from now on: it runs beside another one, which may itself change all that."""
+    _local.is_beside = True
+
+
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Restore folder, standard streams, signal handlers, alarm, recursion limit and built-ins behind the block."""
+    if getattr(_local, "is_beside", False):
+        yield
+        return
     folder, streams, functions = _folder(), (sys.stdout, sys.stderr), dict(builtins.__dict__)
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     depth, alarm = sys.getrecursionlimit(), _alarm()

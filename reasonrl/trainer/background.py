@@ -7,6 +7,8 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
+from reasonrl.restore import run_beside
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,7 @@ class Background(Generic[T]):
             wait([self._last])
 
     def _run(self) -> None:
+        run_beside()
         while True:
             self._work.get()()
 
