@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasonrl import Completion, FinishReason, RolloutBackendSpec, RolloutContext, RolloutGroup, RolloutRequest, hookimpl
+from reasonrl import (
+    Completion,
+    FinishReason,
+    RolloutBackendSpec,
+    RolloutContext,
+    RolloutGroup,
+    RolloutRequest,
+    hookimpl,
+)
 
 LETTERS = "0123456789+-*/() "
 

@@ -3,8 +3,8 @@
     python benchmarks/overlap.py [--steps 8] [--latency 0.5 1.0 2.0]
 
 Trains `countdown_grpo` with an engine that waits for a multiple of the time that the rest of a step takes and computes
-nothing. Each latency runs twice: sample, then update; and sampling during the update. A step that hides everything is as
-long as the slower of the two sides; the hidden share is what was saved of that. Exits with status 1 if it is under 90%.
+nothing. Each latency runs twice: sample, then update; and sampling during the update. A step that hides everything is
+as long as the slower of the two sides; the hidden share is what was saved of that. Exits with 1 if it is under 90%.
 """
 
 import argparse

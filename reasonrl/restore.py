@@ -11,7 +11,6 @@ from typing import Any
 
 from reasonrl.signals import SIGNALS
 
-
 _local = threading.local()
 
 

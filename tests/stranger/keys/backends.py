@@ -23,7 +23,10 @@ def compact_fraction(lab: Lab, kind: str) -> None:
 
 VLLM = {
     "mode": ("{mode: server, url: 'http://127.0.0.1:8000'}", "{mode: nowhere}"),
-    "url": ("{mode: server, url: ['http://localhost:8000', 'http://localhost:8001']}", "{url: 'http://localhost:8000'}"),
+    "url": (
+        "{mode: server, url: ['http://localhost:8000', 'http://localhost:8001']}",
+        "{url: 'http://localhost:8000'}",
+    ),
     "allow_remote": (
         "{mode: server, url: 'http://10.0.0.7:8000', allow_remote: true}",
         "{mode: server, url: 'http://10.0.0.7:8000'}",
