@@ -157,7 +157,7 @@ def work() -> None:
 def take_our_steps(channel: Channel, subject: Subject) -> None:
     bench = open_subject(subject)
     peak = peak_of_process()
-    drawn = [bench.trainer._prompts.draw(position) for position in range(64 * subject.prompts)]
+    drawn = [bench.trainer._rounds._prompts.draw(position) for position in range(64 * subject.prompts)]
     texts = [prompt.prompt.text for prompt in drawn]
     channel.send(prompts=texts, model=bench.bundle.model_path)
     while True:
