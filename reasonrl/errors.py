@@ -10,6 +10,7 @@
       RolloutError           the backend could not produce completions
       CheckpointError        a checkpoint cannot be written or trusted
       TrainingError          the run cannot continue (too many unscored completions, non-finite updates)
+      ProcessError           the processes of a run disagree, or another one has failed
       UnexpectedError        any other error, which is its cause
       ShapeError             tensors that do not fit together
 
@@ -83,6 +84,14 @@ class CheckpointError(ReasonRLError):
 
 class TrainingError(ReasonRLError):
     """The run cannot continue."""
+
+
+class ProcessError(ReasonRLError):
+    """The processes of a run disagree, or another one has failed, with that exit code."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 class UnexpectedError(ReasonRLError):
@@ -197,6 +206,31 @@ def note_stage(error: BaseException, stage: str) -> None:
 def stage_of(error: BaseException) -> str | None:
     """The stage that ``note_stage`` has marked."""
     return getattr(error, "stage", None)
+
+
+def tell(error: BaseException) -> tuple[str, int]:
+    """An error as another process reports it: its line and its exit code."""
+    if isinstance(error, ReasonRLError):
+        return with_notes(one_line(error), error), error.exit_code
+    return with_notes(describe(error), error), 1
+
+
+def leave_to_first(error: BaseException) -> None:
+    """Mark an error that the first process of the run reports for all."""
+    with suppress(*RAISABLE):
+        error.is_reported = True  # type: ignore[attr-defined]
+
+
+def is_left_to_first(error: BaseException | None) -> bool:
+    """Whether the error, or what it was made from, is so marked."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        with suppress(*RAISABLE):  # a plugin's error may refuse to be asked
+            if getattr(error, "is_reported", False) is True:
+                return True
+        error = error.__cause__
+    return False
 
 
 def one_line(error: object) -> str:

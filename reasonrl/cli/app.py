@@ -26,7 +26,7 @@ from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Commands, Group, PluginFiles
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
-from reasonrl.errors import ReasonRLError, describe, one_line, with_notes
+from reasonrl.errors import ReasonRLError, describe, is_left_to_first, one_line, with_notes
 from reasonrl.export.request import Format, Precision
 from reasonrl.redact import REDACTED, redact_text, redact_traceback
 from reasonrl.signals import raise_signals
@@ -61,7 +61,7 @@ class _OneLineErrors(Group):
         try:
             return super().invoke(ctx)
         except ReasonRLError as err:
-            _print_error(with_notes(one_line(err), err))
+            _print_error(with_notes(one_line(err), err), err)
             # A plugin may raise one of its own, with any exit code.
             raise typer.Exit(err.exit_code if err.exit_code in (1, 2, 3) else 1) from err
         except KeyboardInterrupt as err:
@@ -71,7 +71,7 @@ class _OneLineErrors(Group):
         except OSError as err:  # of the disk or a file; a wrong program raises others
             if isinstance(err, BrokenPipeError) or err.strerror is None:
                 raise
-            _print_error(redact_text(one_line(_describe_os_error(err))))
+            _print_error(redact_text(one_line(_describe_os_error(err))), err)
             raise typer.Exit(2 if err.filename is not None and err.errno in UNUSABLE_PATH else 1) from err
         except Exception as err:
             text = redact_traceback(err)
@@ -91,13 +91,14 @@ def _handle_usage_error(err: Exception, words: Sequence[str]) -> int:
     if asks_for_help(err):
         typer.echo(err.ctx.get_help())  # type: ignore[attr-defined]
         return 0
-    _print_error(explain(err, words))
+    _print_error(explain(err, words), err)
     return 2
 
 
-def _print_error(text: str) -> None:
-    """Print one error line, wrapped at words in a terminal."""
-    typer.echo(for_terminal(f"error: {text}", stream=sys.stderr), err=True)
+def _print_error(text: str, error: BaseException) -> None:
+    """Print one error line, wrapped at words in a terminal, unless another process does."""
+    if not is_left_to_first(error):
+        typer.echo(for_terminal(f"error: {text}", stream=sys.stderr), err=True)
 
 
 app = Commands(

@@ -8,7 +8,9 @@ from reasonrl.cli.ranks import start_missing_ranks
 from reasonrl.cli.streams import print_json
 from reasonrl.errors import RecipeError
 from reasonrl.importing import without_collection
+from reasonrl.runs.meeting import meeting
 from reasonrl.runs.plugin_files import load_run_plugins
+from reasonrl.runs.prepared import describe_start
 from reasonrl.runs.targets import find_run, find_target
 
 
@@ -27,14 +29,17 @@ def run_eval(
     Several processes share the problems; the first one prints and saves.
     """
     start_missing_ranks()
-    plugins = load_run_plugins(find_run(target), plugin_files)
-    found = find_target(target, recipe, plugins, overrides, strict=strict)
-    if not found.resolved.suites:
-        raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")
     from reasonrl.cli.waiting import open_progress
     from reasonrl.runs.saved_evaluation import prepare_output, save_evaluation
 
-    folder = None if output is None else prepare_output(output)
+    with meeting() as mine:
+        plugins = load_run_plugins(find_run(target), plugin_files)
+        found = find_target(target, recipe, plugins, overrides, strict=strict)
+        if not found.resolved.suites:
+            raise RecipeError(f"the recipe of {target} has no evaluation.suites; add one, or use another with --recipe")
+        mine.facts = describe_start(found.resolved, plugins)
+    with meeting():
+        folder = None if output is None else prepare_output(output)
     started = time.monotonic()
     with open_progress(found.resolved, "eval") as progress:
         with without_collection():

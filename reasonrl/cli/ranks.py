@@ -1,4 +1,4 @@
-"""Make ``accelerate launch --num_processes N`` start N processes on a CPU too.
+"""Make ``accelerate launch`` start all processes on a CPU too, on one machine or on several.
 
 Without a GPU accelerate silently starts a single process and leaves the others to MPI. It then sets the rendezvous
 address but no rank; in that case this process replaces itself with torch's launcher.
@@ -7,49 +7,126 @@ address but no rank; in that case this process replaces itself with torch's laun
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
-from reasonrl.errors import RecipeError
+from reasonrl.errors import RecipeError, one_line
+from reasonrl.runs.launched import lacks_other_ranks
+
+FROM_CONFIG = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port", "rdzv_conf")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What ``accelerate launch`` was asked for. ``processes``: on all machines together."""
+
+    processes: int
+    machines: int = 1
+    machine: int = 0
+    address: str = ""
+    port: int = 29500
+    conf: str = ""
 
 
 def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
-    """Replace this process with N ranks if accelerate was asked for N > 1 and started one; else return.
+    """Replace this process with torch's launcher if accelerate was asked for several processes and started one.
 
     Raises:
-        RecipeError: If N cannot be determined.
+        RecipeError: if it cannot be known what to start.
     """
     if not lacks_other_ranks(environ):
         return
     import psutil
 
     parent = psutil.Process().parent()
-    count = parse_num_processes(parent.cmdline() if parent else [])
-    if count is None:
+    asked = parse_launch(parent.cmdline() if parent else [])
+    if asked is None:
         raise RecipeError(
-            "accelerate launch starts only one process on a CPU; use `torchrun --nproc-per-node N -m reasonrl ...`"
+            "accelerate launch starts only one process on a CPU, and how many were asked for is not known here; use "
+            "`torchrun --nproc-per-node N -m reasonrl ...`, on several machines with --nnodes, --node-rank, "
+            "--master-addr and --master-port"
         )
-    os.execve(sys.executable, torchrun_command(count, sys.argv[1:]), ranks_environment(environ))
+    command = [sys.executable, "-m", "reasonrl.cli.torch_launcher", *launcher_arguments(asked, sys.argv[1:])]
+    os.execve(sys.executable, command, ranks_environment(environ))
 
 
-def lacks_other_ranks(environ: Mapping[str, str]) -> bool:
-    """Whether accelerate was asked for several processes and started only this one."""
-    is_launched = "ACCELERATE_MIXED_PRECISION" in environ and "MASTER_ADDR" in environ
-    has_rank = any(key in environ for key in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
-    return is_launched and not has_rank
+def parse_launch(command: Sequence[str]) -> Asked | None:
+    """What a command line of ``accelerate launch`` asks for, with its config file; None if it is no such command.
+
+    Raises:
+        RecipeError: if that cannot be started.
+    """
+    words = _launch_words(command)
+    if words is None:
+        return None
+    from accelerate.commands.launch import launch_command_parser
+
+    try:
+        args = launch_command_parser().parse_args(words)
+        _add_config(args)
+    except (SystemExit, OSError, ValueError, TypeError, AttributeError) as err:
+        raise RecipeError(f"the command line of accelerate launch cannot be read: {one_line(err)}") from err
+    if args.num_processes is None:
+        return None
+    return _check(
+        Asked(
+            processes=args.num_processes,
+            machines=args.num_machines or 1,
+            machine=-1 if args.machine_rank is None else int(args.machine_rank),
+            address=args.main_process_ip or "127.0.0.1",
+            port=args.main_process_port or 29500,
+            conf=args.rdzv_conf or "",
+        )
+    )
 
 
-def parse_num_processes(command: Sequence[str]) -> int | None:
-    """Parse ``--num_processes N`` from an ``accelerate launch`` command line."""
+def _launch_words(command: Sequence[str]) -> Sequence[str] | None:
+    """The arguments of ``accelerate launch``, ``accelerate-launch`` or ``python -m accelerate.commands.launch``."""
     for position, word in enumerate(command):
-        name, equals, value = word.partition("=")
-        if name in ("--num_processes", "--num-processes"):
-            text = value if equals else "".join(command[position + 1 : position + 2])
-            return int(text) if text.isdecimal() else None
+        before = command[position - 1] if position else ""
+        is_command = word == "launch" and PurePath(before).name.startswith("accelerate")
+        if is_command or PurePath(word).name == "accelerate-launch" or word.endswith("accelerate.commands.launch"):
+            return command[position + 1 :]
     return None
 
 
-def torchrun_command(count: int, arguments: Sequence[str]) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    return [*launcher, "-m", "reasonrl", *arguments]
+def _add_config(args: Any) -> None:
+    """Fill what the command line does not say from accelerate's config file, as accelerate does."""
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+
+    if args.config_file is None and (args.cpu or not os.path.isfile(default_config_file)):
+        return
+    config = load_config_from_file(args.config_file)
+    for name in FROM_CONFIG:
+        if getattr(args, name) in (None, "") and getattr(config, name, None) is not None:
+            setattr(args, name, getattr(config, name))
+
+
+def _check(asked: Asked) -> Asked:
+    if asked.machines == 1:
+        return asked
+    if not 0 <= asked.machine < asked.machines:
+        raise RecipeError(
+            f"accelerate launch --num_machines {asked.machines} needs --machine_rank on each machine, 0 to "
+            f"{asked.machines - 1}, with 0 on that of --main_process_ip"
+        )
+    if asked.processes < asked.machines or asked.processes % asked.machines:
+        raise RecipeError(
+            f"accelerate launch --num_processes {asked.processes} counts the processes of all machines; expected a "
+            f"multiple of --num_machines {asked.machines}"
+        )
+    return asked
+
+
+def launcher_arguments(asked: Asked, arguments: Sequence[str]) -> list[str]:
+    """The arguments of torch's launcher that start the same."""
+    where = ["--standalone"]
+    if asked.machines > 1:
+        where = ["--nnodes", str(asked.machines), "--node-rank", str(asked.machine)]
+        where += ["--master-addr", asked.address, "--master-port", str(asked.port)]
+        where += ["--rdzv-conf", asked.conf] if asked.conf else []
+    return [*where, "--nproc-per-node", str(asked.processes // asked.machines), "-m", "reasonrl", *arguments]
 
 
 def ranks_environment(environ: Mapping[str, str]) -> dict[str, str]:

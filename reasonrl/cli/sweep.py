@@ -9,11 +9,11 @@ from pathlib import Path
 
 import typer
 
-from reasonrl.cli.ranks import lacks_other_ranks
 from reasonrl.cli.table import for_terminal, table
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import load_plugins
 from reasonrl.runs.jobs import Ended, Heard, carry_out, read_step
+from reasonrl.runs.launched import lacks_other_ranks
 from reasonrl.runs.sweep import SweepRun, plan_sweep
 
 EXIT_FAILED, EXIT_IN_USE = 1, 3

@@ -130,8 +130,8 @@ def open_checks() -> Iterator[Callable[[str, str], None]]:
 @contextmanager
 def open_progress(resolved: AnyResolved, what: str) -> Iterator[Reporter]:
     """Show the request, then the progress. Only the first process prints."""
+    from reasonrl.runs.launched import is_first_process
     from reasonrl.runs.outline import outline_question
-    from reasonrl.runs.start import is_first_process
 
     if not is_first_process():
         yield SilentReporter()

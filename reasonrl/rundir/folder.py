@@ -193,14 +193,24 @@ def refuse_unwritable(output_dir: str | Path, explicit: str | Path | None) -> No
     place = Path(output_dir if explicit is None else explicit)
     if is_data_of_run(place):
         raise RecipeError(f"{place} lies among a run's own files; choose another folder")
-    parent = Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
-    existing = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
+    parent = _parent(output_dir, explicit)
+    existing = nearest_folder(output_dir, explicit)
     _refuse_too_long(parent, existing)
     try:
         # Asking for permissions is not enough: read-only and virtual file systems refuse in their own ways.
         os.rmdir(tempfile.mkdtemp(prefix=".reasonrl-", dir=existing))
     except OSError as err:
         raise RecipeError(_cannot_create(parent, err)) from err
+
+
+def nearest_folder(output_dir: str | Path, explicit: str | Path | None) -> Path:
+    """What exists of the path in which ``RunDir.create`` makes a folder."""
+    parent = _parent(output_dir, explicit)
+    return next(p for p in (parent, *parent.parents) if os.path.lexists(p))
+
+
+def _parent(output_dir: str | Path, explicit: str | Path | None) -> Path:
+    return Path(explicit).absolute().parent if explicit is not None else Path(output_dir).absolute()
 
 
 def _refuse_too_long(parent: Path, existing: Path) -> None:

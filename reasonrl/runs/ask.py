@@ -11,7 +11,7 @@ from reasonrl.conversations.replies import PersonReplies
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.tools import with_tools
 from reasonrl.errors import RecipeError, check_returned, plugin_call
-from reasonrl.evaluation.suites import SuiteResult
+from reasonrl.evaluation.suites import Suite, SuiteResult
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.observability.reporter import Reporter
@@ -19,10 +19,14 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedSft
 from reasonrl.runs.build import Builder, load_bundle, quiet_libraries
+from reasonrl.runs.connection import explained_connection
 from reasonrl.runs.download import tell_download
+from reasonrl.runs.launched import process_timeout
+from reasonrl.runs.meeting import meeting
 from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import preflight, prompt_limit, refuse_rewriting
+from reasonrl.runs.processes import connect
 from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import evaluate_suites
@@ -34,17 +38,28 @@ log = logging.getLogger(__name__)
 def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequence[SuiteResult]:
     """Every suite of the target's recipe."""
     recipe = target.resolved.recipe
-    reporter.waiting("loading tasks")
-    builder = Builder(target.resolved, plugins)
-    suites = builder.build_suites()
-    bundle = _open(target, reporter)
+    connect(recipe.device)
+    with meeting(process_timeout):
+        reporter.waiting("loading tasks")
+        builder = Builder(target.resolved, plugins)
+        suites = builder.build_suites()
+        bundle = _open(target, reporter)
+    with explained_connection():
+        return _evaluate(target, builder, suites, bundle, reporter)
+
+
+def _evaluate(
+    target: Target, builder: Builder, suites: Sequence[Suite], bundle: ModelBundle, reporter: Reporter
+) -> Sequence[SuiteResult]:
+    recipe = target.resolved.recipe
     bundle.watch.tell = reporter.evaluating
     reporter.waiting("checking prompts")
     checked = preflight(bundle, recipe.sampling, suites)
     for check in checked.checks:
         if check.overlong and bundle.ranks.is_main:
             log.warning("%s", check.line())
-    prepared = builder.build_backend(bundle)
+    with bundle.ranks.together():
+        prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {target.resolved.rollout_backend.name}")
     with explained("evaluation_s", render_plain(target.resolved), bundle.accelerator.device), prepared as backend:
         backend.sync_weights(iter_hf_weights(bundle.policy), policy_version=0)

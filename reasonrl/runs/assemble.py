@@ -17,12 +17,16 @@ from reasonrl.recipe.schema import SamplingConfig
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir.layout import STATE_FILES, is_data_of_run
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries
+from reasonrl.runs.connection import explained_connection
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.drive import Driver
 from reasonrl.runs.end import carry_out
+from reasonrl.runs.launched import process_timeout
+from reasonrl.runs.meeting import meeting
 from reasonrl.runs.open import OpenRun, RunOptions, open_run
 from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import Preflight, preflight, prompt_limit
+from reasonrl.runs.processes import connect
 from reasonrl.runs.result import RunResult
 from reasonrl.runs.sources import Tasks, load_pairs
 from reasonrl.trainer.algorithm import AlgorithmCalls
@@ -48,22 +52,24 @@ def execute_run(
         output: receives a copy of the final model folder.
     """
     quiet_libraries()
-    if output is not None and is_data_of_run(Path(output)):
-        raise RecipeError(f"--output {output} lies among a run's own files; give another path")
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
-    reporter, builder = options.reporter, Builder(resolved, plugins)
-    setup = (
-        _RlSetup(resolved, plugins, builder, reporter)
-        if isinstance(resolved, ResolvedRecipe)
-        else _SftSetup(resolved, builder, reporter)
-    )
-    reporter.waiting(f"loading model {format_model(resolved)}")
-    with tell_download(resolved.model_path, reporter):
-        bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers, trains=True)
-    checked = setup.check(bundle)
-    backend = builder.build_backend(bundle)
-    run = open_run(resolved, plugins, bundle, options, checked)
+    reporter = options.reporter
+    connect(resolved.recipe.device)
+    with meeting(process_timeout):
+        _check_output(output)
+        builder = Builder(resolved, plugins)
+        setup = (
+            _RlSetup(resolved, plugins, builder, reporter)
+            if isinstance(resolved, ResolvedRecipe)
+            else _SftSetup(resolved, builder, reporter)
+        )
+        reporter.waiting(f"loading model {format_model(resolved)}")
+        with tell_download(resolved.model_path, reporter):
+            bundle = load_bundle(resolved, trackers=resolved.recipe.logging.trackers, trains=True)
+    with explained_connection():
+        checked = setup.check(bundle)
+        with bundle.ranks.together():
+            backend = builder.build_backend(bundle)
+        run = open_run(resolved, plugins, bundle, options, checked)
 
     def drive(entered: RolloutBackend) -> None:
         job, synced = setup.build_job(run, bundle, entered)
@@ -72,6 +78,14 @@ def execute_run(
 
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     return carry_out(run, backend, drive)
+
+
+def _check_output(output: str | Path | None) -> None:
+    """Refuse a place that a model cannot be copied to."""
+    if output is not None and is_data_of_run(Path(output)):
+        raise RecipeError(f"--output {output} lies among a run's own files; give another path")
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise RecipeError(f"--output {output}: is a file, expected a folder; give another path")
 
 
 class _RlSetup:
@@ -90,7 +104,8 @@ class _RlSetup:
         self._dialogue = builder.build_dialogue(resolved.task)
 
     def check(self, bundle: ModelBundle) -> Preflight:
-        check_divisible(self._resolved, bundle.ranks)
+        with bundle.ranks.together():
+            check_divisible(self._resolved, bundle.ranks)
         self._reporter.waiting("checking prompts")
         sampling = self._resolved.recipe.sampling
         checked = preflight(bundle, sampling, self._suites, self._stream, self._tasks.lines(), dialogue=self._dialogue)
@@ -136,7 +151,8 @@ class _SftSetup:
 
     def check(self, bundle: ModelBundle) -> Preflight:
         self._reporter.waiting("reading demonstrations")
-        self._examples, lines = open_examples(self._resolved, self._tasks, bundle)
+        with bundle.ranks.together():
+            self._examples, lines = open_examples(self._resolved, self._tasks, bundle)
         self._reporter.waiting("checking prompts")
         sampling = self._resolved.recipe.sampling
         return preflight(bundle, sampling, self._suites, data=[*self._tasks.lines(), *lines])

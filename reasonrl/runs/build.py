@@ -4,11 +4,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 from torch.optim import Optimizer
@@ -32,7 +31,6 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedSuite
 from reasonrl.recipe.schema import (
     AnyRecipe,
     CriticConfig,
-    Device,
     ModelConfig,
     OptimizerConfig,
     Recipe,
@@ -40,6 +38,7 @@ from reasonrl.recipe.schema import (
 from reasonrl.redact import WarnOnce, redacting_logger
 from reasonrl.rewards.runner import RewardRunner, Workers
 from reasonrl.runs.out_of_memory import explained
+from reasonrl.runs.processes import connect
 from reasonrl.runs.sources import Tasks, count_problems
 from reasonrl.trainer.adamw_bf16 import AdamWBf16
 from reasonrl.trainer.bundle import ModelBundle
@@ -48,8 +47,6 @@ from reasonrl.trainer.rounds import sampling_params
 
 log = redacting_logger(__name__)
 
-RANK_TIMEOUT = timedelta(hours=1)
-"""Processes wait so long for another one: NCCL's ten minutes are over before a large checkpoint is written."""
 AUTOCAST = {torch.bfloat16: "bf16", torch.float32: "no"}
 
 
@@ -68,12 +65,15 @@ def _load_bundle(resolved: AnyResolved, trackers: Sequence[str], *, trains: bool
     """
     recipe, model = resolved.recipe, resolved.recipe.model
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    on_cpu = choose_cpu(recipe.device)
-    dtype = resolve_dtype(model.dtype, PartialState(cpu=on_cpu, timeout=RANK_TIMEOUT).device)
+    state = connect(recipe.device)
+    dtype = resolve_dtype(model.dtype, state.device)
     # accelerate keeps the first precision of a process for good; a second run may ask for another one.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
-        cpu=on_cpu, mixed_precision=AUTOCAST[dtype], log_with=list(trackers) or None, project_dir=str(recipe.output_dir)
+        cpu=state.device.type == "cpu",
+        mixed_precision=AUTOCAST[dtype],
+        log_with=list(trackers) or None,
+        project_dir=str(recipe.output_dir),
     )
     _check_device(recipe, accelerator)
     shards = trains and model.sharding == "fsdp" and accelerator.num_processes > 1
@@ -126,27 +126,6 @@ def _gpu_bytes(device: torch.device) -> int | None:
 def _renderer(model: ModelConfig, loaded: LoadedModel) -> PromptRenderer:
     given = f"the chat template {model.chat_template}" if model.chat_template else "the model's chat template"
     return PromptRenderer(loaded.tokenizer, template_name=given, rows=embeddings(loaded.model).shape[0])
-
-
-def choose_cpu(device: Device) -> bool:
-    """Whether to compute on the CPU; else accelerate takes the GPU that torch sees.
-
-    Without this accelerate takes several ranks on a machine without a GPU for GPU ranks.
-
-    Raises:
-        RecipeError: if torch sees no device of the kind that was asked for.
-    """
-    found = torch.accelerator.current_accelerator(check_available=True)
-    there = "cpu" if found is None else found.type
-    if device not in ("auto", "cpu", there):
-        raise RecipeError(
-            f"device: {device} is not available: torch {torch.__version__} sees only {there}; install a build of "
-            "torch for this machine's GPU, or use device=auto; `reasonrl doctor --self` shows what torch sees"
-        )
-    on_cpu = "cpu" in (device, there)
-    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu:
-        PartialState._reset_state()  # of an earlier run in this process
-    return on_cpu
 
 
 @dataclass(frozen=True, slots=True)

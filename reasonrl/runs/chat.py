@@ -35,8 +35,9 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.schema import Device, ModelConfig
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.runs.ask import find_problem
-from reasonrl.runs.build import Builder, choose_cpu, quiet_libraries
+from reasonrl.runs.build import Builder, quiet_libraries
 from reasonrl.runs.download import tell_download
+from reasonrl.runs.processes import choose_cpu
 from reasonrl.runs.targets import Target
 from reasonrl.signals import StopRequested
 from reasonrl.trainer.rounds import sampling_params

@@ -9,6 +9,7 @@ from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.errors import (
     RAISABLE,
     PluginContractError,
+    ProcessError,
     ReasonRLError,
     TrainingError,
     UnexpectedError,
@@ -16,9 +17,11 @@ from reasonrl.errors import (
     is_out_of_memory,
     with_notes,
 )
+from reasonrl.runs.connection import explain_lost, is_lost
 from reasonrl.runs.open import OpenRun
 from reasonrl.runs.out_of_memory import explain_out_of_memory
 from reasonrl.runs.result import RunResult
+from reasonrl.trainer.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
         UnexpectedError: for anything else.
     """
     try:
-        with _enter(backend) as running:
+        with _enter(backend, run.checkpointer.ranks) as running:
             work(running)
     except BaseException as err:
         run.stop.defer()  # a signal from here on must not tear the summary
@@ -53,14 +56,17 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
 
 
 @contextmanager
-def _enter(backend: RolloutBackend) -> Iterator[RolloutBackend]:
+def _enter(backend: RolloutBackend, ranks: Ranks) -> Iterator[RolloutBackend]:
     """The backend. An error of its shutdown does not hide an earlier error."""
-    running = backend.__enter__()
+    running: RolloutBackend | None = None
     try:
+        with ranks.together():
+            running = backend.__enter__()
         yield running
     except BaseException as err:
         try:
-            backend.__exit__(type(err), err, err.__traceback__)
+            if running is not None:
+                backend.__exit__(type(err), err, err.__traceback__)
         except RAISABLE as second:
             log.error("the rollout backend failed to shut down: %s", describe(second))
         raise
@@ -76,6 +82,8 @@ def _final_error(error: BaseException, run: OpenRun) -> BaseException:
     if run.path is not None and isinstance(error, OSError) and _is_of_run(error, run.path):
         text = f"cannot write {error.filename}: {error.strerror}; make room if the disk is full"
         return _with_ways_on(TrainingError(text), run)
+    if isinstance(error, ProcessError) or is_lost(error):
+        return _with_ways_on(error if is_foreseen else explain_lost(error), run)
     if not is_foreseen:
         text, changes = _unexpected_text(error, run)
     final = error if is_foreseen else UnexpectedError(text)

@@ -112,7 +112,8 @@ def open_run(
     point: ResumePoint | None = None
     try:
         point = _find_point(folder, bundle.ranks, options, identity, total_steps(resolved))
-        writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
+        with bundle.ranks.together():
+            writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
     except BaseException as err:
         if folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
@@ -174,13 +175,14 @@ def _empty_summary(outcome: str, error: BaseException, steps: int = 0) -> dict[s
 
 def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> RunDir | None:
     """Rank 0 holds the folder; the others write nothing."""
-    if not ranks.is_main:
-        return None
-    if options.resume:
-        assert options.run_dir is not None
-        return RunDir.reopen(Path(options.run_dir))
-    recipe = resolved.recipe
-    return RunDir.create(output_dir=recipe.output_dir, name=recipe.name, explicit=options.run_dir)
+    with ranks.together():
+        if not ranks.is_main:
+            return None
+        if options.resume:
+            assert options.run_dir is not None
+            return RunDir.reopen(Path(options.run_dir))
+        recipe = resolved.recipe
+        return RunDir.create(output_dir=recipe.output_dir, name=recipe.name, explicit=options.run_dir)
 
 
 def _find_point(
@@ -190,17 +192,19 @@ def _find_point(
     if not options.resume:
         return None
     newest: Path | None = None
-    if folder is not None:
-        options.reporter.waiting("verifying the checkpoint")
-        clear_leftovers(folder.path)
-        newest = find_newest_valid(folder.path, strict=options.strict)
+    with ranks.together():
+        if folder is not None:
+            options.reporter.waiting("verifying the checkpoint")
+            clear_leftovers(folder.path)
+            newest = find_newest_valid(folder.path, strict=options.strict)
     newest = ranks.broadcast(newest)
-    point = ResumePoint(newest, read_state(newest)) if newest else None
-    if point is not None:
-        refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
-        if point.state.step > total:
-            done = point.state.step
-            raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
+    with ranks.together():
+        point = ResumePoint(newest, read_state(newest)) if newest else None
+        if point is not None:
+            refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
+            if point.state.step > total:
+                done = point.state.step
+                raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)

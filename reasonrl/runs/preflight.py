@@ -73,13 +73,14 @@ def preflight(
     if stream is not None:
         source = PromptSource(stream, bundle.renderer, prompt_limit(bundle, sampling, sampling.max_completion_tokens))
         checks += _check_training(source, bundle)
-        if dialogue is not None:
+    with bundle.ranks.together():
+        if source is not None and dialogue is not None:
             refuse_rewriting(bundle, sampling, source.draw(0).problem, dialogue)
-    checked = [_check_suite(suite, bundle, sampling) for suite in suites]
-    for suite, _ in checked:
-        if suite.indices and suite.dialogue is not None:
-            problem = fetch_problem(suite.task, suite.task_name, "eval", suite.indices[0])
-            refuse_rewriting(bundle, sampling, problem, suite.dialogue)
+        checked = [_check_suite(suite, bundle, sampling) for suite in suites]
+        for suite, _ in checked:
+            if suite.indices and suite.dialogue is not None:
+                problem = fetch_problem(suite.task, suite.task_name, "eval", suite.indices[0])
+                refuse_rewriting(bundle, sampling, problem, suite.dialogue)
     for suite, _ in checked:
         if suite.problems < suite.asked and bundle.ranks.is_main:
             log.warning("suite %s", describe_shortage(suite.name, suite.asked, suite.problems))
@@ -122,14 +123,16 @@ def refuse_rewriting(bundle: ModelBundle, sampling: SamplingConfig, problem: Pro
 def _check_training(source: PromptSource, bundle: ModelBundle) -> list[PromptCheck]:
     stream, ranks, limit = source.stream, bundle.ranks, source.limit
     if stream.size is None:
-        for position in range(FIRST_PROMPTS):
-            source.draw(position)
+        with ranks.together():
+            for position in range(FIRST_PROMPTS):
+                source.draw(position)
         return []
     with ranks.together():
         mine = list(measure(stream.fetch, range(ranks.rank, stream.size, ranks.size), bundle.renderer))
     measured = sorted(ranks.gather(mine))
-    check = judge("train", stream.fetch, measured, limit)
-    stream.leave_out([index for index, tokens in measured if tokens > limit.tokens])
+    with ranks.together():
+        check = judge("train", stream.fetch, measured, limit)
+        stream.leave_out([index for index, tokens in measured if tokens > limit.tokens])
     return [check]
 
 

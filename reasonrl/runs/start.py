@@ -1,7 +1,6 @@
 """Entry points of training, torch-free until the recipe has been accepted."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reasonrl.errors import RecipeError
@@ -13,17 +12,17 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.layout import find_steps, step_dir
 from reasonrl.runs.identity import is_length, total_steps
+from reasonrl.runs.launched import is_first_process
+from reasonrl.runs.meeting import meeting
 from reasonrl.runs.outline import outline_run
 from reasonrl.runs.plugin_files import load_run_plugins
-from reasonrl.runs.ready import refuse_foreign_sharding, refuse_new_run, refuse_unready
+from reasonrl.runs.prepared import prepare_new, prepare_resume
 from reasonrl.runs.result import ALREADY_DONE, RunResult
 from reasonrl.runs.resume import describe_finished, find_finished_summary, read_run
 from reasonrl.signals import handle_stop_signals
 
 Forecast = Callable[[AnyResolved, Plugins], Lines]
 """What a run is expected to need, for its header; torch is loaded when it is called."""
-
-RANK_KEYS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def no_forecast(_resolved: AnyResolved, _plugins: Plugins) -> Lines:
@@ -41,11 +40,12 @@ def train(
     forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Train by reinforcement learning as a recipe says; see ``reasonrl.run``."""
-    plugins = load_plugins(files=plugin_files)
-    resolved = load_recipe(recipe, overrides, plugins)
-    if not isinstance(resolved, ResolvedRecipe):
-        raise RecipeError(f"{recipe} is an SFT recipe; run it with `reasonrl sft {recipe}`")
-    refuse_new_run(resolved, run_dir)
+    with meeting() as mine:
+        plugins = load_plugins(files=plugin_files)
+        resolved = load_recipe(recipe, overrides, plugins)
+        if not isinstance(resolved, ResolvedRecipe):
+            raise RecipeError(f"{recipe} is an SFT recipe; run it with `reasonrl sft {recipe}`")
+        prepare_new(mine, resolved, plugins, run_dir)
     return _carry_out(resolved, plugins, reporter, run_dir=run_dir, forecast=forecast)
 
 
@@ -63,11 +63,12 @@ def sft(
 
     ``output`` receives a copy of the final model folder.
     """
-    plugins = load_plugins(files=plugin_files)
-    resolved = load_recipe(recipe, overrides, plugins)
-    if not isinstance(resolved, ResolvedSft):
-        raise RecipeError(f"{recipe} has no `sft` section; run it with `reasonrl train {recipe}`")
-    refuse_new_run(resolved, run_dir)
+    with meeting() as mine:
+        plugins = load_plugins(files=plugin_files)
+        resolved = load_recipe(recipe, overrides, plugins)
+        if not isinstance(resolved, ResolvedSft):
+            raise RecipeError(f"{recipe} has no `sft` section; run it with `reasonrl train {recipe}`")
+        prepare_new(mine, resolved, plugins, run_dir)
     return _carry_out(resolved, plugins, reporter, output, run_dir=run_dir, forecast=forecast)
 
 
@@ -81,19 +82,29 @@ def resume(
 ) -> RunResult:
     """Resume a run of either kind from its newest intact checkpoint; see ``reasonrl.resume``."""
     path = Path(run_dir)
-    plugins = load_run_plugins(path, plugin_files)
-    resolved = read_run(path, overrides, plugins)
-    summary = find_finished_summary(path, total_steps(resolved))
-    if summary is not None:
-        intact = find_newest_valid(path, strict=strict)
-        newest = find_steps([intact])[0][0] if intact is not None else None
-        is_asked = any(is_length(override) for override in overrides)
-        if newest == summary["steps"] or not is_asked:  # else its end is trained again
-            model = step_dir(path, newest) if newest is not None else None
-            note = describe_finished(path, resolved, summary["steps"], newest)
-            return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary, note=note)
-    refuse_unready(resolved)
+    with meeting() as mine:
+        plugins = load_run_plugins(path, plugin_files)
+        resolved = read_run(path, overrides, plugins)
+        done = _find_done(path, resolved, overrides, strict=strict)
+        if done is None:
+            prepare_resume(mine, resolved, plugins, path)
+    if done is not None:
+        return done
     return _carry_out(resolved, plugins, reporter, run_dir=path, resume=True, strict=strict)
+
+
+def _find_done(path: Path, resolved: AnyResolved, overrides: Sequence[str], *, strict: bool) -> RunResult | None:
+    """The result of a run that has nothing left to do."""
+    summary = find_finished_summary(path, total_steps(resolved))
+    if summary is None:
+        return None
+    intact = find_newest_valid(path, strict=strict)
+    newest = find_steps([intact])[0][0] if intact is not None else None
+    if newest != summary["steps"] and any(is_length(override) for override in overrides):
+        return None  # its end is trained again
+    model = step_dir(path, newest) if newest is not None else None
+    note = describe_finished(path, resolved, summary["steps"], newest)
+    return RunResult(outcome=ALREADY_DONE, run_dir=path, model_path=model, summary=summary, note=note)
 
 
 def _carry_out(
@@ -108,7 +119,6 @@ def _carry_out(
     forecast: Forecast = no_forecast,
 ) -> RunResult:
     """Signals are handled from here on: before that there is nothing to lose."""
-    refuse_foreign_sharding()
     with handle_stop_signals() as stop:
         heard = reporter if reporter is not None and is_first_process() else SilentReporter()
         heard.starting(outline_run(resolved, plugins))
@@ -126,8 +136,3 @@ def _carry_out(
             forecast=forecast(resolved, plugins) if is_first_process() else (),
         )
         return execute_run(resolved, plugins, options, output=output)
-
-
-def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is rank 0, as the launcher says, before torch could say so."""
-    return next((environ[key] for key in RANK_KEYS if environ.get(key)), "0") == "0"

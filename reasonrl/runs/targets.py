@@ -13,8 +13,8 @@ from reasonrl.recipe.places import is_hub_name
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.rundir.checkpoints import find_newest_valid, refuse_damaged
 from reasonrl.rundir.layout import RECIPE, is_run
+from reasonrl.runs.launched import is_first_process
 from reasonrl.runs.plugin_files import warn_of_edited_rewards
-from reasonrl.runs.start import is_first_process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reasonrl.contracts.batch import Reduce
 from reasonrl.contracts.metrics import Metric, combine, resolve
-from reasonrl.errors import RAISABLE, TrainingError
+from reasonrl.errors import RAISABLE, ProcessError, leave_to_first, tell
 from reasonrl.functional.precision import widest_float
 
 T = TypeVar("T")
@@ -65,21 +65,34 @@ class Ranks:
     def together(self) -> Iterator[None]:
         """Work that can fail on one rank alone: the others fail with it instead of waiting for it for ever.
 
-        It holds no collective operation of the trainer's own.
+        It holds no collective operation of the trainer's own. Rank 0 reports the error.
 
         Raises:
-            TrainingError: on the ranks that had no error of their own.
+            ProcessError: on the ranks that had no error of their own.
         """
         error: BaseException | None = None
         try:
             yield
         except RAISABLE as err:
             error = err
-        if self.size > 1 and self.max(int(error is not None)) and error is None:
-            error = TrainingError("another process of this run has failed; its message says why")
+        if self.size > 1:
+            error = self._share(error)
         if error is not None:
             self._shared = error
             raise error
+
+    def _share(self, error: BaseException | None) -> BaseException | None:
+        """The error of this rank, or else one made from the first rank's that has one."""
+        told = self.gather([None if error is None else tell(error)])
+        failed = next((rank for rank, text in enumerate(told) if text is not None), None)
+        if failed is None:
+            return None
+        if error is None:
+            text, code = told[failed]  # type: ignore[misc]
+            error = ProcessError(f"process {failed}: {text}" if failed else text, code)
+        if not self.is_main:
+            leave_to_first(error)
+        return error
 
     def shares(self, error: BaseException) -> bool:
         """Whether all ranks have come to an end at the same place with this error, and may meet once more."""

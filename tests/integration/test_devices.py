@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import RecipeError
-from reasonrl.runs import build
+from reasonrl.runs import processes
 
 SMALL = ("sampling.max_completion_tokens=4", "trainer.prompts_per_step=2", "trainer.minibatches=1")
 
@@ -38,15 +38,15 @@ def test_what_is_asked_for_is_taken(
     asked: str, there: str | None, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen(monkeypatch, there)
-    monkeypatch.setattr(build.PartialState, "_shared_state", {})
-    assert build.choose_cpu(asked) is on_cpu
+    monkeypatch.setattr(processes.PartialState, "_shared_state", {})
+    assert processes.choose_cpu(asked) is on_cpu
 
 
 @pytest.mark.parametrize(("asked", "there"), [("cuda", None), ("mps", None), ("mps", "cuda"), ("cuda", "mps")])
 def test_what_is_not_there_is_refused(asked: str, there: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen(monkeypatch, there)
     with pytest.raises(RecipeError, match=f"{asked} is not available: torch .* sees only {there or 'cpu'}"):
-        build.choose_cpu(asked)
+        processes.choose_cpu(asked)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -36,25 +38,56 @@ def child(target: Callable[..., None], *args: Any) -> Any:
     return process
 
 
+class Ended(subprocess.CompletedProcess[str]):
+    """How processes ended; ``codes``: of each."""
+
+    codes: list[int]
+
+
 def on_ranks(
-    size: int, target: Callable[..., object], *args: object, more: Mapping[str, str] = {}
-) -> subprocess.CompletedProcess[str]:
+    size: int,
+    target: Callable[..., object],
+    *args: object,
+    more: Mapping[str, str] = {},
+    ends_others: bool = True,
+) -> Ended:
     """``target(*args)`` in ``size`` processes with the variables and the end of torch's launcher.
 
     The first process that fails ends the others, and the exit status is then 1. ``more``: variables.
+
+    Args:
+        ends_others: False as on machines of their own, where each goes on until it finds out by itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1", **more}
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         ranks = [child(_enter, rank, shared, Path(folder), target, args) for rank in range(size)]
-        is_well = _wait_for(ranks)
+        codes = _wait_for(ranks, ends_others)
         out, err = ((Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err"))
-    return subprocess.CompletedProcess([getattr(target, "__name__", "?"), *map(str, args)], int(not is_well), out, err)
+    ended = Ended([getattr(target, "__name__", "?"), *map(str, args)], int(any(codes)), out, err)
+    ended.codes = codes
+    return ended
 
 
-def command_on_ranks(size: int, *words: object, more: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+def command_on_ranks(size: int, *words: object, more: Mapping[str, str] = {}, ends_others: bool = True) -> Ended:
     """``reasonrl WORDS`` likewise."""
-    return on_ranks(size, _reasonrl, *map(str, words), more=more)
+    return on_ranks(size, _reasonrl, *map(str, words), more=more, ends_others=ends_others)
+
+
+def differing(changes: Mapping[int, Mapping[str, Any]], *words: str) -> None:
+    """The target of ``reasonrl WORDS`` in processes that differ: rank -> what is different there.
+
+    ``words`` are added, ``environ`` is set, ``cwd`` is changed to, ``waits`` are seconds before the start, ``versions``
+    are those of packages.
+    """
+    mine = changes.get(int(os.environ["RANK"]), {})
+    time.sleep(mine.get("waits", 0.0))
+    os.environ.update(mine.get("environ", {}))
+    os.chdir(mine.get("cwd", os.curdir))
+    if versions := mine.get("versions"):
+        known = metadata.version
+        metadata.version = lambda name: versions.get(name) or known(name)
+    _reasonrl(*words, *mine.get("words", ()))
 
 
 def command(*words: object, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -79,14 +112,14 @@ def _run(
     return subprocess.CompletedProcess([target.__name__, *map(str, words)], process.exitcode, out, err)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_for(ranks: list[Any]) -> bool:
-    """Whether all ended well."""
+def _wait_for(ranks: list[Any], ends_others: bool) -> list[int]:
+    """Their exit codes."""
     waiting = {process.sentinel: process for process in ranks}
     try:
         while waiting:
@@ -94,13 +127,13 @@ def _wait_for(ranks: list[Any]) -> bool:
             assert ended, f"{len(waiting)} processes still run after {LIMIT_S} s"
             for process in [waiting.pop(sentinel) for sentinel in ended]:
                 process.join()
-                if process.exitcode:
+                if process.exitcode and ends_others:
                     for other in waiting.values():
                         other.terminate()
     finally:
         for process in waiting.values():
             process.kill()
-    return not any(process.exitcode for process in ranks)
+    return [process.exitcode for process in ranks]
 
 
 def _enter(

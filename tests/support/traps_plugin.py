@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +62,8 @@ ERRORS: Mapping[str, Callable[[], Any]] = {
     "recipe": lambda: RecipeError("the prompt of problem 'p' has 300 tokens"),
     "canceled": asyncio.CancelledError,
     "interrupt": CtrlC,
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hung": lambda: (time.sleep(20), os._exit(1)),
 }
 
 

@@ -1,26 +1,15 @@
-"""What a run says while it runs, and how missing ranks are found."""
+"""What a run says while it runs."""
 
 import io
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from support.builders import completion, group, output
-from typer.testing import CliRunner
 
 from reasonrl import FinishReason, ScoredGroup, StepRecord
-from reasonrl.cli.app import app
 from reasonrl.cli.console import ConsoleReporter
-from reasonrl.cli.ranks import (
-    lacks_other_ranks,
-    parse_num_processes,
-    ranks_environment,
-    start_missing_ranks,
-    torchrun_command,
-)
-from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.reporter import EvaluationProgress, Outline, Plan
 
@@ -95,71 +84,6 @@ def test_plan_and_end() -> None:
     assert "completed after 3 steps in 61 s" in text
     assert text.count("before (step") == 1
     assert "failed after 1 step in" in text
-
-
-LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-
-
-@pytest.mark.parametrize(
-    ("environ", "alone"),
-    [
-        (LAUNCHED, True),
-        ({}, False),
-        ({"ACCELERATE_MIXED_PRECISION": "no"}, False),
-        ({"MASTER_ADDR": "127.0.0.1"}, False),
-        ({**LAUNCHED, "LOCAL_RANK": "0"}, False),
-        ({**LAUNCHED, "RANK": "0", "WORLD_SIZE": "2"}, False),
-        ({**LAUNCHED, "OMPI_COMM_WORLD_SIZE": "2"}, False),
-        ({**LAUNCHED, "PMI_SIZE": "2"}, False),
-    ],
-)
-def test_a_process_without_its_other_ranks_is_recognized(environ: dict[str, str], alone: bool) -> None:
-    assert lacks_other_ranks(environ) is alone
-
-
-@pytest.mark.parametrize(
-    ("command", "count"),
-    [
-        ("accelerate launch --num_processes 2 -m reasonrl train x", 2),
-        ("accelerate launch --num-processes=4 -m reasonrl train x", 4),
-        ("accelerate launch --num_processes two -m reasonrl", None),
-        ("accelerate launch --num_processes", None),
-        ("accelerate launch --num_machines 2 -m reasonrl", None),
-        ("", None),
-    ],
-)
-def test_the_number_of_processes_is_read_from_the_launchers_command(command: str, count: int | None) -> None:
-    assert parse_num_processes(command.split()) == count
-
-
-def test_the_replacement_command_and_its_environment() -> None:
-    command = torchrun_command(3, ["train", "r.yaml", "a=b c"])
-    assert command[0] == sys.executable
-    assert command[-5:] == ["-m", "reasonrl", "train", "r.yaml", "a=b c"]
-    assert command[command.index("--nproc-per-node") + 1] == "3"
-    assert ranks_environment({**LAUNCHED, "HOME": "/h"}) == {
-        "ACCELERATE_MIXED_PRECISION": "no",
-        "HOME": "/h",
-        "OMP_NUM_THREADS": "1",
-    }
-    assert ranks_environment({"OMP_NUM_THREADS": "4"}) == {"OMP_NUM_THREADS": "4"}
-
-
-def test_nothing_happens_in_a_process_of_its_own() -> None:
-    start_missing_ranks({})
-
-
-def test_an_unknown_number_of_processes_is_refused() -> None:
-    """The parent of this test names no number of processes."""
-    with pytest.raises(RecipeError, match="use `torchrun --nproc-per-node N"):
-        start_missing_ranks(LAUNCHED)
-
-
-@pytest.mark.parametrize("command", ["train", "sft", "resume", "eval"])
-def test_commands_that_run_on_several_processes_start_those_that_are_missing(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "no-such-thing"], env=LAUNCHED)
-    assert done.exit_code == 2
-    assert "use `torchrun --nproc-per-node N" in done.stderr
 
 
 def suite_result(unscored_frac: float) -> SuiteResult:

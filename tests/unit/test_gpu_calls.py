@@ -10,8 +10,7 @@ from accelerate import PartialState
 from support.resume_runs import go, resumable_recipe
 
 import reasonrl.trainer.loop as loop
-from reasonrl.recipe.schema import ModelConfig
-from reasonrl.runs import build
+from reasonrl.runs import processes
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl_hf.backend import HFBackend
 from reasonrl_vllm.config import VLLMConfig
@@ -57,14 +56,14 @@ def test_processes_wait_for_a_checkpoint_to_be_written(monkeypatch: pytest.Monke
         seen.append(given["timeout"].total_seconds())
         raise Asked
 
-    monkeypatch.setattr(build, "PartialState", state)
-    monkeypatch.setattr(build, "choose_cpu", lambda device: True)
-    resolved: Any = type(
-        "Resolved", (), {"recipe": type("Recipe", (), {"device": "cpu", "model": ModelConfig(path="x")})}
-    )
+    monkeypatch.setattr(processes, "PartialState", state)
+    monkeypatch.setattr(processes, "choose_cpu", lambda device: True)
     with suppress(Asked):
-        build._load_bundle(resolved, (), trains=True)
-    assert seen == [3600.0]
+        processes.connect("cpu")
+    monkeypatch.setenv("REASONRL_PROCESS_TIMEOUT_S", "30")
+    with suppress(Asked):
+        processes.connect("cpu")
+    assert seen == [3600.0, 30.0]
 
 
 def test_a_backend_that_dropped_its_weights_gets_them_before_it_samples_again(
