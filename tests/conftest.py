@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,14 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.register_profile("random", deadline=None)
 settings.load_profile("same")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what could not run on this machine, and why; .ci/run repeats these lines at its end."""
+    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())}
+    for reason in sorted(reasons):
+        if "not allowed here" in reason:
+            terminalreporter.write_line(f"NOT RUN: {reason.removeprefix('Skipped: ')}", red=True)
 
 
 @pytest.fixture(scope="session")
