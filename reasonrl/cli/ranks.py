@@ -23,8 +23,8 @@ class Asked:
 
     processes: int
     machines: int = 1
-    machine: int = 0
-    address: str = ""
+    machine: int | None = None
+    address: str = "127.0.0.1"
     port: int = 29500
     conf: str = ""
 
@@ -73,7 +73,7 @@ def parse_launch(command: Sequence[str]) -> Asked | None:
         Asked(
             processes=args.num_processes,
             machines=args.num_machines or 1,
-            machine=-1 if args.machine_rank is None else int(args.machine_rank),
+            machine=args.machine_rank,
             address=args.main_process_ip or "127.0.0.1",
             port=args.main_process_port or 29500,
             conf=args.rdzv_conf or "",
@@ -106,7 +106,7 @@ def _add_config(args: Any) -> None:
 def _check(asked: Asked) -> Asked:
     if asked.machines == 1:
         return asked
-    if not 0 <= asked.machine < asked.machines:
+    if asked.machine not in range(asked.machines):
         raise RecipeError(
             f"accelerate launch --num_machines {asked.machines} needs --machine_rank on each machine, 0 to "
             f"{asked.machines - 1}, with 0 on that of --main_process_ip"

@@ -87,25 +87,36 @@ def meeting(limit: Callable[[], float] = join_timeout) -> Iterator[Preparation]:
             yield mine
         except RAISABLE as err:
             error = err
-        _meet(place, mine, error, limit())
+        verdict = _meet(place, mine, error, limit())
+        if verdict["error"]:
+            raise _own(error, place, verdict)
     finally:
         if mine.token:
             with suppress(OSError):
                 os.unlink(mine.token)
 
 
-def _meet(place: Place, mine: Preparation, error: BaseException | None, limit: float) -> None:
-    room = Room(place, limit)
-    with explained_connection():
-        room.say("card", _card(mine, error))
-        verdict = room.hear("verdict", lambda: judge(room.gather("card")))
-        if not verdict["error"] and verdict["token"]:
-            room.say("seen", os.path.exists(verdict["token"]))
-            verdict = room.hear("shared", lambda: _judge_folder(mine.token, room.gather("seen")))
-        if verdict["error"]:
-            room.part()
-    if verdict["error"]:
-        raise _own(error, place, verdict)
+def _meet(place: Place, mine: Preparation, error: BaseException | None, limit: float) -> Verdict:
+    """Raises an error of this process if it cannot tell it to the others."""
+    try:
+        room = Room(place, limit)
+        with explained_connection():
+            room.say("card", _card(mine, error))
+            verdict = room.hear("verdict", lambda: judge(room.gather("card", until=_has_failed)))
+            if not verdict["error"] and verdict["token"]:
+                room.say("seen", os.path.exists(verdict["token"]))
+                verdict = room.hear("shared", lambda: _judge_folder(mine.token, room.gather("seen")))
+            if verdict["error"]:
+                room.part()
+        return verdict
+    except ProcessError:
+        if error is not None:
+            raise error  # noqa: B904 - what is wrong here, not how it was told
+        raise
+
+
+def _has_failed(card: Card) -> bool:
+    return bool(card["error"])
 
 
 def _own(error: BaseException | None, place: Place, verdict: Verdict) -> BaseException:
@@ -127,13 +138,13 @@ def _card(mine: Preparation, error: BaseException | None) -> Card:
     )
 
 
-def judge(cards: Sequence[Card]) -> Verdict:
+def judge(cards: Mapping[int, Card]) -> Verdict:
     """The first error, or else the first process that prepares something else than process 0."""
-    for rank, card in enumerate(cards):
+    for rank, card in cards.items():
         if card["error"]:
             text = f"{name(rank, cards)}: {card['error']}" if rank else card["error"]
             return Verdict(error=text, code=card["code"], token="")
-    for rank, card in enumerate(cards):
+    for rank, card in cards.items():
         found = list(differences(cards[0]["facts"], card["facts"]))
         if found:
             shown = [f"{at}: {format_value(one)} and {format_value(other)}" for at, one, other in found[:MAX_SHOWN]]
@@ -146,16 +157,16 @@ def judge(cards: Sequence[Card]) -> Verdict:
     return Verdict(error="", code=0, token=cards[0]["token"])
 
 
-def name(rank: int, cards: Sequence[Card]) -> str:
+def name(rank: int, cards: Mapping[int, Card]) -> str:
     """``process 1``, with its machine if there are several."""
-    hosts = {card["host"] for card in cards}
+    hosts = {card["host"] for card in cards.values()}
     return f"process {rank}" + (f" ({cards[rank]['host']})" if len(hosts) > 1 else "")
 
 
-def _judge_folder(token: str, seen: Sequence[bool]) -> Verdict:
-    if all(seen):
+def _judge_folder(token: str, seen: Mapping[int, bool]) -> Verdict:
+    if all(seen.values()):
         return Verdict(error="", code=0, token="")
-    ranks = [str(rank) for rank, sees in enumerate(seen) if not sees]
+    ranks = [str(rank) for rank, sees in seen.items() if not sees]
     text = (
         f"{os.path.dirname(token)} of process 0 is not the folder that process {', '.join(ranks)} finds there: the "
         "processes of a run need one folder on a disk that all machines share; set output_dir or --run-dir to one"
@@ -175,18 +186,27 @@ class Room:
         """Tell the others."""
         self._store.set(self._key(what, self._place.rank), json.dumps(value))
 
-    def gather(self, what: str) -> list[Any]:
-        """What all have said, in their order.
+    def gather(self, what: str, until: Callable[[Any], bool] = lambda value: False) -> dict[int, Any]:
+        """What each has said; once ``until`` holds for one, the rest is not waited for.
 
         Raises:
             ProcessError: naming those who have said nothing in time.
         """
-        ranks = range(self._place.size)
-        while missing := [rank for rank in ranks if not self._store.check([self._key(what, rank)])]:
-            if time.monotonic() > self._until:
-                raise ProcessError(_describe_missing(missing, self._place, self._limit))
-            time.sleep(POLL_S)
-        return [json.loads(self._store.get(self._key(what, rank))) for rank in ranks]
+        said: dict[int, Any] = {}
+        while missing := [rank for rank in range(self._place.size) if rank not in said]:
+            for rank in missing:
+                if self._store.check([self._key(what, rank)]):
+                    said[rank] = json.loads(self._store.get(self._key(what, rank)))
+            if any(map(until, said.values())):
+                break
+            if len(said) < self._place.size:
+                self._wait(missing)
+        return dict(sorted(said.items()))
+
+    def _wait(self, missing: Sequence[int]) -> None:
+        if time.monotonic() > self._until:
+            raise ProcessError(_describe_missing(missing, self._place, self._limit))
+        time.sleep(POLL_S)
 
     def hear(self, what: str, decide: Callable[[], Verdict]) -> Verdict:
         """What the first process decides, in all of them."""

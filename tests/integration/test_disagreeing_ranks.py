@@ -98,6 +98,19 @@ def test_a_model_with_other_files_ends_both(tiny_model: Path, tmp_path: Path) ->
     assert "differ: model files.config.json: " in the_line(done)
 
 
+def test_an_error_of_the_first_does_not_wait_for_one_that_never_comes(path: Path) -> None:
+    done = start({1: {"waits": 15.0}}, "train", path, f"--plugin={PLUGIN}", "no.such=key", ends_others=True)
+    assert done.codes[0] == 2
+    assert "error: override 'no.such=key'" in the_line(done)
+
+
+def test_an_error_is_said_where_the_first_never_comes(path: Path) -> None:
+    changes = {0: {"waits": 15.0}, 1: {"words": ("no.such=key",)}}
+    done = start(changes, "train", path, f"--plugin={PLUGIN}", more=FAST, ends_others=True)
+    assert done.codes[1] == 2
+    assert "error: override 'no.such=key'" in the_line(done)
+
+
 def test_a_process_that_never_comes_is_named(path: Path) -> None:
     done = start({1: {"waits": 600.0}}, "train", path, f"--plugin={PLUGIN}", more=FAST, ends_others=True)
     assert done.codes[0] == 1
