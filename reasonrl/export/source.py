@@ -7,7 +7,7 @@ from typing import Any
 
 from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.rundir.checkpoints import find_newest_valid, list_saved_steps
-from reasonrl.rundir.layout import ADAPTER, RUN, STATE_FILES, find_steps, is_run, step_dir
+from reasonrl.rundir.layout import ADAPTER, RUN, find_steps, is_run, is_state_file, step_dir
 from reasonrl.rundir.manifest import check_manifest, list_manifest_files
 from reasonrl.rundir.reading import read_object
 
@@ -25,7 +25,7 @@ class Source:
     def model_files(self) -> list[str]:
         """Names of the files of the model folder, without state and adapter."""
         listed = list_manifest_files(self.folder)
-        return [name for name in listed if name not in STATE_FILES and not name.startswith(f"{ADAPTER}/")]
+        return [name for name in listed if not is_state_file(name) and not name.startswith(f"{ADAPTER}/")]
 
     @property
     def has_adapter(self) -> bool:

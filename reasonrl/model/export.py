@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from reasonrl.contracts.models import base_model, tied_names
 from reasonrl.errors import CheckpointError
+from reasonrl.model.divided import gather
 from reasonrl.model.lora import is_lora, iter_merged_weights, write_adapter
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.quiet import quiet_transformers
@@ -17,6 +21,10 @@ from reasonrl.rundir.layout import ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_LAYER = re.compile(r".*?\.[0-9]+\.|")
+"""The beginning of the names of one layer's weights; empty outside of layers."""
 
 
 def unwrap(policy: nn.Module) -> PolicyModule:
@@ -36,50 +44,38 @@ def unwrap(policy: nn.Module) -> PolicyModule:
     return module
 
 
-def iter_hf_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def iter_hf_weights(policy: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Iterate over the policy's weights by their names in a model folder, without the critic.
 
     Adapters are merged into copies; the live weights do not change. A tied weight comes once, under the name that
-    transformers saves. Tensors are detached, on their own device and unsharded (every rank must join the gathering).
-    They may alias the live weights: read them before the next update.
+    transformers saves. Tensors are detached, on their own device and whole: those of a sharded policy are gathered one
+    by one, on every process, and every process must read to the end. Tensors may alias the live weights: read them
+    before the next update.
+
+    Args:
+        dtype: what floating-point weights are cast to, before they are gathered.
 
     Raises:
         CheckpointError: If the policy is in an unsupported wrapper.
     """
-    from transformers.core_model_loading import revert_weight_conversion
+    for name, tensor in iter_own_weights(policy):
+        is_cast = dtype is not None and tensor.is_floating_point()
+        yield name, gather(tensor.to(dtype) if is_cast else tensor)
 
-    model = unwrap(policy).model
-    base = base_model(model)
+
+def iter_own_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Iterate likewise, but over a sharded policy's weights as they are divided."""
+    base = base_model(unwrap(policy).model)
     if _is_converted(base):
-        # The layout in memory differs (stacked experts); converting back needs all weights.
-        yield from revert_weight_conversion(base, dict(_iter_weights(model))).items()
+        yield from _iter_converted(base, _iter_weights(unwrap(policy).model))
     else:
-        yield from _iter_weights(model)
+        yield from _iter_weights(unwrap(policy).model)
 
 
-def gather_model(policy: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
-    """Collect ``iter_hf_weights`` for a save; every rank joins.
+def write_description(policy: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write what a model folder holds beside the weights: configs, the model's code and the tokenizer.
 
-    Live weights are aliased: use them before the next update. Merged, dequantized and unsharded ones go to the host one
-    by one, so that a GPU never holds the whole model a second time.
-
-    Args:
-        keep: False on a rank that does not write; the result is empty.
-    """
-    live = {_storage(parameter) for parameter in unwrap(policy).model.parameters()}
-    found = {}
-    for name, tensor in iter_hf_weights(policy):
-        if keep:
-            found[name] = tensor if _storage(tensor) in live else tensor.cpu()
-    return found
-
-
-def write_model(
-    policy: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: Mapping[str, Tensor]
-) -> None:
-    """Write gathered ``weights`` as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load.
-
-    Not atomic; checkpoints are.
+    ``AutoModelForCausalLM`` and ``AutoTokenizer`` load the folder once the weights are there.
 
     Raises:
         CheckpointError: If the folder cannot be written.
@@ -87,20 +83,20 @@ def write_model(
     base = base_model(unwrap(policy).model)
     try:
         with quiet_transformers():
-            base.save_pretrained(folder, state_dict=dict(weights))
+            base.save_pretrained(folder, state_dict={})  # no weights, and so no file of weights
             tokenizer.save_pretrained(folder)
-    except OSError as error:
+    except Exception as error:  # tokenizers raises nothing narrower on a full disk
         raise CheckpointError(f"cannot write the model to {folder}: {error}") from error
 
 
-def write_adapters(policy: nn.Module, folder: Path, trained: Mapping[str, Tensor]) -> None:
+def write_adapters(policy: nn.Module, folder: Path, read: Callable[[], Mapping[str, Tensor]]) -> None:
     """Write the adapters as a separate PEFT folder; nothing for a policy without adapters.
 
-    Not into the model's folder: transformers would merge them a second time.
+    Not into the model's folder: transformers would merge them a second time. ``read``: gives their tensors.
     """
     model = unwrap(policy).model
     if is_lora(model):
-        write_adapter(model, trained, folder / ADAPTER)
+        write_adapter(model, read(), folder / ADAPTER)
 
 
 def model_names(policy: nn.Module) -> list[str]:
@@ -116,14 +112,19 @@ def model_names(policy: nn.Module) -> list[str]:
     return [name for name in base.state_dict() if name not in aliases]
 
 
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 def _is_converted(base: PreTrainedModel) -> bool:
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     return bool(getattr(base, "_weight_conversions", None) or get_model_conversion_mapping(base, add_legacy=False))
+
+
+def _iter_converted(base: PreTrainedModel, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Convert a layout in memory that differs from the one on disk, such as stacked experts, layer by layer."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    for _, layer in groupby(weights, key=lambda weight: _LAYER.match(weight[0])[0]):  # type: ignore[index]
+        whole = {name: gather(tensor) for name, tensor in layer}
+        yield from revert_weight_conversion(base, whole).items()
 
 
 def _iter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -131,5 +132,4 @@ def _iter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     aliases = tied_names(base)
     for name, tensor in iter_merged_weights(model):
         if name not in aliases:
-            plain = tensor.detach()
-            yield name, plain.full_tensor() if hasattr(plain, "full_tensor") else plain
+            yield name, tensor.detach()

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from reasonrl.contracts.batch import StepContext, TrainBatch
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model, iter_hf_weights
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.load import build_network, make_trainable
 from reasonrl.model.packing import packs_up_to
 from reasonrl.model.policy import PolicyModule, logits_per_chunk
@@ -30,7 +30,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
 from reasonrl.recipe.schema import Recipe
 from reasonrl.runs.assemble import build_algorithm, build_update_settings
 from reasonrl.runs.build import build_optimizer
-from reasonrl.runs.tensors import gather
+from reasonrl.runs.tensors import list_tensors
 from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients
 from reasonrl.trainer.optim import GuardedOptimizer
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -118,8 +118,9 @@ class _DryRun:
             if self._on_gpu:  # one tensor at a time goes to the host
                 deque(iter_hf_weights(self._module), maxlen=0)
             else:
-                kept = [gather_model(self._module), gather(self._module, self._optimizer).optimizer]
-                del kept
+                for _, tensors in list_tensors(self._module, self._optimizer):
+                    kept = list(tensors)
+                    del kept
         model, trained = list(self._module.model.parameters()), self._trained()
         return DryRunResult(
             stages=meter.stages,

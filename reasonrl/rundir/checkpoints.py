@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from safetensors import SafetensorError
 
@@ -19,9 +20,11 @@ from reasonrl.rundir.layout import (
     is_run,
     step_dir,
 )
-from reasonrl.rundir.manifest import check_manifest, write_manifest
+from reasonrl.rundir.manifest import Entry, check_manifest, write_manifest
 
 log = logging.getLogger(__name__)
+
+_TEMPORARY = ".tmp-"
 
 
 def list_saved_steps(run_dir: Path) -> list[int]:
@@ -31,25 +34,33 @@ def list_saved_steps(run_dir: Path) -> list[int]:
 
 
 @contextmanager
-def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = None) -> Iterator[Path]:
+def new_checkpoint(
+    run_dir: Path,
+    step: int,
+    *,
+    keep: int,
+    best: int | None = None,
+    known: Mapping[str, Entry] = MappingProxyType({}),
+) -> Iterator[Path]:
     """A temporary folder to write into; when the block ends it is synced, hashed and moved into place in one step.
 
-    Then all but the last ``keep`` of the steps up to this one, and ``best``, are deleted.
+    Then all but the last ``keep`` of the steps up to this one, and ``best``, are deleted. ``known``: at the end of the
+    block, the files that are synced and hashed already.
 
     Raises:
         CheckpointError: when the disk refuses; earlier checkpoints are untouched.
     """
     final = step_dir(run_dir, step)
-    temporary = final.with_name(f".tmp-{final.name}")
+    temporary = final.with_name(f"{_TEMPORARY}{final.name}")
     try:
-        with _explain_failure(final):
+        with explain_failure(final):
             files.delete(temporary)
             if not os.path.isdir(run_dir):
                 raise OSError("the run folder was renamed or deleted")
             files.make_folder(temporary)
             yield temporary
             files.follow_umask(temporary)
-            write_manifest(temporary)
+            write_manifest(temporary, known)
             _put_in_place(temporary, final)
             if problem := check_manifest(final, deep=False):
                 raise OSError(f"the written checkpoint is incomplete: {problem}")
@@ -60,7 +71,13 @@ def new_checkpoint(run_dir: Path, step: int, *, keep: int, best: int | None = No
 
 
 @contextmanager
-def _explain_failure(final: Path) -> Iterator[None]:
+def explain_failure(folder: Path) -> Iterator[None]:
+    """Raise what fails inside as a CheckpointError that names the checkpoint, and says what to do.
+
+    Args:
+        folder: the checkpoint, or its temporary folder.
+    """
+    final = folder.with_name(folder.name.removeprefix(_TEMPORARY))
     try:
         yield
     except (OSError, SafetensorError, CheckpointError) as err:  # a full disk reaches us as any of them

@@ -57,10 +57,10 @@ def temporary_path(path: Path) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """A new safetensors file; not synced."""
+    """A new safetensors file, of the format that transformers asks for; not synced."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
 
 
 def follow_umask(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 RUN = "run.json"
@@ -21,9 +22,13 @@ TRAINER_STATE = "trainer_state.json"
 """In each checkpoint."""
 CARRIED, PENDING = "carried.jsonl", "pending.jsonl"
 """In a checkpoint, if there are such groups."""
-MANIFEST, OPTIMIZER_FILE, TRAINABLE_FILE = "manifest.json", "optimizer.safetensors", "trainable.safetensors"
-STATE_FILES = (OPTIMIZER_FILE, TRAINABLE_FILE, TRAINER_STATE, CARRIED, PENDING, MANIFEST)
-"""In a checkpoint, beside the model folder."""
+MANIFEST = "manifest.json"
+MODEL, TRAINABLE, OPTIMIZER = "model", "trainable", "optimizer"
+"""Kinds of files with tensors in a checkpoint: see ``tensor_file``."""
+MODEL_INDEX = "model.safetensors.index.json"
+"""Which file holds which weight, if there are several."""
+STATE_FILES = (f"{OPTIMIZER}*.safetensors", f"{TRAINABLE}*.safetensors", TRAINER_STATE, CARRIED, PENDING, MANIFEST)
+"""Patterns of the names in a checkpoint that are not of the model folder."""
 ADAPTER = "adapter"
 """In a checkpoint of a run with LoRA."""
 EXPORT = "export"
@@ -34,6 +39,7 @@ FILES = (RUN, RECIPE, METRICS, SUMMARY, TRACEBACK)
 FOLDERS = (CHECKPOINTS, TRANSCRIPTS, EVALS, TRACKERS)
 """What a resumed run writes again."""
 
+_TENSORS = re.compile(r"([a-z]+)(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 _STEP = re.compile(r"step_([0-9]{6,18})")
 _NUMBERS = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 _LEFTOVER = re.compile(rf"\.(tmp|old|gone)-{_STEP.pattern}")
@@ -69,6 +75,22 @@ def _natural(path: Path) -> list[tuple[float, str]]:
 def name_step(step: int) -> str:
     """``step_000030``: the name of a folder or file of one step."""
     return f"step_{step:06d}"
+
+
+def tensor_file(kind: str, part: int, parts: int) -> str:
+    """``model.safetensors``, or ``model-00001-of-00002.safetensors`` for part 0 of two."""
+    return f"{kind}.safetensors" if parts == 1 else f"{kind}-{part + 1:05d}-of-{parts:05d}.safetensors"
+
+
+def find_tensor_files(names: Iterable[str], kind: str) -> list[str]:
+    """Those of ``names`` that are files with tensors of a kind."""
+    found = ((_TENSORS.fullmatch(name), name) for name in names)
+    return sorted(name for match, name in found if match and match.group(1) == kind)
+
+
+def is_state_file(name: str) -> bool:
+    """Whether a file of a checkpoint is not of the model folder."""
+    return any(fnmatchcase(name, pattern) for pattern in STATE_FILES)
 
 
 def step_dir(run_dir: Path, step: int) -> Path:

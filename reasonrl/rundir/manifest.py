@@ -1,7 +1,10 @@
 """``manifest.json``: size and sha256 of every file of a checkpoint, written last. Without it there is no checkpoint."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import TypedDict
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
@@ -11,13 +14,27 @@ from reasonrl.rundir.reading import parse_json, read_bytes
 SCHEMA = 1
 
 
-def write_manifest(folder: Path) -> None:
-    """Sync every file of ``folder``, then list them in a manifest, and sync that and the folders."""
-    listed = {}
-    for path in files.list_files(folder):
-        files.sync_file(path)
-        name = path.relative_to(folder).as_posix()
-        listed[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+class Entry(TypedDict):
+    """A file in a manifest."""
+
+    bytes: int
+    sha256: str
+
+
+def sync_entry(path: Path) -> Entry:
+    """Sync a file that is whole, and say what a manifest says of it."""
+    files.sync_file(path)
+    return {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+
+
+def write_manifest(folder: Path, known: Mapping[str, Entry] = MappingProxyType({})) -> None:
+    """Sync every file of ``folder``, then list them in a manifest, and sync that and the folders.
+
+    Args:
+        known: files by name that are synced and hashed already.
+    """
+    names = {path.relative_to(folder).as_posix() for path in files.list_files(folder)} | known.keys()
+    listed = {name: known.get(name) or sync_entry(folder / name) for name in sorted(names)}
     files.write_text(folder / MANIFEST, _text({"schema": SCHEMA, "files": listed}))
     files.sync_file(folder / MANIFEST)
     for inner in files.list_folders(folder):

@@ -8,8 +8,9 @@ from reasonrl.contracts.data import ScoredGroup, StepRecord
 from reasonrl.errors import RAISABLE, CheckpointError, TrainingError, describe
 from reasonrl.redact import redact_keys
 from reasonrl.runs.open import OpenRun
-from reasonrl.runs.save import free_memory, needs_all_ranks
+from reasonrl.runs.save import free_memory
 from reasonrl.runs.state import TrainState
+from reasonrl.runs.tensors import needs_all_ranks
 from reasonrl.signals import StopRequested
 from reasonrl.trainer.evaluator import Evaluator, suite_metrics
 from reasonrl.trainer.job import Job
@@ -129,7 +130,7 @@ class Driver:
             return  # the other ranks do not try again, or the disk is full
         is_shared = self._ranks.shares(error)
         try:
-            if not is_shared and needs_all_ranks(self._job):
+            if not is_shared and needs_all_ranks(self._job.policy):
                 self._warn(
                     f"cannot save step {step}: only one process failed, and each holds only a shard of the weights"
                 )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -111,6 +112,7 @@ def open_run(
     folder = _open_folder(resolved, bundle.ranks, options)
     point: ResumePoint | None = None
     try:
+        _refuse_unshared(folder, bundle)
         point = _find_point(folder, bundle.ranks, options, identity, total_steps(resolved))
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
@@ -183,6 +185,23 @@ def _open_folder(resolved: AnyResolved, ranks: Ranks, options: RunOptions) -> Ru
             return RunDir.reopen(Path(options.run_dir))
         recipe = resolved.recipe
         return RunDir.create(output_dir=recipe.output_dir, name=recipe.name, explicit=options.run_dir)
+
+
+def _refuse_unshared(folder: RunDir | None, bundle: ModelBundle) -> None:
+    """Every process writes its share of a sharded policy's checkpoints.
+
+    Raises:
+        RecipeError: on a process that does not see the run folder.
+    """
+    if not bundle.shards:
+        return
+    path = bundle.ranks.broadcast(folder.path.absolute() if folder is not None else None)
+    with bundle.ranks.together():
+        if path is not None and not path.is_dir():
+            raise RecipeError(
+                f"model.sharding: every process saves its share of the model in {path}, which does not exist on "
+                f"{socket.gethostname()}; put the run folder on a disk that all machines share"
+            )
 
 
 def _find_point(

@@ -1,25 +1,25 @@
-"""Save and restore the checkpoints of a run, bit-exactly. All ranks gather the tensors, rank 0 writes them."""
+"""Save and restore the checkpoints of a run, bit-exactly."""
 
 import gc
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from reasonrl.errors import is_out_of_memory
-from reasonrl.model.export import gather_model, write_adapters, write_model
+from reasonrl.model.export import write_adapters, write_description
 from reasonrl.recipe.schema import CheckpointConfig
 from reasonrl.rundir.checkpoints import new_checkpoint
 from reasonrl.rundir.layout import step_dir
+from reasonrl.rundir.manifest import Entry
 from reasonrl.runs.record import RunWriter
 from reasonrl.runs.state import Headline, Identity, Records, TrainState
-from reasonrl.runs.tensors import TensorState, gather, scatter
+from reasonrl.runs.tensors import TensorWriter, needs_all_ranks, read_adapters, restore_tensors
 from reasonrl.trainer.job import Job
 from reasonrl.trainer.memory import gpu_name
 from reasonrl.trainer.ranks import Ranks
@@ -64,36 +64,41 @@ class Checkpointer:
             is_alone: rank 0 calls it by itself, since it is out of step with the others.
 
         Raises:
-            CheckpointError: or another error on every rank if rank 0 could not write; earlier checkpoints are
+            CheckpointError: or another error on every rank if one could not write; earlier checkpoints are
                 untouched.
         """
-        weights = gather_model(job.policy, keep=self.run_dir is not None)
-        tensors = gather(job.policy, job.optimizer)
-        # Together, it is a barrier: no rank trains on while rank 0 writes.
-        with nullcontext() if is_alone else self.ranks.together():
-            if self.run_dir is not None:
-                self._write(self.run_dir, job, state, weights, tensors, is_due=is_due)
-
-    def _write(
-        self,
-        run_dir: Path,
-        job: Job,
-        state: TrainState,
-        weights: Mapping[str, Tensor],
-        tensors: TensorState,
-        *,
-        is_due: bool,
-    ) -> None:
+        is_shared = needs_all_ranks(job.policy)
+        # Together, it is a barrier: no rank trains on while another one writes.
+        meet = nullcontext if is_alone else self.ranks.together
         best = self._choose_best(state.step, is_due=is_due)
+        entries: dict[str, Entry] = {}
+        with ExitStack() as stack:
+            with meet():
+                folder = stack.enter_context(self._open(state, best, entries)) if self.run_dir is not None else None
+                if folder is not None:
+                    write_description(job.policy, self.tokenizer, folder)
+            folder = self.ranks.broadcast(folder and folder.absolute()) if is_shared else folder
+            writer = TensorWriter(ranks=self.ranks, folder=folder, is_shared=is_shared, meet=meet, entries=entries)
+            writer.write(job.policy, job.optimizer)
+            with meet():
+                if self.run_dir is not None and folder is not None:
+                    self._finish(folder, job, state, best)
+                stack.close()  # synced, hashed, moved into place
+        if self.run_dir is not None:
+            self.best, self.model_path = best, step_dir(self.run_dir, state.step)
+
+    def _open(
+        self, state: TrainState, best: Headline | None, entries: Mapping[str, Entry]
+    ) -> AbstractContextManager[Path]:
+        assert self.run_dir is not None
         # An incomplete checkpoint replaces no complete one.
         keep = self.config.keep + bool(state.unfinished)
-        with new_checkpoint(run_dir, state.step, keep=keep, best=best["step"] if best else None) as folder:
-            write_model(job.policy, self.tokenizer, folder, weights)
-            write_adapters(job.policy, folder, tensors.of_model())
-            tensors.write(folder)
-            records: Records = {**self.writer.state(), "best": best}
-            replace(state, records=records, identity=self.identity, machine=machine(self.ranks)).write(folder)
-        self.best, self.model_path = best, step_dir(run_dir, state.step)
+        return new_checkpoint(self.run_dir, state.step, keep=keep, best=best["step"] if best else None, known=entries)
+
+    def _finish(self, folder: Path, job: Job, state: TrainState, best: Headline | None) -> None:
+        write_adapters(job.policy, folder, lambda: read_adapters(folder))
+        records: Records = {**self.writer.state(), "best": best}
+        replace(state, records=records, identity=self.identity, machine=machine(self.ranks)).write(folder)
 
     def _choose_best(self, step: int, *, is_due: bool) -> Headline | None:
         """The best saved step by the first suite's accuracy, ``step`` included; the first of equals.
@@ -117,7 +122,7 @@ class Checkpointer:
     def restore(self, job: Job, point: ResumePoint) -> None:
         """Load a verified checkpoint into the job: its tensors, then its progress."""
         state = point.state
-        scatter(job.policy, job.optimizer, point.folder)
+        restore_tensors(job.policy, job.optimizer, point.folder)
         now = machine(self.ranks)
         changed = [f"{key} {state.machine.get(key)} -> {now[key]}" for key in now if state.machine.get(key) != now[key]]
         if state.unfinished:
@@ -125,11 +130,6 @@ class Checkpointer:
         if changed and self.ranks.is_main:
             log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
         job.restore(state.progress, state.carried, state.pending)
-
-
-def needs_all_ranks(job: Job) -> bool:
-    """Whether the weights are sharded over the ranks, so that none can save them alone."""
-    return any(hasattr(parameter, "full_tensor") for parameter in job.policy.parameters())
 
 
 def free_memory(job: Job, error: BaseException) -> None:

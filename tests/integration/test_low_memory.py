@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.savers import Subject, same
+from support.savers import Subject, same, write_model
 from support.small_recipes import cli, recipe, summary_of
 from support.tiny_policies import load_tiny
 from torch import Tensor, nn
 
 from reasonrl.contracts.models import base_model
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model, write_model
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.policy import PolicyModule
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.rundir.checkpoints import find_newest_valid
@@ -97,8 +97,8 @@ def test_qlora_is_lora_on_the_dequantized_base(tmp_path: Path, checkpointing: bo
     folder = tiny_model_folder(tmp_path / "model", hidden=64, tie=False)
     low = load_tiny(folder, lora=LoraConfig(rank=2, quantization="nf4"), gradient_checkpointing=checkpointing)
     policy = PolicyModule(low.model, path=low.logits_path).train()
-    start, written = gather_model(policy), tmp_path / "dequantized"
-    write_model(policy, low.tokenizer, written, start)
+    start, written = dict(iter_hf_weights(policy)), tmp_path / "dequantized"
+    write_model(policy, low.tokenizer, written)
     plain = PolicyModule(load_tiny(written, lora=LoraConfig(rank=2)).model)
     layers = [name for name in start if name.endswith("proj.weight")]
     original = load_tiny(folder).model.state_dict()
@@ -106,8 +106,8 @@ def test_qlora_is_lora_on_the_dequantized_base(tmp_path: Path, checkpointing: bo
     assert 0.01 < worst < 0.2
     for mine, expected in zip(learn(policy), learn(plain), strict=True):
         torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
-    for name, tensor in gather_model(policy).items():
-        torch.testing.assert_close(tensor, gather_model(plain)[name], atol=1e-6, rtol=1e-5)
+    for name, tensor in dict(iter_hf_weights(policy)).items():
+        torch.testing.assert_close(tensor, dict(iter_hf_weights(plain))[name], atol=1e-6, rtol=1e-5)
     assert sum(map(stored, policy.modules())) < 0.6 * sum(start[name].numel() for name in layers)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import on_ranks
-from support.resume_runs import assert_same_run, cut_back, resumable_recipe
-from support.sharded_runs import Job, carry_out_all
+from support.processes import command_on_ranks, on_ranks
+from support.resume_runs import SCRIPTED, assert_same_run, cut_back, go, resumable_recipe
+from support.sharded_runs import Job, carry_out_all, carry_out_unseen
+from transformers import AutoModelForCausalLM
 
 from reasonrl.errors import RecipeError
 from reasonrl.runs.ready import refuse_foreign_sharding
@@ -32,8 +33,8 @@ def on_two(folder: Path, *jobs: Job) -> str:
 
 def weights_of(run: Path, step: int = 4) -> dict[str, torch.Tensor]:
     folder = run / "checkpoints" / f"step_{step:06d}"
-    own = folder / "trainable.safetensors"
-    return {**load_file(folder / "model.safetensors"), **(load_file(own) if own.exists() else {})}
+    paths = [*folder.glob("model*.safetensors"), *folder.glob("trainable*.safetensors")]
+    return {name: tensor for path in paths for name, tensor in load_file(path).items()}
 
 
 @pytest.mark.slow
@@ -95,6 +96,63 @@ def test_sharded_adapters_critics_and_references_learn_the_same(tiny_model: Path
         assert {dtype for output in seen["outputs"] for dtype in output} == {"torch.float32"}
     reference = seen["reference"]
     assert reference["here"] < 0.51 * reference["whole"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_sharded_or_not_on_any_number_of_processes(tiny_model: Path, tmp_path: Path) -> None:
+    """1 -> 2 sharded -> 1 -> 2 replicated: the same weights as on one process, up to rounding."""
+    recipe = resumable_recipe(tmp_path, tiny_model, **{**SHORT, "checkpoint": {"every": 1, "keep": 9}})
+    go(recipe, tmp_path / "one")
+    sharded = cut_back(tmp_path / "one", tmp_path / "sharded", 1)
+    on_two(tmp_path, (None, sharded, SHARDED))
+    alone = cut_back(sharded, tmp_path / "alone", 2)
+    assert go(None, alone, "model.sharding=none").outcome == "completed"
+    replicated = cut_back(alone, tmp_path / "replicated", 3)
+    on_two(tmp_path, (None, replicated, ()))
+    expected = weights_of(tmp_path / "one")
+    for run in (sharded, alone, replicated):
+        found = weights_of(run)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=0.0, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_a_supervised_run_is_sharded_and_its_model_used_anywhere(tiny_model: Path, tmp_path: Path) -> None:
+    """Trained and resumed on two processes, evaluated on one and on two, exported on one."""
+    sections = {key: value for key, value in SHORT.items() if key not in ("trainer", "checkpoint")}
+    more: dict[str, Any] = {"sft": {"max_tokens": 400, "tokens_per_batch": 50}, "checkpoint": {"every": 2, "keep": 9}}
+    nothing: dict[str, Any] = dict.fromkeys(("algorithm", "critic", "trainer"))
+    recipe = resumable_recipe(tmp_path, tiny_model, **sections, **more, **nothing)
+    runs = {name: tmp_path / name for name in ("replicated", "sharded")}
+    on_two(tmp_path, (recipe, runs["replicated"], ()), (recipe, runs["sharded"], SHARDED))
+    last = max(int(path.name[-6:]) for path in (runs["sharded"] / "checkpoints").iterdir())
+    found = weights_of(runs["sharded"], last)
+    for name, tensor in weights_of(runs["replicated"], last).items():
+        torch.testing.assert_close(found[name], tensor, rtol=0.0, atol=1e-5, msg=name)
+    again = cut_back(runs["sharded"], tmp_path / "again", 2)
+    on_two(tmp_path, (None, again, ()))
+    assert_same_run(runs["sharded"], again)
+    for processes in (1, 2):
+        words = ("eval", runs["sharded"], "--output", tmp_path / f"eval-{processes}", f"--plugin={SCRIPTED}")
+        done = command_on_ranks(processes, *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+    texts = [(tmp_path / f"eval-{processes}" / "held_out.jsonl").read_text() for processes in (1, 2)]
+    assert texts[0] == texts[1]
+    done = command_on_ranks(1, "export", runs["sharded"], "--to", tmp_path / "exported")
+    assert done.returncode == 0, done.stderr[-3000:]
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported").state_dict()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in found.items())
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_not_every_process_sees_is_refused_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = resumable_recipe(tmp_path, tiny_model, **SHORT)
+    done = on_ranks(2, carry_out_unseen, recipe, tmp_path / "run")
+    assert done.returncode != 0
+    assert "model.sharding: every process saves its share of the model in" in done.stderr
+    assert "put the run folder on a disk that all machines share" in done.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])

@@ -37,6 +37,14 @@ def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
         path.write_text(json.dumps(found))
 
 
+def carry_out_unseen(recipe: Path, run_dir: Path) -> None:
+    """A run whose folder the second process does not see, as if it were another machine's."""
+    is_dir = Path.is_dir
+    if os.environ["RANK"] == "1":
+        Path.is_dir = lambda self: self != run_dir and is_dir(self)  # type: ignore[method-assign]
+    go(recipe, run_dir, "model.sharding=fsdp")
+
+
 def dtypes(output: Any) -> list[str]:
     """Of log-probabilities and values."""
     return [str(tensor.dtype) for tensor in (output.logprobs, output.values) if tensor is not None]

@@ -1,67 +1,126 @@
-"""A checkpoint of sharded (FSDP version 2) or replicated (DDP) modules, read back on as many ranks."""
+"""Checkpoints that are written and read by any number of processes, replicated (DDP) or sharded (FSDP2)."""
 
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from support.tiny_policies import load_tiny
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from support.processes import on_ranks
+from support.savers import Subject
 
-from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model, write_model
-from reasonrl.model.policy import PolicyModule
-from reasonrl.recipe.schema import CriticConfig, OptimizerConfig
-from reasonrl.rundir.manifest import write_manifest
-from reasonrl.runs.build import build_optimizer
-from reasonrl.runs.tensors import gather, scatter
+from reasonrl.recipe.schema import LoraConfig
+from reasonrl.rundir import files
+from reasonrl.runs import tensors
 
 
-def build(model: Path, kind: str, optimizer_name: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer, object]:
-    loaded = load_tiny(model)
-    policy = PolicyModule(loaded.model, build_critic("shared", loaded.model))
-    if kind == "fsdp":
-        fully_shard(policy, mesh=torch.distributed.init_device_mesh("cpu", (dist.get_world_size(),)))
-    config = OptimizerConfig(name=optimizer_name, learning_rate=0.01)
-    optimizer = build_optimizer(policy, config, CriticConfig(kind="shared"))
-    return (DistributedDataParallel(policy) if kind == "ddp" else policy), optimizer, loaded.tokenizer
+@dataclass(frozen=True)
+class Save:
+    """A checkpoint: of a policy that has learnt, or that was loaded from the checkpoint ``source``."""
+
+    run: Path
+    model: Path
+    source: Path | None = None
+    processes: int = 2
+    shards: bool = False
+    critic: str | None = "shared"
+    lora: bool = False
+    optimizer: str = "adamw"
+    full_on: int = -1
+    """The process whose disk is full when it writes the optimizer's states."""
+
+    @property
+    def folder(self) -> Path:
+        return self.run / "checkpoints" / "step_000003"
+
+    def held(self, rank: int) -> dict[str, Any]:
+        """What a process held while it saved."""
+        found: dict[str, Any] = json.loads((self.run / f"held-{rank}.json").read_text())
+        return found
+
+    def carry_out(self) -> Path:
+        """In as many processes; returns the checkpoint."""
+        done = on_ranks(self.processes, carry_out, self)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return self.folder
 
 
-def learn(policy: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
-    for step in steps:
-        for parameter in policy.parameters():
-            parameter.grad = parameter.detach() * 0.1 + step
-        optimizer.step()
-        optimizer.zero_grad()
+def carry_out(save: Save) -> None:
+    """On each process."""
+    subject = Subject(
+        save.model,
+        save.run,
+        critic=save.critic,
+        lora=LoraConfig(rank=2) if save.lora else None,
+        optimizer=save.optimizer,
+        shards=save.shards,
+    )
+    if save.source is None:
+        for seed in range(3):
+            subject.learn(seed)
+    else:
+        subject.load(save.source)
+    held = observe()
+    if int(os.environ["RANK"]) == save.full_on:
+        fill_disk()
+    subject.save(3)
+    held["here"], held["whole"] = local_bytes(subject), whole_bytes(subject)
+    (save.run / f"held-{os.environ['RANK']}.json").write_text(json.dumps(held))
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
-def everything(policy: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = gather(policy, optimizer)
-    weights = {name: tensor.cpu().clone() for name, tensor in gather_model(policy).items()}
-    return {**weights, **state.trainable, **state.optimizer}
+def observe() -> dict[str, Any]:
+    """Count the bytes that this process holds for each kind of file, and refuse to gather for all processes."""
+    held: dict[str, Any] = {}
+    plain = tensors.share_out
+
+    def counted(kind: str, *args: Any) -> Any:
+        share = plain(kind, *args)
+        held[kind] = [sum(tensor.nbytes for tensor in share.own.values()), share.num_bytes]
+        return share
+
+    def refuse(_self: Any, **_: Any) -> Any:
+        raise AssertionError("a save gathers a tensor on every process")
+
+    tensors.share_out = counted
+    torch.distributed.tensor.DTensor.full_tensor = refuse  # type: ignore[method-assign]
+    return held
 
 
-def save_and_read_back(kind: str, model: Path, folder: Path, name: str = "adamw") -> None:
-    dist.init_process_group("gloo")
-    policy, optimizer, tokenizer = build(model, kind, name)
-    learn(policy, optimizer, range(3))
-    weights, state = gather_model(policy, keep=dist.get_rank() == 0), gather(policy, optimizer)
-    if dist.get_rank() == 0:
-        folder.mkdir()
-        write_model(policy, tokenizer, folder, weights)
-        state.write(folder)
-        write_manifest(folder)
-    dist.barrier()
-    other, other_optimizer, _ = build(model, kind, name)
-    scatter(other, other_optimizer, folder)
-    for subject in ((policy, optimizer), (other, other_optimizer)):
-        learn(*subject, range(3, 5))
-    one, two = everything(policy, optimizer), everything(other, other_optimizer)
-    if dist.get_rank() == 0:
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[name], two[name]) for name in one)
-        assert any(name.endswith("exp_avg") for name in one)
-        torch.save(one, folder / "after.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def fill_disk() -> None:
+    """Let this process write no optimizer states."""
+    plain = files.write_tensors
+
+    def write(path: Path, *args: Any) -> None:
+        if path.name.startswith("optimizer"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(path, *args)
+
+    files.write_tensors = write
+
+
+def local_bytes(subject: Subject) -> dict[str, int]:
+    """Of this process's parameters, and of their moments."""
+    return _bytes(subject, lambda tensor: getattr(tensor, "to_local", lambda: tensor)().nbytes)
+
+
+def whole_bytes(subject: Subject) -> dict[str, int]:
+    """Of all of them."""
+    return _bytes(subject, lambda tensor: tensor.nbytes)
+
+
+def _bytes(subject: Subject, size: Any) -> dict[str, int]:
+    parameters = [p for group in subject.optimizer.param_groups for p in group["params"]]
+    states = [subject.optimizer.state[p] for p in parameters]
+    moments = ("exp_avg", "exp_avg_sq")
+    return {
+        "parameters": sum(map(size, parameters)),
+        "moments": sum(size(state[key]) for state in states for key in moments),
+    }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reasonrl.contracts.models import base_model
 from reasonrl.model.critic import Critic, build_critic
-from reasonrl.model.export import gather_model
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.policy import PolicyModule
 from reasonrl.recipe.schema import LoraConfig
 from reasonrl.rundir.checkpoints import find_newest_valid
@@ -71,11 +71,11 @@ def test_it_shares_all_that_is_frozen_and_nothing_that_is_trained(tiny_model: Pa
 
 def test_training_it_leaves_policy_and_export_alone(tiny_model: Path) -> None:
     policy = policy_with("adapter", tiny_model)
-    before, start = gather_model(policy), policy(IDS, MASK, MASK).logprobs.detach()
+    before, start = dict(iter_hf_weights(policy)), policy(IDS, MASK, MASK).logprobs.detach()
     policy(IDS, MASK, MASK, values=True).values.sum().backward()
     assert not any(p.grad is not None and p.grad.any() for p in policy.parameter_groups()[0])
     learn_values(policy)
-    after = gather_model(policy)
+    after = dict(iter_hf_weights(policy))
     assert before.keys() == after.keys() == load_tiny(tiny_model).model.state_dict().keys() - {"lm_head.weight"}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(policy(IDS, MASK, MASK).logprobs, start)

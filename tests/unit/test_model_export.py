@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from support.savers import write_model
 from support.tiny_policies import load_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonrl.errors import CheckpointError
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model, iter_hf_weights, model_names, unwrap, write_model
+from reasonrl.model.export import iter_hf_weights, iter_own_weights, model_names, unwrap
 from reasonrl.model.policy import PolicyModule
 from reasonrl.model.reference import build_reference
 from reasonrl.recipe.schema import LoraConfig
+from reasonrl.rundir.layout import MODEL
+from reasonrl.runs.tensors import share_out
 from reasonrl.testing.devices import fake_gpu
 from reasonrl.testing.models import Architecture, tiny_model_folder
 
@@ -40,7 +43,7 @@ def test_the_saved_folder_loads_as_it_is_with_the_same_logits(
     loaded = load_tiny(tiny_model_folder(tmp_path / "base", architecture=architecture, tie=tie), lora=lora)
     policy = shaken(PolicyModule(loaded.model))
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    write_model(policy, loaded.tokenizer, tmp_path / "saved", gather_model(policy))
+    write_model(policy, loaded.tokenizer, tmp_path / "saved")
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert type(again).__name__ == type(unwrap(policy).model).__name__ or lora
@@ -75,7 +78,7 @@ def test_weights_can_be_loaded_into_a_plain_model(tmp_path: Path) -> None:
 def test_bfloat16_keeps_its_type_on_disk(tmp_path: Path) -> None:
     loaded = load_tiny(tiny_model_folder(tmp_path / "base"))
     policy = PolicyModule(loaded.model.bfloat16())
-    write_model(policy, loaded.tokenizer, tmp_path / "saved", gather_model(policy))
+    write_model(policy, loaded.tokenizer, tmp_path / "saved")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.bfloat16
 
 
@@ -103,12 +106,10 @@ def test_a_gpu_holds_one_merged_weight_at_a_time(tmp_path: Path, monkeypatch: py
             return made
 
         monkeypatch.setattr("reasonrl.model.lora._merge", merge)
-        weights = gather_model(policy)
-        on_host = {name for name, tensor in weights.items() if tensor.device.type == "cpu"}
-        assert {name for name in weights if "_proj" in name} <= on_host
+        weights = share_out(MODEL, iter_own_weights(policy), (0,), 0).own
+        assert {tensor.device.type for tensor in weights.values()} == {"cpu"}
         assert len(merged) == 2 * 7
         assert max(alive) <= 1
-        assert gather_model(policy, keep=False) == {}
 
 
 def test_something_else_is_refused() -> None:

@@ -8,7 +8,7 @@ from support.tiny_policies import CPU
 from torch import Tensor
 
 from reasonrl.model.critic import build_critic
-from reasonrl.model.export import gather_model
+from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.frozen import copy_frozen
 from reasonrl.model.load import load_model
 from reasonrl.model.policy import PolicyModule
@@ -52,7 +52,7 @@ def test_lora_on_a_bfloat16_base_is_lora_under_autocast(tmp_path: Path, architec
     stored = {name for name, p in low.named_parameters() if p.dtype == LOW}
     assert stored == {name for name, p in low.named_parameters() if ".base_layer." in name}
     assert all(torch.equal(*pair) for pair in zip(learn(high), learn(low), strict=True))
-    assert {t.dtype for name, t in gather_model(low).items() if "proj.weight" in name} <= {torch.float32}
+    assert {t.dtype for name, t in dict(iter_hf_weights(low)).items() if "proj.weight" in name} <= {torch.float32}
     assert {p.dtype for p in load(folder, LOW, LoraConfig(rank=2), "separate").critic.parameters()} == {torch.float32}
 
 
