@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from reasonrl import RolloutContext, RolloutGroup, RolloutRequest
@@ -20,9 +21,13 @@ from reasonrl_vllm.server_checks import inspect_servers
 
 
 class Engine(Protocol):
-    """A vLLM engine, in process or remote. ``max_model_len``: maximum prompt and completion length in tokens."""
+    """A vLLM engine, in process or remote.
+
+    ``max_model_len``: maximum prompt and completion length in tokens. ``weights_dtype``: what it takes weights in.
+    """
 
     max_model_len: int
+    weights_dtype: torch.dtype | None
 
     def generate(self, prompts: Sequence[Sequence[int]], options: Sequence[dict[str, Any]]) -> list[list[Answer]]: ...
 
@@ -81,6 +86,12 @@ class VLLMBackend:
             engine.close()
         if team is not None:
             team.close()
+
+    @property
+    def weights_dtype(self) -> torch.dtype | None:
+        """The precision of the engine's weights, if they all have the same."""
+        engine, _ = self._running()
+        return engine.weights_dtype
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Load ``weights`` into the engine and reset its prefix cache.

@@ -85,6 +85,7 @@ class LocalEngine:
         self._llm: Any = self._start(context)
         self.max_model_len = int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
         (model,) = self._llm.collective_rpc("get_model")
+        self.weights_dtype = common_dtype(model.parameters())
         # On a CPU vLLM repacks matrices, a tied head too, and reloading would not update the packed head.
         self._tied = {} if self._on_gpu else filter_known(tied_names(context.policy.model), model)
         try:
@@ -223,6 +224,12 @@ class LocalEngine:
         llm, self._llm = self._llm, None
         with preserve_process_groups(not self._owns_process_group):
             llm.llm_engine.engine_core.shutdown()
+
+
+def common_dtype(parameters: Iterable[Tensor]) -> torch.dtype | None:
+    """The precision of all floating-point parameters; None if some are kept in a higher one, or quantized."""
+    found = {parameter.dtype for parameter in parameters}
+    return found.pop() if len(found) == 1 and all(dtype.is_floating_point for dtype in found) else None
 
 
 def _index(sample: Any) -> int:

@@ -38,6 +38,7 @@ class ServerEngine:
 
     def __init__(self, config: VLLMConfig, context: RolloutContext, facts: Sequence[ServerFacts]) -> None:
         self.max_model_len = min(fact.max_model_len for fact in facts)
+        self.weights_dtype: torch.dtype | None = facts[0].dtype
         self._max_samples = min(fact.max_num_seqs for fact in facts)
         self._vocabulary = base_model(context.policy.model).config.get_text_config().vocab_size
         # A server may have an untied output head where the policy ties it to the embedding.

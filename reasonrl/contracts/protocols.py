@@ -176,3 +176,5 @@ class RolloutBackend(Protocol):
 
     # Optional: ``release() -> bool``, called when sampling is over until the next ``sync_weights``. A backend may free
     # memory then; it returns whether it needs the weights again, even if they have not changed.
+    # Optional: ``weights_dtype``, a torch dtype or None: what floating-point weights are cast to before they go to
+    # ``sync_weights``, so that those of a sharded policy are gathered in it.

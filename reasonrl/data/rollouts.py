@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from reasonrl.contracts.data import Completion, RolloutGroup, RolloutRequest
 from reasonrl.contracts.protocols import RolloutBackend
-from reasonrl.errors import PluginContractError, plugin_call
+from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,18 @@ class BackendCalls:
     def __exit__(self, *exc: object) -> None:
         with self._call("__exit__"):
             self._backend.__exit__(*exc)
+
+    @property
+    def weights_dtype(self) -> torch.dtype | None:
+        """What the backend wants weights to be cast to, if it says so.
+
+        Raises:
+            PluginContractError: if that is no dtype.
+        """
+        with self._call("weights_dtype") as call:
+            found = getattr(self._backend, "weights_dtype", None)
+        check_returned(found is None or isinstance(found, torch.dtype), call, found, "a torch dtype or None")
+        return found
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], *, policy_version: int) -> None:
         """Pass new weights on to the backend."""

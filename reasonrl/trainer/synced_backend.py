@@ -35,7 +35,8 @@ class SyncedBackend:
             self._version = None  # on failure the backend's weights are undefined
             policy = self._bundle.accelerator.unwrap_model(self._policy)
             with self._stop.deferred(), self._bundle.ranks.together():  # half of the weights are of no use
-                self._backend.sync_weights(iter_hf_weights(policy), policy_version=version)
+                weights = iter_hf_weights(policy, getattr(self._backend, "weights_dtype", None))
+                self._backend.sync_weights(weights, policy_version=version)
             self._version = version
         if self._bundle.gathers and self._whole is None:
             self._whole = ExitStack()
