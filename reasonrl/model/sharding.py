@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from reasonrl.errors import RecipeError
+from reasonrl.model.policy import PolicyModule
 
 
 def find_layers(module: nn.Module) -> list[nn.Module]:
@@ -59,12 +60,13 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 @contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """Keep all weights of a sharded ``module`` whole inside, so that any part of it can be called, by any process.
+def gathered(module: PolicyModule) -> Iterator[None]:
+    """Keep the model of a sharded ``PolicyModule`` whole inside, so that any part of it can be called, by any process.
 
-    Every process enters and leaves it, and trains nothing inside.
+    Every process enters and leaves it, and trains nothing inside. The layers of a critic stay sharded.
     """
-    units = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    root: nn.Module = module
+    units = [part for part in (root, *module.model.modules()) if isinstance(part, FSDPModule)]
     for unit in units:
         unit.unshard()
         unit.set_reshard_after_forward(False, recurse=False)
@@ -72,7 +74,7 @@ def gathered(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for unit in units:
-            unit.set_reshard_after_forward(unit is not module, recurse=False)
+            unit.set_reshard_after_forward(unit is not root, recurse=False)
             unit.reshard()
 
 

@@ -166,7 +166,7 @@ def make_plan(resolved: AnyResolved, plugins: Plugins, target: Target, *, price:
         precision=str(precision).removeprefix("torch."),
         workload=workload,
         counted=counted,
-        stages=_stages(resolved, counted, target),
+        stages=_stages(resolved, counted, target, precision),
         engine_needs=_engine_needs(resolved, counted, precision) if target.gpu else 0,
         durations=_durations(resolved, config, counted, workload, target, str(precision).removeprefix("torch.")),
         price=price,
@@ -182,9 +182,15 @@ def plan_precision(resolved: AnyResolved, target: Target) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def _stages(resolved: AnyResolved, counted: DryRunResult, target: Target) -> dict[str, dict[str, int]]:
+def _stages(
+    resolved: AnyResolved, counted: DryRunResult, target: Target, precision: torch.dtype
+) -> dict[str, dict[str, int]]:
+    shares_policy = getattr(resolved.rollout_backend.spec, "shares_policy", False)
+    gathers = {SAMPLING: precision.itemsize * counted.model} if shares_policy else {}
+
     def on_device(stage: str, parts: Mapping[str, int]) -> dict[str, int]:
-        whole = shard(parts, counted, gpus=target.count, sharding=target.sharding)
+        count, sharding = target.count, target.sharding
+        whole = shard(parts, counted, gpus=count, sharding=sharding, gathers=gathers.get(stage, 0))
         return _without_offloaded(stage, whole, resolved) if target.gpu else whole
 
     stages = {name: on_device(name, counted.stages[name].parts) for name in STAGES if name in counted.stages}

@@ -15,12 +15,14 @@ GATHERED_LAYERS = 2
 """FSDP2 computes on one layer and gathers the next."""
 
 
-def shard(parts: Mapping[str, int], counted: DryRunResult, *, gpus: int, sharding: Sharding) -> dict[str, int]:
+def shard(
+    parts: Mapping[str, int], counted: DryRunResult, *, gpus: int, sharding: Sharding, gathers: int = 0
+) -> dict[str, int]:
     """Bytes by part on one of ``gpus``.
 
     DDP keeps everything on each GPU and adds its buckets, a second copy of the gradients. FSDP2 divides weights,
     gradients and the optimizer's states, and gathers two layers at a time with their gradients, embeddings and head all
-    the time.
+    the time. ``gathers``: bytes of the model, if the stage gathers all of its layers at once.
     """
     if gpus == 1:
         return dict(parts)
@@ -29,5 +31,5 @@ def shard(parts: Mapping[str, int], counted: DryRunResult, *, gpus: int, shardin
     kept = {part: -(-size // gpus) if part in SHARDED else size for part, size in parts.items()}
     kept.pop("cast weights", None)
     busy = "activations" in parts or "KV cache" in parts
-    gathered = 2 * GATHERED_LAYERS * counted.largest_layer + counted.outside_layers
-    return {**kept, "gathered layers": gathered if busy else 0}
+    two_layers = 2 * GATHERED_LAYERS * counted.largest_layer + counted.outside_layers
+    return {**kept, "gathered layers": (gathers or two_layers) if busy else 0}

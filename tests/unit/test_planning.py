@@ -15,7 +15,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.planning.gpus import KNOWN, find_gpu
 from reasonrl.planning.plan import GIB, Plan, Target, make_plan
 from reasonrl.planning.remedies import find_remedies
-from reasonrl.planning.sharding import shard
+from reasonrl.planning.sharding import Sharding, shard
 from reasonrl.plugins import load_plugins
 from reasonrl.recipe.load import check_recipe
 from reasonrl.testing.models import tiny_model_folder
@@ -30,11 +30,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory):
     folder = tiny_model_folder(tmp_path_factory.mktemp("model"), hidden=64, layers=4)
 
     @cache
-    def of(*overrides: str, gpu: str | None = None, gpus: int = 1) -> Plan:
+    def of(*overrides: str, gpu: str | None = None, gpus: int = 1, sharding: Sharding = "none") -> Plan:
         plugins = load_plugins()
         resolved = check_recipe(RECIPE, [*SMALL, *SIZES, f"model.path={folder}", *overrides], plugins)
         found = find_gpu(gpu) if gpu else None
-        return make_plan(resolved, plugins, Target(found, found.gib if found else 1.0, gpus))
+        return make_plan(resolved, plugins, Target(found, found.gib if found else 1.0, gpus, sharding))
 
     return of
 
@@ -127,6 +127,14 @@ def test_ddp_adds_buckets_and_fsdp_divides_states(plan) -> None:
     }
     assert sharded["gathered layers"] == 4 * seen.largest_layer + seen.outside_layers
     assert shard(parts, seen, gpus=1, sharding="fsdp") == parts
+
+
+@pytest.mark.slow
+def test_a_backend_that_samples_with_the_policy_gathers_all_of_it(plan) -> None:
+    one, sharded = plan(), plan(gpu="H100", gpus=2, sharding="fsdp")
+    assert sharded.precision == "bfloat16"
+    assert sharded.stages["sampling"]["gathered layers"] == 2 * one.counted.model
+    assert sharded.stages["update"]["gathered layers"] < 2 * one.counted.model
 
 
 def test_time_and_money_are_ranges_for_a_named_gpu_alone(plan) -> None:
