@@ -119,18 +119,22 @@ class TensorWriter:
 
     def write(self, policy: nn.Module, optimizer: Optimizer) -> None:
         """One kind of file after the other, so that no process holds its share of all kinds at once."""
-        writers = range(self.ranks.size) if self.is_shared else (0,)
         for kind, tensors in list_tensors(policy, optimizer):
-            share = share_out(kind, tensors, writers, self.ranks.rank)
-            written: dict[str, Entry] = {}
-            with self.meet():
-                if self.folder is not None:
-                    with explain_failure(self.folder):
-                        written = share.write(self.folder)
-                        if kind == MODEL and self.ranks.is_main:
-                            share.write_index(self.folder)
+            written = self._write(kind, tensors)
             for entries in self.ranks.gather([written]) if self.is_shared else [written]:
                 self.entries.update(entries)
+
+    def _write(self, kind: str, tensors: Named) -> dict[str, Entry]:
+        writers = range(self.ranks.size) if self.is_shared else (0,)
+        share = share_out(kind, tensors, writers, self.ranks.rank)
+        written: dict[str, Entry] = {}
+        with self.meet():
+            if self.folder is not None:
+                with explain_failure(self.folder):
+                    written = share.write(self.folder)
+                    if kind == MODEL and self.ranks.is_main:
+                        share.write_index(self.folder)
+        return written
 
 
 class StoredTensors:

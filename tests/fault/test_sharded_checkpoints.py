@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from support.processes import on_ranks
 from support.savers import Subject
 from support.sharded_worker import Save, carry_out
+from support.tiny_policies import experts_folder
 from transformers import AutoModelForCausalLM
 
 from reasonrl.rundir.manifest import check_manifest
@@ -51,12 +52,30 @@ def test_any_number_of_processes_gives_back_what_another_wrote(kind: str, tiny_m
         folder = save.carry_out()
         assert check_manifest(folder) is None
         folders.append(folder)
+    assert_same_bits(folders)
+    assert len(list(folders[2].glob("model-0000?-of-00003.safetensors"))) == 3
+    assert {path.name for path in folders[-1].iterdir()} == {path.name for path in folders[0].iterdir()}
+
+
+@pytest.mark.fault
+def test_stacked_experts_come_back_too(tmp_path: Path) -> None:
+    """They are converted layer by layer, for which each process gathers a layer."""
+    model, folder, folders = experts_folder(tmp_path / "model"), None, []
+    for n, processes in enumerate((1, 2, 1)):
+        save = Save(
+            tmp_path / str(n), model, folder, processes=processes, shards=processes > 1, critic=None, is_watched=False
+        )
+        folder = save.carry_out()
+        folders.append(folder)
+    assert_same_bits(folders)
+    AutoModelForCausalLM.from_pretrained(folders[1])
+
+
+def assert_same_bits(folders: list[Path]) -> None:
     first, *others = map(tensors_of, folders)
     assert any(name.endswith("exp_avg") for name in first)
     for other in others:
         assert_same(first, other)
-    assert len(list(folders[2].glob("model-0000?-of-00003.safetensors"))) == 3
-    assert {path.name for path in folders[-1].iterdir()} == {path.name for path in folders[0].iterdir()}
 
 
 @pytest.mark.fault

@@ -52,6 +52,8 @@ def test_a_sharded_run_learns_what_a_replicated_one_does(tiny_model: Path, tmp_p
         share = json.loads((tmp_path / f"sharded-{rank}.json").read_text())["policy"]
         assert share["units"] == 3  # two layers, and the rest
         assert share["here"] < 0.51 * share["whole"]
+        for here, whole in (share["gradients"], share["moments"]):
+            assert here < 0.51 * whole
     again = cut_back(runs["sharded"], tmp_path / "again", 2)
     changed = cut_back(runs["replicated"], tmp_path / "changed", 2)
     on_two(tmp_path, (None, again, ()), (None, changed, SHARDED))

@@ -52,9 +52,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-@pytest.mark.parametrize("spread", [pytest.param(1, marks=pytest.mark.long), 2])
-def test_two_processes_sample_what_one_does(spread: int, alone: Path, tmp_path: Path) -> None:
-    both = train(tmp_path / "run", 2, f"rollout_backend.tensor_parallel_size={spread}")
+@pytest.mark.parametrize(
+    ("spread", "sharding"), [pytest.param(1, "none", marks=pytest.mark.long), (2, "none"), (1, "fsdp")]
+)
+def test_two_processes_sample_what_one_does(spread: int, sharding: str, alone: Path, tmp_path: Path) -> None:
+    own = (f"rollout_backend.tensor_parallel_size={spread}", f"model.sharding={sharding}")
+    both = train(tmp_path / "run", 2, *own)
     one, two = metrics_of(alone), metrics_of(both)
     assert [line["rollout/logprob_gap_max"] < 1e-4 for line in two] == [True, True]
     for figure, tolerance in (("train/reward", 0.05), ("train/length_tokens", 5.0)):

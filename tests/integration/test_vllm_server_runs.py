@@ -159,9 +159,11 @@ def test_a_signal_ends_a_long_generation_at_once_and_saves(served: Served, tmp_p
     until(lambda: served.running() == 0, 10)
 
 
-def test_two_processes_sample_from_one_server(served: Served, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_sample_from_one_server(sharding: str, served: Served, whole: Path, tmp_path: Path) -> None:
     """Each asks for its share; both see the weights that the first one handed over."""
-    done = train_on_two(*overrides(served.url, "trainer.steps=2"), "--run-dir", str(tmp_path / "run"))
+    own = ("trainer.steps=2", f"model.sharding={sharding}")
+    done = train_on_two(*overrides(served.url, *own), "--run-dir", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = metrics_of(tmp_path / "run")
     assert len(lines) == 2

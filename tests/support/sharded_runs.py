@@ -25,6 +25,8 @@ def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
     def prepare(*args: Any, **options: Any) -> Any:
         prepared = plain(*args, **options)
         found = describe(prepared)
+        optimizer = prepared.optimizer.optimizer
+        optimizer.register_step_post_hook(lambda *_: found["policy"].update(learning_bytes(optimizer)))
         prepared.policy.register_forward_hook(lambda *call: found["outputs"].append(dtypes(call[-1])))
         seen.append((shares / f"{current.name}-{rank}.json", found))
         return prepared
@@ -48,6 +50,17 @@ def carry_out_unseen(recipe: Path, run_dir: Path) -> None:
 def dtypes(output: Any) -> list[str]:
     """Of log-probabilities and values."""
     return [str(tensor.dtype) for tensor in (output.logprobs, output.values) if tensor is not None]
+
+
+def learning_bytes(optimizer: Any) -> dict[str, list[int]]:
+    """Of gradients and of moments: here, and in all."""
+
+    def both(tensors: list[Any]) -> list[int]:
+        return [sum(getattr(t, "to_local", lambda t=t: t)().nbytes for t in tensors), sum(t.nbytes for t in tensors)]
+
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = [optimizer.state[p][key] for p in parameters for key in ("exp_avg", "exp_avg_sq")]  # all have learnt
+    return {"gradients": both([p.grad for p in parameters]), "moments": both(moments)}
 
 
 def describe(prepared: Any) -> dict[str, Any]:

@@ -4,15 +4,29 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from reasonrl import Problem, RolloutContext, RolloutRequest, SamplingParams
 from reasonrl.model.load import LoadedModel, load_model
 from reasonrl.model.policy import PolicyModule
 from reasonrl.recipe.schema import ModelConfig
+from reasonrl.testing.models import byte_tokenizer
 from reasonrl_hf.backend import HFBackend
 from reasonrl_hf.config import HFConfig
 
 CPU = torch.device("cpu")
+
+
+def experts_folder(path: Path) -> Path:
+    """A random model with experts, which transformers stacks in memory and saves one by one."""
+    shape = {"vocab_size": 258, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = {"eos_token_id": 256, "pad_token_id": 257, "intermediate_size": 64, "num_key_value_heads": 2}
+    config = AutoConfig.for_model("mixtral", **shape, **special, num_local_experts=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+    return path
 
 
 def load_tiny(folder: Path, seed: int = 0, **options: object) -> LoadedModel:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from support.savers import write_model
-from support.tiny_policies import load_tiny
+from support.tiny_policies import experts_folder, load_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasonrl.errors import CheckpointError
@@ -57,6 +58,15 @@ def test_the_saved_folder_loads_as_it_is_with_the_same_logits(
         assert set(file.keys()) == set(exported)
         assert all(torch.equal(file.get_tensor(name), exported[name]) for name in exported)
         assert not any("lora" in name or "base_layer" in name for name in exported)
+
+
+def test_stacked_experts_are_written_one_by_one_as_they_were(tmp_path: Path) -> None:
+    loaded = load_tiny(experts_folder(tmp_path / "base"))
+    write_model(PolicyModule(loaded.model), loaded.tokenizer, tmp_path / "saved")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "saved"))
+    assert len([name for name in before if ".experts." in name]) == 2 * 4 * 3
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_tied_weights_come_once(tmp_path: Path) -> None:
