@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from reasonrl.redact import redact_text
-from reasonrl.restore import restored
+from reasonrl.restore.call import restored
 from reasonrl.signals import is_raised_by_hand
 from reasonrl.text import clip, escape
 
@@ -107,17 +107,17 @@ class InterruptRaisedError(Exception):
 
 
 @contextmanager
-def plugin_code() -> Iterator[None]:
+def plugin_code(owner: str) -> Iterator[None]:
     """Run a plugin's code inside: only Ctrl-C and the signals end a command, not the plugin.
 
-    What it changes of the process (working directory, standard streams, signal handlers, built-in functions) is as
-    before afterwards.
+    What it changes of the process (working directory, standard streams, signal handlers, built-in functions, torch's
+    settings) is as before afterwards. ``owner``: whose code it is, for warnings.
 
     Raises:
         InterruptRaisedError: for a KeyboardInterrupt that no signal caused, and the like. Everything else passes.
     """
     try:
-        with restored():
+        with restored(owner):
             yield
     except RAISABLE:
         raise
@@ -152,7 +152,7 @@ def plugin_call(what: str, *, invalid: str = "") -> Iterator[str]:
         PluginContractError: for anything else, ``sys.exit()`` included.
     """
     try:
-        with plugin_code():
+        with plugin_code(what):
             yield what
     except (KeyboardInterrupt, GeneratorExit):
         raise

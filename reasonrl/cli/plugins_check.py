@@ -110,7 +110,7 @@ def _import(folder: Path, value: str) -> object:
     source = folder / "src" if (folder / "src").is_dir() else folder
     sys.path.insert(0, str(source.resolve()))
     try:
-        with plugin_code():
+        with plugin_code(f"plugin '{value}'"):
             return resolve(value)
     except RAISABLE as err:  # a plugin may raise anything
         raise PluginContractError(f"{folder}: {value} cannot be imported: {describe(err)}") from err

@@ -51,7 +51,7 @@ class BehaviorMeter:
     ) -> Mapping[str, float] | None:
         own_copy = replace(problem, info=deepcopy(dict(problem.info)))
         try:
-            with plugin_code():
+            with plugin_code(f"task {task_name!r}: behaviors"):
                 return _validate(describe(own_copy, text))
         except RAISABLE as err:  # a plugin may raise anything; what a run does must not depend on a figure about it
             self._warn_once(task_name, "task %r: behaviors failed; skipping the completion", task_name, error=err)

@@ -218,12 +218,12 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
         if mismatch := _requirement_mismatch(source):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        with _quiet_code():
+        with _quiet_code(source.name):
             plugin = importing.resolve(source.value)
         if mismatch := _api_mismatch(plugin):
             loader.records.append(source.record("incompatible", mismatch))
             return
-        with _quiet_code():
+        with _quiet_code(source.name):
             loader.add(source, plugin)
     except KeyboardInterrupt:
         raise
@@ -261,9 +261,9 @@ def _api_mismatch(plugin: object) -> str | None:
 
 
 @contextmanager
-def _quiet_code() -> Iterator[None]:
+def _quiet_code(name: str) -> Iterator[None]:
     # What a plugin prints while it is loaded must not end up in the middle of --json output.
-    with redirect_stdout(sys.stderr), plugin_code():
+    with redirect_stdout(sys.stderr), plugin_code(f"plugin '{name}'"):
         yield
 
 
@@ -275,7 +275,7 @@ def _load_file(loader: _Loader, file: str) -> None:
         raise PluginNotFoundError(f"--plugin {file}: {kind}")
     source = _Source(name=path.stem if is_file else file, value=file, distribution=FLAG, version="")
     try:
-        with _quiet_code():
+        with _quiet_code(source.name):
             plugin = importing.import_file(path) if is_file else importing.resolve(file)
         if label := loader.manager.get_name(plugin):
             log.warning("--plugin %s: already loaded as plugin %s; leave --plugin out", file, label)
@@ -342,7 +342,7 @@ def _load_object(loader: _Loader, plugin: object) -> None:
 
 
 def _add_wanted(loader: _Loader, source: _Source, plugin: object) -> None:
-    with _quiet_code():
+    with _quiet_code(source.name):
         if mismatch := _api_mismatch(plugin):
             raise PluginContractError(mismatch)
         loader.add(source, plugin)

@@ -178,7 +178,7 @@ class Plugins:
             if observer.plugin in self._silenced:
                 continue
             try:
-                with plugin_code():
+                with plugin_code(f"plugin '{observer.plugin}': {hook}"):
                     observer.function(**{name: kwargs[name] for name in observer.argnames if name in kwargs})
             except RAISABLE:  # an observer must never stop a run
                 self._silenced.add(observer.plugin)

@@ -107,7 +107,7 @@ def _module(file: Path, sha256: str) -> ModuleType:
     setattr(module, _HASH, sha256)
     sys.modules[file.stem] = module
     try:
-        with plugin_code(), redirect_stdout(sys.stderr):
+        with plugin_code(str(file)), redirect_stdout(sys.stderr):
             exec(compile(content, str(file), "exec"), module.__dict__)
     except RAISABLE as err:  # it may raise anything
         del sys.modules[file.stem]

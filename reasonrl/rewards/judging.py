@@ -82,38 +82,49 @@ def unfinished(completion: Completion) -> Verdict | None:
 
 
 def judge_one(
-    reward: Reward, problem: Problem, completion: Completion, catch: tuple[type[BaseException], ...] = RAISABLE
+    reward: Reward,
+    problem: Problem,
+    completion: Completion,
+    catch: tuple[type[BaseException], ...] = RAISABLE,
+    *,
+    name: str,
 ) -> Verdict:
     """What ``reward`` says of one completion. An error in ``catch`` becomes a verdict, any other passes."""
-    return unfinished(completion) or _call_guarded(lambda: as_score(reward.score(problem, completion)), catch)
+    return unfinished(completion) or _call_guarded(lambda: as_score(reward.score(problem, completion)), catch, name)
 
 
 def judge_group(
-    reward: GroupReward, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE
+    reward: GroupReward, group: RolloutGroup, catch: tuple[type[BaseException], ...] = RAISABLE, *, name: str
 ) -> list[Verdict]:
     """What a group reward says of each completion of ``group``."""
     size = len(group.completions)
     try:
-        with plugin_code():
+        with plugin_code(_owner(name)):
             raw = list(reward.score_group(group))
     except catch as err:
         return [_from_error(err)] * size
     if len(raw) != size:
         return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
     judged = zip(raw, group.completions, strict=True)
-    return [unfinished(completion) or _call_guarded(partial(as_score, value), catch) for value, completion in judged]
+    return [
+        unfinished(completion) or _call_guarded(partial(as_score, value), catch, name) for value, completion in judged
+    ]
 
 
 def judge_call(
-    box: Any, name: str, arguments: Mapping[str, Any], catch: tuple[type[BaseException], ...] = RAISABLE
+    box: Any, tool: str, arguments: Mapping[str, Any], catch: tuple[type[BaseException], ...] = RAISABLE, *, name: str
 ) -> Verdict:
     """The result of a tool, as the answer of a score."""
-    return _call_guarded(lambda: as_score(Score(value=1.0, answer=box.call_tool(name, arguments))), catch)
+    return _call_guarded(lambda: as_score(Score(value=1.0, answer=box.call_tool(tool, arguments))), catch, name)
 
 
-def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...]) -> Verdict:
+def _owner(name: str) -> str:
+    return f"reward {name!r}"
+
+
+def _call_guarded(call: Callable[[], Score], catch: tuple[type[BaseException], ...], name: str) -> Verdict:
     try:
-        with plugin_code():
+        with plugin_code(_owner(name)):
             return Verdict(call())
     except BadScoreError as err:
         return failure("refused", str(err))

@@ -36,8 +36,8 @@ MIN_SILENT = 4
 class _InlineJudge:
     """A reward in this process, for code that is trusted to return."""
 
-    def __init__(self, reward: Reward | GroupReward) -> None:
-        self._reward = reward
+    def __init__(self, reward: Reward | GroupReward, name: str) -> None:
+        self._reward, self._name = reward, name
 
     def judge(self, groups: Sequence[RolloutGroup]) -> list[list[Verdict]]:
         return [self._judge(group) for group in groups]
@@ -46,8 +46,8 @@ class _InlineJudge:
         problem = group.request.problem
         if isinstance(self._reward, GroupReward):
             own = replace(group, request=replace(group.request, problem=_copy_problem(problem)))
-            return judge_group(self._reward, own)
-        return [judge_one(self._reward, _copy_problem(problem), completion) for completion in group.completions]
+            return judge_group(self._reward, own, name=self._name)
+        return [judge_one(self._reward, _copy_problem(problem), c, name=self._name) for c in group.completions]
 
     def pop_retired(self) -> list[str]:
         return []
@@ -216,7 +216,7 @@ def _build_judge(
         return workers[pool.identity]
     reward = plugins.build(slot.spec, slot.config, context)
     kind_of(reward, name)  # refuses what is neither
-    return _InlineJudge(reward)
+    return _InlineJudge(reward, name)
 
 
 def _copy_problem(problem: Problem) -> Problem:

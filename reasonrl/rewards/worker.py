@@ -14,6 +14,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from reasonrl.importing import resolve
@@ -60,7 +61,7 @@ def main(descriptor: int, traces: int) -> None:
         channel.sendall(frame(_refusal(err)))
         return
     channel.sendall(frame(json.dumps({"ready": kind}).encode()))
-    _serve(channel, reward, JUDGES[kind])
+    _serve(channel, reward, partial(JUDGES[kind], name=description.name))
 
 
 def _follow(parent: int) -> None:

@@ -121,7 +121,7 @@ def _run(check: Check[S], subject: S, label: str) -> CheckResult:
     status: Status = "failed"
     error: BaseException | None = None
     try:
-        with plugin_code():
+        with plugin_code(f"{label}: {check.name}"):
             check.function(subject)
         return CheckResult(subject=label, check=check.name, status="ok")
     except NotApplicableError as err:

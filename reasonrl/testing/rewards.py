@@ -92,8 +92,8 @@ class RewardSubject(Subject):
     def ask(self, reward: Reward | GroupReward, group: RolloutGroup) -> list[Verdict]:
         kind_of(reward, self.spec.name)  # refuses what is neither
         if isinstance(reward, GroupReward):
-            return judge_group(reward, group)
-        return [judge_one(reward, group.request.problem, c) for c in group.completions]
+            return judge_group(reward, group, name=self.spec.name)
+        return [judge_one(reward, group.request.problem, c, name=self.spec.name) for c in group.completions]
 
     def require_none(self, trouble: str) -> None:
         """Require that no completion of the group had this trouble."""

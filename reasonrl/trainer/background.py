@@ -7,7 +7,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
-from reasonrl.restore import run_beside
+from reasonrl.restore.call import run_beside
 
 T = TypeVar("T")
 

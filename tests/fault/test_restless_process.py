@@ -27,6 +27,11 @@ def change(where):
         os.chdir(folder + "/" + where)
         for seed in (random.seed, numpy.random.seed, torch.manual_seed):
             seed(len(where))
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_num_threads(1 + len(where))
+        torch.use_deterministic_algorithms(True)
 
 
 class Task:

@@ -1,15 +1,20 @@
 """What a plugin's code changes of the process by the way is as before after the call."""
 
 import builtins
+import gc
+import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from reasonrl.errors import plugin_code
+from reasonrl.errors import plugin_call, plugin_code
+from reasonrl.restore.of_torch import torch_settings
 
 
 def moves() -> None:
@@ -42,29 +47,110 @@ def flattens() -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() - 1)
 
 
+def silences() -> None:
+    logging.disable(logging.CRITICAL)
+
+
+def hoards() -> None:
+    gc.disable()
+
+
 def fails() -> None:
     moves()
     patches()
     raise ValueError
 
 
-@pytest.mark.parametrize("change", [moves, handles, patches, redirects, alarms, flattens, fails])
+@pytest.mark.parametrize("change", [moves, handles, patches, redirects, alarms, flattens, silences, hoards, fails])
 def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout)
     functions, depth = dict(vars(builtins)), sys.getrecursionlimit()
     try:
-        with plugin_code():
+        with plugin_code("plugin x"):
             change()
     except ValueError:
         assert change is fails
     assert (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout) == before
     assert dict(vars(builtins)) == functions
     assert (sys.getrecursionlimit(), signal.getitimer(signal.ITIMER_REAL)) == (depth, (0.0, 0.0))
+    assert (logging.root.manager.disable, gc.isenabled()) == (logging.NOTSET, True)
 
 
 def test_a_closed_stream_is_opened_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "stdout", (tmp_path / "out").open("w"))
-    with plugin_code():
+    with plugin_code("plugin x"):
         closes()
     assert not sys.stdout.closed
+
+
+KEPT: list[object] = []
+"""torch ends a mode when its object is deleted."""
+
+
+def enters(mode: object) -> None:
+    mode.__enter__()  # type: ignore[attr-defined]
+    KEPT.append(mode)
+
+
+def sets_deterministic() -> None:
+    torch.backends.cudnn.deterministic = not torch.backends.cudnn.deterministic
+    torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+
+
+TORCH: dict[str, Callable[[], object]] = {
+    "torch.set_grad_enabled": lambda: torch.set_grad_enabled(False),
+    "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
+    "torch.set_default_device": lambda: torch.set_default_device("meta"),
+    "the stack of torch function modes": lambda: enters(torch.device("meta")),
+    "torch.use_deterministic_algorithms": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+    "torch.inference_mode": lambda: enters(torch.inference_mode()),
+    "torch.autocast": lambda: enters(torch.autocast("cpu", torch.bfloat16)),
+    "torch.set_num_threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+    "cudnn.deterministic": sets_deterministic,
+    "cudnn.benchmark": sets_deterministic,
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_setting_of_torch_is_restored_and_its_owner_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    before = [setting.read() for setting in torch_settings()]
+    for _ in range(2):
+        with plugin_call(f"task {name!r}: respond to problem 'a'"):
+            TORCH[name]()
+    assert [setting.read() for setting in torch_settings()] == before
+    weight = torch.ones(2, requires_grad=True)
+    (weight * 2).sum().backward()
+    assert weight.grad is not None
+    assert (weight.dtype, weight.device.type) == (torch.float32, "cpu")
+    found = [line for line in caplog.messages if f" left {name} changed" in line]
+    assert len(found) == 1, "once, not at every call"
+    assert found[0].startswith(f"task {name!r}: respond to problem 'a' left")
+
+
+def test_settings_of_torch_inside_of_a_callers_are_those_of_the_caller() -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with plugin_code("plugin y"):
+            torch.set_grad_enabled(True)
+            torch.set_autocast_enabled("cpu", False)
+        assert not torch.is_grad_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+FIRST = """
+import sys
+from reasonrl.errors import plugin_code
+assert "torch" not in sys.modules
+with plugin_code("plugin z"):
+    import torch
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+"""
+
+
+def test_a_plugin_that_loads_torch_leaves_it_as_it_is_loaded() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

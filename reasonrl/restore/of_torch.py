@@ -1,0 +1,101 @@
+"""The settings of torch for a whole process or thread. What a run computes depends on them."""
+
+import sys
+from functools import lru_cache
+from typing import Any
+
+from reasonrl.restore.process import Setting
+
+DEVICES = ("cpu", "cuda")
+
+
+def torch_settings() -> tuple[Setting, ...]:
+    """How to read and write them; none while torch is not loaded, which this does not do."""
+    return _settings() if hasattr(sys.modules.get("torch"), "set_default_device") else ()
+
+
+@lru_cache(maxsize=1)
+def _settings() -> tuple[Setting, ...]:
+    import torch
+    from torch.backends import cudnn
+
+    return (
+        # First: leaving it turns gradients on.
+        Setting("torch.inference_mode", torch.is_inference_mode_enabled, _set_inference_mode, False),
+        Setting("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled, True),
+        Setting("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+        Setting("torch.set_default_device", torch.get_default_device, _set_default_device, torch.device("cpu")),
+        Setting("the stack of torch function modes", _read_modes, _set_modes, []),
+        Setting("torch.autocast", _read_autocast, _set_autocast),
+        Setting(
+            "torch.use_deterministic_algorithms",
+            torch.get_deterministic_debug_mode,
+            torch.set_deterministic_debug_mode,
+            0,
+        ),
+        Setting("cudnn.deterministic", lambda: cudnn.deterministic, lambda on: setattr(cudnn, "deterministic", on)),
+        Setting("cudnn.benchmark", lambda: cudnn.benchmark, lambda on: setattr(cudnn, "benchmark", on)),
+        Setting("torch.set_num_threads", torch.get_num_threads, torch.set_num_threads),
+    )
+
+
+_modes_left: list[Any] = []
+"""A mode ends when its object is deleted."""
+
+
+def _set_inference_mode(is_on: bool) -> None:
+    import torch
+
+    mode = torch.inference_mode(is_on)
+    mode.__enter__()
+    _modes_left.append(mode)
+
+
+def _set_default_device(device: Any) -> None:
+    import torch
+
+    torch.set_default_device(None if device == torch.device("cpu") else device)
+
+
+def _read_modes() -> list[Any]:
+    from torch.overrides import _get_current_function_mode_stack
+
+    return _get_current_function_mode_stack()
+
+
+def _set_modes(modes: list[Any]) -> None:
+    from torch.overrides import _pop_mode, _push_mode
+
+    for _ in _read_modes():
+        _pop_mode()
+    for mode in modes:
+        _push_mode(mode)
+
+
+def _read_autocast() -> tuple[Any, ...]:
+    import torch
+
+    of_devices = ((torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in DEVICES)
+    return (*of_devices, torch.is_autocast_cache_enabled(), _autocast_depth())
+
+
+def _set_autocast(values: tuple[Any, ...]) -> None:
+    import torch
+
+    *of_devices, caches, depth = values
+    for device, (is_on, dtype) in zip(DEVICES, of_devices, strict=True):
+        torch.set_autocast_enabled(device, is_on)
+        torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_cache_enabled(caches)
+    while _autocast_depth() > depth:
+        torch.autocast_decrement_nesting()
+    while _autocast_depth() < depth:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()  # else weights that were cast there would be used after they have changed
+
+
+def _autocast_depth() -> int:
+    import torch
+
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
