@@ -38,9 +38,52 @@ class CtrlC(KeyboardInterrupt):
     """Somebody pressed Ctrl-C while a command runs; a plugin that raises KeyboardInterrupt itself raises no such."""
 
 
+_held: list[int] | None = None
+"""The signals that came during a block that nothing may interrupt; None outside of one."""
+
+
 def raise_stop(signum: int, frame: FrameType | None) -> None:
     """The handler of signals while a command runs that has nothing to save: it ends, and cleans up on its way."""
+    if _held is not None:
+        _held.append(signum)
+        return
     raise CtrlC if signum == signal.SIGINT else StopRequested(signum)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block that a command finishes first, such as one that cleans up: a signal is raised behind it."""
+    global _held
+    if _held is not None or not _is_main_thread():
+        yield
+        return
+    _held = []
+    try:
+        yield
+    finally:
+        held, _held = _held, None
+        if held:
+            raise_stop(held[0], None)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The part of an ``uninterrupted`` block that a signal may end."""
+    global _held
+    if _held is None or not _is_main_thread():
+        yield
+        return
+    try:
+        held, _held = _held, None
+        if held:
+            raise_stop(held[0], None)
+        yield
+    finally:
+        _held = []
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
@@ -50,7 +93,7 @@ def raise_signals() -> Iterator[None]:
     A signal that is ignored stays ignored, and a caller keeps its own handlers.
     """
     previous: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         for signum in SIGNALS:
             if (handler := signal.getsignal(signum)) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(signum, raise_stop)
@@ -144,7 +187,7 @@ def handle_stop_signals() -> Iterator[StopSignals]:
     """Handle the signals while the block runs; outside of the main thread, where none arrive, do nothing."""
     stop = StopSignals()
     previous = {}
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         for signum in SIGNALS:
             # A signal that is ignored (SIGINT behind nohup or &) stays ignored, and a caller keeps its own handlers.
             handler = signal.getsignal(signum)

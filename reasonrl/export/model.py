@@ -1,14 +1,11 @@
 """Export the model of a run to a folder, and from there to the hub."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasonrl.errors import CheckpointError, RecipeError
+from reasonrl.errors import RecipeError
 from reasonrl.export import hub
 from reasonrl.export.base import Base, find_base
 from reasonrl.export.card import write_card
@@ -19,6 +16,7 @@ from reasonrl.export.source import Source, open_source
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import EXPORT, is_data_of_run
+from reasonrl.rundir.new_folder import explain_failure, new_folder
 
 log = redacting_logger(__name__)
 
@@ -56,7 +54,7 @@ def export(request: Request, tell: Tell = lambda what: None) -> Exported:
     base = replace(base, license=request.license) if request.license else base
     _refuse_early(source, base, request)
     repo = hub.full_name(request.push) if request.push is not None else ""
-    with new_folder(target) as folder:
+    with explain_failure(target, what="export", flag="--to"), new_folder(target) as folder:
         precision = _write(source, base, folder, request, repo, tell)
         files.follow_umask(folder)
         size = sum(path.stat().st_size for path in files.list_files(folder))
@@ -107,27 +105,3 @@ def _refuse_taken(target: Path | None) -> None:
         )
     if target is not None and os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise RecipeError(f"{target} already exists; remove it, or choose another folder with --to")
-
-
-@contextmanager
-def new_folder(target: Path | None) -> Iterator[Path]:
-    """A temporary folder that becomes ``target`` when the block ends well; without a target it is deleted."""
-    parent = target.absolute().parent if target is not None else None
-    temporary: Path | None = None
-    try:
-        if parent is not None:
-            parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".reasonrl-export-", dir=parent))
-        folder = temporary / "model"
-        folder.mkdir()
-        yield folder
-        if target is not None:
-            folder.rename(target)
-    except OSError as err:
-        raise CheckpointError(
-            f"cannot write the export to {target or temporary}: {err.strerror or err}; make room if the disk is full, "
-            "or choose another folder with --to"
-        ) from err
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,8 +1,10 @@
 """Save an evaluation in a folder: results in the fields of lm-evaluation-harness, and every completion."""
 
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from reasonrl.redact import redact_text
 from reasonrl.rundir import files
 from reasonrl.rundir.jsonl import write_jsonl
 from reasonrl.rundir.layout import RESULTS, RUN, completions_file, is_data_of_run
+from reasonrl.rundir.new_folder import new_folder
 from reasonrl.rundir.reading import read_object
+from reasonrl.runs.start import is_first_process
 from reasonrl.runs.targets import Target, find_run
 from reasonrl.version import __version__
 
@@ -25,23 +29,30 @@ LOWER_IS_BETTER = ("truncated_frac", "unscored_frac")
 NEITHER = ("length_tokens",)
 
 
-def prepare_output(folder: str | Path) -> Path:
-    """Make the folder, before anything slow is done.
+@contextmanager
+def open_output(target: str | Path | None) -> Iterator[Path | None]:
+    """Open a folder to write to, before anything slow is done, which becomes ``target`` if the block ends well.
+
+    Yields None without a target, and in all processes but the first, which saves.
 
     Raises:
-        RecipeError: If it has content, or cannot be made.
+        RecipeError: If the target has content, or cannot be made.
     """
-    path = Path(folder)
+    if target is None or not is_first_process():
+        yield None
+        return
+    path = Path(target)
     if is_data_of_run(path):
-        raise RecipeError(f"--output: {folder} lies among a run's own files; name another folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(path.iterdir())
-    except OSError as err:
-        raise RecipeError(f"--output: cannot create {folder}: {err.strerror or err}; name another folder") from err
-    if not is_empty:
-        raise RecipeError(f"--output: {folder} is not empty; name a new folder")
-    return path
+        raise RecipeError(f"--output: {target} lies among a run's own files; name another folder")
+    with ExitStack() as stack:
+        try:
+            is_empty = not os.path.lexists(path) or not any(path.iterdir())
+            folder = stack.enter_context(new_folder(path)) if is_empty else None
+        except OSError as err:
+            raise RecipeError(f"--output: cannot create {target}: {err.strerror or err}; name another folder") from err
+        if folder is None:
+            raise RecipeError(f"--output: {target} is not empty; name a new folder")
+        yield folder
 
 
 def save_evaluation(folder: Path, name: str, target: Target, results: Sequence[SuiteResult], seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,25 @@ def test_a_saved_evaluation_has_the_fields_of_lm_eval_and_can_be_compared(run: P
         "evaluation.suites.votes.pass_at",
         "evaluation.suites.votes.top_p",
     }
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_interrupted_evaluation_leaves_nothing(
+    sent: signal.Signals, is_there: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reasonrl.runs.ask.evaluate_model", lambda *_: signal.raise_signal(sent))
+    target = tmp_path / "new" / "saved"
+    if is_there:
+        target.mkdir(parents=True)
+    before = list(tmp_path.rglob("*"))
+    handler = signal.signal(sent, signal.default_int_handler if sent == signal.SIGINT else signal.SIG_DFL)
+    try:
+        done = cli("eval", run, "--output", target)
+    finally:
+        signal.signal(sent, handler)
+    assert done.exit_code == 128 + sent
+    assert list(tmp_path.rglob("*")) == before
 
 
 def test_a_model_in_a_run_brings_the_runs_recipe(run: Path) -> None:

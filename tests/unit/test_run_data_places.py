@@ -11,7 +11,7 @@ from reasonrl.export.model import export
 from reasonrl.export.request import Request
 from reasonrl.rundir.folder import refuse_unwritable
 from reasonrl.rundir.layout import is_data_of_run
-from reasonrl.runs.saved_evaluation import prepare_output
+from reasonrl.runs.saved_evaluation import open_output
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_every_command_that_makes_a_folder_refuses_them(run_dir: Path) -> None:
     target = run_dir / "checkpoints" / "step_000009"
     for write in (
         lambda: export(Request(run=run_dir, to=target)),
-        lambda: prepare_output(target),
+        lambda: open_output(target).__enter__(),
         lambda: refuse_unwritable("runs", target),
         lambda: refuse_unwritable(target, None),
     ):

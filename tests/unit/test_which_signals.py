@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reasonrl.export.model import new_folder
+from reasonrl.rundir.new_folder import new_folder
 from reasonrl.signals import (
     GENTLE,
     SIGNALS,
@@ -97,7 +97,7 @@ def test_a_command_without_a_run_ends_with_the_code_of_a_shell_and_cleans_up(
         ends, default = CtrlC, signal.default_int_handler
 
     def export() -> None:
-        with new_folder(tmp_path / "export") as folder:
+        with new_folder(tmp_path / "new" / "export") as folder:
             (folder / "model.safetensors").write_text("half a model")
             with handle_stop_signals():  # a run inside takes over
                 assert signal.getsignal(signum) is not raise_stop
