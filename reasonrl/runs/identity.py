@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from reasonrl.errors import RecipeError
 from reasonrl.plugins import Kind, PluginRecord, Plugins
@@ -53,6 +53,8 @@ These are limits that can stop a run, memory and speed, logging and checkpoints.
 text of the file is compared with the tokenizer.
 """
 FIXED = ("rollout_backend.name",)
+NAMED_BY_USERS = ("rewards", "evaluation.suites")
+"""Sections whose keys are names."""
 MAX_SHOWN = 5
 
 
@@ -112,6 +114,25 @@ def explain_changes(keys: Iterable[str]) -> str:
     """What changes of these keys mean for the results of a resumed run."""
     found = {CHANGEABLE[pattern] for key in keys for pattern in CHANGEABLE if fnmatchcase(key, pattern)}
     return "; ".join(meaning for meaning in (LONGER, ROUNDING, COURSE) if meaning in found) or SAME
+
+
+def with_new_keys(before: Mapping[str, Any], now: Mapping[str, Any], given: object, at: str = "") -> dict[str, Any]:
+    """The recipe ``before``, of an earlier version, with the defaults of keys that it did not know.
+
+    Args:
+        given: the run's recipe as it is written. A key that is set there was added to it, so it is a change, as are
+            further rewards and suites.
+    """
+    written = given if isinstance(given, Mapping) else {}
+    whole = dict(before)
+    for key, value in now.items():
+        below = f"{at}.{key}" if at else key
+        if key not in before:
+            if key not in written and at not in NAMED_BY_USERS:
+                whole[key] = value
+        elif isinstance(value, Mapping) and isinstance(before[key], Mapping):
+            whole[key] = with_new_keys(before[key], value, written.get(key), below)
+    return whole
 
 
 def refuse_changes(

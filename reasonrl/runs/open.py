@@ -16,6 +16,7 @@ from reasonrl.plugins import Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved
 from reasonrl.rundir.checkpoints import clear_leftovers, find_newest_valid, set_aside_later
+from reasonrl.rundir.differences import differences, format_value
 from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_intact
 from reasonrl.rundir.layout import METRICS, RECIPE, RUN, SUMMARY
@@ -27,6 +28,7 @@ from reasonrl.runs.identity import (
     find_allowed_changes,
     refuse_changes,
     total_steps,
+    with_new_keys,
 )
 from reasonrl.runs.outline import format_title
 from reasonrl.runs.preflight import Preflight
@@ -113,7 +115,7 @@ def open_run(
     point: ResumePoint | None = None
     try:
         _refuse_unshared(folder, bundle)
-        point = _find_point(folder, bundle.ranks, options, identity, total_steps(resolved))
+        point = _find_point(folder, bundle.ranks, options, identity, resolved)
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
     except BaseException as err:
@@ -205,7 +207,7 @@ def _refuse_unshared(folder: RunDir | None, bundle: ModelBundle) -> None:
 
 
 def _find_point(
-    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Identity, total: int
+    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Identity, resolved: AnyResolved
 ) -> ResumePoint | None:
     """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
     if not options.resume:
@@ -220,8 +222,10 @@ def _find_point(
     with ranks.together():
         point = ResumePoint(newest, read_state(newest)) if newest else None
         if point is not None:
-            refuse_changes(Path(options.run_dir or ""), point.state.identity, identity)
-            if point.state.step > total:
+            then = point.state.identity
+            whole = with_new_keys(then.get("recipe", {}), identity["recipe"], resolved.source.data)
+            refuse_changes(Path(options.run_dir or ""), {**then, "recipe": whole}, identity)
+            if point.state.step > (total := total_steps(resolved)):
                 done = point.state.step
                 raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
     if folder is not None:
@@ -253,7 +257,7 @@ def _open_writer(
         manifest = build_manifest(resolved, plugins, bundle, plain)
         if options.resume:
             before = read_manifest(folder.path)
-            manifest["resumed"] = _list_resumes(before, bundle.ranks, point, plain)
+            manifest["resumed"] = _list_resumes(before, bundle.ranks, point, resolved)
             if folder.path in Path(resolved.model_path).parents:  # a checkpoint stands in for what is gone
                 manifest["model_path"] = before["model_path"]
         folder.write_text(RECIPE, resolved.source_yaml)
@@ -276,19 +280,23 @@ def _open_writer(
 
 
 def _list_resumes(
-    before: Manifest, ranks: Ranks, point: ResumePoint | None, plain: Mapping[str, object]
+    before: Manifest, ranks: Ranks, point: ResumePoint | None, resolved: AnyResolved
 ) -> list[Mapping[str, object]]:
     """Every time that the run was resumed: after which step, on what, with which keys changed.
 
     The rest of ``run.json`` describes the last start.
     """
-    changed = find_allowed_changes(before["recipe"], json.loads(json.dumps(plain)))
+    then, now = before["recipe"], json.loads(json.dumps(render_plain(resolved)))
+    whole = with_new_keys(then, now, resolved.source.data)
+    if added := ", ".join(f"{key}={format_value(value)}" for key, _, value in differences(then, whole)):
+        log.warning("the run was started by a version without these keys, which take their defaults: %s", added)
+    changed = find_allowed_changes(whole, now)
     if changed:
         text = ", ".join(f"{key} {change}" for key, change in changed.items())
         meaning = explain_changes(changed)
         log.log(logging.INFO if meaning == SAME else logging.WARNING, "resumed with %s: %s", text, meaning)
-    now = {"after_step": point.state.step if point else 0, **machine(ranks), "changed": changed}
-    return [*before.get("resumed", []), now]
+    entry = {"after_step": point.state.step if point else 0, **machine(ranks), "changed": changed}
+    return [*before.get("resumed", []), entry]
 
 
 def _plan(

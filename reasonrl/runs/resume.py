@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,7 +16,8 @@ from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, list_members, step_dir
 from reasonrl.rundir.reading import read_object
-from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes
+from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes, with_new_keys
+from reasonrl.runs.state import Identity
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def read_run(run_dir: Path, overrides: Sequence[str], plugins: Plugins) -> AnyRe
     resolved = load_recipe(run_dir / RECIPE, overrides, plugins, model_path="")
     now = build_early_identity(resolved, plugins)
     then = read_manifest(run_dir)
-    refuse_changes(run_dir, _identity_then(then, now["plugins"]), now)
+    refuse_changes(run_dir, _identity_then(then, now, resolved), now)
     return replace(resolved, model_path=_starting_model(run_dir, resolved, plugins, str(then["model_path"])))
 
 
@@ -154,6 +155,7 @@ def read_manifest(run_dir: Path) -> Manifest:
         raise RecipeError(f"{path}: cannot be read: {describe(err)}; restore it from a backup") from err
 
 
-def _identity_then(run: Manifest, used: Iterable[str]) -> dict[str, object]:
-    versions = {record.get("name"): record.get("version") for record in run["plugins"]}
-    return {"recipe": run["recipe"], "plugins": {name: versions.get(name) for name in used}}
+def _identity_then(run: Manifest, now: Identity, resolved: AnyResolved) -> Identity:
+    versions = {str(record.get("name")): str(record.get("version")) for record in run["plugins"]}
+    recipe = with_new_keys(run["recipe"], now["recipe"], resolved.source.data)
+    return {"recipe": recipe, "plugins": {name: versions.get(name, "") for name in now["plugins"]}}

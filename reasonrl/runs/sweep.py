@@ -18,7 +18,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedSft
 from reasonrl.rundir.differences import differences
 from reasonrl.rundir.folder import RunDir, is_locked
 from reasonrl.rundir.layout import LOCK, RECIPE, SUMMARY, is_run
-from reasonrl.runs.identity import refuse_changes, total_steps
+from reasonrl.runs.identity import refuse_changes, total_steps, with_new_keys
 from reasonrl.runs.ready import refuse_new_run
 from reasonrl.runs.resume import find_finished_summary, read_manifest
 from reasonrl.runs.sources import describe_data
@@ -167,7 +167,8 @@ def _plan_run(
     program = (sys.executable, "-m", "reasonrl")
     options = ("--plain", *(word for file in plugin_files for word in ("--plugin", file)))
     if is_run(folder):
-        then, now = read_manifest(folder)["recipe"], json.loads(json.dumps(render_plain(resolved)))
+        now = json.loads(json.dumps(render_plain(resolved)))
+        then = with_new_keys(read_manifest(folder)["recipe"], now, resolved.source.data)
         refuse_changes(folder, then, now, remedy="undo the change, or start another sweep with --dir")
         rest = ("resume", str(folder), *_changed(resolved, then, now))
     else:

@@ -20,6 +20,7 @@ import reasonrl
 from reasonrl.cli.app import app
 from reasonrl.errors import CheckpointError
 from reasonrl.observability.reporter import SilentReporter
+from reasonrl.rundir.manifest import write_manifest
 from reasonrl.signals import StopRequested, handle_stop_signals
 
 TRAINER = {"steps": 3, "prompts_per_step": 4}
@@ -142,6 +143,75 @@ def test_another_tokenizer_or_plugin_version_is_refused(finished: Path, tmp_path
         (model / "tokenizer_config.json").write_text(original)
     assert done.exit_code == 2
     assert "tokenizer.sha256" in done.output
+
+
+NEW_KEYS = (
+    "algorithm.gamma",
+    "evaluation.suites.held_out.top_k",
+    "logging.report",
+    "optimizer.eps",
+    "rollout_correction",
+    "trainer.offload",
+)
+
+
+def forget(recipe: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """As the recipe would be had an earlier version written it."""
+    for key in keys:
+        *sections, last = key.split(".")
+        section = recipe
+        for name in sections:
+            section = section[name]
+        section.pop(last, None)
+
+
+def written_before(finished: Path, run: Path, keys: tuple[str, ...]) -> Path:
+    """A copy of a run with one step left, of a version that did not know ``keys``."""
+    cut_back(finished, run, 2)
+    manifest = json.loads((run / "run.json").read_text())
+    forget(manifest["recipe"], keys)
+    (run / "run.json").write_text(json.dumps(manifest))
+    for state in run.glob("checkpoints/*/trainer_state.json"):
+        content = json.loads(state.read_text())
+        forget(content["identity"]["recipe"], keys)
+        state.write_text(json.dumps(content))
+        (state.parent / "manifest.json").unlink()
+        write_manifest(state.parent)
+    return run
+
+
+def test_a_run_that_is_older_than_keys_of_a_recipe_takes_their_defaults(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = written_before(finished, tmp_path / "run", NEW_KEYS)
+    done = resume_cli(run)
+    assert done.exit_code == 0, done.output
+    (told,) = [line for line in caplog.messages if "version without these keys" in line]
+    assert "optimizer.eps=1e-08" in told
+    assert "trainer.offload=[]" in told
+    assert_same_run(finished, run)
+    assert json.loads((run / "run.json").read_text())["resumed"][0]["changed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "written"),
+    [
+        ("optimizer", {"eps": 1e-6}),
+        ("optimizer", {"eps": 1e-8}),  # written there by somebody: it was not in force
+        ("rollout_correction", {"level": "token"}),
+        ("rewards", {"parity": {"weight": 1.0}, "countdown": {"weight": 1.0}}),
+    ],
+)
+def test_a_key_that_was_added_to_the_recipe_of_a_run_is_a_change(
+    section: str, written: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    run = written_before(finished, tmp_path / "run", ("optimizer.eps",))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe[section] = {**recipe.get(section, {}), **written}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = resume_cli(run)
+    assert done.exit_code == 2
+    assert f"recipe.{section}" in done.output
 
 
 @pytest.mark.parametrize("override", ["optimizer.learning_rate=1", "trainer.minibatches=1", "seed=1"])
