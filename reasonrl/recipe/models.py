@@ -10,6 +10,7 @@ from reasonrl.recipe.schema import ModelConfig
 from reasonrl.rundir.reading import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,7 @@ def find_model(model: ModelConfig, plugins: Plugins) -> str:
     folder = Path(text)
     if not folder.is_dir() and not is_hub_name(text):
         raise ValueError(f"no such folder, and not a hub name: {text!r}")
-    if not is_adapter(folder) and folder.is_dir() and not (folder / "config.json").is_file():
+    if not is_adapter(folder) and folder.is_dir() and not (folder / CONFIG).is_file():
         raise ValueError(no_model(folder, text))
     source_of(text)
     return text
@@ -73,11 +74,30 @@ def is_at_hand(model_path: str, revision: str | None = None) -> bool:
         source = source_of(model_path, revision)
     except ValueError:
         return False
+    return find_config(source) is not None
+
+
+def find_config(source: ModelSource) -> Path | None:
+    """``config.json`` of a model, if it can be read without a network."""
     if Path(source.base).is_dir() or not is_hub_name(source.base):
-        return (Path(source.base) / "config.json").is_file()
+        file = Path(source.base) / CONFIG
+        return file if file.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(source.base, "config.json", revision=source.revision), str)
+    found = try_to_load_from_cache(source.base, CONFIG, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def find_context(model_path: str, revision: str | None = None) -> int | None:
+    """Tokens of a model's context, as its config says; None if that cannot be read yet."""
+    try:
+        file = find_config(source_of(model_path, revision))
+        config = read_object(file) if file is not None else {}
+    except (OSError, ValueError):  # whoever loads the model says so
+        return None
+    nested = config.get("text_config")  # of a model of several parts
+    found = (nested if isinstance(nested, dict) else config).get("max_position_embeddings")
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def _base_of(folder: Path) -> tuple[str, str | None]:

@@ -27,6 +27,7 @@ from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
 from reasonrl.runs.preflight import preflight, prompt_limit, refuse_rewriting
 from reasonrl.runs.processes import connect
+from reasonrl.runs.ready import refuse_small_context
 from reasonrl.runs.targets import Target
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.evaluator import evaluate_suites
@@ -40,6 +41,7 @@ def evaluate_model(target: Target, plugins: Plugins, reporter: Reporter) -> Sequ
     recipe = target.resolved.recipe
     connect(recipe.device)
     with meeting(process_timeout):
+        refuse_small_context(target.resolved)
         reporter.waiting("loading tasks")
         builder = Builder(target.resolved, plugins)
         suites = builder.build_suites()

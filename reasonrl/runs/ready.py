@@ -6,11 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reasonrl.contracts.install import install_extra
+from reasonrl.data.prompts import PromptLimit
 from reasonrl.errors import RecipeError, usable_paths
 from reasonrl.model.chat_template import check_chat_template
 from reasonrl.observability.trackers import tracker_problem
-from reasonrl.recipe.models import source_of
-from reasonrl.recipe.resolved import AnyResolved
+from reasonrl.recipe.models import find_context, source_of
+from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe
+from reasonrl.recipe.source import SUITES, Keys
 from reasonrl.rundir.checkpoints import refuse_damaged
 from reasonrl.rundir.folder import refuse_taken, refuse_unwritable
 from reasonrl.runs.sources import refuse_missing
@@ -58,10 +60,32 @@ def refuse_unready(resolved: AnyResolved, *, is_elsewhere: bool = False) -> None
     except RecipeError as err:
         raise RecipeError(f"{source.where(('model', 'chat_template'))}: {err}") from err
     refuse_missing(resolved)
+    refuse_small_context(resolved)
     if Path(resolved.model_path).is_dir():
         base = source_of(resolved.model_path)
         for folder in (Path(base.base), *base.adapters):
             refuse_damaged(folder)
+
+
+def refuse_small_context(resolved: AnyResolved) -> None:
+    """Refuse completions that leave no room for a prompt in the model's context, if its config is here already.
+
+    Raises:
+        RecipeError: naming the key. Prompts that are too long are found once they are tokenized.
+    """
+    recipe = resolved.recipe
+    sampling, context = recipe.sampling, find_context(resolved.model_path, recipe.model.revision)
+    own = {name: suite.max_completion_tokens for name, suite in recipe.evaluation.suites.items()}
+    lengths: dict[Keys, int] = {
+        (*SUITES, name, "max_completion_tokens"): tokens for name, tokens in own.items() if tokens is not None
+    }
+    if isinstance(resolved, ResolvedRecipe) or None in own.values():
+        lengths["sampling", "max_completion_tokens"] = sampling.max_completion_tokens
+    for at, tokens in lengths.items():
+        try:
+            PromptLimit(max_prompt_tokens=sampling.max_prompt_tokens, completion_tokens=tokens, context=context)
+        except RecipeError as err:
+            raise resolved.source.error(at, f": {err}") from None
 
 
 def missing_packages(resolved: AnyResolved) -> list[tuple[tuple[str, ...], str]]:

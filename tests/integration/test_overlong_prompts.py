@@ -1,6 +1,7 @@
 """Overlong prompts through the real command: found before step 1, stopped at, dropped, gone on from."""
 
 import json
+import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,28 @@ def test_a_split_is_checked_whole_against_the_models_context(tmp_path: Path, tin
     none_left = cli("train", recipe(tmp_path, tiny_model, task, sampling={**sampling, "max_completion_tokens": 2048}))
     assert none_left.exit_code == 2
     assert "max_completion_tokens=2048 leaves no room for a prompt" in none_left.output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "at"),
+    [
+        (["sampling.max_completion_tokens=2048"], "sampling.max_completion_tokens"),
+        (
+            ["evaluation.suites.held_out.max_completion_tokens=4096"],
+            "evaluation.suites.held_out.max_completion_tokens",
+        ),
+    ],
+)
+def test_completions_over_the_models_context_are_refused_before_it_is_loaded(
+    overrides: list[str], at: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*"))
+    path = recipe(tmp_path, tmp_path / "model", {"problems": 100})
+    for command in (("recipes", "check"), ("train",)):
+        refused = cli(*command, path, *overrides)
+        assert refused.exit_code == 2
+        assert f"{at}: max_completion_tokens=" in refused.output
+        assert "leaves no room for a prompt in the model's context of 2048 tokens; lower it" in refused.output
 
 
 def test_dropped_problems_of_a_data_set_are_counted_and_never_asked(tmp_path: Path, tiny_model: Path) -> None:
