@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -178,13 +179,15 @@ def test_a_misspelled_list_of_plugins_is_told_by_the_command(
     monkeypatch.setenv("REASONRL_PLUGINS", "countdwn")
     done = CliRunner().invoke(app, ["recipes", "check", "countdown_ppo"])
     assert done.exit_code == 2
-    assert "plugins disabled by REASONRL_PLUGINS: countdown, critic_free, hf, ppo, vllm" in done.output
+    disabled = re.search(r"plugins disabled by REASONRL_PLUGINS: ([\w, -]+)", done.output)
+    assert disabled is not None
+    assert set(disabled[1].split(", ")) >= {"countdown", "critic_free", "hf", "ppo", "vllm"}
     assert "'countdwn', which is not installed; did you mean 'countdown'?" in caplog.text
 
 
 def test_disabled_plugins_are_named_when_a_component_is_missing() -> None:
     plugins = load_plugins(environ={"REASONRL_PLUGINS": ""})
-    with pytest.raises(PluginNotFoundError, match="disabled by REASONRL_PLUGINS: countdown"):
+    with pytest.raises(PluginNotFoundError, match=r"disabled by REASONRL_PLUGINS: .*\bcountdown\b"):
         plugins.get("task", "countdown")
 
 
