@@ -11,6 +11,7 @@ from reasonrl.contracts.options import require, require_choice
 
 HELD_OUT = 5
 """Every fifth lowest number is held out."""
+HINTS = ("none", "direction", "range")
 MAX_NUMBER = 9999
 _INTEGER = re.compile(r"\d+")
 _MAX_TEXT = 20_000
@@ -28,9 +29,11 @@ class GuessConfig:
     size: int = field(default=31, metadata={"help": "numbers in a range, at least 2"})
     max_low: int = field(default=60, metadata={"help": "ranges begin at 1 to this number, at least 10"})
     guesses: int = field(default=5, metadata={"help": "guesses per number, at least 1"})
-    hints: bool = field(default=True, metadata={"help": "say higher or lower; false: only that a guess is wrong"})
-    follow_frac: float = field(
-        default=0.5, metadata={"help": "share of a demonstration's guesses that fit the hints before them"}
+    hints: str = field(
+        default="direction",
+        metadata={
+            "help": "of a wrong guess: none, direction (higher or lower) or range (also what is left of the range)"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -38,7 +41,7 @@ class GuessConfig:
         require(2 <= self.size <= MAX_NUMBER, "size", f"in [2, {MAX_NUMBER}]", self.size)
         require(10 <= self.max_low <= MAX_NUMBER, "max_low", f"in [10, {MAX_NUMBER}]", self.max_low)
         require(1 <= self.guesses <= 100, "guesses", "in [1, 100]", self.guesses)
-        require(0.0 <= self.follow_frac <= 1.0, "follow_frac", "in [0, 1]", self.follow_frac)
+        require_choice("hints", self.hints, HINTS)
 
 
 class GuessTask:
@@ -72,24 +75,29 @@ class GuessTask:
         state = {**before, "guesses": before["guesses"] + 1, "found": is_right}
         if guess is not None:
             state["fitting"] += before["low"] <= guess <= before["high"]
-            state["low"], state["high"] = self._bounds(before["low"], before["high"], guess, info["number"])
+            if not is_right:
+                state["low"], state["high"] = self._bounds(before["low"], before["high"], guess, info["number"])
         if is_right or state["guesses"] >= self._config.guesses:
             return None, state
-        return self._turn("one number, please" if guess is None else self._hint(guess, info["number"])), state
+        if guess is None:
+            return self._turn("one number, please"), state
+        return self._turn(self._hint(guess, info["number"], state["low"], state["high"])), state
 
     def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
-        """Both sides of a game by a player who often forgets the hints; for raw text only."""
+        """Both sides of a game whose player guesses any number that may still be right; for raw text only."""
         if not isinstance(problem.prompt, str):
             return None
         low, high, secret = (problem.info[key] for key in ("low", "high", "number"))
-        first, last, said = low, high, ""
-        for _ in range(self._config.guesses):
-            guess = rng.randint(low, high) if rng.random() < self._config.follow_frac else rng.randint(first, last)
+        tried: set[int] = set()
+        said = ""
+        for _ in range(min(self._config.guesses, self._config.size)):
+            guess = rng.choice([number for number in range(low, high + 1) if number not in tried])
             said += f"{guess}\n"
             if guess == secret:
                 break
-            said += f"{self._hint(guess, secret)}\n"
+            tried.add(guess)
             low, high = self._bounds(low, high, guess, secret)
+            said += f"{self._hint(guess, secret, low, high)}\n"
         return said
 
     def difficulty(self, problem: Problem) -> str:
@@ -99,20 +107,27 @@ class GuessTask:
     def _prompt(self, low: int, high: int) -> str | tuple[Message, ...]:
         if self._config.template == "compact":
             return f"Numbers: {low} {high}.\n"
-        told = "mine is higher or lower" if self._config.hints else "it is mine"
+        told = "it is mine" if self._config.hints == "none" else "mine is higher or lower"
         text = (
             f"I am thinking of a whole number from {low} to {high}. You have {self._config.guesses} guesses. Write one "
             f"number in each message; I will say whether {told}."
         )
         return (Message(role="user", content=text),)
 
-    def _hint(self, guess: int, secret: int) -> str:
-        words = _SIGNS if self._config.template == "compact" else _WORDS
-        return words[0] if not self._config.hints else words[1] if guess < secret else words[2]
+    def _hint(self, guess: int, secret: int, low: int, high: int) -> str:
+        """What is said of a wrong guess; ``low`` to ``high`` is what it leaves of the range."""
+        is_compact = self._config.template == "compact"
+        words = _SIGNS if is_compact else _WORDS
+        if self._config.hints == "none":
+            return words[0]
+        hint = words[1] if guess < secret else words[2]
+        if self._config.hints == "direction":
+            return hint
+        return f"{hint} {low} {high}" if is_compact else f"{hint}, from {low} to {high}"
 
     def _bounds(self, low: int, high: int, guess: int, secret: int) -> tuple[int, int]:
         """Return what is left of the range after the hint."""
-        if not self._config.hints:
+        if self._config.hints == "none":
             return low, high
         return (max(low, guess + 1), high) if guess < secret else (low, min(high, guess - 1))
 

@@ -27,8 +27,8 @@ def template(lab: Lab, kind: str) -> None:
 
 @effect("hints", of=GUESS)
 def hints(lab: Lab, kind: str) -> None:
-    shown = [str(_records(lab, f"hints={value}", n=1)[0]["prompt"]) for value in ("true", "false")]
-    assert ["higher or lower" in prompt for prompt in shown] == [True, False]
+    shown = [str(_records(lab, f"hints={value}", n=1)[0]["prompt"]) for value in ("range", "direction", "none")]
+    assert ["higher or lower" in prompt for prompt in shown] == [True, True, False]
 
 
 @effect("guesses", of=GUESS)
@@ -39,18 +39,6 @@ def guesses(lab: Lab, kind: str) -> None:
         run = lab.run("train", task, f"sampling.stop=[{STOPS}]", "sampling.max_completion_tokens=200")
         said = [sum(m["role"] == "assistant" for m in record["messages"]) for record in run.evaluation()]
         assert max(said) == count
-
-
-@effect("follow_frac", of=GUESS)
-def follow_frac(lab: Lab, kind: str) -> None:
-    """Who follows the hints needs fewer guesses."""
-    tokens = []
-    for frac in (0.0, 1.0):
-        task = f"task={{name: guess_number, template: compact, size: 7, guesses: 20, follow_frac: {frac}}}"
-        short = ("sft.tokens_per_batch=1", "sft.max_tokens=24", "sampling.max_completion_tokens=400")
-        run = lab.run("sft", task, *short, "evaluation.suites=null", "checkpoint.every=0")
-        tokens.append(sum(run.values("batch/train_tokens")))
-    assert tokens[1] < 0.8 * tokens[0]
 
 
 def _records(lab: Lab, *options: str, n: int) -> list[dict[str, Any]]:
