@@ -2,7 +2,7 @@
 
 from reasonrl.contracts.protocols import Task
 from reasonrl.conversations.loop import Dialogue
-from reasonrl.conversations.replies import TaskReplies
+from reasonrl.conversations.replies import RESPOND_S, TaskReplies
 from reasonrl.conversations.tool_replies import ToolReplies
 from reasonrl.conversations.toolbox import ToolPool
 from reasonrl.data.tools import fetch_tools
@@ -10,14 +10,21 @@ from reasonrl.plugins import Component
 
 
 def open_dialogue(
-    task: Task, component: Component, *, seed: int = 0, max_turns: int, tool_timeout_s: float | None = None
+    task: Task,
+    component: Component,
+    *,
+    seed: int = 0,
+    max_turns: int,
+    respond_timeout_s: float = RESPOND_S,
+    tool_timeout_s: float | None = None,
 ) -> Dialogue | None:
     """Return how the task replies; None if it never does. Workers for its tools are started.
 
     Raises:
         PluginContractError: If its tools are not usable, or a worker cannot build the task.
     """
-    own = TaskReplies(task, component.name) if getattr(task, "respond", None) is not None else None
+    replies = getattr(task, "respond", None) is not None
+    own = TaskReplies(task, component.name, timeout_s=respond_timeout_s) if replies else None
     tools = fetch_tools(task, component.name)
     if tools is None:
         return None if own is None else Dialogue(responder=own, max_turns=max_turns)

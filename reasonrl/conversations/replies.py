@@ -6,12 +6,20 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from reasonrl.contracts.clock import TooSlowError, limited_to
 from reasonrl.contracts.data import Message, Transcript, Turn
 from reasonrl.contracts.protocols import Task
 from reasonrl.errors import RAISABLE, PluginContractError, check_returned, plugin_call
 from reasonrl.redact import WarnOnce, redacting_logger
 
 log = redacting_logger(__name__)
+
+RESPOND_S = 5.0
+"""Seconds for one reply, where no recipe says otherwise."""
+
+
+class LateReplyError(PluginContractError):
+    """A task's ``respond`` took too long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +44,12 @@ class Responder(Protocol):
 
 
 class TaskReplies:
-    """A task's ``respond``. One that raises or returns nonsense ends that conversation unscored, and is logged once."""
+    """A task's ``respond``. One that raises, hangs or returns nonsense ends that conversation unscored; logged once."""
 
-    def __init__(self, task: Task, name: str, warn_once: WarnOnce | None = None) -> None:
-        self._task, self._name = task, name
+    def __init__(
+        self, task: Task, name: str, *, timeout_s: float = RESPOND_S, warn_once: WarnOnce | None = None
+    ) -> None:
+        self._task, self._name, self._timeout_s = task, name, timeout_s
         self._warn_once = warn_once or WarnOnce(log)
 
     def respond(self, transcripts: Sequence[Transcript]) -> list[Reply]:
@@ -48,12 +58,14 @@ class TaskReplies:
 
     def _reply(self, transcript: Transcript) -> Reply:
         try:
-            return ask_task(self._task, self._name, transcript)
+            return ask_task(self._task, self._name, transcript, self._timeout_s)
+        except LateReplyError as err:
+            self._warn_once("late", "%s; the completion stays unscored", err)
         except RAISABLE as err:  # what the model wrote must not end a run
             self._warn_once(
                 ("respond", type(err)), "task %r: respond failed; the completion stays unscored", self._name, error=err
             )
-            return Reply(turn=None, state=transcript.state, has_failed=True)
+        return Reply(turn=None, state=transcript.state, has_failed=True)
 
 
 class PersonReplies:
@@ -76,10 +88,11 @@ class PersonReplies:
         )
 
 
-def ask_task(task: Task, name: str, transcript: Transcript) -> Reply:
+def ask_task(task: Task, name: str, transcript: Transcript, timeout_s: float = RESPOND_S) -> Reply:
     """Call ``task.respond(transcript)`` and validate the result.
 
     Raises:
+        LateReplyError: If it takes over ``timeout_s`` seconds.
         PluginContractError: If it raises, or returns anything but a turn or None and a state of JSON values.
     """
     own = replace(
@@ -88,7 +101,11 @@ def ask_task(task: Task, name: str, transcript: Transcript) -> Reply:
         state=deepcopy(dict(transcript.state)),
     )
     with plugin_call(f"task {name!r}: respond to problem {transcript.problem.id!r}") as call:
-        answer = task.respond(own)  # type: ignore[attr-defined]
+        try:
+            with limited_to(timeout_s, "all"):
+                answer = task.respond(own)  # type: ignore[attr-defined]
+        except TooSlowError as err:
+            raise LateReplyError(f"{call} {err}; make it faster, or raise sampling.respond_timeout_s") from None
     is_pair = isinstance(answer, tuple) and len(answer) == 2
     check_returned(is_pair, call, answer, "a pair of a Turn or None, and a state")
     turn, state = answer

@@ -13,7 +13,7 @@ from reasonrl.errors import RecipeError
 from reasonrl.observability.reporter import Reporter
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
-from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.recipe.sampling import SamplingConfig
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir.layout import STATE_FILES, is_data_of_run
 from reasonrl.runs.build import Builder, load_bundle, prepare, quiet_libraries

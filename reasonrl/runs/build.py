@@ -230,6 +230,7 @@ class Builder:
                 component,
                 seed=self._recipe.seed,
                 max_turns=sampling.max_turns,
+                respond_timeout_s=sampling.respond_timeout_s,
                 tool_timeout_s=sampling.tool_timeout_s,
             )
         return self._dialogues[id(task)]

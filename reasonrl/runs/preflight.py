@@ -13,7 +13,7 @@ from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
 from reasonrl.data.turns import TurnRenderer
 from reasonrl.errors import RecipeError
 from reasonrl.evaluation.suites import Suite
-from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.recipe.sampling import SamplingConfig
 from reasonrl.runs.sources import describe_shortage
 from reasonrl.trainer.bundle import ModelBundle
 

@@ -12,7 +12,8 @@ from reasonrl.data.prompts import PromptSource
 from reasonrl.errors import CheckpointError
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.flops import Amount
-from reasonrl.recipe.schema import Recipe, SamplingConfig
+from reasonrl.recipe.sampling import SamplingConfig
+from reasonrl.recipe.schema import Recipe
 from reasonrl.trainer.background import Alone, Background
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.microbatch import list_local_prompts

@@ -70,6 +70,14 @@ class TalkTask(ProbeTask):
         return Turn(content=(Message(role="user", content="more"),) if self.config.chat else "more"), {}
 
 
+class SlowTask(TalkTask):
+    """Takes 0.3 s for each reply of an evaluation."""
+
+    def respond(self, transcript):
+        time.sleep(0.3 if transcript.problem.id.startswith("eval") else 0.0)
+        return super().respond(transcript)
+
+
 def nap(seconds: str) -> str:
     """Sleep.
 
@@ -152,7 +160,7 @@ class Early:
 
 @hookimpl
 def reasonrl_tasks():
-    for name, task in (("probe", ProbeTask), ("talk", TalkTask), ("nap", NapTask)):
+    for name, task in (("probe", ProbeTask), ("talk", TalkTask), ("slow", SlowTask), ("nap", NapTask)):
         yield TaskSpec(name=name, summary="Words.", factory=task, config=TaskConfig, default_rewards=("letters",))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,8 +61,10 @@ def request(task: Talk, index: int = 0, *, limit: int = 200, size: int = 3) -> R
     )
 
 
-def talk(task: Any, *requests: RolloutRequest, turns: int = 8, backend: Any = None) -> list[RolloutGroup]:
-    dialogue = open_dialogue(task, COMPONENT, max_turns=turns)
+def talk(
+    task: Any, *requests: RolloutRequest, turns: int = 8, backend: Any = None, timeout_s: float = 5.0
+) -> list[RolloutGroup]:
+    dialogue = open_dialogue(task, COMPONENT, max_turns=turns, respond_timeout_s=timeout_s)
     return converse(backend or Script(), requests, RENDERER, Alone(), dialogue)
 
 
@@ -199,6 +203,44 @@ def test_a_reply_that_fails_costs_its_completion_and_is_logged_once(
     assert len(caplog.records) == 1
     assert "stays unscored" in caplog.text
     assert message in caplog.text
+
+
+class _Sleeps(Talk):
+    def respond(self, transcript: Transcript) -> Any:
+        if transcript.problem.info["n"] == 1:
+            time.sleep(600)
+        return super().respond(transcript)
+
+
+class _Spins(_Sleeps):
+    def respond(self, transcript: Transcript) -> Any:
+        while transcript.problem.info["n"] == 1:
+            pass
+        return Talk.respond(self, transcript)
+
+
+class _Retries(_Sleeps):
+    def respond(self, transcript: Transcript) -> Any:
+        while True:
+            with contextlib.suppress(Exception):
+                return super().respond(transcript)
+
+
+@pytest.mark.parametrize("task", [_Sleeps, _Spins, _Retries])
+def test_a_reply_that_hangs_costs_its_completion_and_a_line(task: type[Talk], caplog: pytest.LogCaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with caplog.at_level(logging.WARNING):
+        groups = talk(task(), *(request(Talk(), index) for index in range(3)), timeout_s=0.05)
+    ends = [{one.finish_reason for one in group.completions} for group in groups]
+    assert ends[1] == {FinishReason.ERROR}
+    assert FinishReason.ERROR not in ends[0] | ends[2]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "task 'talk': respond to problem 'talk/train/1' took longer than 0.05 s; make it faster, or raise "
+        "sampling.respond_timeout_s; the completion stays unscored"
+    )
+    assert record.exc_info is None
+    assert (signal.getitimer(signal.ITIMER_REAL)[0], signal.getsignal(signal.SIGALRM)) == (0, before)
 
 
 def test_credit_belongs_to_sampled_tokens() -> None:

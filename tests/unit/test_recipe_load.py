@@ -11,7 +11,7 @@ from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import check_recipe, load_recipe
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import ResolvedRecipe, ResolvedSft
-from reasonrl.recipe.schema import SamplingConfig
+from reasonrl.recipe.sampling import SamplingConfig
 from reasonrl.recipe.source import read_source
 from reasonrl.redact import FROM_ENVIRONMENT
 

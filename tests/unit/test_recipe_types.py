@@ -8,7 +8,8 @@ from typing import Any, Literal, Optional
 import pytest
 
 from reasonrl.errors import RecipeError
-from reasonrl.recipe.schema import CriticConfig, OptimizerConfig, SamplingConfig, TrainerConfig
+from reasonrl.recipe.sampling import SamplingConfig
+from reasonrl.recipe.schema import CriticConfig, OptimizerConfig, TrainerConfig
 from reasonrl.recipe.source import Source
 from reasonrl.recipe.suites import SuiteConfig
 from reasonrl.recipe.typed import build

@@ -103,6 +103,16 @@ def rewritten_history(lab: Lab, kind: str) -> None:
     assert lab.run(kind, *chat, "sampling.rewritten_history=keep").evaluation()
 
 
+@effect("sampling.respond_timeout_s", of=BOTH)
+def respond_timeout(lab: Lab, kind: str) -> None:
+    """A reply that takes 0.3 s is waited for, or its completion is not scored."""
+    slow = ("task={name: slow}", *TALK[1:], "sampling.max_turns=2", "evaluation.suites={held_out: {problems: 3}}")
+    for limit, reasons in (("5", {"error"}), ("0.05", set())):
+        found = {r["finish_reason"] for r in lab.run(kind, *slow, f"sampling.respond_timeout_s={limit}").evaluation()}
+        assert not found & reasons
+        assert reasons or "error" in found
+
+
 @effect("sampling.tool_timeout_s", of=BOTH)
 def tool_timeout(lab: Lab, kind: str) -> None:
     """A tool that takes 0.3 s is waited for, or not."""
