@@ -19,7 +19,7 @@ from reasonrl.rundir.jsonl import write_jsonl
 from reasonrl.rundir.layout import RESULTS, RUN, completions_file, is_data_of_run
 from reasonrl.rundir.new_folder import new_folder
 from reasonrl.rundir.reading import read_object
-from reasonrl.runs.start import is_first_process
+from reasonrl.runs.launched import is_first_process
 from reasonrl.runs.targets import Target, find_run
 from reasonrl.version import __version__
 
