@@ -83,22 +83,21 @@ class GuessTask:
             return self._turn("one number, please"), state
         return self._turn(self._hint(guess, info["number"], state["low"], state["high"])), state
 
-    def demonstration(self, problem: Problem, rng: random.Random) -> str | None:
-        """Both sides of a game whose player guesses any number that may still be right; for raw text only."""
-        if not isinstance(problem.prompt, str):
-            return None
-        low, high, secret = (problem.info[key] for key in ("low", "high", "number"))
+    def demonstration(self, problem: Problem, rng: random.Random) -> tuple[Message, ...]:
+        """A game whose player guesses any number that may still be right."""
         tried: set[int] = set()
-        said = ""
-        for _ in range(min(self._config.guesses, self._config.size)):
-            guess = rng.choice([number for number in range(low, high + 1) if number not in tried])
-            said += f"{guess}\n"
-            if guess == secret:
-                break
+        transcript = Transcript(problem=problem, messages=())
+        while True:
+            state = transcript.state or problem.info
+            guess = rng.choice([n for n in range(state["low"], state["high"] + 1) if n not in tried])
             tried.add(guess)
-            low, high = self._bounds(low, high, guess, secret)
-            said += f"{self._hint(guess, secret, low, high)}\n"
-        return said
+            end = "\n" if self._config.template == "compact" else ""
+            said = (*transcript.messages, Message(role="assistant", content=f"{guess}{end}"))
+            turn, after = self.respond(Transcript(problem=problem, messages=said, state=transcript.state))
+            if turn is None:
+                return said
+            replies = (Message(role="user", content=turn.content),) if isinstance(turn.content, str) else turn.content
+            transcript = Transcript(problem=problem, messages=(*said, *replies), state=after)
 
     def difficulty(self, problem: Problem) -> str:
         """Return the size of the range."""

@@ -91,7 +91,8 @@ class Task(Protocol):
 
     Optional methods, found by name:
         ``reference(problem) -> str | None``: a completion that must earn the maximum.
-        ``demonstration(problem, rng: random.Random) -> str | None``: a completion to imitate, not necessarily right.
+        ``demonstration(problem, rng: random.Random) -> str | tuple[Message, ...] | None``: a completion to imitate, not
+        necessarily right; of a task that replies, the messages after the prompt, of which the model's are imitated.
         ``behaviors(problem, completion_text: str) -> Mapping[str, float]``: figures of one completion, called for
         every completion of every suite and averaged as ``behavior/<suite>/<name>``. A name that is absent, or NaN,
         does not apply to the completion: it is left out of that mean. Names are lower-case words with underscores.

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from reasonrl.contracts.data import Problem
 from reasonrl.contracts.protocols import Task
+from reasonrl.data.both_sides import CONVERSATION, BothSides, Conversation, is_conversation
 from reasonrl.data.pairs import Pair
 from reasonrl.data.prompts import CHUNK, DROP, PromptLimit
-from reasonrl.data.render import PromptRenderer, check_encodable
+from reasonrl.data.render import PromptRenderer, RenderedPrompt, check_encodable
 from reasonrl.data.stream import ProblemStream
+from reasonrl.data.turns import History
 from reasonrl.errors import PluginContractError, RecipeError, check_returned, plugin_call
 
 MAX_EMPTY_DEMONSTRATIONS = 1000
@@ -17,16 +19,30 @@ MAX_EMPTY_DEMONSTRATIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of a prompt and its completion, EOS included unless the completion is truncated."""
+    """Token ids of a prompt and its completion, EOS included unless the completion is truncated.
+
+    ``trained_mask`` says which tokens of the completion the model is to write; None = all of them.
+    """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     is_cut: bool = False
+    trained_mask: tuple[bool, ...] | None = None
 
     @property
     def num_tokens(self) -> int:
         """Tokens of prompt and completion."""
         return len(self.prompt_ids) + len(self.completion_ids)
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """Which tokens of the completion have a loss."""
+        return (True,) * len(self.completion_ids) if self.trained_mask is None else self.trained_mask
+
+    @property
+    def num_trained(self) -> int:
+        """Tokens with a loss."""
+        return sum(self.trained)
 
 
 class Encoder:
@@ -36,23 +52,36 @@ class Encoder:
     ``limit`` says. A completion is truncated at its limit or at the end of the context; it then has no EOS, so
     that the model learns no false ending. A completion that already ends in an EOS gets no second one.
 
+    A completion may be a conversation: the model's messages and those between them. It becomes the tokens that sampling
+    would have made, and only the model's are trained on.
+
     Args:
         limit: The prompt limit, with room for a completion of one token.
         ends: Token ids that end a completion, besides the tokenizer's EOS.
+        stop: Strings that end a message in a conversation; where one does, no EOS follows.
+        history: Refuses or keeps what a chat template changes of earlier messages.
     """
 
     def __init__(
-        self, renderer: PromptRenderer, limit: PromptLimit, *, max_completion_tokens: int, ends: Collection[int] = ()
+        self,
+        renderer: PromptRenderer,
+        limit: PromptLimit,
+        *,
+        max_completion_tokens: int,
+        ends: Collection[int] = (),
+        stop: Sequence[str] = (),
+        history: History = "stop",
     ) -> None:
         self._renderer = renderer
         self._tokenizer = renderer.tokenizer
         self.limit = limit
         self._max_completion = max_completion_tokens
         self._ends = {self._tokenizer.eos_token_id, *ends}
+        self._both_sides = BothSides(renderer, self._with_eos, stop=stop, history=history)
         self.num_ended = 0
         """Completions so far that already ended in an EOS."""
 
-    def __call__(self, problem: Problem, completion: str) -> Example | None:
+    def __call__(self, problem: Problem, completion: str | Conversation) -> Example | None:
         """Encode one pair. None if the prompt is overlong and such examples are dropped.
 
         Raises:
@@ -60,32 +89,49 @@ class Encoder:
         """
         return self.encode_all([(problem, completion)])[0]
 
-    def encode_all(self, pairs: Sequence[tuple[Problem, str]]) -> list[Example | None]:
-        """Encode several pairs, tokenized together."""
+    def encode_all(self, pairs: Sequence[tuple[Problem, str | Conversation]]) -> list[Example | None]:
+        """Encode several pairs, texts tokenized together."""
         prompts = self._renderer.render_all([problem for problem, _ in pairs])
-        texts = [
-            self._renderer.completion_after(prompt, problem, completion)
-            for prompt, (problem, completion) in zip(prompts, pairs, strict=True)
-        ]
-        for (problem, _), text in zip(pairs, texts, strict=True):
-            check_encodable(f"the completion of problem {problem.id!r}", text)
-        completions = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        texts = iter(self._encode_texts(prompts, pairs))
         return [
-            self._example(problem, prompt.ids, ids)
-            for (problem, _), prompt, ids in zip(pairs, prompts, completions, strict=True)
+            self._example(problem, prompt.ids, *self._both_sides.encode(problem, prompt, completion))
+            if is_conversation(completion)
+            else self._example(problem, prompt.ids, self._with_eos(next(texts)))
+            for (problem, completion), prompt in zip(pairs, prompts, strict=True)
         ]
 
-    def _example(self, problem: Problem, prompt: tuple[int, ...], completion: list[int]) -> Example | None:
-        self._renderer.check_tokens(completion, f"the completion of problem {problem.id!r}")
+    def _encode_texts(
+        self, prompts: Sequence[RenderedPrompt], pairs: Sequence[tuple[Problem, str | Conversation]]
+    ) -> list[list[int]]:
+        """Return the token ids of the completions that are texts."""
+        chosen = [
+            (problem, self._renderer.completion_after(prompt, problem, completion))
+            for prompt, (problem, completion) in zip(prompts, pairs, strict=True)
+            if isinstance(completion, str)
+        ]
+        if not chosen:
+            return []
+        for problem, text in chosen:
+            check_encodable(f"the completion of problem {problem.id!r}", text)
+        encoded: list[list[int]] = self._tokenizer(
+            [text for _, text in chosen], add_special_tokens=False, return_attention_mask=False
+        )["input_ids"]
+        for (problem, _), ids in zip(chosen, encoded, strict=True):
+            self._renderer.check_tokens(ids, f"the completion of problem {problem.id!r}")
+        return encoded
+
+    def _example(
+        self, problem: Problem, prompt: tuple[int, ...], ids: list[int], mask: list[bool] | None = None
+    ) -> Example | None:
         if len(prompt) > self.limit.tokens:
             if self.limit.overlong == "drop":
                 return None
             self.limit.check(problem, len(prompt), or_else=f"; or skip such examples with {DROP}")
-        ids = self._with_eos(completion)
         room = self._max_completion
         if self.limit.context is not None:
             room = min(room, self.limit.context - len(prompt))
-        return Example(prompt, tuple(ids[:room]), is_cut=len(ids) > room)
+        trained = None if mask is None else tuple(mask[:room])
+        return Example(prompt, tuple(ids[:room]), is_cut=len(ids) > room, trained_mask=trained)
 
     def _with_eos(self, ids: list[int]) -> list[int]:
         """Return ``ids`` with exactly one EOS at the end, dropping blank text after an existing one."""
@@ -132,12 +178,16 @@ def task_examples(
 
 
 def _demonstration(
-    demonstrate: Callable[[Problem, random.Random], str | None], task_name: str, problem: Problem, rng: random.Random
-) -> str | None:
+    demonstrate: Callable[[Problem, random.Random], str | Conversation | None],
+    task_name: str,
+    problem: Problem,
+    rng: random.Random,
+) -> str | Conversation | None:
     with plugin_call(f"task {task_name!r}: demonstration of problem {problem.id!r}") as call:
-        text = demonstrate(problem, rng)
-    check_returned(text is None or isinstance(text, str), call, text, "text or None")
-    return text
+        shown = demonstrate(problem, rng)
+    is_valid = shown is None or isinstance(shown, str) or is_conversation(shown)
+    check_returned(is_valid, call, shown, f"text, {CONVERSATION}, or None")
+    return shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

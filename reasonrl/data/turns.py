@@ -1,11 +1,14 @@
 """Render a task's turns so that the tokens before them stay as they are, and find templates that would change them."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from reasonrl.contracts.data import Message, Problem, Turn
 from reasonrl.data.render import PromptRenderer, RenderedPrompt, check_encodable, opens_tag
 from reasonrl.errors import RecipeError
 
+History = Literal["stop", "keep"]
+"""What becomes of messages that a chat template would change: the run is refused, or they stay as they were sampled."""
 _PROBE, _THOUGHT = "reasonrl-reply-probe", "reasonrl-thought-probe"
 _SHOWN = 40
 MAX_TURN_CHARS = 1_000_000
@@ -94,6 +97,22 @@ class TurnRenderer:
                     return _difference(after, before + content)
                 before = after
         return ""
+
+
+def refuse_rewriting(renderer: PromptRenderer, history: History, problem: Problem, role: str) -> None:
+    """Refuse a chat template that changes the model's earlier messages once a turn of ``role`` follows, unless kept.
+
+    Raises:
+        RecipeError: Saying what it changes, and the ways out.
+    """
+    if history == "keep":
+        return
+    if found := TurnRenderer(renderer).find_rewriting(problem, role):
+        raise RecipeError(
+            f"problem {problem.id!r}: {renderer.name} {found} once another message follows, so in use the model would "
+            "not see the tokens it was trained with; set model.chat_template=FILE.jinja to one that keeps them, or "
+            "sampling.rewritten_history=keep to train with every message as it was sampled"
+        )
 
 
 def _continues(after: str, before: str, content: str) -> bool:

@@ -277,6 +277,9 @@ class DataConfig:
     path: str = option("hub name, or a .jsonl, .json, .csv or .parquet file with prompts and completions")
     prompt: str = option("column of the prompt: text or messages; a dotted path reads a nested column", "prompt")
     completion: str = option("column of the completion: text or one assistant message", "completion")
+    train_on: Literal["last", "all"] = option(
+        "of a conversation in the column messages: the assistant's last message, or all of them", "last"
+    )
     subset: str | None = option("configuration of a hub dataset", None)
     split: str = option("split of a hub dataset", "train")
 

@@ -10,6 +10,7 @@ from reasonrl.conversations.loop import Dialogue, converse
 from reasonrl.conversations.replies import PersonReplies
 from reasonrl.data.stream import ProblemStream
 from reasonrl.data.tools import with_tools
+from reasonrl.data.turns import refuse_rewriting
 from reasonrl.errors import RecipeError, check_returned, plugin_call
 from reasonrl.evaluation.suites import Suite, SuiteResult
 from reasonrl.functional.randomness import derive_seed
@@ -25,7 +26,7 @@ from reasonrl.runs.launched import process_timeout
 from reasonrl.runs.meeting import meeting
 from reasonrl.runs.out_of_memory import explained
 from reasonrl.runs.outline import format_model
-from reasonrl.runs.preflight import preflight, prompt_limit, refuse_rewriting
+from reasonrl.runs.preflight import preflight, prompt_limit
 from reasonrl.runs.processes import connect
 from reasonrl.runs.ready import refuse_small_context
 from reasonrl.runs.targets import Target
@@ -114,7 +115,7 @@ def generate(
         else Dialogue(responder=PersonReplies(play), max_turns=recipe.sampling.max_turns)
     )
     if dialogue is not None:
-        refuse_rewriting(bundle, recipe.sampling, problem, dialogue)
+        refuse_rewriting(bundle.renderer, recipe.sampling.rewritten_history, problem, dialogue.role)
     prepared = builder.build_backend(bundle)
     reporter.waiting(f"starting rollout backend {resolved.rollout_backend.name}")
     with explained("rollout_s", render_plain(resolved), bundle.accelerator.device), prepared as backend:

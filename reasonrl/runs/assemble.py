@@ -245,6 +245,8 @@ def open_encoder(bundle: ModelBundle, sampling: SamplingConfig) -> Encoder:
         prompt_limit(bundle, sampling, completion_tokens=1),
         max_completion_tokens=sampling.max_completion_tokens,
         ends=generation_eos_ids(bundle.policy.model),
+        stop=sampling.stop,
+        history=sampling.rewritten_history,
     )
 
 

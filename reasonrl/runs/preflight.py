@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reasonrl.contracts.data import Problem
 from reasonrl.contracts.models import base_model
 from reasonrl.conversations.loop import Dialogue
 from reasonrl.data.prompts import PromptCheck, PromptLimit, PromptSource, check_lines, fitting, judge, measure
 from reasonrl.data.stream import ProblemStream, fetch_problem, fetch_size
-from reasonrl.data.turns import TurnRenderer
-from reasonrl.errors import RecipeError
+from reasonrl.data.turns import refuse_rewriting
 from reasonrl.evaluation.suites import Suite
 from reasonrl.recipe.sampling import SamplingConfig
 from reasonrl.runs.sources import describe_shortage
@@ -75,12 +73,12 @@ def preflight(
         checks += _check_training(source, bundle)
     with bundle.ranks.together():
         if source is not None and dialogue is not None:
-            refuse_rewriting(bundle, sampling, source.draw(0).problem, dialogue)
+            refuse_rewriting(bundle.renderer, sampling.rewritten_history, source.draw(0).problem, dialogue.role)
         checked = [_check_suite(suite, bundle, sampling) for suite in suites]
         for suite, _ in checked:
             if suite.indices and suite.dialogue is not None:
                 problem = fetch_problem(suite.task, suite.task_name, "eval", suite.indices[0])
-                refuse_rewriting(bundle, sampling, problem, suite.dialogue)
+                refuse_rewriting(bundle.renderer, sampling.rewritten_history, problem, suite.dialogue.role)
     for suite, _ in checked:
         if suite.problems < suite.asked and bundle.ranks.is_main:
             log.warning("suite %s", describe_shortage(suite.name, suite.asked, suite.problems))
@@ -101,23 +99,6 @@ def prompt_limit(bundle: ModelBundle, sampling: SamplingConfig, completion_token
         context=getattr(config, "max_position_embeddings", None),
         overlong=sampling.overlong_prompts,
     )
-
-
-def refuse_rewriting(bundle: ModelBundle, sampling: SamplingConfig, problem: Problem, dialogue: Dialogue) -> None:
-    """Refuse a chat template that changes the model's earlier messages, unless the recipe keeps them as sampled.
-
-    Raises:
-        RecipeError: saying what it changes, and the ways out.
-    """
-    if sampling.rewritten_history == "keep":
-        return
-    renderer = bundle.renderer
-    if found := TurnRenderer(renderer).find_rewriting(problem, dialogue.role):
-        raise RecipeError(
-            f"problem {problem.id!r}: {renderer.name} {found} once another message follows, so in use the model would "
-            "not see the tokens it was trained with; set model.chat_template=FILE.jinja to one that keeps them, or "
-            "sampling.rewritten_history=keep to train with every message as it was sampled"
-        )
 
 
 def _check_training(source: PromptSource, bundle: ModelBundle) -> list[PromptCheck]:

@@ -49,7 +49,14 @@ def load_pairs(data: DataConfig) -> list[Pair]:
     Raises:
         RecipeError: naming file and line.
     """
-    return read_pairs(data.path, prompt=data.prompt, completion=data.completion, subset=data.subset, split=data.split)
+    return read_pairs(
+        data.path,
+        prompt=data.prompt,
+        completion=data.completion,
+        subset=data.subset,
+        split=data.split,
+        train_on=data.train_on,
+    )
 
 
 class Tasks:

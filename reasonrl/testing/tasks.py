@@ -27,6 +27,7 @@ from reasonrl.contracts.data import (
 )
 from reasonrl.contracts.protocols import RewardContext, Task, TaskContext
 from reasonrl.contracts.specs import TaskSpec
+from reasonrl.data.both_sides import CONVERSATION, is_conversation
 from reasonrl.data.stream import fetch_problem, fetch_size
 from reasonrl.data.summary import fetch_summaries
 from reasonrl.observability.transcripts import as_turns, plain_prompt
@@ -231,13 +232,15 @@ def _check_reference(problem: Problem, text: object, runner: RewardRunner, tops:
 
 @checks("problems_are_well_formed")
 def demonstrations_are_repeatable(subject: TaskSubject) -> None:
-    """``demonstration(problem, rng)`` is text or None and depends only on its arguments."""
+    """``demonstration(problem, rng)`` is text, a conversation or None, and depends only on its arguments."""
     if getattr(subject.task, "demonstration", None) is None:
         raise NotApplicableError("the task has no demonstration")
     for problem in subject.problems("train")[:50]:
         tasks = (subject.task, subject.new())
         one, two = (methodcaller("demonstration", problem, random.Random(7))(task) for task in tasks)
-        require(one is None or isinstance(one, str), f"demonstration of {problem.id!r} is {type(one).__name__}")
+        is_valid = one is None or isinstance(one, str) or is_conversation(one)
+        expected = f"expected text, {CONVERSATION}, or None"
+        require(is_valid, f"demonstration of {problem.id!r} is {type(one).__name__}; {expected}")
         require(one == two, f"demonstrations of {problem.id!r} differ for equal generators")
 
 

@@ -112,12 +112,12 @@ class SftTrainer:
     def _learn(self, step: int, batch: Sequence[Example]) -> dict[str, float]:
         ranks = self._ranks
         self._work.rows = [
-            RowShape(number, len(e.prompt_ids), e.num_tokens, len(e.completion_ids)) for number, e in enumerate(batch)
+            RowShape(number, len(e.prompt_ids), e.num_tokens, e.num_trained) for number, e in enumerate(batch)
         ]
         self._work.trained(range(len(batch)))
         cutting = Cutting.of(self._work.rows, self.policy)
         plan = cutting.plan(range(len(batch)), self._recipe.sft.max_tokens_per_microbatch)
-        count = ranks.sums([sum(len(example.completion_ids) for example in batch)])[0]
+        count = ranks.sums([sum(example.num_trained for example in batch)])[0]
 
         def compute_loss(micro: Microbatch) -> torch.Tensor:
             seed = derive_seed(self._recipe.seed, "dropout", step, micro.position, ranks.rank)
@@ -146,16 +146,16 @@ class SftTrainer:
         return batch
 
     def _loss(self, examples: Sequence[Example], *, is_dummy: bool) -> torch.Tensor:
-        """Sum of negative log-likelihoods over completion tokens (0 for a dummy)."""
+        """Sum of negative log-likelihoods over the tokens to write (0 for a dummy)."""
         device = self._bundle.accelerator.device
         width = max(example.num_tokens for example in examples)
         rows = [[*e.prompt_ids, *e.completion_ids] for e in examples]
         ids = torch.from_numpy(pad_rows(rows, self._bundle.tokenizer.pad_token_id, int, width)).to(device)
         columns = torch.arange(width, device=device)[None, :]
-        starts = torch.tensor([len(e.prompt_ids) for e in examples], device=device)[:, None]
         ends = torch.tensor([e.num_tokens for e in examples], device=device)[:, None]
         attention = columns < ends
-        response = attention & (columns >= starts) & (not is_dummy)
+        trained = [[*[False] * len(e.prompt_ids), *e.trained] for e in examples]
+        response = torch.from_numpy(pad_rows(trained, False, bool, width)).to(device) & (not is_dummy)
         out = self.policy(ids, attention, response, temperature=1.0)
         return -out.logprobs.sum()
 

@@ -244,6 +244,56 @@ def test_columns_messages_and_formats_train_alike(tiny_model: Path, tmp_path: Pa
     assert losses[0] == losses[1] == losses[2]
 
 
+TALK = [
+    {"role": "user", "content": "1+1"},
+    {"role": "assistant", "content": "2"},
+    {"role": "user", "content": "and 3"},
+    {"role": "user", "content": "please"},
+    {"role": "assistant", "content": "5."},
+]
+
+
+ENDS = (
+    "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.role == 'assistant' %}<|endoftext|>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
+)
+"""A template that ends the model's messages as sampling does."""
+FIRST = len("u:1+1a:2") + 1
+WHOLE = FIRST + len("u:and 3u:pleasea:5.") + 1
+"""Tokens up to the first and the last message of the assistant."""
+
+
+def test_a_conversation_has_the_gradient_of_its_messages_one_by_one(tiny_model: Path, tmp_path: Path) -> None:
+    """One step of gradient descent on the whole, and on a row for each message of the assistant."""
+    one_by_one = [{"messages": TALK[:2]}, {"messages": TALK}]
+    (tmp_path / "ends.jinja").write_text(ENDS, encoding="utf-8")
+    steps = []
+    whole = [{"messages": TALK}]
+    for name, rows, train_on, tokens in (("all", whole, "all", WHOLE), ("last", one_by_one, "last", FIRST + WHOLE)):
+        file = write_pairs(tmp_path / f"{name}.jsonl", *rows)
+        sections = {
+            "data": {"path": str(file), "train_on": train_on},
+            "sft": {"max_tokens": tokens, "tokens_per_batch": tokens},
+            "sampling": {"max_prompt_tokens": 200},
+        }
+        path = from_file(tmp_path, tiny_model, file, **sections)
+        sft(path, tmp_path / name, f"model.chat_template={tmp_path / 'ends.jinja'}")
+        (step,) = metrics_of(tmp_path / name)
+        assert step["batch/train_tokens"] == tokens, "the whole file is one batch"
+        steps.append(step)
+    for key in ("loss/sft", "optim/grad_norm"):
+        assert steps[0][key] == pytest.approx(steps[1][key], rel=1e-5)
+
+
+def test_a_row_that_is_no_conversation_is_refused_by_line(tiny_model: Path, tmp_path: Path) -> None:
+    file = write_pairs(tmp_path / "talks.jsonl", {"messages": TALK}, {"messages": [*TALK, TALK[-1]]})
+    path = from_file(tmp_path, tiny_model, file, data={"path": str(file), "train_on": "all"})
+    done = sft(path, tmp_path / "run", code=2)
+    assert f"{file}:2" in done.stderr
+    assert "got user, assistant, user, user, assistant, assistant" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_finished_model_needs_its_data_no_more(tiny_model: Path, tmp_path: Path, file: Path) -> None:
     suites = {"held_out": {"problems": 2, "task": {"name": "counting"}}}
     sft(from_file(tmp_path, tiny_model, file, evaluation={"every": 0, "suites": suites}), tmp_path / "run")

@@ -75,9 +75,6 @@ def test_without_hints_it_says_only_that_a_guess_is_wrong() -> None:
     hints, state = play(task, problem, lambda hints: f"{30 - len(hints)}\n")
     assert hints == ["x"] * 4
     assert (state["guesses"], state["fitting"], state["low"], state["high"]) == (5, 5, 10, 40)
-    text = task.demonstration(problem, random.Random(0))
-    assert text is not None
-    assert set(text.split()[1::2]) == {"x"}
 
 
 @pytest.mark.parametrize(
@@ -131,29 +128,27 @@ def test_options_out_of_range_are_refused(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("hints", ["none", "direction", "range"])
-def test_demonstrations_are_games_as_the_task_plays_them(hints: str) -> None:
+@pytest.mark.parametrize("template", ["compact", "chat"])
+def test_demonstrations_are_games_as_the_task_plays_them(hints: str, template: str) -> None:
     """The player never guesses what cannot be right."""
-    task = GuessTask(replace(COMPACT, hints=hints), TaskContext(seed=0))
+    task = GuessTask(GuessConfig(template=template, hints=hints), TaskContext(seed=0))
     for index in range(40):
         problem = task.problem("train", index)
-        text = task.demonstration(problem, random.Random(index))
-        assert text is not None
-        guesses, said = text.splitlines()[::2], text.splitlines()[1::2]
+        said = task.demonstration(problem, random.Random(index))
+        guesses = [message.content for message in said[::2]]
         heard, state = play(task, problem, lambda hints, guesses=guesses: guesses[len(hints)])
-        assert heard == said[: len(heard)]
-        assert len(guesses) == len(set(guesses)) == state["fitting"] <= 5
-    chat = GuessTask(GuessConfig(), TaskContext(seed=0))
-    assert chat.demonstration(chat.problem("train", 0), random.Random(0)) is None
+        assert heard == [message.content.strip() for message in said[1::2]]
+        assert {message.role for message in said[::2]} == {"assistant"}
+        assert len(guesses) == len(set(guesses)) == state["fitting"] == state["guesses"] <= 5
 
 
-def test_demonstrations_win_as_often_as_uniform_play_does() -> None:
+@pytest.mark.parametrize(("hints", "expected"), [("range", 0.604), ("direction", 0.604), ("none", 4 / 15)])
+def test_demonstrations_win_as_often_as_uniform_play_does(hints: str, expected: float) -> None:
     """15 numbers and 4 guesses: 60.4% with hints by dynamic programming, 4 of 15 without."""
-    for hints, expected in (("range", 0.604), ("none", 4 / 15)):
-        task = GuessTask(replace(COMPACT, hints=hints, size=15, guesses=4), TaskContext(seed=0))
-        found = 0
-        for index in range(2000):
-            problem = task.problem("train", index)
-            text = task.demonstration(problem, random.Random(index))
-            assert text is not None
-            found += text.splitlines()[-1] == str(problem.info["number"])
-        assert abs(found / 2000 - expected) < 0.045  # four standard errors
+    task = GuessTask(replace(COMPACT, hints=hints, size=15, guesses=4), TaskContext(seed=0))
+    found = 0
+    for index in range(2000):
+        problem = task.problem("train", index)
+        said = task.demonstration(problem, random.Random(index))
+        found += find_guess(said[-1].content) == problem.info["number"]
+    assert abs(found / 2000 - expected) < 0.045  # four standard errors

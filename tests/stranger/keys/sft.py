@@ -26,6 +26,17 @@ def data_columns(lab: Lab, kind: str) -> None:
     assert set(run.values("batch/train_tokens")) == {len("ab:abababab") + 1}
 
 
+@effect("data.train_on", of=("sft",))
+def train_on(lab: Lab, kind: str) -> None:
+    """All messages of the assistant bring more updates of the model than the last one does: other weights."""
+    talk = [{"role": role, "content": "ab"} for role in ("user", "assistant", "user", "assistant")]
+    lab.file("talks.jsonl", f"{json.dumps({'messages': talk})}\n" * 4)
+    file = ("task=null", "sft.tokens_per_batch=1", "sft.max_tokens=40", "evaluation.suites=null")
+    runs = [lab.run(kind, *file, f"data={{path: talks.jsonl, train_on: {which}}}") for which in ("last", "all")]
+    assert distance(runs[0].weights(), runs[1].weights()) > 0
+    assert runs[0].values("batch/train_tokens") == runs[1].values("batch/train_tokens")
+
+
 @effect("data.subset", "data.split", of=("sft",))
 def data_subset(lab: Lab, kind: str) -> None:
     """A folder that is laid out as a data set of the hub is read by the same library."""
