@@ -1,10 +1,10 @@
-"""What is learned on Countdown with a calculator, and in its control, where the model writes the results itself.
+"""What is learned in conversations, and in their controls: Countdown with a calculator, and a guessing game with hints.
 
-    python benchmarks/conversations.py [--seeds 0 1 2] [--out DIR]
+    python benchmarks/conversations.py [calculator] [guess_number] [--seeds 0 1 2] [--out DIR]
 
-Makes the base model by SFT, trains both arms from it over the seeds, and writes ``results.jsonl``, a line a run,
-and ``table.md``: the held-out problems solved before and after, with Wilson 95% intervals. Everything that has finished
-is kept in ``--out`` and not done again.
+Makes the base models by SFT, trains both arms of each trial from them over the seeds, and writes ``results.jsonl``, a
+line a run, and ``table.md``: the held-out problems solved before and after, with Wilson 95% intervals. Everything that
+has finished is kept in ``--out`` and not done again.
 """
 
 import argparse
@@ -29,56 +29,97 @@ SUITE = "held_out"
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Runs of the recipe with ``overrides``."""
+    """Runs of a trial's recipes; ``sft`` and ``grpo`` are the overrides of each."""
 
     name: str
-    overrides: tuple[str, ...] = ()
+    sft: tuple[str, ...] = ()
+    grpo: tuple[str, ...] = ()
 
 
-ARMS = (
-    Arm("calculator"),
-    Arm("no calculator", ("task.calculator=head", "sampling.stop=[]")),
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An arm and its control: a base by SFT, and GRPO from there. Arms whose ``sft`` is the same share a base."""
+
+    name: str
+    recipe: str
+    arm: Arm
+    control: Arm
+
+    @property
+    def arms(self) -> tuple[Arm, Arm]:
+        """The arm and its control."""
+        return self.arm, self.control
+
+
+TRIALS = (
+    Trial(
+        "calculator",
+        "countdown_calculator",
+        Arm("calculator"),
+        Arm("no calculator", grpo=("task.calculator=head", "sampling.stop=[]")),
+    ),
+    Trial(
+        "guess_number",
+        "guess_number",
+        Arm("hints"),
+        Arm("no hints", sft=("task.hints=none",), grpo=("task.hints=none",)),
+    ),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [trial.name for trial in TRIALS]
+    parser.add_argument("trials", nargs="*", choices=names, default=names)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "conversations")
     arguments = parser.parse_args()
-    lines = [train(arm, seed, arguments.out) for seed in arguments.seeds for arm in ARMS]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (arguments.out / "results.jsonl").write_text(text, encoding="utf-8")
-    report = table(lines)
-    (arguments.out / "table.md").write_text(report, encoding="utf-8")
-    print(text + "\n" + report)  # noqa: T201 - a script's output
+    print(measure(arguments.trials, arguments.seeds, arguments.out))  # noqa: T201 - a script's output
 
 
-def train(arm: Arm, seed: int, out: Path) -> dict[str, Any]:
+def measure(names: Sequence[str], seeds: Sequence[int], out: Path) -> str:
+    """Run what is not done yet, write the results, and return the tables."""
+    lines, tables = [], []
+    for trial in (trial for trial in TRIALS if trial.name in names):
+        found = [train(trial, arm, seed, out) for seed in seeds for arm in trial.arms]
+        lines += found
+        tables.append(f"## {trial.name}\n\n{table(trial, found)}")
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    report = "\n".join(tables)
+    (out / "table.md").write_text(report, encoding="utf-8")
+    return report
+
+
+def train(trial: Trial, arm: Arm, seed: int, out: Path) -> dict[str, Any]:
     """Run one arm with one seed if that is not done yet; return its figures."""
-    base = out / "base-calculator"
-    if not finished(base):
-        sft(RECIPES / "countdown_calculator_sft.yaml", run_dir=base)
-    folder = out / f"{arm.name.replace(' ', '-')}-seed{seed}"
+    folder = out / f"{trial.name}-{arm.name.replace(' ', '-')}-seed{seed}"
     if not finished(folder):
-        model = max((base / "checkpoints").glob("step_*"))
-        overrides = (f"model={{path: {model.resolve()}}}", *arm.overrides, f"seed={seed}")
-        reasonrl.run(RECIPES / "countdown_calculator_grpo.yaml", overrides, run_dir=folder)
+        overrides = (f"model={{path: {base_of(trial, arm, out).resolve()}}}", *arm.grpo, f"seed={seed}")
+        reasonrl.run(RECIPES / f"{trial.recipe}_grpo.yaml", overrides, run_dir=folder)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     before, after = (figures(summary["eval"][when]["suites"][SUITE]) for when in ("first", "last"))
     seconds = round(summary["wall_s"])
-    return {"arm": arm.name, "seed": seed, "before": before, "after": after, "seconds": seconds}
+    return {"trial": trial.name, "arm": arm.name, "seed": seed, "before": before, "after": after, "seconds": seconds}
+
+
+def base_of(trial: Trial, arm: Arm, out: Path) -> Path:
+    """The checkpoint that the arm starts from, made by SFT if that is not done yet."""
+    sharing = next(one for one in trial.arms if one.sft == arm.sft)
+    base = out / f"{trial.name}-base-{sharing.name.replace(' ', '-')}"
+    if not finished(base):
+        sft(RECIPES / f"{trial.recipe}_sft.yaml", arm.sft, run_dir=base)
+    return max((base / "checkpoints").glob("step_*"))
 
 
 def figures(suite: dict[str, Any]) -> dict[str, int]:
     return {"solved": round(suite["accuracy"] * suite["problems"]), "problems": suite["problems"]}
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(trial: Trial, lines: Sequence[dict[str, Any]]) -> str:
     """A row a run, a row for all seeds of an arm, and the margin over the control."""
     rows = []
-    arms = [[line for line in lines if line["arm"] == arm.name] for arm in ARMS]
-    for arm, runs in zip(ARMS, arms, strict=True):
+    arms = [[line for line in lines if line["arm"] == arm.name] for arm in trial.arms]
+    for arm, runs in zip(trial.arms, arms, strict=True):
         rows += [row(f"{arm.name}, seed {run['seed']}", [run]) for run in runs]
         rows.append(row(f"{arm.name}, all seeds", runs))
     return markdown(("", "before", "after", "seconds"), rows) + "\n" + margin(*arms)
