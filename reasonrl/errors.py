@@ -253,6 +253,14 @@ def describe(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
+def describe_os_error(error: OSError) -> str:
+    """Say on one line what the file system refused, of which file, and what to do."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return redact_text(
+        one_line(f"{where}{error.strerror or describe(error)}; check the file and the disk, then try again")
+    )
+
+
 def with_notes(text: str, error: BaseException) -> str:
     """``text`` and what was noted on the error on its way up."""
     try:

@@ -72,8 +72,6 @@ def read_lines(is_terminal: bool) -> Iterator[str]:
     if is_terminal:
         with suppress(ImportError):
             import readline  # noqa: F401 - gives input() a history
-    elif hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
     while True:
         try:
             line = input("> ") if is_terminal else sys.stdin.readline()

@@ -11,12 +11,14 @@ from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
 """The reader has ended, or the terminal was closed. A full disk is an error."""
+_NAMES = {1: "standard output", 2: "standard error"}
 
 
 class SteadyFile(io.FileIO):
-    """A file descriptor that turns into the null device once nobody can read it.
+    """A standard stream that turns into the null device once it cannot be written.
 
-    ``notice``: written to standard error then. Not by logging, which may be what is writing.
+    That it is gone is written to standard error as ``notice``; not by logging, which may be what is writing. Any other
+    error is raised, once: what is left in a buffer must not end the interpreter with another one.
     """
 
     notice = ""
@@ -26,9 +28,11 @@ class SteadyFile(io.FileIO):
         try:
             return super().write(data) or 0
         except OSError as err:
-            if err.errno not in GONE:
+            if err.errno in (errno.EAGAIN, errno.EINTR):
                 raise
             _point_at_null(self.fileno())
+            if err.errno not in GONE:
+                raise OSError(err.errno, err.strerror, _NAMES.get(self.fileno())) from err
             with suppress(OSError):
                 os.write(2, self.notice.encode())
             return len(data)
@@ -47,15 +51,19 @@ def notice_if_gone(text: str) -> Iterator[None]:
 def steady_streams() -> None:
     """Make standard output and error steady, for ``print`` and for logging.
 
-    Streams that are closed are opened, so that no file of the run gets their descriptor.
+    Streams that are closed are opened, standard input too, so that no file of the run gets their descriptor.
 
-    A character that the terminal cannot encode is escaped.
+    A character that the terminal cannot encode is escaped, one that it sends and cannot be decoded is replaced.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             _point_at_null(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     logging.raiseExceptions = False  # a warning that cannot be printed ends nothing
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

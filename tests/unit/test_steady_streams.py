@@ -62,3 +62,29 @@ def test_a_command_without_a_reader_ends_well(shape: str) -> None:
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["--help", "--version", "recipes list", "plugins list --json", "doctor /nowhere"])
+def test_a_result_on_a_full_disk_is_one_line_and_status_1(command: str) -> None:
+    """Also what is small enough to be in a buffer until the end."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "reasonrl", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    expected = "/nowhere" if "doctor" in command else "standard output: No space left on device; check the file"
+    assert len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+    assert done.returncode == (2 if "doctor" in command else 1)
+
+
+@pytest.mark.parametrize(("given", "read"), [("<&-", "''"), ("<<< $'caf\\xe9'", "'caf\ufffd\\n'")])
+def test_standard_input_may_be_closed_or_hold_anything(given: str, read: str) -> None:
+    code = "import sys; from reasonrl.cli.steady import steady_streams; steady_streams(); print(repr(sys.stdin.read()))"
+    command = ["bash", "-c", f"{sys.executable} -X utf8 -c '{code}' {given}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{read}\n", "")
