@@ -3,6 +3,7 @@
 import gc
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,15 @@ def without_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def module_command(module: str) -> list[str]:
+    """The command ``python -m module``, which looks for modules in the working directory first only if we do.
+
+    A ``random.py`` there would take the place of Python's.
+    """
+    is_first = sys.path[:1] in ([""], [os.getcwd()])
+    return [sys.executable, *([] if is_first else ["-P"]), "-m", module]
 
 
 def is_installed(module: str) -> bool:

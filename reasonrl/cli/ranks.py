@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from reasonrl.errors import RecipeError, one_line
+from reasonrl.importing import module_command
 from reasonrl.runs.launched import lacks_other_ranks
 
 FROM_CONFIG = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port", "rdzv_conf")
@@ -47,7 +48,7 @@ def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
             "`torchrun --nproc-per-node N -m reasonrl ...`, on several machines with --nnodes, --node-rank, "
             "--master-addr and --master-port"
         )
-    command = [sys.executable, "-m", "reasonrl.cli.torch_launcher", *launcher_arguments(asked, sys.argv[1:])]
+    command = [*module_command("reasonrl.cli.torch_launcher"), *launcher_arguments(asked, sys.argv[1:])]
     os.execve(sys.executable, command, ranks_environment(environ))
 
 
@@ -126,7 +127,8 @@ def launcher_arguments(asked: Asked, arguments: Sequence[str]) -> list[str]:
         where = ["--nnodes", str(asked.machines), "--node-rank", str(asked.machine)]
         where += ["--master-addr", asked.address, "--master-port", str(asked.port)]
         where += ["--rdzv-conf", asked.conf] if asked.conf else []
-    return [*where, "--nproc-per-node", str(asked.processes // asked.machines), "-m", "reasonrl", *arguments]
+    each = ["--nproc-per-node", str(asked.processes // asked.machines), "--no-python"]
+    return [*where, *each, *module_command("reasonrl"), *arguments]
 
 
 def ranks_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reasonrl.errors import PluginError, RecipeError, RunDirInUseError, one_line
+from reasonrl.importing import module_command
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.grid import Point, as_one_list, grid, short_names
 from reasonrl.recipe.load import load_recipe
@@ -164,7 +164,7 @@ def _plan_run(
 ) -> tuple[State, tuple[str, ...]]:
     """The state of a run, and the command that trains it."""
     state = _state(folder, total_steps(resolved))
-    program = (sys.executable, "-m", "reasonrl")
+    program = module_command("reasonrl")
     options = ("--plain", *(word for file in plugin_files for word in ("--plugin", file)))
     if is_run(folder):
         now = json.loads(json.dumps(render_plain(resolved)))

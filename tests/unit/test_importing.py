@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from reasonrl.importing import without_collection
+from reasonrl.importing import module_command, without_collection
 
 
 def openmp_of(chosen: dict[str, str]) -> dict[str, str]:
@@ -51,3 +52,15 @@ def test_collection_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("first", "is_found"), [("", True), ("{here}", True), ("/usr/bin", False)])
+def test_another_process_looks_in_the_working_directory_only_if_we_do(
+    first: str, is_found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module there must not take the place of Python's."""
+    (tmp_path / "mailcap.py").write_text("print('from here')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [first.format(here=tmp_path), *sys.path])
+    done = subprocess.run(module_command("mailcap"), capture_output=True, text=True, timeout=60, check=False)
+    assert ("from here" in done.stdout) == is_found

@@ -173,9 +173,11 @@ def test_a_changed_limit_is_passed_on_to_the_resumed_run(tiny_model: Path, tmp_p
     words = ["seed=0,1", "trainer.steps=3", "checkpoint.every=1", "logging.project=${oc.env:HOME}"]
     _, runs = plan_sweep(str(path), words, load_plugins(files=[PLUGIN]), folder=tmp_path / "s", plugin_files=[PLUGIN])
     changes = ["checkpoint.every=1", 'logging.project="${oc.env:HOME}"', "trainer.steps=3"]
-    assert list(runs[0].command[3:]) == ["resume", str(run), *changes, "--plain", "--plugin", PLUGIN]
-    assert runs[1].command[3:5] == ("train", str(path))
-    assert runs[1].command[-5:] == ("--run-dir", str(tmp_path / "s" / "seed=1"), "--plain", "--plugin", PLUGIN)
+    command = list(runs[0].command)
+    assert command[command.index("reasonrl") + 1 :] == ["resume", str(run), *changes, "--plain", "--plugin", PLUGIN]
+    command = list(runs[1].command)
+    assert command[command.index("reasonrl") + 1 :][:2] == ["train", str(path)]
+    assert command[-5:] == ["--run-dir", str(tmp_path / "s" / "seed=1"), "--plain", "--plugin", PLUGIN]
 
 
 def test_an_sft_recipe_is_swept_too(tiny_model: Path, tmp_path: Path) -> None:
