@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ def load_model(
     Raises:
         RecipeError: If the model, its tokenizer or an EOS token is missing, or an option does not fit.
     """
+    if sys.flags.optimize > 1:
+        raise RecipeError(
+            "Python drops docstrings (-OO or PYTHONOPTIMIZE=2), and transformers loads no model without them; start "
+            "Python without that option"
+        )
     source = find_source(model_path, model.revision)
     options: dict[str, object] = {"revision": source.revision, "trust_remote_code": model.trust_remote_code}
     with quiet_transformers(), _loading("files", model_path):

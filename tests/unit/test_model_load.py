@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -220,3 +221,11 @@ def test_a_lora_target_that_does_not_exist_is_one_line(folder: Path) -> None:
     with pytest.raises(RecipeError, match="no_such_layer") as error:
         load_tiny(folder, lora=LoraConfig(target_modules=["no_such_layer"]))
     assert "\n" not in str(error.value)
+
+
+def test_a_python_without_docstrings_is_named_rather_than_the_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.flags", SimpleNamespace(optimize=2))
+    with pytest.raises(RecipeError, match=r"^Python drops docstrings \(-OO or PYTHONOPTIMIZE=2\)"):
+        load_tiny(folder)
