@@ -24,8 +24,6 @@ def allowed() -> None:
 @pytest.fixture
 def machines(allowed: None) -> Iterator[tuple[Machine, Machine]]:
     with two_machines() as both:
-        for machine in both:
-            machine.environ = {"REASONRL_PROCESS_TIMEOUT_S": str(LIMIT_S)}
         yield both
 
 
@@ -69,12 +67,12 @@ def test_a_machine_that_is_lost_ends_the_other_and_both_resume(
     two.kill()
     killed = time.monotonic()
     (code, output), (killed_code, _) = finish(*processes)
-    assert time.monotonic() - killed < 2 * LIMIT_S
+    assert time.monotonic() - killed < 100  # the limit is an hour: a closed connection is noticed at once
     assert (code, killed_code) == (1, -9), output
     (line,) = errors(output)
     assert "lost the connection to another process of this run" in line
     assert f"to continue: reasonrl resume {run}" in line
-    assert "most recent call last" not in output.partition(line)[0], output
+    assert "reasonrl/cli/app.py" not in output, "a traceback"
 
     ends = finish(*(machine.torchrun("resume", run, f"--plugin={SCRIPTED}") for machine in machines))
     assert [code for code, _ in ends] == [0, 0], ends
@@ -86,6 +84,8 @@ def test_a_cable_that_is_cut_ends_both_within_the_limit(
 ) -> None:
     """Nothing tells the other end."""
     run = tmp_path / "run"
+    for machine in machines:
+        machine.environ = {"REASONRL_PROCESS_TIMEOUT_S": str(LIMIT_S)}
     words = ("train", small_recipe(tmp_path, tiny_model), f"--plugin={SCRIPTED}", "--run-dir", run)
     processes = [machine.torchrun(*words, "trainer.steps=2000") for machine in machines]
     wait_for_steps(run, 3)

@@ -15,7 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 CABLE = "cable"
-ADDRESS, PORT = "10.77.0.{}", 29400
+ADDRESSES, PORT = ("10.77.0.1", "10.77.0.2"), 29400
 LIMIT_S = 200
 
 
@@ -48,13 +48,13 @@ class Machine:
     def torchrun(self, *words: object) -> subprocess.Popen[str]:
         """Start its process of ``reasonrl WORDS`` with torch's launcher."""
         meets = ["--nnodes", "2", "--node-rank", self.number, "--nproc-per-node", "1"]
-        meets += ["--master-addr", ADDRESS.format(0), "--master-port", PORT]
+        meets += ["--master-addr", ADDRESSES[0], "--master-port", PORT]
         return self.start(sys.executable, "-m", "torch.distributed.run", *meets, "-m", "reasonrl", *words)
 
     def accelerate(self, *words: object) -> subprocess.Popen[str]:
         """The same with accelerate."""
         meets = ["--num_machines", "2", "--machine_rank", self.number, "--num_processes", "2"]
-        meets += ["--main_process_ip", ADDRESS.format(0), "--main_process_port", PORT]
+        meets += ["--main_process_ip", ADDRESSES[0], "--main_process_port", PORT]
         return self.start(sys.executable, "-m", "accelerate.commands.launch", "--cpu", *meets, "-m", "reasonrl", *words)
 
     def kill(self) -> None:
@@ -98,7 +98,7 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
             run("ip", "-n", name, "link", "set", "lo", "up")
         run("ip", "-n", names[0], "link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", names[1])
         for number, name in enumerate(names):
-            run("ip", "-n", name, "addr", "add", f"{ADDRESS.format(number)}/24", "dev", CABLE)
+            run("ip", "-n", name, "addr", "add", f"{ADDRESSES[number]}/24", "dev", CABLE)
             run("ip", "-n", name, "link", "set", CABLE, "up")
         yield machines[0], machines[1]
     finally:
