@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from support.toy_plugin import ToyConfig, ToyTask
 
-from reasonrl import Needs, Problem, TaskContext
+from reasonrl import Needs, Problem, RolloutBackendSpec, TaskContext
 from reasonrl.errors import PluginContractError, RecipeError
 from reasonrl.plugins import Plugins, Provided, load_plugins
+from reasonrl.plugins.specs import _check_types
 from reasonrl.recipe.load import load_recipe
+from reasonrl.recipe.notes import notes
 from reasonrl.rundir.folder import refuse_unwritable
 from reasonrl.runs.ask import find_problem
 
@@ -51,6 +53,42 @@ def test_an_algorithm_that_needs_the_samplers_log_probabilities(needed: bool, gi
         f"{path}:5: rollout_backend.name: plain needs the sampler's log-probabilities, which backend does not return; "
         "choose another backend"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, "rollout backend backend cannot sample during the update with these options; set it to 0, or sample from a "
+             "server (vllm with mode: server)"),
+        ({"samples_during_update": lambda config: False}, "rollout backend backend cannot sample during the update"),
+        (
+            {"samples_during_update": lambda config: True, "provides_logprobs": False},
+            "backend does not return log-probabilities, without which stale samples are not corrected; set it to 0 or",
+        ),
+    ],
+)  # fmt: skip
+def test_a_backend_that_cannot_sample_during_the_update(fields: dict[str, Any], why: str, tmp_path: Path) -> None:
+    plugins = load_plugins(files=["support.toy_plugin"], environ={"REASONRL_PLUGINS": ""})
+    changed(plugins, "rollout_backend", "backend", **fields)
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.replace("prompts_per_step: 1}", "prompts_per_step: 1, max_staleness: 1}"))
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(path, [], plugins)
+    assert str(refused.value).startswith(f"{path}:6: trainer.max_staleness: {why}")
+    changed(plugins, "rollout_backend", "backend", samples_during_update=lambda config: True, provides_logprobs=True)
+    resolved = load_recipe(path, [], plugins)
+    assert [text for text in notes(resolved) if "trainer.max_staleness is 1 without rollout_correction" in text]
+    corrected = load_recipe(path, ["rollout_correction={}"], plugins)
+    assert not [text for text in notes(corrected) if "max_staleness" in text]
+
+
+def test_what_the_spec_says_of_sampling_during_the_update_is_checked() -> None:
+    given: Any = True
+    spec = RolloutBackendSpec(name="odd", summary="", factory="a:b", samples_during_update=given)
+    with pytest.raises(
+        PluginContractError, match="samples_during_update of 'odd' is of type bool, expected a function"
+    ):
+        _check_types("hook", spec)
 
 
 def test_a_place_that_takes_no_folder_is_refused_and_nothing_left(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class Part:
 class Config:
     path: Path = Path("x")
     either: int | str = 1
+    several: str | list[str] | None = None
     maybe: Optional[int] = None  # noqa: UP045 - the older spelling must work too
     numbers: list[float] = field(default_factory=list)
     nested: list[list[int]] = field(default_factory=list)
@@ -52,6 +53,9 @@ def build_config(data: dict[str, Any]) -> Config:
         ("path", "a/b", Path("a/b")),
         ("either", "z", "z"),
         ("either", 3, 3),
+        ("several", "a", "a"),
+        ("several", ["a", "b"], ["a", "b"]),
+        ("several", None, None),
         ("maybe", 3, 3),
         ("maybe", None, None),
         ("numbers", [1, 2.5], [1.0, 2.5]),
