@@ -119,7 +119,7 @@ class _Spread(Generic[M, T]):
         return [self._answers[index] for index in range(len(self._items))]
 
     def _hand_out(self) -> None:
-        while self._waiting:
+        while self._waiting and self._shares:
             share = min(self._shares, key=lambda share: share.load)
             if share.load >= 1.0:
                 return

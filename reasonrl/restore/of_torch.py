@@ -15,8 +15,16 @@ def torch_settings() -> tuple[Setting, ...]:
 
 
 @lru_cache(maxsize=1)
-def _settings() -> tuple[Setting, ...]:
+def _torch() -> Any:
+    """The module, also if a plugin's code has since put another one in its place."""
     import torch
+
+    return torch
+
+
+@lru_cache(maxsize=1)
+def _settings() -> tuple[Setting, ...]:
+    torch = _torch()
     from torch.backends import cudnn
 
     return (
@@ -44,16 +52,14 @@ _modes_left: list[Any] = []
 
 
 def _set_inference_mode(is_on: bool) -> None:
-    import torch
-
+    torch = _torch()
     mode = torch.inference_mode(is_on)
     mode.__enter__()
     _modes_left.append(mode)
 
 
 def _set_default_device(device: Any) -> None:
-    import torch
-
+    torch = _torch()
     torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
@@ -73,15 +79,13 @@ def _set_modes(modes: list[Any]) -> None:
 
 
 def _read_autocast() -> tuple[Any, ...]:
-    import torch
-
+    torch = _torch()
     of_devices = ((torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in DEVICES)
     return (*of_devices, torch.is_autocast_cache_enabled(), _autocast_depth())
 
 
 def _set_autocast(values: tuple[Any, ...]) -> None:
-    import torch
-
+    torch = _torch()
     *of_devices, caches, depth = values
     for device, (is_on, dtype) in zip(DEVICES, of_devices, strict=True):
         torch.set_autocast_enabled(device, is_on)
@@ -95,7 +99,6 @@ def _set_autocast(values: tuple[Any, ...]) -> None:
 
 
 def _autocast_depth() -> int:
-    import torch
-
+    torch = _torch()
     torch.autocast_increment_nesting()
     return torch.autocast_decrement_nesting()

@@ -228,13 +228,14 @@ def test_a_run_of_imitation_changes_its_own(tmp_path: Path, tiny_model: Path) ->
 
 
 def test_every_key_that_may_change_does(tmp_path: Path, tiny_model: Path) -> None:
-    """All at once, on one run; those of imitation, the template's file and sharding have tests of their own."""
+    """All at once, on one run; those of imitation, template, sharding and staleness have tests of their own."""
     covered = {pattern for pattern in CHANGEABLE if any(fnmatchcase(key, pattern) for key in OTHER_VALUES)}
     assert CHANGEABLE.keys() - covered == {
         "sft.max_tokens",
         "sft.max_tokens_per_microbatch",
         "model.chat_template",
         "model.sharding",
+        "trainer.max_staleness",
     }
     rewards = {"sees": {"weight": 1.0, "isolation": "process"}}
     path = recipe(tmp_path, tiny_model, {}, rewards=rewards)

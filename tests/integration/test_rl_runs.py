@@ -196,7 +196,9 @@ def test_critic_warm_up_syncs_no_weights(
     """Nothing in the policy moves, so its version stays and the backend keeps the weights that it has."""
     taken: list[object] = []
     weights = synced_backend.iter_hf_weights
-    monkeypatch.setattr(synced_backend, "iter_hf_weights", lambda policy: taken.append(policy) or weights(policy))
+    monkeypatch.setattr(
+        synced_backend, "iter_hf_weights", lambda policy, *how: taken.append(policy) or weights(policy, *how)
+    )
     overrides = (f"critic.kind={kind}", "critic.warmup_steps=3", "trainer.steps=5", "trainer.minibatches=2")
     run = tmp_path / "run"
     reasonrl.run(RECIPES / "countdown_ppo.yaml", tiny(tiny_model, *overrides, "evaluation.suites=null"), run_dir=run)

@@ -96,7 +96,7 @@ class Subject:
         point = ResumePoint(folder, state or read_state(folder))
         self.checkpointer.restore(self, point)  # type: ignore[arg-type]
 
-    def restore(self, progress: Any, carried: Any = ()) -> None:
+    def restore(self, progress: Any, carried: Any = (), pending: Any = ()) -> None:
         """As a trainer does."""
         self.restored = progress
 

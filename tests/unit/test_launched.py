@@ -14,6 +14,7 @@ from reasonrl.cli import torch_launcher
 from reasonrl.cli.app import app
 from reasonrl.cli.ranks import Asked, launcher_arguments, parse_launch, ranks_environment, start_missing_ranks
 from reasonrl.errors import RecipeError
+from reasonrl.importing import module_command
 from reasonrl.runs.launched import (
     Place,
     find_place,
@@ -104,10 +105,24 @@ def test_machines_that_cannot_be_started_are_refused(words: str, said: str) -> N
 
 def test_the_arguments_of_torchs_launcher_and_its_environment() -> None:
     alone = launcher_arguments(Asked(processes=3), ["train", "r.yaml", "a=b c"])
-    assert alone == ["--standalone", "--nproc-per-node", "3", "-m", "reasonrl", "train", "r.yaml", "a=b c"]
+    assert alone == [
+        "--standalone",
+        "--nproc-per-node",
+        "3",
+        "--no-python",
+        *module_command("reasonrl"),
+        "train",
+        "r.yaml",
+        "a=b c",
+    ]
     several = Asked(processes=4, machines=2, machine=1, address="10.0.0.1", port=7, conf="timeout=9")
     where = "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 7 --rdzv-conf timeout=9 --nproc-per-node 2"
-    assert launcher_arguments(several, ["train"]) == [*where.split(), "-m", "reasonrl", "train"]
+    assert launcher_arguments(several, ["train"]) == [
+        *where.split(),
+        "--no-python",
+        *module_command("reasonrl"),
+        "train",
+    ]
     assert ranks_environment({**LAUNCHED, "HOME": "/h"}) == {
         "ACCELERATE_MIXED_PRECISION": "no",
         "HOME": "/h",

@@ -58,15 +58,18 @@ def test_an_algorithm_that_needs_the_samplers_log_probabilities(needed: bool, gi
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({}, "rollout backend backend cannot sample during the update with these options; set it to 0, or sample from a "
-             "server (vllm with mode: server)"),
+        (
+            {},
+            "rollout backend backend cannot sample during the update with these options; set it to 0, or sample from a "
+            "server (vllm with mode: server)",
+        ),
         ({"samples_during_update": lambda config: False}, "rollout backend backend cannot sample during the update"),
         (
             {"samples_during_update": lambda config: True, "provides_logprobs": False},
             "backend does not return log-probabilities, without which stale samples are not corrected; set it to 0 or",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_backend_that_cannot_sample_during_the_update(fields: dict[str, Any], why: str, tmp_path: Path) -> None:
     plugins = load_plugins(files=["support.toy_plugin"], environ={"REASONRL_PLUGINS": ""})
     changed(plugins, "rollout_backend", "backend", **fields)

@@ -48,7 +48,7 @@ def test_what_the_main_thread_changes_meanwhile_stays(monkeypatch: pytest.Monkey
     began, may_end = threading.Event(), threading.Event()
 
     def sample() -> None:
-        with plugin_code():
+        with plugin_code("task"):
             began.set()
             may_end.wait(5)
 
