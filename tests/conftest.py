@@ -27,8 +27,8 @@ settings.load_profile("same")
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what could not run on this machine, and why; .ci/run repeats these lines at its end."""
-    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())}
-    for reason in sorted(reasons):
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", ())]
+    for reason in sorted({told[2] for told in skipped if isinstance(told, tuple)}):
         if "not allowed here" in reason:
             terminalreporter.write_line(f"NOT RUN: {reason.removeprefix('Skipped: ')}", red=True)
 

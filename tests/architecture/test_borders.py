@@ -12,6 +12,7 @@ ALLOWED = {
     "analysis/report/samples.py": "a line of transcripts",
     "analysis/report/page.py": "its own template",
     "runs/jobs.py": "the log of a command",
+    "runs/meeting.py": "what processes tell each other in a store",
     "runs/identity.py": "a tokenizer's JSON",
     "export/gguf_tokenizer.py": "a tokenizer's JSON",
     "runs/meeting.py": "what another process says",
