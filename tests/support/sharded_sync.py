@@ -14,7 +14,6 @@ from torch.distributed.tensor import DTensor
 
 from reasonrl import SamplingParams
 from reasonrl.model.export import iter_hf_weights
-from reasonrl.model.policy import PolicyModule
 from reasonrl.model.sharding import shard_policy
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.server import ServerEngine
@@ -25,13 +24,14 @@ def send_shards(url: str, model: Path, folder: Path) -> None:
     """On each process: send the weights in bfloat16, and note what was gathered."""
     state = PartialState(cpu=True)
     loaded = load_tiny(model)
-    policy = PolicyModule(loaded.model)
+    context = context_of(loaded, SamplingParams(), model)
+    policy = context.policy
     shard_policy(policy, state.device, torch.float32)
     facts = ServerFacts(
         max_model_len=64, max_num_seqs=8, dtype=torch.bfloat16, device="cpu", is_untied=False, transfer="folder"
     )
     config = VLLMConfig(mode="server", url=url, timeout_s=30, sync_dir=str(folder))
-    engine = ServerEngine(config, context_of(loaded, SamplingParams(), model), facts)
+    engine = ServerEngine(config, context, facts)
     gathered = watch_gathering()
     try:
         engine.load_weights(iter_hf_weights(policy, engine.weights_dtype), 1)
