@@ -177,7 +177,7 @@ def _installed() -> tuple[list[_Source], list[PluginRecord]]:
     found: dict[tuple[str, str], _Source] = {}
     broken: list[PluginRecord] = []
     seen: set[str] = set()
-    for dist in importlib.metadata.distributions():
+    for dist in sorted(importlib.metadata.distributions(), key=_is_stale):
         name = "unknown"
         try:
             if f"[{ENTRY_POINT_GROUP}]" not in (dist.read_text("entry_points.txt") or ""):
@@ -192,6 +192,18 @@ def _installed() -> tuple[list[_Source], list[PluginRecord]]:
             source = _Source(name=name, value="entry_points.txt", distribution=name, version="")
             broken.append(source.record("broken", describe(err), traceback.format_exc()))
     return [found[key] for key in sorted(found)], broken
+
+
+def _is_stale(dist: importlib.metadata.Distribution) -> bool:
+    """Whether it says that it is another version of reasonrl, such as one that an upgrade has left behind.
+
+    Found first, it would hide what this version provides.
+    """
+    try:
+        lists_us = f"[{ENTRY_POINT_GROUP}]" in (dist.read_text("entry_points.txt") or "")
+        return lists_us and dist.name.lower() == "reasonrl" and dist.version != __version__
+    except Exception:  # noqa: BLE001 - damaged metadata, which has a record of its own
+        return False
 
 
 def _sources(dist: importlib.metadata.Distribution, name: str) -> list[_Source]:

@@ -22,6 +22,7 @@ from reasonrl.errors import (
     RecipeError,
 )
 from reasonrl.plugins import Plugins, load_plugins
+from reasonrl.version import __version__
 
 GOOD = """
     from reasonrl import RewardSpec, hookimpl
@@ -154,6 +155,19 @@ def test_older_copy_further_down_the_path_is_ignored(monkeypatch: pytest.MonkeyP
     plugins = load(monkeypatch, tmp_path / "new", "twice")
     assert [s.name for s in plugins.specs("reward")] == ["new"]
     assert plugins.provider("reward", "new").version == "2.0"
+
+
+@pytest.mark.parametrize("name", ["reasonrl", "ReasonRL"])
+def test_what_another_version_of_reasonrl_left_behind_hides_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_distribution(tmp_path, "stale", GOOD.format(reward="old"), entry="countdown", version="0.0.9")
+    metadata = tmp_path / "reasonrl_stale-0.0.9.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("Name: reasonrl-stale", f"Name: {name}"))
+    assert f"Name: {name}\n" in metadata.read_text()
+    plugins = load(monkeypatch, tmp_path, "reasonrl")
+    assert plugins.get("task", "countdown").name == "countdown"
+    assert [record.version for record in plugins.records if record.name == "countdown"] == [__version__]
 
 
 @pytest.mark.parametrize(("value", "active"), [(None, 2), ("", 0), ("one", 1), ("reasonrl-two, one", 2), ("nobody", 0)])
