@@ -43,12 +43,12 @@ def copy(
 ) -> None:
     """Copy a recipe to edit it. The copy is self-contained: extended recipes are merged in, comments kept."""
     from reasonrl.errors import RecipeError
+    from reasonrl.rundir.files import write_new
 
     text = _text(name, plugin)
     target = destination or Path(f"{Path(name).stem if name.endswith('.yaml') else name}.yaml")
     try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write(text)
+        write_new(target, text)
     except FileExistsError as err:
         raise RecipeError(f"{target} already exists; choose another name") from err
     except OSError as err:

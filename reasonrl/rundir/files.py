@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,32 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet. What is half written is removed.
+
+    Raises:
+        FileExistsError: if it is there.
+    """
+    path.open("x").close()
+    try:
+        write_text(path, text)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            path.unlink()
+        raise
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text`` in one step; synced."""
+    """Replace ``path`` with ``text`` in one step; synced. What is half written is removed."""
     temporary = temporary_path(path)
-    write_text(temporary, text)
-    sync_file(temporary)
-    temporary.replace(path)
+    try:
+        write_text(temporary, text)
+        sync_file(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            temporary.unlink()
+        raise
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:

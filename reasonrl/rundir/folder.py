@@ -125,6 +125,11 @@ class RunDir:
         """Write a text file so that it is there whole or not at all."""
         files.write_atomic(self.path / name, text)
 
+    def discard(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
     def close(self) -> None:
         """Release the lock. Safe to call twice."""
         self._lock.release()

@@ -131,7 +131,7 @@ def _last_error(run: SweepRun) -> str:
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or [""])[-1]
+    return (errors or lines or ["nothing was logged; check the disk"])[-1]
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def open_run(
 ) -> OpenRun:
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
-    A failure leaves a free folder and a summary.
+    A failure leaves a free folder and a summary, or nothing if it comes before the records.
 
     Raises:
         RecipeError: if the recipe or an argument is wrong.
@@ -119,7 +119,9 @@ def open_run(
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
     except BaseException as err:
-        if folder is not None:
+        if folder is not None and not options.resume and not (folder.path / RUN).exists():
+            folder.discard()  # nothing has begun, and no command could use it
+        elif folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
                 if not (folder.path / SUMMARY).exists():  # a refused resume has changed nothing

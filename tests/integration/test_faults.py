@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from support.tiny_runs import metrics_of
 from reasonrl import Needs
 from reasonrl.model.policy import PolicyModule
 from reasonrl.observability.reporter import SilentReporter
+from reasonrl.rundir import files
 from reasonrl.runs.start import train as train_recipe
 
 
@@ -266,6 +269,28 @@ def test_a_start_that_fails_leaves_a_summary_and_a_free_folder(
         )
     assert (summary_of(tmp_path / "run")["outcome"], summary_of(tmp_path / "run")["steps"]) == (outcome, 0)
     assert lock_is_free(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "run.json"])
+def test_a_start_that_fails_before_its_records_leaves_nothing(
+    name: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a run folder could neither be resumed nor started again."""
+    write = files.write_atomic
+
+    def fills_up(path: Path, text: str) -> None:
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, text)
+
+    path = recipe(tmp_path, tiny_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomic", fills_up)
+        failed = cli("train", path, "--run-dir", tmp_path / "run")
+    assert failed.exit_code == 1
+    assert f"run/{name}: No space left on device" in failed.stderr
+    assert not (tmp_path / "run").exists()
+    assert cli("train", path, "--run-dir", tmp_path / "run", "trainer.steps=1").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""A file is there whole or not at all, whatever ends its writing."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reasonrl.rundir import files
+
+ENDS = (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt())
+
+
+@pytest.mark.parametrize("error", ENDS, ids=["full disk", "Ctrl-C"])
+@pytest.mark.parametrize("write", [files.write_atomic, files.write_new])
+def test_half_a_file_is_removed(
+    write: Callable[[Path, str], None], error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, text: str) -> None:
+        path.write_text(text[:4])
+        raise error
+
+    monkeypatch.setattr(files, "write_text", fails)
+    with pytest.raises(type(error)):
+        write(tmp_path / "report.html", "a report")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replaced_file_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_atomic(tmp_path / "report.html", "old")
+    monkeypatch.setattr(files, "sync_file", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        files.write_atomic(tmp_path / "report.html", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_a_new_file_replaces_none(tmp_path: Path) -> None:
+    files.write_new(tmp_path / "recipe.yaml", "mine")
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "recipe.yaml", "yours")
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"
