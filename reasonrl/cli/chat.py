@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reasonrl.cli.fields import parse_fields
+from reasonrl.cli.speakers import speaker
 from reasonrl.errors import ReasonRLError, RecipeError, one_line
 from reasonrl.importing import without_collection
 from reasonrl.runs.plugin_files import load_run_plugins
@@ -19,7 +20,7 @@ from reasonrl.signals import StopRequested
 from reasonrl.text import sanitize
 
 if TYPE_CHECKING:
-    from reasonrl.contracts.data import Problem
+    from reasonrl.contracts.data import Problem, Turn
     from reasonrl.runs.chat import Chat
 
 HELP = """\
@@ -118,7 +119,9 @@ def _solve(chat: Chat, rest: str) -> None:
         raise RecipeError(f"/problem: {err}") from err
     problem = chat.draw(parse_fields(words))
     typer.echo(typer.style(sanitize(_shown(problem)), dim=True))
-    scored = chat.solve(problem, _emit)
+    if chat.task_replies:
+        _emit(f"{speaker('assistant')}: ")
+    scored = chat.solve(problem, _emit, _tell)
     typer.echo("")
     verdict = format_verdict(scored.group.completions[0], scored.rewards[0])
     typer.echo(typer.style(sanitize(verdict), bold=True))
@@ -128,6 +131,13 @@ def _shown(problem: Problem) -> str:
     from reasonrl.observability.transcripts import as_turns, plain_prompt
 
     return as_turns(plain_prompt(problem))
+
+
+def _tell(turn: Turn) -> None:
+    """Show what the task replies, apart from what the model writes before and after it."""
+    said = [("user", turn.content)] if isinstance(turn.content, str) else [(m.role, m.content) for m in turn.content]
+    text = "\n".join(f"{speaker(role)}: {content.rstrip()}" for role, content in said)
+    typer.echo(f"\n{typer.style(sanitize(text), dim=True)}\n{speaker('assistant')}: ", nl=False)
 
 
 def _emit(piece: str) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reasonrl.cli.speakers import TASK, is_conversation, speaker
 from reasonrl.cli.table import wrap
 from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.transcripts import as_turns, plain_prompt
@@ -18,7 +19,7 @@ from reasonrl.text import sanitize
 if TYPE_CHECKING:  # do not load numpy before the recipe is checked
     from pathlib import Path
 
-    from reasonrl.contracts.data import Completion, RewardOutput, ScoredGroup, StepRecord
+    from reasonrl.contracts.data import Completion, Message, RewardOutput, ScoredGroup, StepRecord
     from reasonrl.evaluation.suites import SuiteResult
     from reasonrl.observability.reporter import EvaluationProgress, Lines, Outline, Phase, Plan
 
@@ -108,16 +109,21 @@ class ConsoleReporter(Reporter):
             if result.levels:
                 self._console.print(_levels_table(result))
 
-    def generated(self, scored: ScoredGroup) -> None:
-        """Print the completions of ``reasonrl generate``, each with its verdict."""
+    def generated(self, scored: ScoredGroup, other: str = TASK) -> None:
+        """Print the completions of ``reasonrl generate`` with their verdicts; ``other``: who replied to the model."""
         prompt = plain_prompt(scored.group.request.problem)
         self._text(as_turns(prompt), style="dim")
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
-            if not completion.messages:
+            if not is_conversation(completion.messages):
                 self._text(completion.text)
-            for message in completion.messages:
-                self._text(message.content, style="" if message.role == "assistant" else "dim")
+            else:
+                self._conversation(completion.messages, other)
             self._text(f"{format_verdict(completion, reward)}\n", style="bold")
+
+    def _conversation(self, messages: Sequence[Message], other: str) -> None:
+        for message in messages:
+            style = "" if message.role == "assistant" else "dim"
+            self._text(f"{speaker(message.role, other)}: {message.content.rstrip()}", style=style)
 
     def _text(self, text: str, *, style: str = "") -> None:
         """Print text from a model or a data set, with control characters escaped."""

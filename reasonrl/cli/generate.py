@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
+from reasonrl.cli.speakers import TASK
 from reasonrl.errors import RecipeError
 from reasonrl.importing import without_collection
 from reasonrl.runs.plugin_files import load_run_plugins
@@ -45,7 +46,7 @@ def run_generate(  # noqa: PLR0913 - an argument for each option
 
         asked = reply if play else None
         scored = generate(found, plugins, fields, progress, num=num, temperature=temperature, play=asked)
-    ConsoleReporter().generated(scored)
+    ConsoleReporter().generated(scored, "you" if play else TASK)
 
 
 def _ask_person(text: str) -> str | None:

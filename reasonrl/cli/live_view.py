@@ -13,6 +13,7 @@ from rich.text import Text
 
 from reasonrl.cli.live_pace import Pace
 from reasonrl.cli.live_text import bars, fit, format_duration, last_lines
+from reasonrl.cli.speakers import is_conversation, spoken_lines
 from reasonrl.observability.reporter import EvaluationProgress, Past
 from reasonrl.text import sanitize
 
@@ -198,9 +199,9 @@ class LiveView:
         if self.sample is None or room < 3:
             return []
         record = self.sample
-        written = last_lines(self._sanitize(record["completion"]), width - 4, room - 1)
+        written = self._written(record, width - 4, room - 1)
         if len(written) > room - 2:
-            written = ["...", *written[-(room - 3) :]] if room > 3 else written[-1:]
+            written = [Text("..."), *written[-(room - 3) :]] if room > 3 else written[-1:]
         verdict, style = _verdict(record)
         reasons = ", ".join(f"{name}: {reason}" for name, reason in record["reasons"].items() if reason)
         rest = f"{f' ({reasons})' if reasons else ''}, {record['completion_tokens']} tokens"
@@ -209,7 +210,15 @@ class LiveView:
         rest = fit(self._sanitize(rest), width - len(head) - len(verdict))
         drawn = [Text.assemble(head, (verdict, style), rest, no_wrap=True)]
         drawn.append(Text(f"> {self._prompt_end(record['prompt'], width - 4)}", style="dim", no_wrap=True))
-        return drawn + [Text(f"  {line}", no_wrap=True) for line in written or ["(nothing)"]]
+        return drawn + [Text.assemble("  ", line, no_wrap=True) for line in written or [Text("(nothing)")]]
+
+    def _written(self, record: Mapping[str, Any], width: int, count: int) -> list[Text]:
+        """Return the last lines of a completion, or of both sides of a conversation."""
+        messages = record.get("messages", ())
+        if is_conversation(messages):
+            cut = [{**message, "content": message["content"][-MAX_TEXT:]} for message in messages[-count:]]
+            return spoken_lines(cut, width, count, ascii_only=self.ascii_only)
+        return [Text(line) for line in last_lines(self._sanitize(record["completion"]), width, count)]
 
     def _prompt_end(self, prompt: str | Sequence[Mapping[str, str]], width: int) -> str:
         """Return the end of the prompt on one line; for a chat, of its last non-empty message."""

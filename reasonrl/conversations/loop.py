@@ -21,7 +21,6 @@ from reasonrl.contracts.data import (
     Transcript,
     Turn,
 )
-from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.conversations.replies import Responder
 from reasonrl.data.render import PromptRenderer, RenderedPrompt
 from reasonrl.data.turns import TurnRenderer
@@ -33,6 +32,14 @@ log = redacting_logger(__name__)
 
 FINISHED = (FinishReason.EOS, FinishReason.STOP_STRING)
 """Messages that the task replies to; at the token limit a conversation is over."""
+
+
+class Samples(Protocol):
+    """What the loop needs of a rollout backend."""
+
+    def generate(self, requests: Sequence[RolloutRequest]) -> list[RolloutGroup]:
+        """Answer the requests in order."""
+        ...
 
 
 class Together(Protocol):
@@ -134,7 +141,7 @@ class _Conversation:
 
 
 def converse(
-    backend: RolloutBackend,
+    backend: Samples,
     requests: Sequence[RolloutRequest],
     renderer: PromptRenderer,
     ranks: Together,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,13 +18,13 @@ from reasonrl.contracts.data import (
     FinishReason,
     Message,
     Problem,
-    RolloutGroup,
     RolloutRequest,
     SamplingParams,
     ScoredGroup,
 )
 from reasonrl.contracts.models import base_model, eos_token_ids
 from reasonrl.contracts.protocols import Task
+from reasonrl.conversations.loop import Dialogue
 from reasonrl.data.render import PromptRenderer
 from reasonrl.errors import RecipeError, RolloutError, is_out_of_memory, one_line
 from reasonrl.functional.randomness import derive_seed
@@ -36,6 +37,7 @@ from reasonrl.recipe.schema import Device, ModelConfig
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.runs.ask import find_problem
 from reasonrl.runs.build import Builder, quiet_libraries
+from reasonrl.runs.chat_problem import Tell, solve
 from reasonrl.runs.download import tell_download
 from reasonrl.runs.processes import choose_cpu
 from reasonrl.runs.targets import Target
@@ -66,11 +68,12 @@ class ChatOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examiner:
-    """Draws problems of a task and judges answers to them."""
+    """Draws problems of a task, replies to the model as the task does, and judges answers."""
 
     task: Task
     name: str
     rewards: RewardRunner
+    dialogue: Dialogue | None
 
 
 def open_chat(
@@ -105,7 +108,12 @@ def _open_examiner(target: Target, plugins: Plugins, limit: int, reporter: Repor
     reporter.waiting(f"loading task {resolved.task.name}")
     builder = Builder(resolved, plugins)
     task = builder.tasks.get(resolved.task)
-    return Examiner(task=task, name=resolved.task.name, rewards=builder.build_rewards(resolved.rewards, limit))
+    return Examiner(
+        task=task,
+        name=resolved.task.name,
+        rewards=builder.build_rewards(resolved.rewards, limit),
+        dialogue=builder.build_dialogue(resolved.task),
+    )
 
 
 @contextmanager
@@ -147,6 +155,11 @@ class Chat:
         """The task of the recipe; empty without one."""
         return self._examiner.name if self._examiner is not None else ""
 
+    @property
+    def task_replies(self) -> bool:
+        """Whether the recipe's task replies to the model."""
+        return self._examiner is not None and self._examiner.dialogue is not None
+
     def _is_raw(self) -> bool:
         tokenizer: PreTrainedTokenizerBase = self._renderer.tokenizer
         if not getattr(tokenizer, "chat_template", None):
@@ -184,36 +197,40 @@ class Chat:
             RecipeError: If it cannot be rendered or does not fit.
         """
         asked = [*self.history, Message(role="user", content=text)]
-        completion, _ = self._answer(Problem(id="chat", prompt=text if self.is_raw else tuple(asked)), emit)
+        request = self._request(Problem(id="chat", prompt=text if self.is_raw else tuple(asked)))
+        completion = self._sample(request, emit)
         self._remember(asked, completion)
         return completion
 
-    def solve(self, problem: Problem, emit: Emit) -> ScoredGroup:
-        """Answer a problem in a new conversation, and judge the answer.
+    def solve(self, problem: Problem, emit: Emit, tell: Tell) -> ScoredGroup:
+        """Answer a problem in a new conversation, in which the task may reply, and judge the answer.
 
         Raises:
             RecipeError: If it cannot be rendered or does not fit.
         """
         assert self._examiner is not None
-        completion, request = self._answer(problem, emit)
+        request = self._request(problem)
+        group = solve(partial(self._sample, emit=emit), request, self._renderer, self._examiner.dialogue, tell)
         if not isinstance(problem.prompt, str):
-            self._remember(list(problem.prompt), completion)
-        return self._examiner.rewards.score(RolloutGroup(request=request, completions=(completion,)))
+            self._remember(list(problem.prompt), group.completions[0])
+        return self._examiner.rewards.score(group)
 
     def _remember(self, asked: list[Message], completion: Completion) -> None:
         if not self.is_raw:
-            self.history = [*asked, Message(role="assistant", content=completion.text)]
+            said = completion.messages or (Message(role="assistant", content=completion.text),)
+            self.history = [*asked, *said]
 
-    def _answer(self, problem: Problem, emit: Emit) -> tuple[Completion, RolloutRequest]:
+    def _request(self, problem: Problem) -> RolloutRequest:
         prompt = self._renderer.render(problem)
-        sampling = replace(self.sampling, max_completion_tokens=self._room(len(prompt.ids)))
         self._answers += 1
-        seed = derive_seed(self._seed, "chat", self._answers)
-        completion = self._sample(torch.tensor([prompt.ids]), sampling, seed, emit)
-        request = RolloutRequest(
-            problem=problem, prompt_ids=prompt.ids, prompt_text=prompt.text, group_size=1, sampling=sampling, seed=seed
+        return RolloutRequest(
+            problem=problem,
+            prompt_ids=prompt.ids,
+            prompt_text=prompt.text,
+            group_size=1,
+            sampling=replace(self.sampling, max_completion_tokens=self._room(len(prompt.ids))),
+            seed=derive_seed(self._seed, "chat", self._answers),
         )
-        return completion, request
 
     def _room(self, prompt_tokens: int) -> int:
         """Tokens of an answer that fit into the context."""
@@ -226,8 +243,9 @@ class Chat:
             )
         return min(room, self.sampling.max_completion_tokens)
 
-    def _sample(self, ids: Tensor, sampling: SamplingParams, seed: int, emit: Emit) -> Completion:
+    def _sample(self, request: RolloutRequest, emit: Emit) -> Completion:
         tokenizer, device = self._renderer.tokenizer, self._model.device
+        ids, sampling = torch.tensor([request.prompt_ids]), request.sampling
         ends = eos_token_ids(self._model, tokenizer)
         streamer = Streamer(tokenizer, ends, emit)
         options: dict[str, Any] = {"temperature": sampling.temperature} if not sampling.is_greedy else {}
@@ -242,7 +260,7 @@ class Chat:
         )
         is_cut = False
         try:
-            with _explained("this answer"), seeded(seed, device), torch.no_grad():
+            with _explained("this answer"), seeded(request.seed, device), torch.no_grad():
                 self._model.generate(
                     ids.to(device),
                     attention_mask=torch.ones_like(ids, device=device),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_a_conversation_can_be_generated(run: Path) -> None:
     done = CliRunner().invoke(app, ["generate", str(run), "-n", "3", "--plugin", TALKING])
     assert done.exit_code == 0, done.output
     assert "messages," in done.stdout
+    assert done.stdout.count("\nmodel: ") > done.stdout.count("\ntask: [") > 0
+
+
+def test_a_problem_of_a_chat_is_a_conversation(run: Path) -> None:
+    """The model of the run says anything, and the task replies with its length."""
+    asked = ["chat", str(run), "--plugin", TALKING, "--seed", "1"]
+    done = CliRunner().invoke(app, asked, input="/problem\n/problem\n/problem\n/problem\n")
+    assert done.exit_code == 0, done.output
+    replies = re.findall(r"\ntask: \[\d+\]\nmodel: ", done.stdout)
+    assert replies
+    assert done.stdout.count("model: ") == len(replies) + 4
+    assert len(re.findall(r"\[(?:correct|wrong)[^\n]* tokens, finish reason", done.stdout)) == 4
 
 
 def test_a_person_can_play_the_task(run: Path) -> None:
@@ -64,7 +77,8 @@ def test_a_person_can_play_the_task(run: Path) -> None:
     done = CliRunner().invoke(app, asked, input="say more\nand more\n\n")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("model: ") >= 1
-    assert "say more" in done.stdout
+    assert "you: say more" in done.stdout
+    assert "task: " not in done.stdout
     assert " messages, " in done.stdout
     refused = CliRunner().invoke(app, [*asked, "-n", "2"])
     assert refused.exit_code == 2

@@ -182,6 +182,43 @@ def test_figures_that_are_not_finite_are_drawn() -> None:
     assert line.split()[2] == "inf"
 
 
+GAME = [
+    {"role": "assistant", "content": "19\n"},
+    {"role": "user", "content": "+ 20 26\n"},
+    {"role": "assistant", "content": "I see.\n23\n"},
+    {"role": "tool", "content": "=39"},
+    {"role": "assistant", "content": ""},
+]
+
+
+def test_both_sides_of_a_conversation_are_told_apart() -> None:
+    view = watched(2, messages=GAME, completion="19\n+ 20 26\nI see.\n23\n=39")
+    lines = view.lines(80, 39, 99.0)[-6:]
+    assert [line.plain for line in lines] == [
+        "  model: 19",
+        "  task: + 20 26",
+        "  model: I see.",
+        "         23",
+        "  tool: =39",
+        "  model: (nothing)",
+    ]
+    assert ["dim" in str(line.spans) for line in lines] == [False, True, False, False, True, False]
+    single = watched(2, messages=GAME[:1], completion="19\n")
+    assert text_of(single, 80, 23)[-1] == "  19"
+
+
+def test_a_long_conversation_shows_its_end() -> None:
+    view = watched(2, messages=GAME * 50, completion="x" * 9999)
+    for height in range(8, 40):
+        lines = text_of(view, 80, height)
+        assert len(lines) <= height
+        if any(line.startswith("sample of") for line in lines):
+            assert lines[-1] == "  model: (nothing)"
+    hostile = watched(2, messages=[{"role": "user", "content": HOSTILE}] * 9, completion=HOSTILE)
+    assert max(map(cell_len, text_of(hostile, 50, 39))) <= 50
+    assert all(line.isprintable() for line in text_of(hostile, 50, 39))
+
+
 @pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_hostile_text_is_shown_and_does_nothing(width: int) -> None:
     view = watched(2, completion=HOSTILE * 3, prompt=HOSTILE, reasons={"r": HOSTILE})
