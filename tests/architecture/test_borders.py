@@ -15,7 +15,6 @@ ALLOWED = {
     "runs/meeting.py": "what processes tell each other in a store",
     "runs/identity.py": "a tokenizer's JSON",
     "export/gguf_tokenizer.py": "a tokenizer's JSON",
-    "runs/meeting.py": "what another process says",
     "observability/trackers.py": "the source of accelerate",
     "cli/installation.py": "metadata of packages",
     "cli/plugins_check.py": "pyproject.toml",
