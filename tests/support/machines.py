@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 HIDDEN = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 CABLE = "cable"
 ADDRESSES, PORT = ("10.77.0.1", "10.77.0.2"), 29400
-LIMIT_S = 2000
+LIMIT_S = 300
 
 
 @dataclass
