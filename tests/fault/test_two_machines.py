@@ -43,7 +43,7 @@ def errors(output: str) -> list[str]:
 
 
 def wait_for_steps(run: Path, count: int) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < count:
         assert time.monotonic() < until, "the run takes too long"
         time.sleep(0.01)
