@@ -127,7 +127,9 @@ def test_a_port_in_use_is_named(path: Path) -> None:
     with socket.create_server(("", 0)) as taken:
         port = str(taken.getsockname()[1])
         changes = {rank: {"environ": {"MASTER_PORT": port}} for rank in (0, 1)}
-        done = start({**changes, 1: {**changes[1], "waits": 600.0}}, "train", path, ends_others=True)
+        done = start(
+            {**changes, 1: {**changes[1], "waits": 600.0}}, "train", path, f"--plugin={PLUGIN}", ends_others=True
+        )
     assert done.codes[0] == 1
     assert f"port {port} is in use on this machine; choose another one" in the_line(done)
 
