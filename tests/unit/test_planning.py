@@ -134,7 +134,8 @@ def test_a_backend_that_samples_with_the_policy_gathers_all_of_it(plan) -> None:
     one, sharded = plan(), plan(gpu="H100", gpus=2, sharding="fsdp")
     assert sharded.precision == "bfloat16"
     assert sharded.stages["sampling"]["gathered layers"] == 2 * one.counted.model
-    assert sharded.stages["update"]["gathered layers"] < 2 * one.counted.model
+    seen = one.counted
+    assert sharded.stages["update"]["gathered layers"] == 4 * seen.largest_layer + seen.outside_layers
 
 
 def test_time_and_money_are_ranges_for_a_named_gpu_alone(plan) -> None:
