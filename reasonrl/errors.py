@@ -18,6 +18,7 @@ A message says where, what we got, what was expected and what to do next, in one
 """
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,6 +32,7 @@ from reasonrl.text import clip, escape
 RAISABLE = (Exception, SystemExit)
 MAX_TEXT = 100_000
 """Characters of an error's text that are read."""
+NO_FOLDER = "the working directory was deleted; change to another one"
 MAX_CHARS = 1000
 """Of a message; what it quotes may be of any length."""
 
@@ -179,7 +181,20 @@ def usable_paths(what: str = "") -> Iterator[None]:
     except OSError as err:
         place = f"{what}: " if what else ""
         name = f"{clip(one_line(err.filename), 200)}: " if err.filename is not None else ""
+        if _lacks_folder(err):
+            raise RecipeError(NO_FOLDER) from err
         raise RecipeError(f"{place}{name}{err.strerror or one_line(err)}; choose another path") from err
+
+
+def _lacks_folder(error: OSError) -> bool:
+    """Whether the reason is that the working directory was deleted: it names no file."""
+    if not isinstance(error, FileNotFoundError) or error.filename is not None:
+        return False
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def check_returned(holds: bool, call: str, got: object, expected: str) -> None:
@@ -255,6 +270,8 @@ def describe(error: BaseException) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """Say on one line what the file system refused, of which file, and what to do."""
+    if _lacks_folder(error):
+        return NO_FOLDER
     where = f"{error.filename}: " if error.filename is not None else ""
     return redact_text(
         one_line(f"{where}{error.strerror or describe(error)}; check the file and the disk, then try again")

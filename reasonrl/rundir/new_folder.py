@@ -29,7 +29,7 @@ def new_folder(target: Path | None) -> Iterator[Path]:
             with interruptible():
                 yield folder
             if target is not None:
-                _move(folder, target)
+                _move(folder, target, is_there=place == target)
         finally:
             _clear(temporary, made)
 
@@ -66,9 +66,9 @@ def _find_place(target: Path | None, made: list[Path]) -> Path | None:
     return parent
 
 
-def _move(folder: Path, target: Path) -> None:
-    if not target.is_dir():
-        folder.rename(target)
+def _move(folder: Path, target: Path, *, is_there: bool) -> None:
+    if not is_there:
+        folder.rename(target)  # fails if somebody else has put something there meanwhile
         return
     for entry in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):  # what was written last marks it
         entry.rename(target / entry.name)

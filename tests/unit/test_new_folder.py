@@ -104,3 +104,15 @@ def test_what_the_file_system_refuses_is_one_line(error: Exception, tmp_path: Pa
     ):
         raise error
     assert names(tmp_path) == []
+
+
+def test_of_two_that_write_one_folder_the_second_fails(tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    first, second = new_folder(target), new_folder(target)
+    (second.__enter__() / "model.bin").write_text("second")
+    (first.__enter__() / "model.bin").write_text("weights")
+    first.__exit__(None, None, None)
+    with pytest.raises(OSError, match="not empty"):
+        second.__exit__(None, None, None)
+    assert (target / "model.bin").read_text() == "weights"
+    assert names(tmp_path) == ["export", "export/model.bin"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reasonrl.errors import RecipeError, describe_os_error, usable_paths
 from reasonrl.rundir import files
 
 ENDS = (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt())
@@ -41,3 +42,18 @@ def test_a_new_file_replaces_none(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.write_new(tmp_path / "recipe.yaml", "yours")
     assert (tmp_path / "recipe.yaml").read_text() == "mine"
+
+
+def test_a_deleted_working_directory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    expected = "the working directory was deleted; change to another one"
+    with pytest.raises(RecipeError, match=f"^{expected}$"), usable_paths("recipe.yaml"):
+        Path("run").absolute()
+    with pytest.raises(FileNotFoundError) as raised:
+        os.getcwd()
+    assert describe_os_error(raised.value) == expected
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "missing").read_text()
+    assert describe_os_error(missing.value).startswith(f"{tmp_path / 'missing'}: No such file")
