@@ -24,16 +24,20 @@ def run_beside() -> None:
 def restored(owner: str) -> Iterator[None]:
     """Restore standard streams and the settings of the process and of torch behind the block.
 
-    A changed setting of torch is logged once for ``owner``, such as ``task 'x': respond``.
+    A changed setting of torch is logged once for ``owner``, such as ``task 'x': respond``. A copy of this process that
+    the block has forked ends there: two would write one run.
     """
     if getattr(_local, "is_beside", False):
         yield
         return
+    born = os.getpid()
     streams, before = (sys.stdout, sys.stderr), [(setting, setting.read()) for setting in PROCESS_SETTINGS]
     of_torch = [(setting, setting.read()) for setting in torch_settings()]
     try:
         yield
     finally:
+        if os.getpid() != born:
+            os._exit(0)
         _restore_streams(*streams)
         for setting, value in before:
             _put_back(setting, value)

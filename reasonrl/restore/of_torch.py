@@ -25,7 +25,7 @@ def _torch() -> Any:
 @lru_cache(maxsize=1)
 def _settings() -> tuple[Setting, ...]:
     torch = _torch()
-    from torch.backends import cudnn
+    from torch.backends import cuda, cudnn
 
     return (
         # First: leaving it turns gradients on.
@@ -40,6 +40,10 @@ def _settings() -> tuple[Setting, ...]:
             torch.get_deterministic_debug_mode,
             torch.set_deterministic_debug_mode,
             0,
+        ),
+        *(
+            Setting(f"{kind}_sdp", getattr(cuda, f"{kind}_sdp_enabled"), getattr(cuda, f"enable_{kind}_sdp"), True)
+            for kind in ("flash", "mem_efficient", "math", "cudnn")
         ),
         Setting("cudnn.deterministic", lambda: cudnn.deterministic, lambda on: setattr(cudnn, "deterministic", on)),
         Setting("cudnn.benchmark", lambda: cudnn.benchmark, lambda on: setattr(cudnn, "benchmark", on)),

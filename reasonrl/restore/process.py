@@ -60,6 +60,14 @@ def _set_handlers(handlers: Mapping[int, Any]) -> None:
             signal.signal(signum, handler)
 
 
+def _read_blocked() -> set[Any]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else set()
+
+
+def _set_blocked(signals: set[Any]) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+
 def _collect(is_wanted: bool) -> None:
     (gc.enable if is_wanted else gc.disable)()
 
@@ -68,6 +76,7 @@ PROCESS_SETTINGS = (
     Setting("built-in functions", lambda: dict(vars(builtins)), vars(builtins).update),
     Setting("working directory", _read_folder, _change_folder),
     Setting("signal handlers", _read_handlers, _set_handlers),
+    Setting("blocked signals", _read_blocked, _set_blocked),
     Setting("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("alarm", _has_alarm, _stop_alarm),
     Setting("garbage collection", gc.isenabled, _collect),

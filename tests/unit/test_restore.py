@@ -47,6 +47,10 @@ def flattens() -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() - 1)
 
 
+def blocks() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
 def silences() -> None:
     logging.disable(logging.CRITICAL)
 
@@ -61,7 +65,9 @@ def fails() -> None:
     raise ValueError
 
 
-@pytest.mark.parametrize("change", [moves, handles, patches, redirects, alarms, flattens, silences, hoards, fails])
+@pytest.mark.parametrize(
+    "change", [moves, handles, blocks, patches, redirects, alarms, flattens, silences, hoards, fails]
+)
 def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout)
@@ -74,6 +80,7 @@ def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch:
     assert (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout) == before
     assert dict(vars(builtins)) == functions
     assert (sys.getrecursionlimit(), signal.getitimer(signal.ITIMER_REAL)) == (depth, (0.0, 0.0))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
     assert (logging.root.manager.disable, gc.isenabled()) == (logging.NOTSET, True)
 
 
@@ -107,6 +114,8 @@ TORCH: dict[str, Callable[[], object]] = {
     "torch.inference_mode": lambda: enters(torch.inference_mode()),
     "torch.autocast": lambda: enters(torch.autocast("cpu", torch.bfloat16)),
     "torch.set_num_threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+    "math_sdp": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "flash_sdp": lambda: torch.backends.cuda.enable_flash_sdp(False),
     "cudnn.deterministic": sets_deterministic,
     "cudnn.benchmark": sets_deterministic,
 }
@@ -154,3 +163,25 @@ assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
 def test_a_plugin_that_loads_torch_leaves_it_as_it_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+FORKS = """
+import os
+from reasonrl.errors import plugin_code
+try:
+    with plugin_code("plugin z"):
+        if os.fork() == 0 and {raises}:
+            raise ValueError
+except ValueError:
+    pass
+print("after the call", flush=True)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_copy_of_the_process_that_a_plugin_forks_ends_with_its_call(raises: bool) -> None:
+    code = FORKS.format(raises=raises)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("after the call\n", "")
