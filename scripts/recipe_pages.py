@@ -19,9 +19,9 @@ SECTIONS = (
         "With the model, the problems and the budget of `countdown_grpo`.",
     ),
     (
-        "Countdown with a calculator",
+        "Conversations: a calculator and a guessing game",
         "recipes/conversations",
-        "[Results](../learning.md#with-a-calculator) has the control.",
+        "[Results](../learning.md#with-a-calculator) has the controls.",
     ),
     ("Qwen2.5 on GPUs", "recipes/qwen2.5", f"Countdown in TinyZero's format. {HARDWARE}"),
     ("Qwen3 on GPUs", "recipes/qwen3", f"The same problems. {HARDWARE}"),

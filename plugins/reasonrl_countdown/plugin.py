@@ -28,6 +28,8 @@ _RECIPES = (
         "conversations/countdown_calculator_grpo.yaml",
         "GRPO on Countdown with a calculator, on a CPU.",
     ),
+    ("guess_number_sft", "conversations/guess_number_sft.yaml", "SFT that makes the base of guess_number_grpo."),
+    ("guess_number_grpo", "conversations/guess_number_grpo.yaml", "GRPO on a guessing game with hints, on a CPU."),
     ("qwen2.5_0.5b_ppo", "qwen2.5/0.5b_ppo.yaml", "PPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
     ("qwen2.5_0.5b_grpo", "qwen2.5/0.5b_grpo.yaml", "GRPO on Countdown; Qwen2.5-0.5B, one 24 GB GPU."),
     ("qwen2.5_1.5b_ppo", "qwen2.5/1.5b_ppo.yaml", "TinyZero's Countdown run: PPO, Qwen2.5-1.5B, one 80 GB GPU."),
