@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from support.resume_runs import go
 
 Job = tuple[Path | None, Path, tuple[str, ...]]
@@ -16,7 +17,7 @@ Job = tuple[Path | None, Path, tuple[str, ...]]
 
 def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
     """Run every job; ``shares`` is the folder for what each process holds when training begins."""
-    from reasonrl.runs import assemble
+    from reasonrl.runs import assemble, start
 
     plain, rank = assemble.prepare, os.environ["RANK"]
     current = Path()
@@ -32,11 +33,23 @@ def carry_out_all(jobs: Sequence[Job], shares: Path) -> None:
         return prepared
 
     assemble.prepare = prepare
+    start._carry_out = _meeting(start._carry_out)
     for recipe, current, overrides in jobs:
         outcome = go(recipe, current, *overrides).outcome
         assert outcome == "completed", outcome
     for path, found in seen:
         path.write_text(json.dumps(found))
+
+
+def _meeting(carry_out: Any) -> Any:
+    """After the first run no process waits for the other: one would find the folder that the other has just made."""
+
+    def met(*args: Any, **options: Any) -> Any:
+        if dist.is_initialized():
+            dist.barrier()
+        return carry_out(*args, **options)
+
+    return met
 
 
 def carry_out_unseen(recipe: Path, run_dir: Path) -> None:
