@@ -28,13 +28,12 @@ def data_columns(lab: Lab, kind: str) -> None:
 
 @effect("data.train_on", of=("sft",))
 def train_on(lab: Lab, kind: str) -> None:
-    """All messages of the assistant bring more updates of the model than the last one does: other weights."""
+    """A loss on all messages of the assistant leads to other weights than one on the last message."""
     talk = [{"role": role, "content": "ab"} for role in ("user", "assistant", "user", "assistant")]
     lab.file("talks.jsonl", f"{json.dumps({'messages': talk})}\n" * 4)
     file = ("task=null", "sft.tokens_per_batch=1", "sft.max_tokens=40", "evaluation.suites=null")
     runs = [lab.run(kind, *file, f"data={{path: talks.jsonl, train_on: {which}}}") for which in ("last", "all")]
     assert distance(runs[0].weights(), runs[1].weights()) > 0
-    assert runs[0].values("batch/train_tokens") == runs[1].values("batch/train_tokens")
 
 
 @effect("data.subset", "data.split", of=("sft",))
