@@ -31,7 +31,7 @@ def send_shards(url: str, model: Path, folder: Path) -> None:
         max_model_len=64, max_num_seqs=8, dtype=torch.bfloat16, device="cpu", is_untied=False, transfer="folder"
     )
     config = VLLMConfig(mode="server", url=url, timeout_s=30, sync_dir=str(folder))
-    engine = ServerEngine(config, context, facts)
+    engine = ServerEngine(config, context, [facts])
     gathered = watch_gathering()
     try:
         engine.load_weights(iter_hf_weights(policy, engine.weights_dtype), 1)
