@@ -123,7 +123,7 @@ def test_a_disk_that_is_full_for_one_process_ends_all(rank: int, tiny_model: Pat
     done = on_ranks(2, carry_out, save)
     assert done.returncode != 0
     assert f"cannot save checkpoint {save.folder}: No space left on device; earlier checkpoints are kept" in done.stderr
-    assert "another process of this run has failed" in done.stderr
+    assert all(done.codes)
     assert list((save.run / "checkpoints").iterdir()) == []
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from reasonrl import (
     RolloutBackendSpec,
     RolloutContext,
@@ -24,8 +22,6 @@ from reasonrl import (
     hookimpl,
 )
 from reasonrl.errors import RolloutError
-from reasonrl_hf.backend import HFBackend
-from reasonrl_hf.config import HFConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,9 @@ class StubEngine:
     """Samples with ``hf`` on its own copy of the model."""
 
     def __init__(self, config: StubConfig, context: RolloutContext) -> None:
+        from reasonrl_hf.backend import HFBackend
+        from reasonrl_hf.config import HFConfig
+
         self._config = config
         self._policy = deepcopy(context.policy)
         self._inner = HFBackend(HFConfig(), replace(context, policy=self._policy))
@@ -55,9 +54,8 @@ class StubEngine:
 
     def sync_weights(self, weights: Iterable[tuple[str, Any]], *, policy_version: int) -> None:
         own = dict(self._policy.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in weights:
-                own[name].copy_(tensor)
+        for name, tensor in weights:
+            own[name].data.copy_(tensor)
         self.version = policy_version
         self._inner.sync_weights((), policy_version=policy_version)
         self._note("synced")
