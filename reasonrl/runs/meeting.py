@@ -30,6 +30,8 @@ POLL_S = 0.05
 CONNECT_S = 2.0
 FAREWELL_S = 10.0
 """So long the first process, which may serve the store, waits until the others know why all end."""
+REPORT_S = 0.5
+"""So long the others wait for its report: a launcher ends the first process as soon as another one has failed."""
 MAX_SHOWN = 5
 _numbers = itertools.count()
 
@@ -229,6 +231,7 @@ class Room:
         key = f"{self._prefix}/heard"
         if self._place.rank:
             self._store.add(key, 1)
+            time.sleep(REPORT_S)
             return
         until = time.monotonic() + FAREWELL_S
         while self._store.add(key, 0) < self._place.size - 1 and time.monotonic() < until:
