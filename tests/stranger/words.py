@@ -8,8 +8,8 @@ from typing import Any
 
 from stranger.markdown import ROOT
 
-PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$|^<.*>$|^\.\.\.$|^\[.*\]$")
-"""Stands for something of the reader's: RUN, RECIPE, NAME."""
+PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$|^\$\w+$|^<.*>$|^\.\.\.$|^\[.*\]$")
+"""Stands for something of the reader's: RUN, RECIPE, NAME, a variable of a script."""
 
 PROGRAMS = (
     "pip",
@@ -33,6 +33,8 @@ PROGRAMS = (
     "else",
     "fi",
     "sbatch",
+    "head",
+    "grep",
 )
 """Programs of others and words of the shell, about which nothing is checked."""
 
@@ -65,7 +67,7 @@ class Words:
             return self._reasonrl(words[words.index("reasonrl") + 1 :])
         if words[0] in ("python", "python3"):
             return self._python(words[1:])
-        return [] if words[0] in PROGRAMS else [f"no program {words[0]!r} is known to the suite"]
+        return [] if words[0] in (*PROGRAMS, *LAUNCHERS) else [f"no program {words[0]!r} is known to the suite"]
 
     def _python(self, words: list[str]) -> list[str]:
         if words[:2] == ["-m", "reasonrl"]:
