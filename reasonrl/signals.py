@@ -52,7 +52,7 @@ def raise_stop(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A block that a command finishes first, such as one that cleans up: a signal is raised behind it."""
+    """A block that a command finishes first, such as one that cleans up: a signal is raised after it."""
     global _held
     if _held is not None or not _is_main_thread():
         yield

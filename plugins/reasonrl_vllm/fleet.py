@@ -69,7 +69,7 @@ class Fleet(Generic[M]):
                 "resume the run"
             ) from error
         left = f"{len(self.members)} of {self._size} servers"
-        log.warning("vllm: %s: left out until the run is resumed; %s go on", error.reason, left)
+        log.warning("vllm: %s: left out until the run is resumed; %s remain", error.reason, left)
 
     def spread(self, items: Sequence[Any], ask: Callable[[M, Any], Awaitable[T]], *, samples: int = 1) -> list[T]:
         """``await ask(member, item)`` of every item, in order, each asked of the server with the least load.

@@ -53,7 +53,7 @@ def start_missing_ranks(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def parse_launch(command: Sequence[str]) -> Asked | None:
-    """What a command line of ``accelerate launch`` asks for, with its config file; None if it is no such command.
+    """What a command line of ``accelerate launch`` asks for, with its config file; None for other commands.
 
     Raises:
         RecipeError: if that cannot be started.

@@ -12,7 +12,7 @@ TASK = "task"
 
 
 def speaker(role: str, other: str = TASK) -> str:
-    """Name the side that a message's role stands for: the model, or ``other``; a tool speaks for itself."""
+    """Name the side that wrote a message by its role: the model, or ``other``; other roles keep their names."""
     return {"assistant": "model", "user": other}.get(role, role)
 
 

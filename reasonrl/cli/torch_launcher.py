@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    if before is None:  # the processes log as ever
+    if before is None:  # for the processes
         del os.environ[LOG_LEVEL]
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     args = run.parse_args(list(arguments))

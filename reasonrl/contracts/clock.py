@@ -20,7 +20,7 @@ class _TimeUpError(BaseException):
 def limited_to(seconds: float, time: Literal["processor", "all"] = "processor") -> Iterator[None]:
     """Raise TooSlowError after so many seconds in the block.
 
-    Outside of the main thread, and on Windows, there is no limit. Compiled code is interrupted when it returns.
+    Without effect outside the main thread and on Windows. Compiled code is interrupted when it returns.
 
     Args:
         time: The processor's time, whatever else the machine does; or all time, which also ends a block that waits.

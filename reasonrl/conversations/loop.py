@@ -7,7 +7,7 @@ is the earlier tokens and those of the task's turn.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -52,6 +52,18 @@ class Together(Protocol):
     def max(self, value: int) -> int:
         """The largest value of all processes."""
         ...
+
+
+class Alone:
+    """A process that samples for itself, such as in a thread, where collectives would mix with those of the update."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Fail alone."""
+        return nullcontext()
+
+    def max(self, value: int) -> int:
+        """Return the value."""
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,7 @@ class BackendCalls:
         """What the backend wants weights to be cast to, if it says so.
 
         Raises:
-            PluginContractError: if that is no dtype.
+            PluginContractError: if that is not a dtype.
         """
         with self._call("weights_dtype") as call:
             found = getattr(self._backend, "weights_dtype", None)

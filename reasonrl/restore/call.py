@@ -22,7 +22,7 @@ def run_beside() -> None:
 
 @contextlib.contextmanager
 def restored(owner: str) -> Iterator[None]:
-    """Restore standard streams and the settings of the process and of torch behind the block.
+    """Restore standard streams and the settings of the process and of torch after the block.
 
     A changed setting of torch is logged once for ``owner``, such as ``task 'x': respond``. A copy of this process that
     the block has forked ends there: two would write one run.

@@ -1,4 +1,4 @@
-"""The settings of a process that code of a plugin may change for everybody by the way."""
+"""The settings of a process that a plugin's code may change without meaning to."""
 
 import builtins
 import contextlib
@@ -82,4 +82,4 @@ PROCESS_SETTINGS = (
     Setting("garbage collection", gc.isenabled, _collect),
     Setting("logging.disable", lambda: logging.root.manager.disable, logging.disable),
 )
-"""Restored without a word: no result of a run depends on them."""
+"""Restored without a warning, because results do not depend on them."""

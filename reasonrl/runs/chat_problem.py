@@ -1,11 +1,10 @@
 """A problem in a chat: the task replies as in training, and what it says is shown."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from reasonrl.contracts.data import Completion, RolloutGroup, RolloutRequest, Transcript, Turn
-from reasonrl.conversations.loop import Dialogue, converse
+from reasonrl.conversations.loop import Alone, Dialogue, converse
 from reasonrl.conversations.replies import Reply, Responder
 from reasonrl.data.render import PromptRenderer
 
@@ -39,17 +38,6 @@ class _Shown:
         return replies
 
 
-class _Alone:
-    """One process."""
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        yield
-
-    def max(self, value: int) -> int:
-        return value
-
-
 def solve(
     sample: Callable[[RolloutRequest], Completion],
     request: RolloutRequest,
@@ -60,5 +48,5 @@ def solve(
     """Let the model answer a request, and the task reply until the conversation is over."""
     if dialogue is not None:
         dialogue = replace(dialogue, responder=_Shown(dialogue.responder, dialogue.max_turns, tell))
-    (group,) = converse(StreamingBackend(sample), [request], renderer, _Alone(), dialogue)
+    (group,) = converse(StreamingBackend(sample), [request], renderer, Alone(), dialogue)
     return group

@@ -35,7 +35,7 @@ def find_place(environ: Mapping[str, str] = os.environ) -> Place | None:
     """This process among several; None if it is the only one.
 
     Raises:
-        RecipeError: if the launcher's variables are incomplete or no numbers.
+        RecipeError: if the launcher's variables are incomplete or not numbers.
     """
     size = _number(environ, SIZE_KEYS, 1)
     if size <= 1:
@@ -89,7 +89,7 @@ def process_timeout(environ: Mapping[str, str] = os.environ) -> float:
     """Seconds that a process waits for the others during a run.
 
     Raises:
-        RecipeError: if the variable for it holds no such number.
+        RecipeError: if the variable does not hold one.
     """
     text = environ.get(TIMEOUT_KEY) or str(TIMEOUT_S)
     try:

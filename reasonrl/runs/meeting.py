@@ -47,7 +47,7 @@ class Card(TypedDict):
 
 
 class Verdict(TypedDict):
-    """What the first process makes of the cards. Without an error the run goes on."""
+    """What the first process makes of the cards. Without an error the run begins."""
 
     error: str
     code: int

@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from reasonrl.restore.call import run_beside
@@ -49,15 +48,3 @@ def _fulfill(future: "Future[T]", work: Callable[[], T]) -> None:
         future.set_result(work())
     except BaseException as error:  # noqa: BLE001 - who asks for the result raises it
         future.set_exception(error)
-
-
-class Alone:
-    """A process that samples in a thread, for itself: collective operations there would mix with the update's."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """Fail alone."""
-        return nullcontext()
-
-    def max(self, value: int) -> int:
-        """The own value."""
-        return value

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from reasonrl.contracts.data import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
 from reasonrl.contracts.protocols import RolloutBackend
-from reasonrl.conversations.loop import Dialogue, Together, converse
+from reasonrl.conversations.loop import Alone, Dialogue, Together, converse
 from reasonrl.data.prompts import PromptSource
 from reasonrl.errors import CheckpointError
 from reasonrl.functional.randomness import derive_seed
 from reasonrl.model.flops import Amount
 from reasonrl.recipe.sampling import SamplingConfig
 from reasonrl.recipe.schema import Recipe
-from reasonrl.trainer.background import Alone, Background
+from reasonrl.trainer.background import Background
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.microbatch import list_local_prompts
 

@@ -21,7 +21,7 @@ class SyncedBackend:
         self._version: int | None = None
         self._whole: ExitStack | None = None
         self.background: Background[Any] = Background()
-        """Where it samples during an update; what goes on there ends before the weights change."""
+        """Where it samples during an update. Sampling ends there before the weights change."""
 
     def sync(self, version: int) -> RolloutBackend:
         """The backend with the policy's present weights, whose version this is; every rank calls it.

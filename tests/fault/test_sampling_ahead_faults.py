@@ -1,4 +1,4 @@
-"""Runs that sample ahead and are killed, stopped, or lose their engine: what is saved, and how they go on."""
+"""Runs that sample ahead and are killed, stopped, or lose their engine: what is saved, and how they are resumed."""
 
 from __future__ import annotations
 

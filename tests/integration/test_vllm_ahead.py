@@ -107,7 +107,7 @@ def test_two_servers_share_the_prompts_and_one_may_die(tmp_path: Path) -> None:
             served[1].kill()
             assert process.wait(200) == 0, log.read_text()
         text = log.read_text()
-        assert text.count("left out until the run is resumed; 1 of 2 servers go on") == 1
+        assert text.count("left out until the run is resumed; 1 of 2 servers remain") == 1
         assert len(metrics_of(run)) == 5
         assert json.loads((run / "summary.json").read_text())["outcome"] == "completed"
         asked = [finished(tmp_path / f"log-{number}") for number in (0, 1)]

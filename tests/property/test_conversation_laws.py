@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -31,7 +30,7 @@ from reasonrl import (
     Transcript,
     Turn,
 )
-from reasonrl.conversations.loop import Dialogue, converse
+from reasonrl.conversations.loop import Alone, Dialogue, converse
 from reasonrl.conversations.replies import TaskReplies
 from reasonrl.data.collate import collate
 from reasonrl.data.render import PromptRenderer
@@ -171,14 +170,6 @@ class Scripted:
     def respond(self, transcript: Transcript) -> tuple[Turn | None, dict[str, Any]]:
         at = len(transcript.replies) - 1
         return (Turn(content=self._turns[at]) if at < len(self._turns) else None), {"at": at}
-
-
-class Alone:
-    def together(self) -> Any:
-        return contextlib.nullcontext()
-
-    def max(self, value: int) -> int:
-        return value
 
 
 def renderer_of(template: Path) -> PromptRenderer:

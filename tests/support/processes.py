@@ -56,7 +56,7 @@ def on_ranks(
     The first process that fails ends the others, and the exit status is then 1. ``more``: variables.
 
     Args:
-        ends_others: False as on machines of their own, where each goes on until it finds out by itself.
+        ends_others: False as on separate machines, where each runs until it notices by itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1", **more}

@@ -72,7 +72,7 @@ def learning_bytes(optimizer: Any) -> dict[str, list[int]]:
         return [sum(getattr(t, "to_local", lambda t=t: t)().nbytes for t in tensors), sum(t.nbytes for t in tensors)]
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments = [optimizer.state[p][key] for p in parameters for key in ("exp_avg", "exp_avg_sq")]  # all have learnt
+    moments = [optimizer.state[p][key] for p in parameters for key in ("exp_avg", "exp_avg_sq")]  # all were updated
     return {"gradients": both([p.grad for p in parameters]), "moments": both(moments)}
 
 

@@ -21,7 +21,7 @@ from reasonrl.runs import tensors
 
 @dataclass(frozen=True)
 class Save:
-    """A checkpoint: of a policy that has learnt, or that was loaded from the checkpoint ``source``."""
+    """A checkpoint: of a policy that was updated, or that was loaded from the checkpoint ``source``."""
 
     run: Path
     model: Path

@@ -28,7 +28,7 @@ from reasonrl import (
     Turn,
 )
 from reasonrl.conversations.build import open_dialogue
-from reasonrl.conversations.loop import converse
+from reasonrl.conversations.loop import Alone, converse
 from reasonrl.data.render import PromptRenderer
 from reasonrl.plugins import Component
 from reasonrl.rewards.judging import Verdict, fitted
@@ -36,16 +36,6 @@ from reasonrl.testing.models import byte_tokenizer
 
 RENDERER = PromptRenderer(byte_tokenizer())
 COMPONENT = Component(spec=TaskSpec(name="talk", summary="Replies.", factory=Talk), config=None)
-
-
-class Alone:
-    """One process."""
-
-    def together(self) -> Any:
-        return contextlib.nullcontext()
-
-    def max(self, value: int) -> int:
-        return value
 
 
 def request(task: Talk, index: int = 0, *, limit: int = 200, size: int = 3) -> RolloutRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from support.talking_plugin import EOS, FIRST, Chat, Script, Talk
 
 from reasonrl import FinishReason, Message, Problem, RolloutGroup, RolloutRequest, SamplingParams, TaskSpec
 from reasonrl.conversations.build import open_dialogue
-from reasonrl.conversations.loop import converse
+from reasonrl.conversations.loop import Alone, converse
 from reasonrl.data.both_sides import is_conversation
 from reasonrl.data.demonstrations import Encoder, Example
 from reasonrl.data.prompts import PromptLimit
@@ -27,16 +26,6 @@ STOP = "!"
 COMPONENT = Component(spec=TaskSpec(name="talk", summary="Replies.", factory=Talk), config=None)
 ASK = Message(role="user", content="1?")
 SAY, REPLY = Message(role="assistant", content="ab"), Message(role="user", content="cd")
-
-
-class Alone:
-    """One process."""
-
-    def together(self) -> Any:
-        return contextlib.nullcontext()
-
-    def max(self, value: int) -> int:
-        return value
 
 
 class Ends(Script):

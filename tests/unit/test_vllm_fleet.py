@@ -142,7 +142,7 @@ def test_a_server_that_dies_is_left_out_and_the_others_sample_its_prompts(
     out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(out) == 1
     assert out[0].startswith(f"vllm: no answer from {scripts[1].url} for 0.2 s (status 503")
-    assert out[0].endswith("): left out until the run is resumed; 2 of 3 servers go on")
+    assert out[0].endswith("): left out until the run is resumed; 2 of 3 servers remain")
     before = len(scripts[1].seen)
     engine.load_weights(weights(), 2)
     assert generate(engine, 6) == expected(6)
@@ -183,7 +183,7 @@ def test_one_that_comes_back_with_other_weights_is_left_out(
     with caplog.at_level(logging.WARNING):
         assert generate(engine, 12) == expected(12)
     assert f"{scripts[2].url} samples with weights 'default', expected" in caplog.text
-    assert "2 of 3 servers go on" in caplog.text
+    assert "2 of 3 servers remain" in caplog.text
 
 
 def test_one_that_does_not_take_the_weights_is_left_out(engine: ServerEngine, scripts: list[Script]) -> None:
