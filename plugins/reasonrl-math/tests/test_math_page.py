@@ -16,7 +16,7 @@ REST = """
 name: page
 model: {name: countdown-base}
 algorithm: {name: grpo}
-sampling: {group_size: 2}
+sampling: {group_size: 2, max_completion_tokens: 64}
 trainer: {steps: 1, prompts_per_step: 2}
 """
 CODE = re.compile(r"`([^`]+)`")
