@@ -185,7 +185,7 @@ def test_weights_of_another_run_never_answer(served: Served) -> None:
 
 
 def test_a_server_at_work_is_left_to_whom_it_works_for(served: Served, tmp_path: Path) -> None:
-    long = ("sampling.temperature=2", "sampling.max_completion_tokens=800", "trainer.prompts_per_step=512")
+    long = ("sampling.temperature=2", "sampling.max_completion_tokens=800", "trainer.prompts_per_step=2048")
     run_dir, log = tmp_path / "run", tmp_path / "log"
     with training(*overrides(served.url, *long), "--run-dir", str(run_dir), log=log) as process:
         until(lambda: served.running() > 64)
