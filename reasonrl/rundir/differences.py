@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 SEED_KEYS = ("name", "seed", "output_dir", "device", "logging", "checkpoint")
 """Sections of a recipe in which two seeds of one experiment may differ: nothing else there changes what is learned."""
@@ -36,5 +37,17 @@ def differences(before: object, now: object, at: str = "") -> Iterator[tuple[str
 
 def format_value(value: object, most: int = 60) -> str:
     """Write a value as JSON, of ``most`` characters or fewer."""
-    text = json.dumps(value, ensure_ascii=False)
+    return _clip(json.dumps(value, ensure_ascii=False), most)
+
+
+def format_pair(one: object, other: object, most: int = 60) -> tuple[str, str]:
+    """Write two values that differ likewise, without a long beginning that they share: the difference shows."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    if shared > most // 2:
+        texts = ["..." + text[shared - most // 4 :] for text in texts]
+    return _clip(texts[0], most), _clip(texts[1], most)
+
+
+def _clip(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."

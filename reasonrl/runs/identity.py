@@ -12,7 +12,7 @@ from reasonrl.plugins import Kind, PluginRecord, Plugins
 from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.rewards.from_file import RewardFileConfig
-from reasonrl.rundir.differences import differences, format_value
+from reasonrl.rundir.differences import differences, format_pair
 from reasonrl.runs.state import Identity
 
 if TYPE_CHECKING:
@@ -103,11 +103,7 @@ def is_changeable(key: str) -> bool:
 
 def find_allowed_changes(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, str]:
     """Key -> ``old -> new`` of what changed in a recipe and may."""
-    return {
-        key: f"{format_value(old)} -> {format_value(new)}"
-        for key, old, new in differences(before, now)
-        if is_changeable(key)
-    }
+    return {key: " -> ".join(format_pair(old, new)) for key, old, new in differences(before, now) if is_changeable(key)}
 
 
 def explain_changes(keys: Iterable[str]) -> str:
@@ -170,4 +166,4 @@ def hash_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
 def _change(path: str, old: object, new: object) -> str:
     if path.startswith("recipe.rewards.") and path.endswith(".sha256"):
         return f"{path.removesuffix('.sha256')}: its file was edited"
-    return f"{path}: {format_value(old)} -> {format_value(new)}"
+    return f"{path}: {' -> '.join(format_pair(old, new))}"

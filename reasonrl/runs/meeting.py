@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from reasonrl.errors import RAISABLE, ProcessError, leave_to_first, one_line, tell
-from reasonrl.rundir.differences import differences, format_value
+from reasonrl.rundir.differences import differences, format_pair
 from reasonrl.runs.connection import explained_connection
 from reasonrl.runs.launched import Place, find_place, join_timeout
 
@@ -149,7 +149,7 @@ def judge(cards: Mapping[int, Card]) -> Verdict:
     for rank, card in cards.items():
         found = list(differences(cards[0]["facts"], card["facts"]))
         if found:
-            shown = [f"{at}: {format_value(one)} and {format_value(other)}" for at, one, other in found[:MAX_SHOWN]]
+            shown = [f"{at}: {' and '.join(format_pair(one, other))}" for at, one, other in found[:MAX_SHOWN]]
             more = f", and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
             text = (
                 f"{name(0, cards)} and {name(rank, cards)} of this run differ: {'; '.join(shown)}{more}; start the "

@@ -146,7 +146,14 @@ class Lab:
 
     def attempt(self, recipe: str, *overrides: str, **variables: str) -> Run:
         """The same, however it ends, and not kept."""
-        folder = self.folder / "runs" / str(next(self._numbers))
+        return self.attempt_in(self.new_folder(), recipe, *overrides, **variables)
+
+    def new_folder(self) -> Path:
+        """A folder for a run."""
+        return self.folder / "runs" / str(next(self._numbers))
+
+    def attempt_in(self, folder: Path, recipe: str, *overrides: str, **variables: str) -> Run:
+        """The same in a folder that is given."""
         options = ["--run-dir", str(folder), "--plugin", PLUGIN.name]
         words = ["sft" if recipe == "sft" else "train", f"{recipe}.yaml", *overrides, *options]
         return Run(folder, self.commands.reasonrl(*words, cwd=self.folder, **variables))

@@ -22,7 +22,7 @@ AROUND = {
     "model": {"name": "countdown-base"},
     "task": {"name": "countdown", "template": "compact"},
     "algorithm": {"name": "grpo"},
-    "sampling": {"group_size": 4, "max_prompt_tokens": 1024},
+    "sampling": {"group_size": 4, "max_prompt_tokens": 1024, "max_completion_tokens": 64},
     "trainer": {"steps": 2, "prompts_per_step": 8},
 }
 """The recipe around a part of one, on a page that shows no whole one."""

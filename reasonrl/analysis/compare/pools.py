@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonrl.analysis.compare.evaluation import Evaluation
-from reasonrl.rundir.differences import differences, format_value, without_seed
+from reasonrl.rundir.differences import differences, format_pair, without_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,4 +62,4 @@ def _letter(index: int) -> str:
 def recipe_differences(before: Pool, now: Pool) -> Iterator[tuple[str, str, str]]:
     """(key, old, new) of every key in which the recipes of two pools differ."""
     for key, old, new in differences(before.recipe, now.recipe):
-        yield key, format_value(old), format_value(new)
+        yield (key, *format_pair(old, new))

@@ -123,10 +123,11 @@ def sharding(lab: Lab, kind: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
+    folder = lab.new_folder()
 
     def attempt(rank: str) -> Run:
         world = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return lab.attempt(kind, "model.sharding=fsdp", **world)
+        return lab.attempt_in(folder, kind, "model.sharding=fsdp", **world)
 
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(attempt, "01")
