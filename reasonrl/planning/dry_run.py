@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from reasonrl.contracts.batch import StepContext, TrainBatch
+from reasonrl.contracts.batch import PolicyEval, StepContext, TrainBatch
 from reasonrl.model.critic import build_critic
 from reasonrl.model.export import iter_hf_weights
 from reasonrl.model.load import build_network, make_trainable
@@ -33,7 +33,7 @@ from reasonrl.runs.build import build_optimizer
 from reasonrl.runs.tensors import list_tensors
 from reasonrl.trainer.microbatch import Microbatch, accumulate_gradients
 from reasonrl.trainer.optim import GuardedOptimizer
-from reasonrl.trainer.policy_eval import evaluate_policy
+from reasonrl.trainer.policy_eval import evaluate_policy, policy_logprobs
 from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.update import Updater
 
@@ -169,22 +169,26 @@ class _DryRun:
             GuardedOptimizer(self._optimizer, 1.0).step(is_finite=True)
         self._meter.tag("optimizer", _states(self._optimizer))
 
+    def _evaluate(self, resolved: ResolvedRecipe, batch: TrainBatch) -> PolicyEval:
+        """What a step computes before its losses, with old log-probabilities of all rows, the most it may need."""
+        trainer, work = resolved.recipe.trainer, self._work
+        used_once = trainer.minibatches == 1 and trainer.update_epochs == 1
+        how: dict[str, Any] = {
+            "temperature": resolved.recipe.sampling.temperature,
+            "max_tokens": work.rows * work.length,
+            "ranks": self._ranks,
+        }
+        evals = evaluate_policy(self._policy, self._reference, batch, needs=resolved.needs, used_once=used_once, **how)
+        if evals.old_logprobs is None and not used_once:
+            policy_logprobs(self._policy, batch, range(work.rows), **how)
+        return evals
+
     def _learn(self, resolved: ResolvedRecipe) -> None:
         recipe, work, meter = resolved.recipe, self._work, self._meter
         batch = _batch(work, meter.vocabulary)
         algorithm = build_algorithm(resolved, self._plugins)
-        trainer = recipe.trainer
         with meter.stage(EVALUATION):
-            evals = evaluate_policy(
-                self._policy,
-                self._reference,
-                batch,
-                needs=resolved.needs,
-                used_once=trainer.minibatches == 1 and trainer.update_epochs == 1,
-                temperature=recipe.sampling.temperature,
-                max_tokens=work.rows * work.length,
-                ranks=self._ranks,
-            )
+            evals = self._evaluate(resolved, batch)
         evals = _made_real(evals)
         ctx = StepContext(step=recipe.trainer.steps, total_steps=recipe.trainer.steps, policy_version=1)
         with unmetered():  # all of it is real and small

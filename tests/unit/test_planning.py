@@ -66,6 +66,12 @@ def test_what_is_offloaded_is_on_the_gpu_for_its_stage_alone(plan) -> None:
     assert less.stages["optimizer"]["optimizer"] == whole.stages["optimizer"]["optimizer"]
 
 
+@pytest.mark.parametrize(("setting", "is_needed"), [("minibatches=1", False), ("minibatches=2", True)])
+def test_a_pass_for_old_logprobs_is_planned_where_a_run_needs_one(plan, setting: str, is_needed: bool) -> None:
+    found = plan(f"trainer.{setting}").counted.stages
+    assert (found["evaluation"].flops > 0.1 * found["update"].flops) == is_needed
+
+
 def test_lora_has_gradients_and_states_of_its_adapters_alone(plan) -> None:
     found = plan("model.lora.rank=4")
     assert found.counted.trained < found.counted.model / 5
