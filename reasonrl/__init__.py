@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Read once, when torch loads OpenMP. Its threads wait for each other after every operation. If they spin long meanwhile
 # and another process runs, they take the core from the one they wait for: a step then takes many times longer. If they
-# sleep at once, two threads are no faster than one. GNU's OpenMP spins for some microseconds; others sleep.
+# sleep at once, two are hardly faster than one. GNU's OpenMP spins for some microseconds; others sleep.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 
