@@ -98,8 +98,8 @@ class Bench:
 
     def requests(self) -> list[RolloutRequest]:
         """The requests of the next step."""
-        drawn = self.trainer._draw(self.trainer.position)
-        return [self.trainer._request(*pair) for pair in drawn]
+        requests: list[RolloutRequest] = self.trainer._rounds._draw(self.trainer.position)[0]
+        return requests
 
     def gflops(self) -> float:
         """The machine's speed right now."""

@@ -36,7 +36,9 @@ class HFBackend:
         self._on_finished = context.on_finished
         dtype = getattr(torch, context.precision)
         with torch.autocast(context.device.type, dtype, enabled=dtype != torch.float32):
-            self._model = CachedModel(base_model(context.policy.model), context.on_computed)
+            self._model = CachedModel(
+                base_model(context.policy.model), context.on_computed, fused=config.fused_decoding
+            )
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
     def __enter__(self) -> HFBackend:

@@ -16,6 +16,10 @@ class HFConfig:
         default=0.125,
         metadata={"help": "share of finished rows at which they are removed from the running batch"},
     )
+    fused_decoding: bool = field(
+        default=True,
+        metadata={"help": "on a CPU, decode Llama, Mistral and Qwen models in fewer operations; false for debugging"},
+    )
 
     def __post_init__(self) -> None:
         if self.max_batch_rows < 1:

@@ -251,7 +251,7 @@ def rename_cache(model: Any, name: str, *, takes: str | None = None) -> None:
 def test_the_cache_argument_may_have_any_name(loaded: LoadedModel, name: str) -> None:
     sampling = SamplingParams(max_completion_tokens=6)
     requests = mixed_requests(sampling, group_size=2)
-    with backend_for(loaded, sampling) as backend:
+    with backend_for(loaded, sampling, fused_decoding=False) as backend:
         expected = backend.generate(requests)
     rename_cache(loaded.model, name)
     with backend_for(loaded, sampling) as backend:

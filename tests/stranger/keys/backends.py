@@ -16,9 +16,18 @@ def max_batch_rows(lab: Lab, kind: str) -> None:
 @effect("compact_fraction", of=("rollout_backend.hf",))
 def compact_fraction(lab: Lab, kind: str) -> None:
     """Finished rows that stay in the batch cost work and change nothing."""
-    early, late = (lab.run("train", *UNEVEN, f"rollout_backend.compact_fraction={f}") for f in (0.01, 1.0))
+    options = ({"compact_fraction": fraction, "fused_decoding": False} for fraction in (0.01, 1.0))
+    early, late = (lab.run("train", *UNEVEN, *(f"rollout_backend.{k}={v}" for k, v in o.items())) for o in options)
     assert early.probe["sampling_rows"] < late.probe["sampling_rows"]
     assert _texts(early) == _texts(late)
+
+
+@effect("fused_decoding", of=("rollout_backend.hf",))
+def fused_decoding(lab: Lab, kind: str) -> None:
+    """The model's own passes decode without it, and the completions are the same."""
+    fused, plain = (lab.run("train", f"rollout_backend.fused_decoding={on}") for on in ("true", "false"))
+    assert fused.probe["sampling_calls"] < plain.probe["sampling_calls"]
+    assert _texts(fused) == _texts(plain)
 
 
 VLLM = {
