@@ -35,7 +35,7 @@ OPTIONS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, choices=range(4, 1001), metavar="STEPS", default=8, help="4 to 1000")
     parser.add_argument("--latency", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="multiples of the rest")
     arguments = parser.parse_args()
     rest = median(rests(steps_of(0.0, 0, arguments.steps)))

@@ -1,11 +1,26 @@
-"""The benchmarks that the documentation names can be started: what they import is there."""
+"""The benchmarks that the documentation names can be started, and the speed benchmarks run to their ends."""
 
+import json
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+SMALL = {
+    "step": "--repeats 1",
+    "rollout": "--completions 8 --group 4 --tokens 8 --repeats 1 --only generate generate_batch",
+    "scaling": "--only group length size --most 1 --repeats 1",
+    "contended": "--rounds 1 --set trainer.prompts_per_step=2 sampling.group_size=2",
+    "overlap": "--steps 4 --latency 0.1",
+    "gate": "--repeats 1",
+    "reward_pool": "--completions 500 --repeats 1",
+}
+"""Their smallest sizes."""
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -30,3 +45,22 @@ def test_speed_results_compare_as_the_page_says(monkeypatch: pytest.MonkeyPatch)
         assert [is_worse(name, change, {name: 1.0}) for change in changes] == [True, False, False]
     lines = [{"benchmark": "step", "subject": s, "threads": 1, "seconds": n} for n, s in enumerate("aba")]
     assert [line["seconds"] for line in newest(lines)] == [2, 1]
+
+
+@pytest.mark.slow
+def test_speed_benchmarks_run_and_fill_the_page(tmp_path: Path) -> None:
+    """In a copy, whose results and page they may write."""
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("results"))
+    shutil.copytree(ROOT / "docs" / "assets", tmp_path / "docs" / "assets")
+    page = Path(shutil.copy(ROOT / "docs" / "performance.md", tmp_path / "docs"))
+    for folder in ("plugins", "recipes"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    for name, options in {**SMALL, "write_tables": ""}.items():
+        command = [sys.executable, str(tmp_path / "benchmarks" / f"{name}.py"), *options.split()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        # Status 1 without an error: a step this small, or a busy machine, is slower than the limit.
+        assert done.returncode in (0, 1), (name, done.stderr)
+        assert "Traceback" not in done.stderr, (name, done.stderr)
+    lines = (tmp_path / "benchmarks" / "results" / "speed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["benchmark"] for line in lines} >= {"step", "rollout", "scaling", "contended", "overlap"}
+    assert "8 completions in groups of 4" in page.read_text(encoding="utf-8")
