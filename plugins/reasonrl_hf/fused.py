@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,14 +42,13 @@ class FusedCache:
             self.layers[i] = self._moved(pair, rows, columns)
         self.bias = None if self.bias is None else self.bias[rows]
 
-    def extend(self) -> int:
-        """Make room for one more token; its column."""
+    def extend(self) -> None:
+        """Make room for one more token, in the last column."""
         if self.length == self.columns:
             columns, every = self._with_room(), slice(None)
             for i, pair in enumerate(self.layers):
                 self.layers[i] = self._moved(pair, every, columns)
         self.length += 1
-        return self.length - 1
 
     def _with_room(self) -> int:
         return self.length + max(_ROOM, self.length // 4)
@@ -65,83 +63,97 @@ class FusedCache:
         return moved[0], moved[1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The parts of a transformer block."""
+class _Linear:
+    """A linear layer. Views of its parameters, looked up once: a module's attributes are slow."""
 
-    attention: Any
-    before_attention: Any
-    mlp: Any
-    before_mlp: Any
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight, self.bias = layer.weight.t(), layer.bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return torch.addmm(residual, x, self.weight)
+
+
+class _Norm:
+    """An RMS norm."""
+
+    __slots__ = ("eps", "weight")
+
+    def __init__(self, norm: Any) -> None:
+        self.weight, self.eps = norm.weight, norm.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class _Block:
+    """A transformer block. ``H`` heads of queries, ``KV`` of keys and values, ``D`` wide each."""
+
+    def __init__(self, block: Any) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.before_attention, self.before_mlp = _Norm(block.input_layernorm), _Norm(block.post_attention_layernorm)
+        self.query, self.key, self.value = map(_Linear, (attention.q_proj, attention.k_proj, attention.v_proj))
+        self.norms = [_Norm(getattr(attention, name)) for name in ("q_norm", "k_norm") if hasattr(attention, name)]
+        self.scaling, self.outward = attention.scaling, _Linear(attention.o_proj)
+        self.gate, self.up, self.down = map(_Linear, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.activation = mlp.act_fn
+
+    def __call__(self, x: Tensor, waves: tuple[Tensor, Tensor], cache: FusedCache, layer: int) -> Tensor:
+        """The block's output ``[A, E]`` for its input ``[A, E]``."""
+        x = self.outward.added_to(x, self._attend(self.before_attention(x), waves, cache, layer))
+        h = self.before_mlp(x)
+        return self.down.added_to(x, self.activation(self.gate(h)) * self.up(h))
+
+    def _attend(self, x: Tensor, waves: tuple[Tensor, Tensor], cache: FusedCache, layer: int) -> Tensor:
+        """Attention's output ``[A, H D]`` before its projection; the keys and values of ``x`` ``[A, E]`` are stored."""
+        keys, values = cache.layers[layer]
+        rows, kv, columns, width = keys.shape
+        query, key = self.query(x).view(rows, -1, width), self.key(x).view(rows, kv, width)
+        if self.norms:
+            query, key = self.norms[0](query), self.norms[1](key)
+        query, key = _rotate(torch.cat((query, key), dim=1), *waves).split((query.shape[1], kv), dim=1)
+        keys[:, :, cache.length - 1] = key
+        values[:, :, cache.length - 1] = self.value(x).view(rows, kv, width)
+        past = keys.view(rows * kv, columns, width)[:, : cache.length].transpose(1, 2)
+        scores = torch.bmm(query.reshape(rows * kv, -1, width), past).mul_(self.scaling)
+        if cache.bias is not None:
+            scores.view(rows, kv, -1, cache.length)[..., : cache.bias.shape[-1]].add_(cache.bias)
+        mixed = torch.bmm(scores.softmax(-1), values.view(rows * kv, columns, width)[:, : cache.length])
+        return mixed.view(rows, -1)
 
 
 class FusedStep:
     """Computes what ``model`` computes for one more token per row, from the model's own parameters.
 
-    Raises:
-        ValueError: if the model's passes have to be its own: another family, adapters, hooks, quantized or sharded
-            weights, another device, sliding windows.
+    Only for models of which ``why_not`` has nothing to say.
     """
 
     def __init__(self, model: Any) -> None:
-        if (why := why_not(model)) is not None:
-            raise ValueError(why)
-        inner, config = model.model, model.config
-        self._embedding, self._norm, self._head, self._rotary = (
-            inner.embed_tokens,
-            inner.norm,
-            model.lm_head,
-            inner.rotary_emb,
-        )
-        self._blocks = [_Block(b.self_attn, b.input_layernorm, b.mlp, b.post_attention_layernorm) for b in inner.layers]
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        inner = model.model
+        self._embedding, self._rotary = inner.embed_tokens.weight, inner.rotary_emb
+        self._blocks = [_Block(block) for block in inner.layers]
+        self._norm, self._head = _Norm(inner.norm), _Linear(model.lm_head)
         self._waves: tuple[Tensor, Tensor] | None = None
 
+    @torch.inference_mode()
     def __call__(self, cache: FusedCache, ids: Tensor, positions: Tensor) -> Tensor:
         """Logits ``[A, V]`` after the tokens ``ids`` ``[A]`` at ``positions`` ``[A]``; ``cache`` grows in place."""
-        column = cache.extend()
+        cache.extend()
         waves = self._waves_at(positions, cache.columns)
-        x = F.embedding(ids, self._embedding.weight)
-        for block, (keys, values) in zip(self._blocks, cache.layers, strict=True):
-            mixed = self._attend(block, _norm(block.before_attention, x), waves, keys, values, column, cache.bias)
-            x = torch.addmm(x, mixed, block.attention.o_proj.weight.t())
-            mlp, h = block.mlp, _norm(block.before_mlp, x)
-            gated = mlp.act_fn(_linear(mlp.gate_proj, h)) * _linear(mlp.up_proj, h)
-            x = torch.addmm(x, gated, mlp.down_proj.weight.t())
-        return _linear(self._head, _norm(self._norm, x))
-
-    def _attend(
-        self,
-        block: _Block,
-        x: Tensor,
-        waves: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
-        column: int,
-        bias: Tensor | None,
-    ) -> Tensor:
-        """Attention's output ``[A, H D]`` before its projection; the keys and values of ``x`` ``[A, E]`` are stored."""
-        attention, (rows, kv, columns, width) = block.attention, keys.shape
-        query = _linear(attention.q_proj, x).view(rows, self._heads, width)
-        key = _linear(attention.k_proj, x).view(rows, kv, width)
-        if hasattr(attention, "q_norm"):
-            query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
-        turned = _rotate(torch.cat((query, key), dim=1), *waves)
-        keys[:, :, column] = turned[:, self._heads :]
-        values[:, :, column] = _linear(attention.v_proj, x).view(rows, kv, width)
-        seen = slice(0, column + 1)
-        past = keys.view(rows * kv, columns, width)[:, seen].transpose(1, 2)
-        scores = torch.bmm(turned[:, : self._heads].reshape(rows * kv, -1, width), past).mul_(attention.scaling)
-        if bias is not None:
-            scores.view(rows, kv, -1, column + 1)[..., : bias.shape[-1]].add_(bias)
-        mixed = torch.bmm(scores.softmax(-1), values.view(rows * kv, columns, width)[:, seen])
-        return mixed.view(rows, self._heads * width)
+        x = F.embedding(ids, self._embedding)
+        for layer, block in enumerate(self._blocks):
+            x = block(x, waves, cache, layer)
+        return self._head(self._norm(x))
 
     def _waves_at(self, positions: Tensor, columns: int) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines ``[A, 1, D]``; a position is never behind its column."""
         if self._waves is None or len(self._waves[0]) < columns:
             every = torch.arange(columns)[None]
-            cos, sin = (wave[0] for wave in self._rotary(self._embedding.weight, every))
+            cos, sin = (wave[0] for wave in self._rotary(self._embedding, every))
             half = sin.shape[-1] // 2
             self._waves = cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
         return self._waves[0][positions][:, None], self._waves[1][positions][:, None]
@@ -181,14 +193,6 @@ def _is_changed(module: nn.Module) -> bool:
     hooks = {getattr(hook, "__name__", "") for hook in module._forward_hooks.values()}
     # That of gradient checkpointing lets gradients begin at the embeddings, and changes no value.
     return bool(hooks - {"make_inputs_require_grads"} or module._forward_pre_hooks or "forward" in vars(module))
-
-
-def _linear(layer: Any, x: Tensor) -> Tensor:
-    return F.linear(x, layer.weight, layer.bias)
-
-
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
