@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
 CONNECTIONS = 256
+IDLE_S = 2.0
+"""An idle connection is used again for so long. vLLM closes it after 5 s, perhaps just as a request is sent."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WATCH_S = 5.0
 """Interval of the health checks while requests are pending."""
@@ -85,7 +87,9 @@ class Client:
             base_url=self.url,
             headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s), pool=None),
-            limits=httpx.Limits(max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS),
+            limits=httpx.Limits(
+                max_connections=CONNECTIONS + 1, max_keepalive_connections=CONNECTIONS, keepalive_expiry=IDLE_S
+            ),
             verify=self.url.startswith("https:"),  # loading certificates takes longer than most requests
             trust_env=False,  # never send control requests and the key through a proxy
         )

@@ -17,13 +17,15 @@ Route = Callable[[Any], tuple[int, Any]]
 class Script:
     """``routes``: path -> what answers there, (status, JSON) of the request's JSON. ``seen``: (path, JSON) as asked.
 
-    ``weights`` is what the server calls its weights. ``keys``: the Authorization headers that came.
+    ``weights`` is what the server calls its weights. ``keys``: the Authorization headers that came;
+    ``connections``: the addresses that they came from.
     """
 
     url: str = ""
     routes: dict[str, Route] = field(default_factory=dict)
     seen: list[tuple[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
+    connections: set[tuple[str, int]] = field(default_factory=set)
     weights: str = "default"
     config: dict[str, Any] = field(default_factory=dict)
     """What it says of itself; see ``server_config``."""
@@ -115,6 +117,7 @@ def scripted() -> Iterator[Script]:
             path = self.path.split("?")[0]
             script.seen.append((path, body))
             script.keys.add(self.headers.get("Authorization"))
+            script.connections.add(self.client_address)
             status, said = script.reply(path, body)
             text = said if isinstance(said, bytes) else json.dumps(said).encode()
             try:

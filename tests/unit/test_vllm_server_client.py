@@ -71,6 +71,19 @@ def test_it_works_inside_a_running_event_loop(script: Script) -> None:
     assert asyncio.run(main()) == 5
 
 
+def test_a_connection_that_the_server_may_be_closing_is_not_used_again(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client_module.IDLE_S < 5, "after which vLLM closes it"
+    monkeypatch.setattr(client_module, "IDLE_S", 0.05)
+    script.routes[PATH] = lambda body: (200, body)
+    with client(script.url) as asked:
+        for _ in range(3):
+            asked.get(PATH)
+            time.sleep(0.2)
+    assert len(script.connections) == 3
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_server_that_comes_back_is_asked_again(script: Script, status: int, caplog: pytest.LogCaptureFixture) -> None:
     """Soon, and every time that it goes away is told once."""
