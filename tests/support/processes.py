@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -105,9 +105,9 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         process = child(_start, Path(folder), cwd, site, target, tuple(map(str, words)))
-        process.join(LIMIT_S)
-        if process.exitcode is None:
+        if not wait_for_any([process.sentinel]):
             process.kill()
+        process.join()
         out, err = ((Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err"))
     return subprocess.CompletedProcess([target.__name__, *map(str, words)], process.exitcode, out, err)
 
@@ -118,12 +118,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for_any(sentinels: Iterable[Any]) -> list[Any]:
+    """Those of the processes that have ended; none after the limit.
+
+    The limit counts seconds of waiting, not of the clock: a container that is paused for minutes, with all of its
+    processes, is no test that hangs.
+    """
+    waiting = list(sentinels)
+    for _ in range(LIMIT_S):
+        if ended := wait(waiting, timeout=1.0):
+            return ended
+    return []
+
+
 def _wait_for(ranks: list[Any], ends_others: bool) -> list[int]:
     """Their exit codes."""
     waiting = {process.sentinel: process for process in ranks}
     try:
         while waiting:
-            ended = wait(waiting, timeout=LIMIT_S)
+            ended = wait_for_any(waiting)
             assert ended, f"{len(waiting)} processes still run after {LIMIT_S} s"
             for process in [waiting.pop(sentinel) for sentinel in ended]:
                 process.join()
