@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,6 @@ def assert_nearly_same(one: Path, other: Path) -> None:
         assert sum(mine[sample] == text for sample, text in theirs.items()) >= 0.9 * 128
 
 
-def completed(server: Served, since: int = 0) -> int:
-    """Requests that a server has answered, by its log; each is a prompt with all of its samples."""
-    lines = server.log.read_text().splitlines()
-    return sum("/inference/v1/generate" in line and "200 OK" in line for line in lines) - since
-
-
 def test_it_learns_a_step_behind_and_goes_on_after_a_kill(served: list[Served], whole: Path, tmp_path: Path) -> None:
     lines = metrics_of(whole)
     assert [line["rollout/staleness_max"] for line in lines] == [0, *[lines[0]["policy/version"]] * 4]
@@ -123,19 +117,23 @@ def test_it_learns_a_step_behind_and_goes_on_after_a_kill(served: list[Served], 
     assert_nearly_same(whole, killed)
 
 
-def test_two_servers_share_the_prompts_and_one_may_die(served: list[Served], whole: Path, tmp_path: Path) -> None:
+def test_two_servers_share_the_prompts_and_one_may_die(
+    served: list[Served], whole: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    before = [completed(server) for server in served]
+    before = [server.completions() for server in served]
     options = overrides(served, 5, "rollout_backend.retry_s=1")
     with training(log, *options, "--run-dir", str(run)) as process:
         until(lambda: steps_of(run) >= 2 and served[1].running() > 0, process, log)
-        shared = [completed(*pair) for pair in zip(served, before, strict=True)]
+        shared = [server.completions() - had for server, had in zip(served, before, strict=True)]
         served[1].kill()
         assert process.wait(300) == 0, log.read_text()
     text = log.read_text()
     assert text.count("left out until the run is resumed; 1 of 2 servers remain") == 1
     assert "Traceback" not in text
     assert json.loads((run / "summary.json").read_text())["outcome"] == "completed"
-    assert 0.8 < shared[0] / shared[1] < 1.25, f"they shared the load as {shared}"
-    assert completed(served[0], before[0]) + shared[1] > 0.9 * (5 * 16 + 2 * 24), "the other sampled the rest"
+    alone = served[0].completions() - before[0] - shared[0]
+    record_property("completions", f"{shared} while both were there, then {alone} by the first")
+    assert min(shared) > 0.35 * sum(shared)
+    assert sum(shared) + alone > 0.9 * (5 * 128 + 2 * 24), "the other sampled the rest"
     assert_nearly_same(whole, run)

@@ -45,9 +45,16 @@ class Served:
 
     def running(self) -> float:
         """Completions that it is making at this moment."""
+        return self._sum("vllm:num_requests_running")
+
+    def completions(self) -> float:
+        """Completions that it has made."""
+        return self._sum("vllm:request_success_total")
+
+    def _sum(self, metric: str) -> float:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as reply:
             lines = reply.read().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{metric}{{"))
 
 
 @contextmanager
