@@ -34,6 +34,7 @@ MODES = ("before", "during")
 OPTIONS = (
     "rollout_backend.name=vllm",
     "rollout_backend.mode=server",
+    "rollout_backend.timeout_s=3600",
     "rollout_correction={}",
     f"evaluation.suites.{SUITE}.problems=512",
     "evaluation.suites.four_numbers=null",
