@@ -14,6 +14,7 @@ from reasonrl.cli.fields import parse_fields
 from reasonrl.cli.speakers import speaker
 from reasonrl.errors import ReasonRLError, RecipeError, one_line
 from reasonrl.importing import without_collection
+from reasonrl.rundir.holds import holding
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target, locate
 from reasonrl.signals import StopRequested
@@ -33,6 +34,7 @@ HELP = """\
 """
 
 
+@holding()
 def run_chat(
     target: str, recipe: str | None, plugin_files: Sequence[str], overrides: Sequence[str], strict: bool, **options: Any
 ) -> None:

@@ -12,6 +12,7 @@ from reasonrl.cli.streams import print_json
 from reasonrl.errors import RecipeError
 from reasonrl.importing import without_collection
 from reasonrl.plugins import Plugins
+from reasonrl.rundir.holds import holding
 from reasonrl.rundir.new_folder import explain_failure
 from reasonrl.runs.meeting import meeting
 from reasonrl.runs.plugin_files import load_run_plugins
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from reasonrl.evaluation.suites import SuiteResult
 
 
+@holding()
 def run_eval(
     target: str,
     recipe: str | None,

@@ -7,11 +7,13 @@ import typer
 from reasonrl.cli.speakers import TASK
 from reasonrl.errors import RecipeError
 from reasonrl.importing import without_collection
+from reasonrl.rundir.holds import holding
 from reasonrl.runs.plugin_files import load_run_plugins
 from reasonrl.runs.targets import find_run, find_target
 from reasonrl.text import sanitize
 
 
+@holding()
 def run_generate(  # noqa: PLR0913 - an argument for each option
     target: str,
     recipe: str | None,

@@ -15,6 +15,7 @@ from reasonrl.export.request import Format, Precision, Request
 from reasonrl.export.source import Source, open_source
 from reasonrl.redact import redacting_logger
 from reasonrl.rundir import files
+from reasonrl.rundir.holds import holding
 from reasonrl.rundir.layout import EXPORT, is_data_of_run
 from reasonrl.rundir.new_folder import explain_failure, new_folder
 
@@ -35,6 +36,7 @@ class Exported:
     url: str | None = None
 
 
+@holding()
 def export(request: Request, tell: Tell = lambda what: None) -> Exported:
     """Verify a checkpoint, write it as ``request`` says with a model card, and push it if asked.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.rundir.checkpoints import find_newest_valid, list_saved_steps
+from reasonrl.rundir.holds import hold
 from reasonrl.rundir.layout import ADAPTER, RUN, find_steps, is_run, is_state_file, step_dir
 from reasonrl.rundir.manifest import check_manifest, list_manifest_files
 from reasonrl.rundir.reading import read_object
@@ -71,6 +72,7 @@ def _folder_of(run: Path, step: int) -> Path:
         steps = ", ".join(map(str, saved)) or "none"
         raise RecipeError(f"--step {step}: {run} has no checkpoint of this step; saved: {steps}")
     folder = step_dir(run, step)
+    hold(folder)
     if problem := check_manifest(folder):
         raise CheckpointError(f"{folder}: {problem}; choose another --step; saved: {', '.join(map(str, saved))}")
     return folder

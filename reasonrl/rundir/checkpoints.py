@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import files
+from reasonrl.rundir.holds import claim, hold
 from reasonrl.rundir.layout import (
     CHECKPOINTS,
     MANIFEST,
@@ -109,19 +110,25 @@ def _put_in_place(temporary: Path, final: Path) -> None:
 def _prune(run_dir: Path, step: int, keep: int, spared: Collection[int]) -> None:
     """Delete old checkpoints; each vanishes in one step. A failure costs space, not the run.
 
-    Folders that are no whole checkpoint do not count, so that as many as asked can be resumed from.
+    Folders that are no whole checkpoint do not count, so that as many as asked can be resumed from. One that a command
+    reads stays until the next save.
     """
     try:
         saved = [at for at in list_saved_steps(run_dir) if at <= step]
         done = [at for at in saved if check_manifest(step_dir(run_dir, at), deep=False) is None]
         for old in done[:-keep]:
             if old not in spared:
-                folder = step_dir(run_dir, old)
-                gone = folder.with_name(f".gone-{folder.name}")
-                files.move(folder, gone)
-                files.delete(gone)
+                _delete(step_dir(run_dir, old))
     except OSError as err:
         log.warning("cannot delete old checkpoints of %s: %s", run_dir, err.strerror or err)
+
+
+def _delete(folder: Path) -> None:
+    gone = folder.with_name(f".gone-{folder.name}")
+    with claim(folder) as is_free:
+        if is_free:
+            files.move(folder, gone)
+    files.delete(gone)
 
 
 def clear_leftovers(run_dir: Path) -> None:
@@ -136,7 +143,7 @@ def clear_leftovers(run_dir: Path) -> None:
 
 
 def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
-    """The newest checkpoint that is what was written; None if the run has none at all.
+    """The newest checkpoint that is what was written; None if the run has none at all. It is held, see ``holds``.
 
     A corrupted one is skipped with a warning that names the file.
 
@@ -146,9 +153,12 @@ def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
     steps = list_saved_steps(run_dir)
     for step in reversed(steps):
         folder = step_dir(run_dir, step)
+        hold(folder)
         problem = check_manifest(folder)
         if problem is None:
             return folder
+        if not os.path.lexists(folder):  # a run that trains has deleted it, and saved others
+            return find_newest_valid(run_dir, strict=strict)
         if strict:
             raise CheckpointError(f"{folder}: {problem}; without --strict, the newest intact checkpoint is used")
         log.warning("skipping corrupted checkpoint %s: %s", folder, problem)
@@ -163,10 +173,13 @@ def find_newest_valid(run_dir: Path, *, strict: bool = False) -> Path | None:
 def refuse_damaged(folder: Path) -> None:
     """Verify a folder if it is a checkpoint, or inside one; other model folders have nothing to compare them with.
 
+    It is held, see ``holds``.
+
     Raises:
         CheckpointError: if it is not what was written.
     """
     for path in (folder, folder.parent):
+        hold(path)
         if _is_checkpoint(path) and (problem := check_manifest(path)):
             raise CheckpointError(f"{path}: {problem}; it is not what was saved: use another checkpoint, or restore it")
 

@@ -10,6 +10,7 @@ from reasonrl.plugins import Plugins, load_plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
+from reasonrl.rundir.holds import holding
 from reasonrl.rundir.layout import find_steps, step_dir
 from reasonrl.runs.identity import is_length, total_steps
 from reasonrl.runs.launched import is_first_process
@@ -30,6 +31,7 @@ def no_forecast(_resolved: AnyResolved, _plugins: Plugins) -> Lines:
     return ()
 
 
+@holding()
 def train(
     recipe: str | Path,
     overrides: Sequence[str] = (),
@@ -49,6 +51,7 @@ def train(
     return _carry_out(resolved, plugins, reporter, run_dir=run_dir, forecast=forecast)
 
 
+@holding()
 def sft(
     recipe: str | Path,
     overrides: Sequence[str] = (),
