@@ -3,7 +3,8 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 # Terminals disagree about the width of these; a line wider than computed breaks the live view.
 _UNSURE = re.compile(r"[\ufe00-\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]")
@@ -21,6 +22,14 @@ def clip(text: str, limit: int) -> str:
     gap = f" ... ({len(text):,} characters) ... "
     kept = max(0, limit - len(gap))
     return text[: kept - kept // 3] + gap + text[len(text) - kept // 3 :]
+
+
+def list_some(names: Iterable[object], most: int = 20) -> str:
+    """The first ``most`` names of any number and length, for a message, with the count of the others."""
+    rest = iter(names)
+    shown = [clip(str(name), 60) for name in islice(rest, most)]
+    others = sum(1 for _ in rest)
+    return ", ".join([*shown, *([f"{others:,} more"] if others else [])])
 
 
 def sanitize(text: str, *, ascii_only: bool = False) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 from reasonrl.contracts.data import Message, Problem
 from reasonrl.data.both_sides import CONVERSATION, Conversation, is_conversation
 from reasonrl.datafiles import DataRow, read_rows
+from reasonrl.text import list_some
 
 MESSAGES = "messages"
 
@@ -51,13 +52,13 @@ def _pair(row: DataRow, prompt: str, completion: str, train_on: TrainOn) -> Pair
     if not row.has(MESSAGES):
         raise row.error(
             f"expected non-null columns {prompt!r} and {completion!r}, or {MESSAGES!r}; got "
-            f"{', '.join(map(str, row.values)) or 'no columns'}; set data.prompt and data.completion to your columns"
+            f"{list_some(row.values) or 'no columns'}; set data.prompt and data.completion to your columns"
         )
     *turns, last = row.messages(MESSAGES)
     if last.role != "assistant" or not turns:
         raise row.error(
             f"column {MESSAGES!r} must end with an assistant message (the completion) after at least one "
-            f"other message; got {', '.join(turn.role for turn in (*turns, last))}"
+            f"other message; got {list_some(turn.role for turn in (*turns, last))}"
         )
     if train_on == "last":
         return Pair(Problem(id=row.where, prompt=tuple(turns)), last.content)
@@ -70,7 +71,7 @@ def _conversation(row: DataRow, messages: Conversation) -> Pair:
     if not asked or not is_conversation(said):
         raise row.error(
             f"column {MESSAGES!r} must be a prompt, then {CONVERSATION}; got "
-            f"{', '.join(message.role for message in messages)}; fix the row, or set data.train_on=last"
+            f"{list_some(message.role for message in messages)}; fix the row, or set data.train_on=last"
         )
     return Pair(Problem(id=row.where, prompt=asked), said)
 
@@ -79,6 +80,6 @@ def _only_turn(row: DataRow, column: str, turns: tuple[Message, ...]) -> str:
     if len(turns) != 1 or turns[0].role != "assistant":
         raise row.error(
             f"column {column!r} must be text or one assistant message, got messages of "
-            f"{', '.join(turn.role for turn in turns)}"
+            f"{list_some(turn.role for turn in turns)}"
         )
     return turns[0].content

@@ -8,16 +8,28 @@ import io
 import json
 from collections.abc import Iterator
 
+from reasonrl.datafiles.limits import ROW_BYTES, Allowance, read_document, weigh
 from reasonrl.datafiles.source import Source, format_error, preview
-from reasonrl.errors import RecipeError
+from reasonrl.errors import RAISABLE, RecipeError
+from reasonrl.text import list_some
 
 Rows = Iterator[tuple[str, object]]
+EMPTY_LINES = 1_000_000
+"""In a row. What a damaged or compressed file can hold of them takes minutes to read."""
+PARQUET_ROWS = 256
+"""Rows that are decompressed at once."""
 
 
 def jsonl_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     """Parse one row per line, skipping empty lines. Only newlines end a line: a text may contain U+2028."""
-    for number, raw in enumerate(stream, 1):
+    empty = 0
+    for number, raw in enumerate(iter(lambda: stream.readline(ROW_BYTES + 1), b""), 1):
+        if len(raw) > ROW_BYTES:
+            raise RecipeError(f"{source.line(number)}: a line of over {ROW_BYTES >> 20} MiB; expected one row per line")
         line = _decode(source, raw, number).strip()
+        empty = 0 if line else empty + 1
+        if empty > EMPTY_LINES:
+            raise RecipeError(f"{source.line(number)}: over {EMPTY_LINES:,} empty lines; expected one row per line")
         if line:
             is_torn = not raw.endswith(b"\n")
             yield source.line(number), _parse(source, line, number, is_torn)
@@ -25,7 +37,7 @@ def jsonl_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
 
 def json_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     """Parse a list of objects; rows are identified by number."""
-    text = _decode(source, stream.read(), 1)
+    text = _decode(source, read_document(source, stream), 1)
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as err:
@@ -33,14 +45,14 @@ def json_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
         hint = "; if every line is an object, rename the file to .jsonl" if "Extra data" in str(err) else ""
         raise RecipeError(f"{source.line(line)}: not valid JSON: {format_error(err)}{hint}") from err
     if not isinstance(rows, list):
-        what = f"an object with {', '.join(map(str, rows))}" if isinstance(rows, dict) else preview(rows)
+        what = f"an object with {list_some(rows)}" if isinstance(rows, dict) else preview(rows)
         raise source.error(f"expected a list of objects, one per row; got {what}")
     yield from ((source.row(number), row) for number, row in enumerate(rows, 1))
 
 
 def csv_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     """Parse a header and rows of the same width; a row that spans lines is identified by its first line."""
-    text = _decode(source, stream.read(), 1)
+    text = _decode(source, read_document(source, stream), 1)
     limit = csv.field_size_limit(len(text) + 1)  # allow cells over 128 KiB
     try:
         lines = list(_csv_lines(source, text))
@@ -52,7 +64,7 @@ def csv_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     _check_header(source, header, lines[0][0])
     for where, cells in lines[1:]:
         if len(cells) != len(header):
-            raise RecipeError(f"{where}: expected {len(header)} cells, got {len(cells)}; columns: {', '.join(header)}")
+            raise RecipeError(f"{where}: expected {len(header)} cells, got {len(cells)}; columns: {list_some(header)}")
         yield where, dict(zip(header, cells, strict=True))
 
 
@@ -70,24 +82,40 @@ def _csv_lines(source: Source, text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _check_header(source: Source, header: list[str], where: str) -> None:
     if len(set(header)) < len(header):
-        raise RecipeError(f"{where}: duplicate column name in the header: {', '.join(header)}")
+        raise RecipeError(f"{where}: duplicate column name in the header: {list_some(header)}")
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise RecipeError(f"{where}: the header has one column, {header[0]!r}; expected comma-separated columns")
 
 
 def parquet_rows(source: Source) -> Rows:
     """Read rows batch by batch."""
-    from pyarrow import ArrowException, parquet
-
+    allowance = Allowance(source)
     number = 0
     try:
-        with parquet.ParquetFile(source.path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield source.row(number), row
-    except (ArrowException, OSError, UnicodeDecodeError) as err:
+        for row in _parquet_values(source):
+            number += 1
+            if (size := weigh(row)) > ROW_BYTES:
+                raise RecipeError(f"{source.row(number)}: a row of over {ROW_BYTES >> 20} MiB; leave out what is large")
+            allowance.take(size)
+            yield source.row(number), row
+    except RecipeError:
+        raise
+    except RAISABLE as err:  # of a damaged file, or a value that Python has no type for: the library may raise anything
         raise source.error(f"cannot read as Parquet after row {number}: {format_error(err)}") from err
+
+
+def _parquet_values(source: Source) -> Iterator[dict[str, object]]:
+    """One row at a time is made of Python objects: what is small in the file may be large then."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(source.path) as file:
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise source.error(f"duplicate column name: {list_some(names)}")
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            columns = [(value.as_py() for value in column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(names, values, strict=True))
 
 
 def _decode(source: Source, raw: bytes, first_line: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from reasonrl.datafiles.formats import Rows, csv_rows, json_rows, jsonl_rows, parquet_rows
+from reasonrl.datafiles.limits import open_gzip
 from reasonrl.datafiles.rows import DataRow
 from reasonrl.datafiles.source import Source, format_error, preview
 from reasonrl.errors import RAISABLE, RecipeError
@@ -108,7 +109,7 @@ def _file_rows(source: Source) -> Rows:
         if suffix == PARQUET:
             yield from parquet_rows(source)
             return
-        with gzip.open(source.path) if is_gzip else source.path.open("rb") as stream:
+        with open_gzip(source) if is_gzip else source.path.open("rb") as stream:
             yield from TEXT[suffix](source, stream)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
         raise source.error(f"corrupted or truncated: {format_error(err)}; download the file again") from err

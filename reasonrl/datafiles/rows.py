@@ -12,6 +12,7 @@ from typing import Any, cast, get_args, get_type_hints
 from reasonrl.contracts.data import Message
 from reasonrl.datafiles.source import preview
 from reasonrl.errors import RecipeError
+from reasonrl.text import list_some
 
 ROLES = get_args(get_type_hints(Message)["role"])
 MAX_DIGITS = 18
@@ -104,8 +105,8 @@ class DataRow:
     def _integer(self, column: str, value: object) -> int:
         value = _plain(value)
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-            is_whole = math.isfinite(value) and abs(value) < 10**MAX_DIGITS and value == int(value)
-            if is_whole:
+            is_number = isinstance(value, int) or math.isfinite(value)  # an int may be too large for isfinite
+            if is_number and abs(value) < 10**MAX_DIGITS and value == int(value):
                 return int(value)
         if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
             return int(value.strip().partition(".")[0])
@@ -124,7 +125,7 @@ class DataRow:
 
 
 def _names(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values)) or "no columns"
+    return list_some(values) or "no columns"
 
 
 def _plain(value: object) -> object:
