@@ -10,9 +10,13 @@ from reasonrl.cli.streams import print_json
 from reasonrl.cli.table import for_terminal, table, terminal_width, wrap
 from reasonrl.cli.usage import Commands, PluginFiles
 from reasonrl.contracts.specs import AnySpec, RewardSpec
+from reasonrl.text import clip
 
 if TYPE_CHECKING:
     from reasonrl.plugins import PluginRecord, Plugins
+
+MAX_NAME = 200
+"""Characters of a name, which may be of any length."""
 
 app = Commands(help="List, inspect, check and create plugins.")
 
@@ -33,14 +37,14 @@ def list_plugins(
         typer.echo(line)
     for record in plugins.records:
         if record.error:
-            typer.echo(wrap(f"{record.name}: {record.error}"))
+            typer.echo(wrap(f"{clip(record.name, MAX_NAME)}: {record.error}"))
 
 
 def _in_short(provides: Sequence[str]) -> str:
     """``kind name`` for each component, or a count for a kind with more than three; `plugins show` lists them all."""
     kinds: dict[str, list[str]] = {}
     for component in provides:
-        kinds.setdefault(component.partition(" ")[0], []).append(component)
+        kinds.setdefault(component.partition(" ")[0], []).append(clip(component, MAX_NAME))
     parts = [part for kind, all_ in kinds.items() for part in (all_ if len(all_) <= 3 else [f"{len(all_)} {kind}s"])]
     return ", ".join(parts) or "-"
 
@@ -102,8 +106,8 @@ def new(
 
 
 def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
-    yield f"{record.label}: {record.status}"
-    yield f"  from {record.value}"
+    yield f"{clip(record.label, MAX_NAME)}: {record.status}"
+    yield f"  from {clip(record.value, MAX_NAME)}"
     if record.hooks:
         yield wrap(f"hooks: {', '.join(record.hooks)}", indent="  ")
     for text in (record.error, *record.deprecations):
@@ -119,7 +123,7 @@ def _describe(plugins: "Plugins", record: "PluginRecord") -> Iterator[str]:
 
 
 def _component(spec: AnySpec) -> Iterator[str]:
-    yield f"{spec.kind} {spec.name}"
+    yield f"{spec.kind} {clip(spec.name, MAX_NAME)}"
     yield wrap(spec.summary, indent="  ")
     if rewards := getattr(spec, "default_rewards", ()):
         yield f"  default rewards: {', '.join(rewards)}"

@@ -6,11 +6,15 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from reasonrl.text import sanitize
+from reasonrl.text import clip, sanitize
 
 NARROWEST = 40
 MIN_ROOM = 20
 """Minimum width of a table's last column; if there is less room, it goes below the others."""
+
+
+MAX_CELL = 100
+"""Characters of a cell, but for the last column: names may be of any length."""
 
 
 def terminal_width() -> int:
@@ -21,7 +25,7 @@ def terminal_width() -> int:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> Iterator[str]:
     """Format a table; the last column is wrapped to the remaining width."""
     width = width or terminal_width()
-    cells = [header, *([sanitize(cell) for cell in row] for row in rows)]
+    cells = [header, *([*(clip(sanitize(cell), MAX_CELL) for cell in row[:-1]), sanitize(row[-1])] for row in rows)]
     sizes = [max(len(row[i]) for row in cells) for i in range(len(header) - 1)]
     beside = sum(sizes) + 2 * len(sizes)
     is_beside = width - beside >= MIN_ROOM

@@ -88,7 +88,7 @@ def write_gguf(source: Source, folder: Path, precision: Precision) -> str:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor in stored:
-            writer.write_tensor_data(_as_array(tensor, gguf))
+            _write(writer, _as_array(tensor, gguf))
     writer.close()
     copy_tokenizer(source, folder)
     return warning
@@ -183,3 +183,11 @@ def _as_array(tensor: _Stored, gguf: ModuleType) -> np.ndarray[Any, Any]:
     if array.dtype == np.float16 and np.isinf(array).any() and not np.isinf(values).any():
         raise RecipeError(f"{tensor.name} has values that float16 cannot hold; export with --dtype bfloat16 or float32")
     return array
+
+
+def _write(writer: GGUFWriter, array: np.ndarray[Any, Any]) -> None:
+    """Write a tensor as ``write_tensor_data`` does, but for numpy's ``tofile``: it hides that a disk is full."""
+    (file,) = writer.fout or ()
+    writer.write_padding(file, file.tell())
+    file.write(array.data)
+    writer.write_padding(file, array.nbytes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,25 @@ def test_a_value_that_float16_cannot_hold_is_refused(run: Path, tmp_path: Path) 
         done = run_export(dressed, "--format", kind, "--dtype", "float16", code=2)
         assert "cannot hold; export with --dtype bfloat16 or float32" in done.stderr
     assert not (dressed / "export").exists()
+
+
+@pytest.mark.parametrize("missing", [1, 1000, 20_000])
+def test_a_full_disk_ends_the_export_of_a_gguf_file(missing: int, run: Path, tmp_path: Path) -> None:
+    run_export(run, "--format", "gguf", "--to", tmp_path / "whole")
+    size = (tmp_path / "whole" / "model.gguf").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
+    try:
+        done = run_export(run, "--format", "gguf", "--to", tmp_path / "g", code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, previous)
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(
+        f"error: cannot write the export to {tmp_path / 'g'}: File too large; make room if the disk"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 def test_a_corrupted_checkpoint_is_not_exported(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

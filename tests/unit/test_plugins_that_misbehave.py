@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.builders import Judge, completion, group, runner
+from support.distributions import write_distribution
 from support.odd_errors import ODD
 from typer.testing import CliRunner
 
@@ -139,6 +140,29 @@ def test_what_a_plugin_prints_stays_out_of_json_and_its_escapes_out_of_the_termi
     assert shown.exit_code == 0, shown.output
     assert "\x1b" not in shown.stdout
     assert "red" in shown.stdout
+
+
+def test_names_of_any_length_are_cut_where_they_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "x" * 100_000
+    code = f"""
+        from reasonrl import TaskSpec, hookimpl
+        @hookimpl
+        def reasonrl_tasks():
+            yield TaskSpec(name={long!r}, summary="A task.", factory="a:b")
+    """
+    write_distribution(tmp_path, "lengthy", code, entry=f"e{long}")
+    write_distribution(tmp_path, "failing", "raise ValueError", entry=f"f{long}")
+    for info in tmp_path.glob("*.dist-info"):
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {info.name[:12]}{long}\nVersion: 1.{'0' * 9999}\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = CliRunner().invoke(app, ["plugins", "list"])
+    assert (listed.exit_code, f"({100_000 + 12:,} characters)" in listed.output) == (0, True)
+    shown = [CliRunner().invoke(app, ["plugins", "show", f"{first}{long}"]) for first in "ef"]
+    assert [done.exit_code for done in shown] == [0, 0]
+    for done in (listed, *shown, CliRunner().invoke(app, ["tasks", "preview", "x"])):
+        assert len(done.output) < 10_000
 
 
 def test_an_error_of_a_plugin_cannot_choose_the_exit_code(tmp_path: Path) -> None:
