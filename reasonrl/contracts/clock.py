@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Literal
 
+AGAIN_S = 0.5
+"""The interruption is repeated so often: code may catch it, and Python drops what is raised in a ``__del__``."""
+
 
 class TooSlowError(Exception):
     """The time was up."""
@@ -16,9 +19,13 @@ class _TimeUpError(BaseException):
     """Raised where the time is up. No Exception, so that a loop which retries after any error ends."""
 
 
+_AROUND = (__file__, contextlib.__file__)
+"""Code between the block and its caller, where nothing would catch it."""
+
+
 @contextlib.contextmanager
 def limited_to(seconds: float, time: Literal["processor", "all"] = "processor") -> Iterator[None]:
-    """Raise TooSlowError after so many seconds in the block.
+    """Raise TooSlowError after so many seconds in the block; at its end, if it caught every interruption.
 
     Without effect outside the main thread and on Windows. Compiled code is interrupted when it returns.
 
@@ -31,16 +38,22 @@ def limited_to(seconds: float, time: Literal["processor", "all"] = "processor") 
     signum, timer = (
         (signal.SIGVTALRM, signal.ITIMER_VIRTUAL) if time == "processor" else (signal.SIGALRM, signal.ITIMER_REAL)
     )
+    is_late = is_over = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise _TimeUpError
+        nonlocal is_late
+        if not is_over and (frame is None or frame.f_code.co_filename not in _AROUND):
+            is_late = True
+            raise _TimeUpError
 
     before = signal.signal(signum, interrupt)
-    left, interval = signal.setitimer(timer, seconds)
+    left, interval = signal.setitimer(timer, seconds, AGAIN_S)
     try:
-        yield
-    except _TimeUpError:
-        raise TooSlowError(f"took longer than {seconds:g} s") from None
+        with contextlib.suppress(_TimeUpError):
+            yield
+        if is_late:
+            raise TooSlowError(f"took longer than {seconds:g} s")
     finally:
+        is_over = True
         signal.setitimer(timer, left, interval)
         signal.signal(signum, before)
