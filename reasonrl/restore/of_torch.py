@@ -4,6 +4,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from reasonrl.restore.hooks_of_torch import hook_settings
 from reasonrl.restore.process import Setting
 
 DEVICES = ("cpu", "cuda")
@@ -28,7 +29,8 @@ def _settings() -> tuple[Setting, ...]:
     from torch.backends import cuda, cudnn
 
     return (
-        # First: leaving it turns gradients on.
+        *hook_settings(),
+        # Before the next: leaving it turns gradients on.
         Setting("torch.inference_mode", torch.is_inference_mode_enabled, _set_inference_mode, False),
         Setting("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled, True),
         Setting("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
@@ -41,6 +43,8 @@ def _settings() -> tuple[Setting, ...]:
             torch.set_deterministic_debug_mode,
             0,
         ),
+        Setting("torch.set_detect_anomaly", torch.is_anomaly_enabled, torch.set_anomaly_enabled, False),
+        Setting("the precision of float32", _read_precision, _set_precision),
         *(
             Setting(f"{kind}_sdp", getattr(cuda, f"{kind}_sdp_enabled"), getattr(cuda, f"enable_{kind}_sdp"), True)
             for kind in ("flash", "mem_efficient", "math", "cudnn")
@@ -80,6 +84,28 @@ def _set_modes(modes: list[Any]) -> None:
         _pop_mode()
     for mode in modes:
         _push_mode(mode)
+
+
+@lru_cache(maxsize=1)
+def _precise() -> dict[str, Any]:
+    """What has a precision of its own, by name; fewer in older versions of torch."""
+    backends = _torch().backends
+    found = {"matmul": backends.cuda.matmul, "conv": backends.cudnn.conv, "rnn": backends.cudnn.rnn}
+    return {name: backend for name, backend in found.items() if hasattr(backend, "fp32_precision")}
+
+
+def _read_precision() -> dict[str, str]:
+    try:
+        legacy = _torch().get_float32_matmul_precision()
+    except RuntimeError:  # set in both ways, old and new
+        legacy = "highest"
+    return {"": legacy, **{name: backend.fp32_precision for name, backend in _precise().items()}}
+
+
+def _set_precision(values: dict[str, str]) -> None:
+    _torch().set_float32_matmul_precision(values[""])
+    for name, backend in _precise().items():
+        backend.fp32_precision = values[name]
 
 
 def _read_autocast() -> tuple[Any, ...]:

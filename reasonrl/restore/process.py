@@ -15,6 +15,7 @@ from typing import Any
 from reasonrl.signals import SIGNALS
 
 UNKNOWN = object()
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF) if hasattr(signal, "getitimer") else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,13 @@ def _change_folder(folder: str) -> None:
         os.chdir(folder)
 
 
-def _has_alarm() -> bool:
-    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+def _running_timers() -> set[int]:
+    return {timer for timer in _TIMERS if signal.getitimer(timer)[0] > 0}
 
 
-def _stop_alarm(is_wanted: bool) -> None:
-    if not is_wanted:  # it would end the process later
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def _stop_timers(wanted: set[int]) -> None:
+    for timer in _running_timers() - wanted:  # its signal would end the process later
+        signal.setitimer(timer, 0)
 
 
 def _read_handlers() -> dict[int, Any]:
@@ -78,7 +79,10 @@ PROCESS_SETTINGS = (
     Setting("signal handlers", _read_handlers, _set_handlers),
     Setting("blocked signals", _read_blocked, _set_blocked),
     Setting("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    Setting("alarm", _has_alarm, _stop_alarm),
+    Setting("timers", _running_timers, _stop_timers),
+    Setting("trace function", sys.gettrace, sys.settrace),
+    Setting("profile function", sys.getprofile, sys.setprofile),
+    Setting("digits of an integer as text", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
     Setting("garbage collection", gc.isenabled, _collect),
     Setting("logging.disable", lambda: logging.root.manager.disable, logging.disable),
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasonrl.errors import plugin_call, plugin_code
 from reasonrl.restore.of_torch import torch_settings
@@ -43,6 +45,21 @@ def alarms() -> None:
     signal.setitimer(signal.ITIMER_REAL, 600)
 
 
+def times() -> None:
+    """Its signal would end the process without a word."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, 600)
+    signal.setitimer(signal.ITIMER_PROF, 600)
+
+
+def traces() -> None:
+    sys.settrace(lambda *_: None)
+    sys.setprofile(lambda *_: None)
+
+
+def counts_digits() -> None:
+    sys.set_int_max_str_digits(0)
+
+
 def flattens() -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() - 1)
 
@@ -66,12 +83,17 @@ def fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [moves, handles, blocks, patches, redirects, alarms, flattens, silences, hoards, fails]
-)
+    "change",
+    [
+        moves, handles, blocks, patches, redirects, alarms, times, traces, counts_digits, flattens, silences, hoards,
+        fails,
+    ],
+)  # fmt: skip
 def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout)
     functions, depth = dict(vars(builtins)), sys.getrecursionlimit()
+    watching, digits = (sys.gettrace(), sys.getprofile()), sys.get_int_max_str_digits()
     try:
         with plugin_code("plugin x"):
             change()
@@ -79,7 +101,10 @@ def test_it_is_restored(change: Callable[[], None], tmp_path: Path, monkeypatch:
         assert change is fails
     assert (os.getcwd(), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP), sys.stdout) == before
     assert dict(vars(builtins)) == functions
-    assert (sys.getrecursionlimit(), signal.getitimer(signal.ITIMER_REAL)) == (depth, (0.0, 0.0))
+    assert sys.getrecursionlimit() == depth
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        assert signal.getitimer(timer) == (0.0, 0.0)
+    assert ((sys.gettrace(), sys.getprofile()), sys.get_int_max_str_digits()) == (watching, digits)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
     assert (logging.root.manager.disable, gc.isenabled()) == (logging.NOTSET, True)
 
@@ -105,7 +130,36 @@ def sets_deterministic() -> None:
     torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
 
 
+def refuses(*_: object, **__: object) -> None:
+    raise RuntimeError("left behind")
+
+
+class Refuses(TorchDispatchMode):
+    def __torch_dispatch__(self, *_: object, **__: object) -> None:
+        refuses()
+
+
+def hooks_modules() -> None:
+    """Of each kind; one of them also switches how others may be registered."""
+    module = torch.nn.modules.module
+    for kind in ("forward", "forward_pre", "full_backward", "full_backward_pre"):
+        getattr(module, f"register_module_{kind}_hook")(refuses)
+    for kind in ("parameter", "buffer", "module"):
+        getattr(module, f"register_module_{kind}_registration_hook")(refuses)
+
+
+def hooks_optimizers() -> None:
+    register_optimizer_step_pre_hook(refuses)
+    register_optimizer_step_post_hook(refuses)
+
+
 TORCH: dict[str, Callable[[], object]] = {
+    "the stack of torch dispatch modes": lambda: enters(Refuses()),
+    "saved_tensors_hooks": lambda: [enters(torch.autograd.graph.saved_tensors_hooks(refuses, refuses)) for _ in "ab"],
+    "hooks of torch.nn.modules.module": hooks_modules,
+    "hooks of torch.optim.optimizer": hooks_optimizers,
+    "torch.set_detect_anomaly": lambda: torch.autograd.set_detect_anomaly(True),
+    "the precision of float32": lambda: torch.set_float32_matmul_precision("medium"),
     "torch.set_grad_enabled": lambda: torch.set_grad_enabled(False),
     "torch.set_default_dtype": lambda: torch.set_default_dtype(torch.float64),
     "torch.set_default_device": lambda: torch.set_default_device("meta"),
@@ -128,13 +182,28 @@ def test_a_setting_of_torch_is_restored_and_its_owner_named(name: str, caplog: p
         with plugin_call(f"task {name!r}: respond to problem 'a'"):
             TORCH[name]()
     assert [setting.read() for setting in torch_settings()] == before
-    weight = torch.ones(2, requires_grad=True)
-    (weight * 2).sum().backward()
-    assert weight.grad is not None
-    assert (weight.dtype, weight.device.type) == (torch.float32, "cpu")
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(2)).tanh().sum().backward()
+    torch.optim.SGD(layer.parameters()).step()
+    assert layer.weight.grad is not None
+    assert (layer.weight.dtype, layer.weight.device.type) == (torch.float32, "cpu")
     found = [line for line in caplog.messages if f" left {name} changed" in line]
     assert len(found) == 1, "once, not at every call"
     assert found[0].startswith(f"task {name!r}: respond to problem 'a' left")
+
+
+def test_hooks_of_a_caller_stay() -> None:
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+        before = [setting.read() for setting in torch_settings()]
+        with plugin_code("plugin y"):
+            TORCH["saved_tensors_hooks"]()
+        assert [setting.read() for setting in torch_settings()] == before
+        with plugin_code("plugin y"):
+            torch._C._autograd._pop_saved_tensors_default_hooks()
+        assert [setting.read() for setting in torch_settings()] == before
 
 
 def test_settings_of_torch_inside_of_a_callers_are_those_of_the_caller() -> None:

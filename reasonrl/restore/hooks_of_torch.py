@@ -1,0 +1,70 @@
+"""Hooks and modes of torch that take part in every operation of the process until somebody removes them."""
+
+import sys
+from collections.abc import Iterable
+from copy import copy
+from typing import Any
+
+from reasonrl.restore.process import Setting
+
+HELD_BY = ("torch.nn.modules.module", "torch.optim.optimizer")
+"""Modules with a dictionary for each kind of hook that is called for all modules, or all optimizers."""
+
+
+def hook_settings() -> tuple[Setting, ...]:
+    """How to read and write them. Dispatch modes come first: they would take part in the rest."""
+    return (
+        Setting("the stack of torch dispatch modes", _read_dispatch, _set_dispatch, []),
+        Setting("saved_tensors_hooks", _read_saved, _set_saved, None),
+        *(Setting(f"hooks of {name}", _Held(name).read, _Held(name).write, {}) for name in HELD_BY),
+    )
+
+
+class _Held:
+    """The hooks of one module of torch, by the names of its dictionaries; those without one are left out."""
+
+    def __init__(self, module: str) -> None:
+        self._kept = vars(sys.modules[module])
+        self._names = [name for name in self._kept if name.startswith("_global_")]
+
+    def read(self) -> dict[str, Any]:
+        return {name: copy(held) for name in self._names if (held := self._kept[name])}
+
+    def write(self, hooks: dict[str, Any]) -> None:
+        for name in self._names:
+            if isinstance(self._kept[name], dict):  # which others refer to
+                self._kept[name].clear()
+                self._kept[name].update(hooks.get(name, {}))
+            else:
+                self._kept[name] = hooks.get(name)
+
+
+def _read_saved() -> Any:
+    import torch
+
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+
+
+def _set_saved(hooks: Any) -> None:
+    import torch
+
+    autograd = torch._C._autograd
+    while (top := _read_saved()) is not None and top != hooks:
+        autograd._pop_saved_tensors_default_hooks()
+    if top is None and hooks is not None:
+        autograd._push_saved_tensors_default_hooks(*hooks)
+
+
+def _read_dispatch() -> list[Any]:
+    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+    return _get_current_dispatch_mode_stack()
+
+
+def _set_dispatch(modes: Iterable[Any]) -> None:
+    from torch.utils._python_dispatch import _pop_mode, _push_mode
+
+    for _ in _read_dispatch():
+        _pop_mode()
+    for mode in modes:
+        _push_mode(mode)
