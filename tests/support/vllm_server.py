@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_S = 240.0
+START_S = 600.0
 FLAGS = "--enable-scale-out --logprobs-mode processed_logprobs --generation-config vllm --dtype float32 --enforce-eager"
 SETTINGS = {
     "VLLM_SERVER_DEV_MODE": "1",
