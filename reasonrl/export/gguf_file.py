@@ -187,7 +187,8 @@ def _as_array(tensor: _Stored, gguf: ModuleType) -> np.ndarray[Any, Any]:
 
 def _write(writer: GGUFWriter, array: np.ndarray[Any, Any]) -> None:
     """Write a tensor as ``write_tensor_data`` does, but for numpy's ``tofile``: it hides that a disk is full."""
-    (file,) = writer.fout or ()
+    assert writer.fout is not None
+    (file,) = writer.fout
     writer.write_padding(file, file.tell())
     file.write(array.data)
     writer.write_padding(file, array.nbytes)
