@@ -35,7 +35,7 @@ from reasonrl.runs.preflight import Preflight
 from reasonrl.runs.record import RunWriter, format_error
 from reasonrl.runs.resume import Manifest, read_manifest
 from reasonrl.runs.save import Checkpointer, ResumePoint, machine
-from reasonrl.runs.state import Identity, TrainState, read_state
+from reasonrl.runs.state import Identity, TrainState, explained_content, read_state
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
@@ -138,8 +138,9 @@ def open_run(
         writer=writer,
     )
     if point is not None:
-        writer.restore(point.state)
-        checkpointer.start_from(point)
+        with explained_content(point.folder):
+            writer.restore(point.state)
+            checkpointer.start_from(point)
     return OpenRun(
         path=checkpointer.run_dir,
         writer=writer,
@@ -161,7 +162,8 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
     if point is None:
         return open_schedule(config, total)
     step = point.state.step
-    schedule = open_schedule(config, total, after=step, progress=point.state.progress)
+    with explained_content(point.folder):
+        schedule = open_schedule(config, total, after=step, progress=point.state.progress)
     if ranks.is_main and (text := describe_replan(schedule, step)):
         log.warning("%s", text)
     return schedule
@@ -224,9 +226,10 @@ def _find_point(
     with ranks.together():
         point = ResumePoint(newest, read_state(newest)) if newest else None
         if point is not None:
-            then = point.state.identity
-            whole = with_new_keys(then.get("recipe", {}), identity["recipe"], resolved.source.data)
-            refuse_changes(Path(options.run_dir or ""), {**then, "recipe": whole}, identity)
+            with explained_content(point.folder):
+                then = point.state.identity
+                whole = with_new_keys(then.get("recipe", {}), identity["recipe"], resolved.source.data)
+                refuse_changes(Path(options.run_dir or ""), {**then, "recipe": whole}, identity)
             if point.state.step > (total := total_steps(resolved)):
                 done = point.state.step
                 raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")

@@ -18,7 +18,7 @@ from reasonrl.rundir.checkpoints import new_checkpoint
 from reasonrl.rundir.layout import step_dir
 from reasonrl.rundir.manifest import Entry
 from reasonrl.runs.record import RunWriter
-from reasonrl.runs.state import Headline, Identity, Records, TrainState
+from reasonrl.runs.state import Headline, Identity, Records, TrainState, explained_content
 from reasonrl.runs.tensors import TensorWriter, needs_all_ranks, read_adapters, restore_tensors
 from reasonrl.trainer.job import Job
 from reasonrl.trainer.memory import gpu_name
@@ -129,7 +129,8 @@ class Checkpointer:
             changed.append(f"{state.unfinished} optimizer steps of step {state.step + 1} are already applied")
         if changed and self.ranks.is_main:
             log.warning("resumed, but not bit-exact: %s", ", ".join(changed))
-        job.restore(state.progress, state.carried, state.pending)
+        with explained_content(point.folder):
+            job.restore(state.progress, state.carried, state.pending)
 
 
 def free_memory(job: Job, error: BaseException) -> None:

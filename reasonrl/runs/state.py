@@ -1,17 +1,19 @@
 """The state of a run besides its tensors: ``trainer_state.json``."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from reasonrl.contracts.data import ScoredGroup
-from reasonrl.errors import CheckpointError
+from reasonrl.errors import CheckpointError, ReasonRLError, describe
 from reasonrl.rundir import files
 from reasonrl.rundir.layout import CARRIED, PENDING, TRAINER_STATE, find_steps, name_step
 from reasonrl.rundir.reading import read_object
 from reasonrl.runs.carried import read_groups, write_groups
+from reasonrl.text import list_some
 
 SCHEMA = 2
 _GROUPS = {"carried": CARRIED, "pending": PENDING}
@@ -81,6 +83,24 @@ class TrainState:
         files.write_text(folder / TRAINER_STATE, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+@contextmanager
+def explained_content(folder: Path) -> Iterator[None]:
+    """Explain what goes wrong inside, where the content of a verified checkpoint is used: nothing says that it fits.
+
+    Raises:
+        CheckpointError: for what missing keys, wrong types and impossible values raise.
+    """
+    try:
+        yield
+    except ReasonRLError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
+        raise CheckpointError(
+            f"{folder}: holds something else than this version saves: {describe(err)}; resume with the version of "
+            "reasonrl that wrote it, or use an earlier checkpoint"
+        ) from err
+
+
 def read_state(folder: Path) -> TrainState:
     """The state of a verified checkpoint.
 
@@ -93,9 +113,11 @@ def read_state(folder: Path) -> TrainState:
         schema = data.pop("schema", None)
     except (OSError, ValueError) as err:
         raise CheckpointError(f"{path}: cannot be read: {err}; use an earlier checkpoint") from err
-    if schema != SCHEMA or not data.keys() <= {f.name for f in fields(TrainState)} - _GROUPS.keys():
+    extra = data.keys() - ({f.name for f in fields(TrainState)} - _GROUPS.keys())
+    if schema != SCHEMA or extra:
+        found = f"schema {schema}" if schema != SCHEMA else f"unknown keys: {list_some(sorted(extra))}"
         raise CheckpointError(
-            f"{path}: has schema {schema}, expected {SCHEMA}; resume with the version of reasonrl that wrote it"
+            f"{path}: has {found}, expected schema {SCHEMA}; resume with the version of reasonrl that wrote it"
         )
     if wrong := _find_wrong(data, folder):
         raise CheckpointError(f"{path}: {wrong}; use an earlier checkpoint")

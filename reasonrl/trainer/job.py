@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reasonrl.contracts.data import ScoredGroup, StepRecord
+from reasonrl.text import clip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,3 +78,15 @@ class Job(Protocol):
     ) -> None:
         """Load what ``progress``, ``carried`` and ``pending`` were in another process."""
         ...
+
+
+def read_count(progress: Mapping[str, Any], key: str) -> int:
+    """A count from a checkpoint.
+
+    Raises:
+        ValueError: if it is missing, or no count.
+    """
+    value = progress.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise ValueError(f"progress.{key} is {clip(repr(value), 60)}, expected a whole number")
+    return value

@@ -18,7 +18,7 @@ from reasonrl.recipe.schema import Recipe
 from reasonrl.rewards.runner import RewardRunner
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.job import StepOutcome
+from reasonrl.trainer.job import StepOutcome, read_count
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.offload import OPTIMIZER, REFERENCE
 from reasonrl.trainer.policy_eval import evaluate_policy
@@ -139,10 +139,10 @@ class Trainer:
         self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
     ) -> None:
         """Load what ``progress``, ``carried`` and ``pending`` were in another process."""
-        self.position, self.carried = progress["position"], carried
+        self.position, self.carried = read_count(progress, "position"), carried
         self.ahead = self._rounds.restore(self.position, pending) if pending else None
-        self._updater.policy_version = progress["policy_version"]
-        self._updater.guard.consecutive_skips = progress["consecutive_skips"]
+        self._updater.policy_version = read_count(progress, "policy_version")
+        self._updater.guard.consecutive_skips = read_count(progress, "consecutive_skips")
         self._updater.algorithm.load_state_dict(progress["algorithm"])
 
     def step(self, step: int) -> StepOutcome:

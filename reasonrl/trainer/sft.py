@@ -20,7 +20,7 @@ from reasonrl.model.mode import seeded
 from reasonrl.observability.reporter import Reporter
 from reasonrl.recipe.schema import SftRecipe
 from reasonrl.trainer.bundle import ModelBundle
-from reasonrl.trainer.job import StepOutcome
+from reasonrl.trainer.job import StepOutcome, read_count
 from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradients, work_metrics
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.optim import GuardedOptimizer
@@ -76,8 +76,8 @@ class SftTrainer:
             raise CheckpointError(
                 f"supervised runs resume on as many processes as before: {len(taken)}, got {ranks.size}"
             )
-        self.policy_version = progress["policy_version"]
-        self._guard.consecutive_skips = progress["consecutive_skips"]
+        self.policy_version = read_count(progress, "policy_version")
+        self._guard.consecutive_skips = read_count(progress, "consecutive_skips")
         self._num_taken = taken[ranks.rank]
         deque(islice(self._examples, self._num_taken), maxlen=0)
 
