@@ -42,12 +42,42 @@ _held: list[int] | None = None
 """The signals that came during a block that nothing may interrupt; None outside of one."""
 
 
+_first = 0
+"""The signal that ends the command, whatever comes after it; 0 = none so far."""
+_is_ending = False
+
+
 def raise_stop(signum: int, frame: FrameType | None) -> None:
-    """The handler of signals while a command runs that has nothing to save: it ends, and cleans up on its way."""
+    """The handler of signals while a command runs that has nothing to save: it ends, and cleans up on its way.
+
+    A second one that is urgent is raised too, in case the cleaning hangs; the exit status names the first.
+    """
     if _held is not None:
         _held.append(signum)
         return
+    if _first and signum in GENTLE:
+        return
+    _remember(signum)
+    if _is_ending:
+        os._exit(128 + _first)
     raise CtrlC if signum == signal.SIGINT else StopRequested(signum)
+
+
+def _remember(signum: int) -> None:
+    global _first
+    _first = _first or signum
+
+
+def exit_status(default: int) -> int:
+    """The exit status of a command that signals have ended, by the first of them; ``default`` if none came."""
+    return 128 + _first if _first else default
+
+
+def end_by(error: KeyboardInterrupt, default: int) -> int:
+    """The exit status of a command that ``error`` ends. Nothing is raised from here on."""
+    global _is_ending
+    _is_ending = True
+    return exit_status(getattr(error, "exit_code", default))
 
 
 @contextmanager
@@ -92,6 +122,8 @@ def raise_signals() -> Iterator[None]:
 
     A signal that is ignored stays ignored, and a caller keeps its own handlers.
     """
+    global _first, _is_ending
+    _first, _is_ending = 0, False
     previous: dict[int, Any] = {}
     if _is_main_thread():
         for signum in SIGNALS:
@@ -163,6 +195,7 @@ class StopSignals:
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
+        _remember(signum)
         if self.asked and signum in GENTLE:
             return
         if self.asked and self.asked not in GENTLE:

@@ -13,7 +13,7 @@ from reasonrl.cli.usage import Group
 from reasonrl.cli.wrong_usage import asks_for_help, explain, is_wrong_usage
 from reasonrl.errors import ReasonRLError, describe_os_error, is_left_to_first, one_line, with_notes
 from reasonrl.redact import REDACTED, redact_traceback
-from reasonrl.signals import raise_signals
+from reasonrl.signals import end_by, exit_status, raise_signals
 
 EXIT_INTERRUPTED = 130
 UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
@@ -33,6 +33,8 @@ class OneLineErrors(Group):
         options["standalone_mode"] = False
         try:
             result = self._explaining_usage(words, *rest, **options)
+            if result == EXIT_INTERRUPTED:  # also typer's, for a signal that came while one was handled
+                result = exit_status(EXIT_INTERRUPTED)
             sys.stdout.flush()  # as the interpreter would at its end, with a traceback if the disk is full
         except OSError as err:
             if err.strerror is None:
@@ -59,9 +61,9 @@ class OneLineErrors(Group):
             # A plugin may raise one of its own, with any exit code.
             raise typer.Exit(err.exit_code if err.exit_code in (1, 2, 3) else 1) from err
         except KeyboardInterrupt as err:
+            status = end_by(err, EXIT_INTERRUPTED)
             typer.echo("interrupted", err=True)
-            # A stop requested by a signal carries its exit code.
-            raise typer.Exit(getattr(err, "exit_code", EXIT_INTERRUPTED)) from err
+            raise typer.Exit(status) from err
         except OSError as err:  # of the disk or a file; a wrong program raises others
             if isinstance(err, BrokenPipeError) or err.strerror is None:
                 raise

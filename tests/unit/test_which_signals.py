@@ -5,7 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from reasonrl.cli import doctor
+from reasonrl.cli.app import app
 from reasonrl.rundir.new_folder import new_folder
 from reasonrl.signals import (
     GENTLE,
@@ -112,3 +116,42 @@ def test_a_command_without_a_run_ends_with_the_code_of_a_shell_and_cleans_up(
         signal.signal(signum, before)
     assert getattr(stopped.value, "exit_code", 130) == 128 + signum
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [(USR1, TERM), (HUP, TERM), (HUP, USR2), (TERM, INT), (INT, TERM), (QUIT, INT)])
+def test_the_status_of_a_command_names_the_first_of_two_signals(
+    sent: tuple[signal.Signals, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the command cleans up."""
+
+    def examine(*_: object) -> None:
+        try:
+            signal.raise_signal(sent[0])
+        finally:
+            signal.raise_signal(sent[1])
+
+    monkeypatch.setattr(doctor, "run_doctor", examine)
+    done = CliRunner().invoke(app, ["doctor", "run"])
+    assert (done.exit_code, done.stderr) == (128 + sent[0], "interrupted\n")
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+def test_a_signal_while_a_command_says_that_it_ends_changes_nothing(
+    second: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def examine(*_: object) -> None:
+        signal.raise_signal(TERM)
+
+    def echo(*_: object, **__: object) -> None:
+        signal.raise_signal(second)
+
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(doctor, "run_doctor", examine)
+    monkeypatch.setattr(typer, "echo", echo)
+    handler = signal.signal(second, signal.default_int_handler if second == INT else signal.SIG_DFL)
+    try:
+        done = CliRunner().invoke(app, ["doctor", "run"])
+    finally:
+        signal.signal(second, handler)
+    assert {done.exit_code, *codes} == {143}
