@@ -121,6 +121,20 @@ def test_the_limits_are_those_that_were_asked_for() -> None:
         assert box.run(source).stdout.split() == ["7", str(100 * 2**20), str(3 * 2**20), "64"]
 
 
+IPC = """
+import ctypes
+libc = ctypes.CDLL(None)
+print(libc.semget(0, 1, 0o1600), libc.shmget(0, 4096, 0o1600), libc.msgget(0, 0o1600))
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_program_gets_nothing_that_outlives_all_processes(method: str) -> None:
+    """Semaphores, shared memory and queues of System V stay until somebody removes them."""
+    with Launcher(GENEROUS, method) as launcher, launcher.open() as box:
+        assert box.run(IPC).stdout == "-1 -1 -1\n"
+
+
 def test_the_network_is_there_only_when_it_is_allowed() -> None:
     connect = "import socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), timeout=5)\n    print('open')\n"
     source = connect + "except OSError:\n    print('cut')"
