@@ -19,7 +19,7 @@ from reasonrl.cli.options import (
     Target,
     device_override,
 )
-from reasonrl.cli.steady import steady_streams
+from reasonrl.cli.steady import plausible_size, steady_streams
 from reasonrl.cli.usage import Commands, PluginFiles
 from reasonrl.export.request import Format, Precision
 
@@ -317,5 +317,6 @@ def export(  # noqa: PLR0913 - an argument for each option
 
 def main() -> None:
     """Run the ``reasonrl`` command."""
+    plausible_size()
     steady_streams()
     app(prog_name="reasonrl")

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from reasonrl.cli.libraries import explain_library
 from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Group
@@ -70,6 +71,9 @@ class OneLineErrors(Group):
             _print_error(describe_os_error(err), err)
             raise typer.Exit(2 if err.filename is not None and err.errno in UNUSABLE_PATH else 1) from err
         except Exception as err:
+            if explained := explain_library(err):
+                _print_error(explained[0], err)
+                raise typer.Exit(explained[1]) from err
             text = redact_traceback(err)
             is_shown = REDACTED in text or sys.stderr.isatty()
             if hasattr(err, "exit_code") or not is_shown:  # typer's own, or nothing to redact or wrap

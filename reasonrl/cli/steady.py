@@ -11,6 +11,7 @@ from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
 """The reader has ended, or the terminal was closed. A full disk is an error."""
+SMALLEST = {"COLUMNS": 10, "LINES": 1}
 _NAMES = {1: "standard output", 2: "standard error"}
 
 
@@ -46,6 +47,13 @@ def notice_if_gone(text: str) -> Iterator[None]:
         yield
     finally:
         SteadyFile.notice = ""
+
+
+def plausible_size() -> None:
+    """Forget a size of the terminal that is none, such as 0 columns, at which nothing would be shown."""
+    for name, least in SMALLEST.items():
+        if not (size := os.environ.get(name, "")).isdecimal() or int(size) < least:
+            os.environ.pop(name, None)
 
 
 def steady_streams() -> None:
