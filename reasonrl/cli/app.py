@@ -6,7 +6,7 @@ import typer
 
 from reasonrl.cli import plugins, recipes, tasks
 from reasonrl.cli.fields import parse_fields
-from reasonrl.cli.one_line import OneLineErrors
+from reasonrl.cli.one_line import EXIT_INTERRUPTED, OneLineErrors
 from reasonrl.cli.options import (
     ForRecipe,
     OnDevice,
@@ -317,6 +317,10 @@ def export(  # noqa: PLR0913 - an argument for each option
 
 def main() -> None:
     """Run the ``reasonrl`` command."""
-    plausible_size()
-    steady_streams()
-    app(prog_name="reasonrl")
+    try:
+        plausible_size()
+        steady_streams()
+        app(prog_name="reasonrl")
+    except KeyboardInterrupt as err:  # before signals are handled, or at the very end
+        typer.echo("interrupted", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from err

@@ -70,8 +70,12 @@ def _number(environ: Mapping[str, str], keys: Sequence[str], default: int | None
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is rank 0, as the launcher says, before torch could say so."""
-    return next((environ[key] for key in RANK_KEYS if environ.get(key)), "0") == "0"
+    """Whether this process is rank 0, as the launcher says, before torch could say so; a single one is.
+
+    A rank without a number of processes may be left from another program.
+    """
+    size = next((environ[key] for key in SIZE_KEYS if environ.get(key)), "1")
+    return size in ("0", "1") or next((environ[key] for key in RANK_KEYS if environ.get(key)), "0") == "0"
 
 
 def is_first_on_machine(environ: Mapping[str, str] = os.environ) -> bool:

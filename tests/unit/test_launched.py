@@ -160,7 +160,9 @@ def test_the_place_of_a_process_is_what_the_launcher_says() -> None:
     mpi = find_place({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"})
     assert mpi is not None
     assert (mpi.rank, mpi.address) == (1, "127.0.0.1")
-    assert not is_first_process({"PMI_RANK": "1"})
+    assert not is_first_process({"PMI_RANK": "1", "PMI_SIZE": "2"})
+    assert is_first_process({"RANK": "3"}), "left from another program; silent, it would train without a word"
+    assert is_first_process({"RANK": "3", "WORLD_SIZE": "1"})
     assert is_first_on_machine({"RANK": "8", "LOCAL_RANK": "0"})
     assert not is_first_on_machine({"RANK": "9", "LOCAL_RANK": "1"})
 

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import reasonrl.cli.app as entry
 from reasonrl.cli import doctor
 from reasonrl.cli.app import app
 from reasonrl.rundir.new_folder import new_folder
@@ -133,6 +134,19 @@ def test_the_status_of_a_command_names_the_first_of_two_signals(
     monkeypatch.setattr(doctor, "run_doctor", examine)
     done = CliRunner().invoke(app, ["doctor", "run"])
     assert (done.exit_code, done.stderr) == (128 + sent[0], "interrupted\n")
+
+
+def test_ctrl_c_before_signals_are_handled_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "app", press)
+    monkeypatch.setattr(entry, "steady_streams", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("second", SIGNALS)
