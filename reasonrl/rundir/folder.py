@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 from reasonrl.rundir import files
+from reasonrl.rundir.jsonl import end_of_lines
 from reasonrl.rundir.layout import (
     EVALS,
     FILES,
@@ -99,8 +100,8 @@ class RunDir:
         if metrics.exists():
             if metrics.stat().st_size < metrics_bytes:
                 log.warning("%s lost lines of steps up to %d; the run itself is whole", metrics, step)
-            else:
-                os.truncate(metrics, metrics_bytes)
+                metrics_bytes = end_of_lines(metrics)  # to half a line the next one would be added
+            os.truncate(metrics, metrics_bytes)
         transcripts = find_steps(self.path.glob(f"{TRANSCRIPTS}/*"), ".jsonl")
         for written, entry in [*transcripts, *find_steps(self.path.glob(f"{EVALS}/*"))]:
             if written > step:

@@ -70,6 +70,15 @@ def last_record(path: Path) -> dict[str, Any]:
         return {}
 
 
+def end_of_lines(path: Path) -> int:
+    """Bytes up to the end of the last whole line of a file."""
+    end = 0
+    with open_regular(path) as file:
+        for line in iter(lambda: file.readline(TAIL_BYTES), b""):
+            end = file.tell() if line.endswith(b"\n") else end
+    return end
+
+
 def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -18,6 +18,7 @@ from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
 from reasonrl.rundir.checkpoints import list_saved_steps, new_checkpoint
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.folder import RunDir, refuse_taken
+from reasonrl.rundir.jsonl import append_jsonl, read_jsonl
 from reasonrl.rundir.layout import step_dir
 
 
@@ -269,3 +270,15 @@ def test_a_folder_that_is_gone_is_not_written_again(how: str, tmp_path: Path) ->
         pass
     assert not folder.path.exists()
     folder.close()
+
+
+@pytest.mark.parametrize("lost", ['{"step": 2, "lo', "", '{"step": 2}\n'])
+def test_metrics_that_lost_their_end_take_whole_lines_again(lost: str, tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    metrics = run.path / "metrics.jsonl"
+    metrics.write_text('{"step": 1}\n' + lost)
+    run.rewind(3, 1000)
+    append_jsonl(metrics, {"step": 4})
+    run.close()
+    steps = [record["step"] for record in read_jsonl(metrics)]
+    assert steps == [1, *([2] if lost.endswith("\n") else []), 4]
