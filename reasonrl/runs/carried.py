@@ -17,10 +17,11 @@ from reasonrl.contracts.data import (
     SamplingParams,
     ScoredGroup,
 )
-from reasonrl.errors import CheckpointError
+from reasonrl.errors import CheckpointError, describe
 from reasonrl.redact import known_secrets, redact_data
 from reasonrl.rundir import files
 from reasonrl.rundir.reading import UnreadableError, read_lines
+from reasonrl.runs.group_checks import refuse_wrong
 
 
 def write_groups(path: Path, groups: Sequence[ScoredGroup]) -> None:
@@ -40,11 +41,14 @@ def read_groups(path: Path) -> tuple[ScoredGroup, ...]:
     if not path.exists():
         return ()
     try:
-        return tuple(_scored_group(record) for record in _records(path))
+        groups = tuple(_scored_group(record) for record in _records(path))
+        for group in groups:
+            refuse_wrong(group)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(
-            f"{path}: cannot be read: {err!r}; resume with the version of reasonrl that wrote it"
+            f"{path}: cannot be read: {describe(err)}; resume with the version of reasonrl that wrote it"
         ) from err
+    return groups
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Groups of a checkpoint are read back as they were written, whatever a model or a plugin put into them."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -89,4 +90,51 @@ def test_a_state_holds_them_in_a_file_of_their_own(tmp_path: Path) -> None:
 def test_a_line_that_is_not_a_group_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
     (tmp_path / CARRIED).write_text(line + "\n")
     with pytest.raises(CheckpointError, match=r"carried\.jsonl: cannot be read"):
+        read_groups(tmp_path / CARRIED)
+
+
+WRONG: dict[str, tuple[str, Any]] = {
+    "text among the ids": ("group.completions.0.token_ids", ["a", 2]),
+    "ids below zero": ("group.completions.0.token_ids", [1, -5]),
+    "ids of any size": ("group.completions.0.token_ids", [1, 2**70]),
+    "ids of floats": ("group.completions.0.token_ids", [1, 1.5]),
+    "ids of booleans": ("group.completions.0.token_ids", [1, True]),
+    "too few log-probabilities": ("group.completions.0.logprobs", [0.0]),
+    "log-probabilities of text": ("group.completions.0.logprobs", ["x", "y"]),
+    "a mask that is too short": ("group.completions.0.sampled_mask", [True]),
+    "a mask of text": ("group.completions.0.sampled_mask", ["x", "y"]),
+    "a number for a text": ("group.completions.0.text", 5),
+    "a version of text": ("group.completions.0.policy_version", "x"),
+    "a version below zero": ("group.completions.0.policy_version", -1),
+    "messages of numbers": ("group.completions.0.messages", [{"role": "user", "content": 5}]),
+    "a state of a list": ("group.completions.0.state", [1]),
+    "tool calls of text": ("group.completions.0.tool_calls", {"x": "y"}),
+    "a total of text": ("rewards.0.total", "x"),
+    "components of a number": ("rewards.0.components", 5),
+    "metrics of text": ("rewards.0.metrics", {"a": "x"}),
+    "reasons of a list": ("rewards.0.reasons", [1]),
+    "an answer of a number": ("rewards.0.answer", 3),
+    "values of text": ("rewards.0.token_values", ["x"]),
+    "fewer rewards": ("rewards", []),
+    "no completions": ("group.completions", []),
+    "info of a number": ("group.request.problem.info", 5),
+    "a prompt of text": ("group.request.prompt_ids", ["x"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_group_that_no_run_writes_is_refused_with_its_file(name: str, tmp_path: Path) -> None:
+    at, value = WRONG[name]
+    write_groups(tmp_path / CARRIED, [scored([1.0])])
+    group = json.loads((tmp_path / CARRIED).read_text())
+    group["group"]["completions"][0] |= {"token_ids": [1, 2], "logprobs": [-1.0, -2.0], "sampled_mask": [True, False]}
+    *outer, last = at.split(".")
+    (tmp_path / CARRIED).write_text(json.dumps(group))
+    assert len(read_groups(tmp_path / CARRIED)) == 1
+    inner: Any = group
+    for key in outer:
+        inner = inner[int(key) if key.isdigit() else key]
+    inner[last] = value
+    (tmp_path / CARRIED).write_text(json.dumps(group))
+    with pytest.raises(CheckpointError, match=r"carried\.jsonl: cannot be read: .*version of reasonrl that wrote it"):
         read_groups(tmp_path / CARRIED)
