@@ -1,8 +1,9 @@
-"""Hooks and modes of torch that take part in every operation of the process until somebody removes them."""
+"""Hooks and modes of torch that take part in every operation of the process until something removes them."""
 
 import sys
 from collections.abc import Iterable
 from copy import copy
+from functools import lru_cache
 from typing import Any
 
 from reasonrl.restore.process import Setting
@@ -39,16 +40,20 @@ class _Held:
                 self._kept[name] = hooks.get(name)
 
 
-def _read_saved() -> Any:
+@lru_cache(maxsize=1)
+def _autograd() -> Any:
+    """Looked up once: a plugin's code may put another module in torch's place."""
     import torch
 
-    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return torch._C._autograd
+
+
+def _read_saved() -> Any:
+    return _autograd()._top_saved_tensors_default_hooks(False)
 
 
 def _set_saved(hooks: Any) -> None:
-    import torch
-
-    autograd = torch._C._autograd
+    autograd = _autograd()
     while (top := _read_saved()) is not None and top != hooks:
         autograd._pop_saved_tensors_default_hooks()
     if top is None and hooks is not None:
