@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from reasonrl.contracts.data import RolloutGroup, RolloutRequest, SamplingParams, ScoredGroup
+from reasonrl.contracts.models import base_model
 from reasonrl.contracts.protocols import RolloutBackend
 from reasonrl.conversations.loop import Alone, Dialogue, Together, converse
 from reasonrl.data.prompts import PromptSource
@@ -74,6 +75,20 @@ class Rounds:
         """Start to sample a round in the background. Every rank calls it."""
         requests, redraws = self._draw(position)
         return Round(position, redraws, self._background.submit(self._work(backend, requests, Alone())))
+
+    def refuse_unknown_ids(self, groups: Sequence[ScoredGroup]) -> None:
+        """Check groups of a checkpoint.
+
+        Raises:
+            ValueError: if one holds a token id that the model does not have.
+        """
+        vocabulary = base_model(self._bundle.policy.model).config.get_text_config().vocab_size
+        for group in (one.group for one in groups):
+            rows = (group.request.prompt_ids, *(one.token_ids for one in group.completions))
+            largest = max(max(row, default=0) for row in rows)
+            if largest >= vocabulary:
+                where = group.request.problem.id
+                raise ValueError(f"token id {largest} in problem {where!r}, where the model has {vocabulary} tokens")
 
     def restore(self, position: int, scored: Sequence[ScoredGroup]) -> Round:
         """The round of a checkpoint, whose groups of all ranks are ``scored``.

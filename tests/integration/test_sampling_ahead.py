@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.ahead_runs import OPTIMIZER_STEPS, STEPS, events, sections
 from support.resume_runs import assert_same_run, cut_back, go, metrics_without_times, resumable_recipe, whole_run
+
+from reasonrl.errors import CheckpointError
+from reasonrl.rundir.layout import MANIFEST, PENDING, step_dir
+from reasonrl.rundir.manifest import write_manifest
 
 
 def test_every_step_trains_on_samples_of_the_weights_before_the_last_update(tiny_model: Path, tmp_path: Path) -> None:
@@ -106,3 +111,16 @@ def test_a_run_resumed_after_any_step_is_bit_exact(kind: dict[str, Any], tiny_mo
         go(None, copy)
         assert_same_run(run, copy)
     assert not (run / "checkpoints" / f"step_{STEPS:06d}" / "pending.jsonl").exists()
+
+
+def test_a_round_with_tokens_that_the_model_does_not_have_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    run = whole_run(tmp_path, tiny_model, **sections(tmp_path, evaluation={"every": 0}))
+    copy = cut_back(run, tmp_path / "copy", 2)
+    checkpoint = step_dir(copy, 2)
+    lines = [json.loads(line) for line in (checkpoint / PENDING).read_text().splitlines()]
+    lines[-1]["group"]["completions"][0]["token_ids"][0] = 1 << 20
+    (checkpoint / PENDING).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (checkpoint / MANIFEST).unlink()
+    write_manifest(checkpoint)
+    with pytest.raises(CheckpointError, match=r"step_000002: .*token id 1048576 in problem '.*', where the model has"):
+        go(None, copy)
