@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reasonrl.errors import RolloutError
+from reasonrl.errors import RAISABLE, RolloutError
 from reasonrl.functional.precision import narrow_cache
 from reasonrl_hf.fused import FusedCache, FusedStep, why_not
 
@@ -52,9 +52,8 @@ class CachedModel:
         rows, self._length = ids.shape
         self._on_computed(ids.numel(), rows, ids.numel() * (self._length + 1) / 2)
         cache = output[self._argument]
-        kind = self.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            narrow_cache(cache, torch.get_autocast_dtype(kind))
+        if self._is_autocast():
+            narrow_cache(cache, torch.get_autocast_dtype(self.device.type))
         elif self._fused and why_not(self.model) is None:
             cache, self._step = FusedCache(cache, mask), FusedStep(self.model)
         return output.logits[:, -1], cache
@@ -67,6 +66,10 @@ class CachedModel:
             return self._step(cache, ids[:, 0], positions[:, 0])
         return self._forward(ids, mask, positions, **{self._argument: cache}).logits[:, -1]
 
+    def _is_autocast(self) -> bool:
+        kind = self.device.type
+        return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
     def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, **cache: Any) -> Any:
         options = {"position_ids": positions} if self._takes_positions else {}
         return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **options, **self._keeps_logits, **cache)
@@ -77,8 +80,9 @@ class CachedModel:
         self.model.eval()
         try:
             self._argument = self._find_argument()
-            self._dry_run()
-            if fused and why_not(self.model) is None:
+            if (why := self._dry_run()) is not None:
+                raise self._unusable(why)
+            if fused:
                 self._probe_fused()
         except (AttributeError, NotImplementedError, TypeError) as err:
             raise self._unusable(f"{type(err).__name__}: {err}") from err
@@ -86,12 +90,15 @@ class CachedModel:
             self.model.train(was_training)
 
     def _probe_fused(self) -> None:
-        self._fused = True
+        """Turn the fused step on where it works; whatever it raises with another version's classes costs speed only."""
         try:
-            self._dry_run()
-        except (RolloutError, AttributeError, RuntimeError, TypeError) as err:
+            self._fused = not self._is_autocast() and why_not(self.model) is None
+            why = self._dry_run() if self._fused else None
+        except RAISABLE as err:
+            why = f"{type(err).__name__}: {err}"
+        if why is not None:
             self._fused = False
-            log.warning("hf: the model samples by its own forward passes, which is slower: %s", err)
+            log.warning("hf: fused decoding is off, so sampling is slower: %s", why)
 
     def _find_argument(self) -> str:
         from transformers import Cache
@@ -105,8 +112,8 @@ class CachedModel:
             raise self._unusable(f"it ignores the argument {found[0]!r}")
         return found[0]
 
-    def _dry_run(self) -> None:
-        """Sample as the decoder does: a prompt behind padding, exchanged rows, two more tokens.
+    def _dry_run(self) -> str | None:
+        """Sample as the decoder does: a prompt behind padding, exchanged rows, two more tokens. Returns what is wrong.
 
         The logits must be those of a plain forward pass; a recurrent state, for instance, has read the padding.
         """
@@ -124,7 +131,8 @@ class CachedModel:
             plain = self._forward(row, None, torch.arange(len(whole), device=self.device)[None]).logits[0, -1]
             tolerance = torch.finfo(plain.dtype).eps ** 0.5 * float(plain.abs().max().clamp(min=1e-3))
             if plain.isfinite().all() and not (logits - plain).abs().max() <= tolerance:
-                raise self._unusable("its logits with the cache are not those without it")
+                return "its logits with the cache are not those without it"
+        return None
 
     def _unusable(self, why: str) -> RolloutError:
         import transformers

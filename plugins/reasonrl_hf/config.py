@@ -18,7 +18,7 @@ class HFConfig:
     )
     fused_decoding: bool = field(
         default=True,
-        metadata={"help": "on a CPU, decode Llama, Mistral and Qwen models in fewer operations; false for debugging"},
+        metadata={"help": "on a CPU in float32, decode Llama, Mistral, Qwen2 and Qwen3 models with fewer operations"},
     )
 
     def __post_init__(self) -> None:

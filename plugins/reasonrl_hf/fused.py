@@ -12,8 +12,8 @@ FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings that depend on the position alone. Others change with the length of the sequence."""
 
-_ROOM = 64
-"""Columns by which a full cache grows at least."""
+_ROOM = 32
+"""Columns by which a full cache grows."""
 
 
 class FusedCache:
@@ -51,7 +51,7 @@ class FusedCache:
         self.length += 1
 
     def _with_room(self) -> int:
-        return self.length + max(_ROOM, self.length // 4)
+        return self.length + _ROOM
 
     def _moved(self, pair: tuple[Tensor, Tensor], rows: Tensor | slice, columns: int) -> tuple[Tensor, Tensor]:
         moved = []
@@ -173,6 +173,9 @@ def why_not(model: Any) -> str | None:
     inward = [getattr(b.self_attn, name) for b in blocks for name in ("q_proj", "k_proj", "v_proj")]
     gates = [layer for block in blocks for layer in (block.mlp.gate_proj, block.mlp.up_proj)]
     if any(type(layer) is not nn.Linear for layer in (*outward, *inward, *gates, model.lm_head)):
+        return "adapters or quantized layers"
+    norms = [getattr(b, name) for b in blocks for name in ("input_layernorm", "post_attention_layernorm")]
+    if type(model.model.embed_tokens) is not nn.Embedding or {type(n) for n in norms} != {type(model.model.norm)}:
         return "adapters or quantized layers"
     if any(layer.bias is not None for layer in outward):
         return "biases after attention"

@@ -137,6 +137,15 @@ def quantize(model: Any) -> None:
     model.model.layers[2].mlp.up_proj.__class__ = Linear4bit
 
 
+def adapt_the_embeddings(model: Any) -> None:
+    """As an adapter does: the layer still shows the plain weights."""
+
+    class Embedding(nn.Embedding):
+        pass
+
+    model.model.embed_tokens.__class__ = Embedding
+
+
 def move_out_of_transformers(model: Any) -> None:
     model.__class__ = type("LlamaForCausalLM", (type(model),), {"__module__": "their_package.modeling"})
 
@@ -153,6 +162,7 @@ UNFIT: dict[str, tuple[str, dict[str, Any], Callable[[Any], object]]] = {
     "hooks": ("llama", {}, hook_a_layer),
     "hook": ("llama", {}, replace_a_forward),
     "quantized": ("llama", {}, quantize),
+    "adapters": ("llama", {}, adapt_the_embeddings),
     "weights of another kind": ("llama", {}, lambda model: model.bfloat16()),
 }
 
@@ -214,4 +224,18 @@ def test_a_step_that_computes_something_else_is_not_used(
     monkeypatch.setattr(FusedStep, "__call__", lambda *inputs: plain(*inputs) * 1.01)
     with caplog.at_level(logging.WARNING):
         assert not CachedModel(loaded.model, fused=True)._fused
-    assert "by its own forward passes" in caplog.text
+    assert "fused decoding is off" in caplog.text
+
+
+def test_classes_that_this_version_does_not_know_cost_speed_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = load_tiny(tiny_model_folder(tmp_path / "model"))
+
+    def raise_one(model: Any) -> None:
+        raise AttributeError("no rotary_emb")
+
+    monkeypatch.setattr("reasonrl_hf.cached.why_not", raise_one)
+    with caplog.at_level(logging.WARNING):
+        assert not CachedModel(loaded.model, fused=True)._fused
+    assert "no rotary_emb" in caplog.text
