@@ -1,15 +1,18 @@
 """Say in one line that a library does not work here, such as for a variable of the environment that it reads."""
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 
-from reasonrl.errors import describe
+from reasonrl.errors import describe, is_out_of_memory
 
 PREFIXES = ("ACCELERATE_", "CUDA_", "HF_", "NCCL_", "PYTORCH_", "TORCH", "TRANSFORMERS_", "TRITON_", "VLLM_")
 """Variables that the libraries read."""
 SHORTEST = 3
 """A shorter value is found in any text."""
+COMMON = ("auto", "debug", "error", "false", "info", "none", "true", "warning", "yes")
+"""Values that a text about something else holds, too."""
 
 
 def explain_library(error: BaseException, environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
@@ -21,15 +24,16 @@ def explain_library(error: BaseException, environ: Mapping[str, str] = os.enviro
     if not modules or _is_ours(modules[-1]):
         return None
     library = next(_imported(error), "")
-    blamed = [f"{name}={environ[name]!r}" for name in _named(error, environ)]
+    may_refuse = library or isinstance(error, ImportError | ValueError)
+    blamed = [f"{name}={environ[name]!r}" for name in _named(error, environ)] if may_refuse else []
     if blamed:
         where = library or modules[-1].partition(".")[0]
         return f"{where}: {describe(error)}; correct or unset {', '.join(blamed)} in the environment", 2
     if not library:
         return None
     return (
-        f"cannot import {library}: {describe(error)}; install it again, and check limits of memory and the variables "
-        "of the environment that it reads"
+        f"cannot import {library}: {describe(error)}; reinstall it, and check memory limits and the environment "
+        "variables that it reads"
     ), 1
 
 
@@ -46,8 +50,18 @@ def _is_ours(module: str) -> bool:
 
 
 def _named(error: BaseException, environ: Mapping[str, str]) -> list[str]:
-    """The variables that the error's text names, or whose value it quotes."""
+    """The variables that the error's text names, or whose value it quotes; ``NAME=value`` in it is only advice."""
     text = describe(error).casefold()
-    ours = {name: value for name, value in environ.items() if name.startswith(PREFIXES)}
-    quoted = [name for name, value in ours.items() if len(value) >= SHORTEST and value.casefold() in text]
-    return [name for name in ours if name.casefold() in text] or quoted
+    if is_out_of_memory(error) or "cuda error" in text:
+        return []
+    ours = {name: value.casefold() for name, value in environ.items() if name.startswith(PREFIXES)}
+    quoted = [
+        name
+        for name, value in ours.items()
+        if len(value) >= SHORTEST and value not in COMMON and _has_word(text, value, after=r"(?!\w)")
+    ]
+    return [name for name in ours if _has_word(text, name.casefold(), after=r"(?!\w|\s*=)")] or quoted
+
+
+def _has_word(text: str, word: str, *, after: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}{after}", text) is not None

@@ -58,7 +58,7 @@ def test_a_library_that_cannot_be_imported_is_named_in_one_line(tmp_path: Path, 
     recipe = recipe_in(tmp_path, tiny_model)
     done = run("train", recipe, "--run-dir", tmp_path / "r", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: cannot import accelerate: RuntimeError: built for another machine; install")
+    assert done.stderr.startswith("error: cannot import accelerate: RuntimeError: built for another machine; reinstall")
     assert len(done.stderr.splitlines()) == 1
 
 
