@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Literal
 
 AGAIN_S = 0.5
-"""The interruption is repeated so often: code may catch it, and Python drops what is raised in a ``__del__``."""
+"""Seconds between repeated interruptions: code may catch one, and Python drops what is raised in a ``__del__``."""
 
 
 class TooSlowError(Exception):
@@ -49,8 +49,12 @@ def limited_to(seconds: float, time: Literal["processor", "all"] = "processor") 
     before = signal.signal(signum, interrupt)
     left, interval = signal.setitimer(timer, seconds, AGAIN_S)
     try:
-        with contextlib.suppress(_TimeUpError):
-            yield
+        try:
+            with contextlib.suppress(_TimeUpError):
+                yield
+        except Exception:  # may be what code made of the interruption
+            if not is_late:
+                raise
         if is_late:
             raise TooSlowError(f"took longer than {seconds:g} s")
     finally:
