@@ -12,6 +12,8 @@ from typing import Any
 GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET, errno.ENXIO)
 """The reader has ended, or the terminal was closed. A full disk is an error."""
 SMALLEST = {"COLUMNS": 10, "LINES": 1}
+LONGEST = 6
+"""Digits of a size; Python reads no number of several thousand."""
 _NAMES = {1: "standard output", 2: "standard error"}
 
 
@@ -50,9 +52,10 @@ def notice_if_gone(text: str) -> Iterator[None]:
 
 
 def plausible_size() -> None:
-    """Forget a size of the terminal that is none, such as 0 columns, at which nothing would be shown."""
+    """Ignore an impossible terminal size, such as 0 columns, at which nothing would be shown."""
     for name, least in SMALLEST.items():
-        if not (size := os.environ.get(name, "")).isdecimal() or int(size) < least:
+        size = os.environ.get(name, "")
+        if not size.isdecimal() or len(size) > LONGEST or int(size) < least:
             os.environ.pop(name, None)
 
 

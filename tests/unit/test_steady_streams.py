@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reasonrl.cli.steady import SteadyFile, notice_if_gone
+from reasonrl.cli.steady import SteadyFile, notice_if_gone, plausible_size
 
 
 def closed_pipe() -> int:
@@ -88,3 +88,15 @@ def test_standard_input_may_be_closed_or_hold_anything(given: str, read: str) ->
     command = ["bash", "-c", f"{sys.executable} -X utf8 -c '{code}' {given}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (f"{read}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("size", "is_kept"), [("80", True), ("999999", True), ("0", False), ("9" * 7, False), ("9" * 5000, False)]
+)
+def test_an_impossible_size_of_the_terminal_is_ignored(
+    size: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", size)
+    monkeypatch.setenv("LINES", size)
+    plausible_size()
+    assert ("COLUMNS" in os.environ, "LINES" in os.environ) == (is_kept, is_kept)
