@@ -74,7 +74,7 @@ def exit_status(default: int) -> int:
 
 
 def end_by(error: KeyboardInterrupt, default: int) -> int:
-    """The exit status of a command that ``error`` ends. Nothing is raised from here on."""
+    """The exit status of a command that ``error`` ends. No signal raises an exception from here on."""
     global _is_ending
     _is_ending = True
     return exit_status(getattr(error, "exit_code", default))
