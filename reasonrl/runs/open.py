@@ -21,6 +21,7 @@ from reasonrl.rundir.folder import RunDir
 from reasonrl.rundir.jsonl import read_intact
 from reasonrl.rundir.layout import METRICS, RECIPE, RUN, SUMMARY
 from reasonrl.runs.describe import build_manifest, describe_bundle
+from reasonrl.runs.foreign import refuse_foreign
 from reasonrl.runs.identity import (
     SAME,
     build_identity,
@@ -115,9 +116,11 @@ def open_run(
     point: ResumePoint | None = None
     try:
         _refuse_unshared(folder, bundle)
-        point = _find_point(folder, bundle.ranks, options, identity, resolved)
+        point = _find_point(folder, bundle, options, identity, resolved)
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
+        checkpointer = _open_checkpointer(resolved, bundle, folder, identity, writer, point)
+        schedule = _open_schedule(resolved, bundle.ranks, point)
     except BaseException as err:
         if folder is not None and not options.resume and not (folder.path / RUN).exists():
             folder.discard()  # nothing has begun, and no command could use it
@@ -129,18 +132,6 @@ def open_run(
             folder.close()
         raise
     recipe = resolved.recipe
-    checkpointer = Checkpointer(
-        run_dir=folder.path if folder else None,
-        ranks=bundle.ranks,
-        tokenizer=bundle.tokenizer,
-        config=recipe.checkpoint,
-        identity=identity,
-        writer=writer,
-    )
-    if point is not None:
-        with explained_content(point.folder):
-            writer.restore(point.state)
-            checkpointer.start_from(point)
     return OpenRun(
         path=checkpointer.run_dir,
         writer=writer,
@@ -151,10 +142,33 @@ def open_run(
             evaluation_every=recipe.evaluation.every,
             checkpoint_every=recipe.checkpoint.every,
         ),
-        schedule=_open_schedule(resolved, bundle.ranks, point),
+        schedule=schedule,
         reporter=options.reporter if folder is not None else SilentReporter(),
         stop=options.stop,
     )
+
+
+def _open_checkpointer(
+    resolved: AnyResolved,
+    bundle: ModelBundle,
+    folder: RunDir | None,
+    identity: Identity,
+    writer: RunWriter,
+    point: ResumePoint | None,
+) -> Checkpointer:
+    checkpointer = Checkpointer(
+        run_dir=folder.path if folder else None,
+        ranks=bundle.ranks,
+        tokenizer=bundle.tokenizer,
+        config=resolved.recipe.checkpoint,
+        identity=identity,
+        writer=writer,
+    )
+    if point is not None:
+        with explained_content(point.folder):
+            writer.restore(point.state)
+            checkpointer.start_from(point)
+    return checkpointer
 
 
 def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | None) -> Schedule:
@@ -211,12 +225,13 @@ def _refuse_unshared(folder: RunDir | None, bundle: ModelBundle) -> None:
 
 
 def _find_point(
-    folder: RunDir | None, ranks: Ranks, options: RunOptions, identity: Identity, resolved: AnyResolved
+    folder: RunDir | None, bundle: ModelBundle, options: RunOptions, identity: Identity, resolved: AnyResolved
 ) -> ResumePoint | None:
     """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
     if not options.resume:
         return None
     newest: Path | None = None
+    ranks = bundle.ranks
     with ranks.together():
         if folder is not None:
             options.reporter.waiting("verifying the checkpoint")
@@ -233,6 +248,8 @@ def _find_point(
             if point.state.step > (total := total_steps(resolved)):
                 done = point.state.step
                 raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
+            with explained_content(point.folder):
+                refuse_foreign(point.state, resolved, bundle)
     if folder is not None:
         step = point.state.step if point else -1
         set_aside_later(folder.path, step)

@@ -139,7 +139,6 @@ class Trainer:
         self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
     ) -> None:
         """Load what ``progress``, ``carried`` and ``pending`` were in another process."""
-        self._rounds.refuse_unknown_ids((*carried, *pending))
         self.position, self.carried = read_count(progress, "position"), carried
         self.ahead = self._rounds.restore(self.position, pending) if pending else None
         self._updater.policy_version = read_count(progress, "policy_version")

@@ -76,32 +76,8 @@ class Rounds:
         requests, redraws = self._draw(position)
         return Round(position, redraws, self._background.submit(self._work(backend, requests, Alone())))
 
-    def refuse_unknown_ids(self, groups: Sequence[ScoredGroup]) -> None:
-        """Check groups of a checkpoint.
-
-        Raises:
-            ValueError: if one holds a token id that the model does not have.
-        """
-        vocabulary = base_model(self._bundle.policy.model).config.get_text_config().vocab_size
-        for group in (one.group for one in groups):
-            rows = (group.request.prompt_ids, *(one.token_ids for one in group.completions))
-            largest = max(max(row, default=0) for row in rows)
-            if largest >= vocabulary:
-                where = group.request.problem.id
-                raise ValueError(f"token id {largest} in problem {where!r}, where the model has {vocabulary} tokens")
-
     def restore(self, position: int, scored: Sequence[ScoredGroup]) -> Round:
-        """The round of a checkpoint, whose groups of all ranks are ``scored``.
-
-        Raises:
-            CheckpointError: if these are not as many as a round has.
-        """
-        wanted = self._recipe.trainer.prompts_per_step
-        if len(scored) != wanted:
-            raise CheckpointError(
-                f"the checkpoint holds {len(scored)} groups that were sampled ahead, expected {wanted} "
-                "(trainer.prompts_per_step); use an earlier checkpoint"
-            )
+        """The round of a checkpoint, whose groups of all ranks are ``scored``."""
         own = [scored[index] for index in self._local()]
         done: Future[Sampled] = Future()
         done.set_result(Sampled(groups=[one.group for one in own]))
@@ -156,3 +132,30 @@ def sampling_params(sampling: SamplingConfig) -> SamplingParams:
         max_completion_tokens=sampling.max_completion_tokens,
         stop=tuple(sampling.stop),
     )
+
+
+def refuse_foreign_groups(
+    recipe: Recipe, bundle: ModelBundle, carried: Sequence[ScoredGroup], pending: Sequence[ScoredGroup]
+) -> None:
+    """Check the groups of a checkpoint.
+
+    Raises:
+        CheckpointError: if those that were sampled ahead are not as many as a round has.
+        ValueError: if one holds a token id that the model does not have.
+    """
+    wanted = recipe.trainer.prompts_per_step
+    if pending and len(pending) != wanted:
+        raise CheckpointError(
+            f"the checkpoint holds {len(pending)} groups that were sampled ahead, expected {wanted} "
+            "(trainer.prompts_per_step); use an earlier checkpoint"
+        )
+    groups = [one.group for one in (*carried, *pending)]
+    if not groups:
+        return
+    vocabulary = base_model(bundle.policy.model).config.get_text_config().vocab_size
+    for group in groups:
+        rows = (group.request.prompt_ids, *(one.token_ids for one in group.completions))
+        largest = max(max(row, default=0) for row in rows)
+        if largest >= vocabulary:
+            where = group.request.problem.id
+            raise ValueError(f"problem {where!r} has token id {largest}, but the model has {vocabulary} tokens")

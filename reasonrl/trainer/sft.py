@@ -24,6 +24,7 @@ from reasonrl.trainer.job import StepOutcome, read_count
 from reasonrl.trainer.microbatch import Cutting, Microbatch, accumulate_gradients, work_metrics
 from reasonrl.trainer.numerics import diagnose_skips
 from reasonrl.trainer.optim import GuardedOptimizer
+from reasonrl.trainer.ranks import Ranks
 from reasonrl.trainer.timing import Timer
 from reasonrl.trainer.work import RowShape, SamplingWork, work_of
 
@@ -66,19 +67,10 @@ class SftTrainer:
     def restore(
         self, progress: Mapping[str, Any], carried: Sequence[ScoredGroup] = (), pending: Sequence[ScoredGroup] = ()
     ) -> None:
-        """Take the examples again that were taken, without training on them.
-
-        Raises:
-            CheckpointError: if the number of processes differs: each has a stream of its own.
-        """
-        ranks, taken = self._ranks, progress["examples"]
-        if len(taken) != ranks.size:
-            raise CheckpointError(
-                f"supervised runs resume on as many processes as before: {len(taken)}, got {ranks.size}"
-            )
+        """Take the examples again that were taken, without training on them."""
         self.policy_version = read_count(progress, "policy_version")
         self._guard.consecutive_skips = read_count(progress, "consecutive_skips")
-        self._num_taken = taken[ranks.rank]
+        self._num_taken = read_taken(progress, self._ranks)[self._ranks.rank]
         deque(islice(self._examples, self._num_taken), maxlen=0)
 
     @property
@@ -170,3 +162,16 @@ class SftTrainer:
             "numerics/nonfinite_losses": float(not is_finite),
             "numerics/nonfinite_gradients": float(not result.has_finite_gradient),
         }
+
+
+def read_taken(progress: Mapping[str, Any], ranks: Ranks) -> list[int]:
+    """How many examples each rank had taken at a checkpoint.
+
+    Raises:
+        CheckpointError: if the number of processes differs: each has a stream of its own.
+        ValueError: if one is no count.
+    """
+    taken = progress["examples"]
+    if len(taken) != ranks.size:
+        raise CheckpointError(f"supervised runs resume on as many processes as before: {len(taken)}, got {ranks.size}")
+    return [read_count({"examples": count}, "examples") for count in taken]

@@ -122,5 +122,5 @@ def test_a_round_with_tokens_that_the_model_does_not_have_is_refused(tiny_model:
     (checkpoint / PENDING).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint)
-    with pytest.raises(CheckpointError, match=r"step_000002: .*token id 1048576 in problem '.*', where the model has"):
+    with pytest.raises(CheckpointError, match=r"step_000002: .*problem '.*' has token id 1048576, but the model has"):
         go(None, copy)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from support.small_recipes import cli, recipe, sft_recipe
 
-from reasonrl.rundir.layout import MANIFEST, TRAINER_STATE, step_dir
+from reasonrl.rundir.folder import is_locked
+from reasonrl.rundir.layout import LOCK, MANIFEST, TRAINER_STATE, step_dir, transcript_file
 from reasonrl.rundir.manifest import write_manifest
 
 STEPS = {"train": "trainer.steps=3", "sft": "sft.max_tokens=300"}
@@ -47,20 +48,30 @@ def change(checkpoint: Path, **changes: Any) -> None:
     write_manifest(checkpoint)
 
 
+def contents(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != LOCK}
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("kind", STEPS)
 def test_what_another_version_saved_is_refused_in_one_line(kind: str, name: str, runs: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs / kind, tmp_path / "run"))
     change(step_dir(run, 2), **FOREIGN[name])
-    before = (run / "metrics.jsonl").read_bytes()
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 3}\n')  # as if a later step had run
+    transcript = transcript_file(run, 3)
+    transcript.parent.mkdir(exist_ok=True)
+    transcript.write_text("{}\n")
+    before = contents(run)
+    assert run / "summary.json" in before
     done = cli("resume", run, STEPS[kind])
+    assert not is_locked(run)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.exit_code, len(errors)) == (1, 1), done.output
     assert f"error: {step_dir(run, 2)}" in errors[0]
     assert "resume with the version of reasonrl that wrote it" in errors[0]
     assert "Traceback" not in done.output
-    assert not (run / "traceback.txt").exists()
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert contents(run) == before
 
 
 def test_a_run_that_is_refused_resumes_from_the_checkpoint_before(runs: Path, tmp_path: Path) -> None:
