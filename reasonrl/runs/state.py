@@ -96,7 +96,7 @@ def explained_content(folder: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
         raise CheckpointError(
-            f"{folder}: holds something else than this version saves: {describe(err)}; resume with the version of "
+            f"{folder}: does not hold what this version saves: {describe(err)}; resume with the version of "
             "reasonrl that wrote it, or use an earlier checkpoint"
         ) from err
 
