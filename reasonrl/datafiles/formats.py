@@ -15,7 +15,9 @@ from reasonrl.text import list_some
 
 Rows = Iterator[tuple[str, object]]
 EMPTY_LINES = 1_000_000
-"""In a row. What a damaged or compressed file can hold of them takes minutes to read."""
+"""Consecutive empty lines that are allowed.
+
+A damaged or compressed file may hold so many that reading them takes minutes."""
 PARQUET_ROWS = 256
 """Rows that are decompressed at once."""
 
@@ -25,11 +27,13 @@ def jsonl_rows(source: Source, stream: io.BufferedIOBase) -> Rows:
     empty = 0
     for number, raw in enumerate(iter(lambda: stream.readline(ROW_BYTES + 1), b""), 1):
         if len(raw) > ROW_BYTES:
-            raise RecipeError(f"{source.line(number)}: a line of over {ROW_BYTES >> 20} MiB; expected one row per line")
+            what = f"a line longer than {ROW_BYTES >> 20} MiB"
+            raise RecipeError(f"{source.line(number)}: {what}; expected one row per line")
         line = _decode(source, raw, number).strip()
         empty = 0 if line else empty + 1
         if empty > EMPTY_LINES:
-            raise RecipeError(f"{source.line(number)}: over {EMPTY_LINES:,} empty lines; expected one row per line")
+            what = f"over {EMPTY_LINES:,} consecutive empty lines"
+            raise RecipeError(f"{source.line(number)}: {what}; expected one row per line")
         if line:
             is_torn = not raw.endswith(b"\n")
             yield source.line(number), _parse(source, line, number, is_torn)
@@ -95,7 +99,8 @@ def parquet_rows(source: Source) -> Rows:
         for row in _parquet_values(source):
             number += 1
             if (size := weigh(row)) > ROW_BYTES:
-                raise RecipeError(f"{source.row(number)}: a row of over {ROW_BYTES >> 20} MiB; leave out what is large")
+                what = f"a row larger than {ROW_BYTES >> 20} MiB"
+                raise RecipeError(f"{source.row(number)}: {what}; drop its largest columns")
             allowance.take(size)
             yield source.row(number), row
     except RecipeError:

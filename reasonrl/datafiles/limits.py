@@ -34,8 +34,8 @@ class Allowance:
         self._taken += size
         if self._taken > self._most:
             raise self._source.error(
-                f"holds over {self._most >> 20:,} MiB of data, {GROWTH} times its size or more; if it is not damaged, "
-                "decompress it, or split it"
+                f"expands to over {self._most >> 20:,} MiB, at least {GROWTH} times its size on disk; if it is not "
+                "damaged, split it, or store it uncompressed"
             )
 
 
@@ -80,7 +80,7 @@ def weigh(value: object) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, Mapping):
-        return sum(map(weigh, value.values()))
+        return 8 + sum(map(weigh, value.values()))
     if isinstance(value, list | tuple):
-        return sum(map(weigh, value))
+        return 8 + sum(map(weigh, value))
     return 8

@@ -46,13 +46,13 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "line.jsonl.gz": (b"9" * 8 * MIB, "line.jsonl.gz:1: a line of over 1 MiB; expected one row per line"),
-    "rows.jsonl.gz": (b'{"a": 1}\n' * MIB, "rows.jsonl.gz: holds over 2 MiB of data"),
-    "empty.jsonl.gz": (b"\n" * 2000, "empty.jsonl.gz:1001: over 1,000 empty lines"),
-    "space.json.gz": (b" " * 8 * MIB + b"[]", "space.json.gz: holds over 2 MiB of data"),
-    "rows.csv.gz": (b"a,b\n" + b"1,2\n" * 2 * MIB, "rows.csv.gz: holds over 2 MiB of data"),
-    "cell.csv.gz": (b'a,b\n"' + b"x" * 8 * MIB, "cell.csv.gz: holds over 2 MiB of data"),
-    "plain.jsonl": (b"\0" * 2 * MIB, "plain.jsonl:1: a line of over 1 MiB"),
+    "line.jsonl.gz": (b"9" * 8 * MIB, "line.jsonl.gz:1: a line longer than 1 MiB; expected one row per line"),
+    "rows.jsonl.gz": (b'{"a": 1}\n' * MIB, "rows.jsonl.gz: expands to over 2 MiB"),
+    "empty.jsonl.gz": (b"\n" * 2000, "empty.jsonl.gz:1001: over 1,000 consecutive empty lines"),
+    "space.json.gz": (b" " * 8 * MIB + b"[]", "space.json.gz: expands to over 2 MiB"),
+    "rows.csv.gz": (b"a,b\n" + b"1,2\n" * 2 * MIB, "rows.csv.gz: expands to over 2 MiB"),
+    "cell.csv.gz": (b'a,b\n"' + b"x" * 8 * MIB, "cell.csv.gz: expands to over 2 MiB"),
+    "plain.jsonl": (b"\0" * 2 * MIB, "plain.jsonl:1: a line longer than 1 MiB"),
     "plain.json": (b" " * 5 * MIB, "plain.json: larger than 4 MiB, too large to parse as a whole; convert it to"),
     "plain.csv": (b"a\n" * 3 * MIB, "plain.csv: larger than 4 MiB"),
 }
@@ -70,9 +70,21 @@ def test_a_parquet_file_that_repeats_a_large_text_is_refused(tmp_path: Path, sma
     texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000, pyarrow.int32()), pyarrow.array(["x" * 2000]))
     parquet.write_table(pyarrow.table({"a": texts}), tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
-    assert "bomb.parquet: holds over 2 MiB of data, 100 times its size or more" in refusal(tmp_path / "bomb.parquet")
+    assert "bomb.parquet: expands to over 2 MiB, at least 100 times its size on disk" in refusal(
+        tmp_path / "bomb.parquet"
+    )
     parquet.write_table(pyarrow.table({"a": ["b", "x" * 2 * MIB]}), tmp_path / "row.parquet")
-    assert "row.parquet, row 2: a row of over 1 MiB" in refusal(tmp_path / "row.parquet")
+    assert "row.parquet, row 2: a row larger than 1 MiB; drop its largest columns" in refusal(tmp_path / "row.parquet")
+
+
+@pytest.mark.parametrize("empty", [[], {}])
+def test_a_row_of_many_empty_containers_is_refused(empty: object, tmp_path: Path, small_limits: None) -> None:
+    kind = pyarrow.list_(
+        pyarrow.list_(pyarrow.int8()) if empty == [] else pyarrow.map_(pyarrow.string(), pyarrow.int8())
+    )
+    parquet.write_table(pyarrow.table({"a": pyarrow.array([[empty] * 200_000], kind)}), tmp_path / "empty.parquet")
+    assert "empty.parquet, row 1: a row larger than 1 MiB" in refusal(tmp_path / "empty.parquet")
+    assert limits.weigh({"a": empty}) > limits.weigh(empty) > 0
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".jsonl.gz", ".parquet"])
