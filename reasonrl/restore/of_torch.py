@@ -88,9 +88,11 @@ def _set_modes(modes: list[Any]) -> None:
 
 @lru_cache(maxsize=1)
 def _precise() -> dict[str, Any]:
-    """What has a precision of its own, by name; fewer in older versions of torch."""
+    """What has a precision of its own, by name; fewer in older versions of torch. The parts come after the whole."""
     backends = _torch().backends
-    found = {"matmul": backends.cuda.matmul, "conv": backends.cudnn.conv, "rnn": backends.cudnn.rnn}
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    found = {"all": backends, "cuda": cudnn, "matmul": backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
+    found |= {f"mkldnn.{name}": getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")}
     return {name: backend for name, backend in found.items() if hasattr(backend, "fp32_precision")}
 
 

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,6 +175,19 @@ TORCH: dict[str, Callable[[], object]] = {
     "cudnn.deterministic": sets_deterministic,
     "cudnn.benchmark": sets_deterministic,
 }
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
+@pytest.mark.parametrize("part", ["", "cudnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"])
+def test_the_precision_of_each_backend_is_restored(part: str) -> None:
+    backend: Any = attrgetter(part)(torch.backends) if part else torch.backends
+    changed = "tf32" if part == "cudnn" else "bf16"
+    before = [setting.read() for setting in torch_settings()], torch.get_float32_matmul_precision()
+    assert backend.fp32_precision != changed
+    with plugin_code("plugin y"):
+        backend.fp32_precision = changed
+    assert backend.fp32_precision != changed
+    assert ([setting.read() for setting in torch_settings()], torch.get_float32_matmul_precision()) == before
 
 
 @pytest.mark.parametrize("name", TORCH)
