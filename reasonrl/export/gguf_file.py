@@ -88,7 +88,7 @@ def write_gguf(source: Source, folder: Path, precision: Precision) -> str:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor in stored:
-            _write(writer, _as_array(tensor, gguf))
+            _write(writer, tensor.name, _as_array(tensor, gguf))
     writer.close()
     copy_tokenizer(source, folder)
     return warning
@@ -185,10 +185,20 @@ def _as_array(tensor: _Stored, gguf: ModuleType) -> np.ndarray[Any, Any]:
     return array
 
 
-def _write(writer: GGUFWriter, array: np.ndarray[Any, Any]) -> None:
-    """Write a tensor as ``write_tensor_data`` does, but for numpy's ``tofile``: it hides that a disk is full."""
+def _write(writer: GGUFWriter, name: str, array: np.ndarray[Any, Any]) -> None:
+    """Write a tensor as ``write_tensor_data`` does, but for numpy's ``tofile``: it hides that a disk is full.
+
+    Raises:
+        RecipeError: If its size is not the announced one: what follows would be read from a wrong place.
+    """
     assert writer.fout is not None
     (file,) = writer.fout
+    (infos,) = writer.tensors
+    if array.nbytes != infos[name].nbytes:
+        raise RecipeError(
+            f"--format gguf: {name} takes {array.nbytes:,} bytes instead of {infos[name].nbytes:,}; "
+            "export with --format merged and convert the folder with llama.cpp's convert_hf_to_gguf.py"
+        )
     writer.write_padding(file, file.tell())
     file.write(array.data)
     writer.write_padding(file, array.nbytes)

@@ -183,6 +183,17 @@ def test_a_value_that_float16_cannot_hold_is_refused(run: Path, tmp_path: Path) 
     assert not (dressed / "export").exists()
 
 
+def test_a_tensor_of_another_size_than_announced_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = gguf.quants.quantize
+    monkeypatch.setattr(gguf.quants, "quantize", lambda values, kind: real(values, kind)[:-1])
+    done = run_export(run, "--format", "gguf", "--to", tmp_path / "g", code=2)
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert " bytes instead of " in error
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("missing", [1, 1000, 20_000])
 def test_a_full_disk_ends_the_export_of_a_gguf_file(missing: int, run: Path, tmp_path: Path) -> None:
     run_export(run, "--format", "gguf", "--to", tmp_path / "whole")
