@@ -56,15 +56,23 @@ def claim(checkpoint: Path) -> Iterator[bool]:
     if fcntl is None:
         yield True
         return
-    try:
-        handle = os.open(checkpoint / MANIFEST, os.O_RDWR | os.O_NONBLOCK)  # network file systems ask for writing
-    except OSError:
+    handle = _open_to_claim(checkpoint / MANIFEST)
+    if handle is None:
         yield True
         return
     try:
         yield _lock(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
+
+
+def _open_to_claim(manifest: Path) -> int | None:
+    for kind in (os.O_RDWR, os.O_RDONLY):  # network file systems ask for writing, which the file may forbid
+        try:
+            return os.open(manifest, kind | os.O_NONBLOCK)
+        except OSError:
+            pass
+    return None
 
 
 def _lock(handle: int, kind: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,25 @@ def test_what_is_held_is_free_after_the_block(tmp_path: Path) -> None:
     assert is_free(folder)
     hold(folder)
     assert is_free(folder), "outside of a block nothing is held"
+
+
+def test_a_manifest_that_cannot_be_written_is_held_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse_writing(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if Path(path).name == MANIFEST and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *more, **named)
+
+    (tmp_path / MANIFEST).write_text("{}")
+    (tmp_path / MANIFEST).chmod(0o444)
+    monkeypatch.setattr("os.open", refuse_writing)  # of root too, to whom nothing is read-only
+    with holding():
+        hold(tmp_path)
+        with claim(tmp_path) as is_free:
+            assert not is_free
+    with claim(tmp_path) as is_free:
+        assert is_free
 
 
 def test_a_checkpoint_in_deletion_keeps_no_command_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
