@@ -120,6 +120,12 @@ class Sabotage:
             raise ValueError(kind)
         return LossOutput(loss=loss)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state.keys()
+
 
 class AbsentBackend:
     """Its server does not run."""

@@ -81,3 +81,25 @@ def test_a_run_that_is_refused_resumes_from_the_checkpoint_before(runs: Path, tm
     shutil.rmtree(step_dir(run, 2))
     done = cli("resume", run, STEPS["train"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("examples", [["x"], [-1], [True], 5, [1, 2]])
+def test_a_foreign_count_of_examples_changes_nothing(examples: object, runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs / "sft", tmp_path / "run"))
+    change(step_dir(run, 2), **{"progress.examples": examples})
+    before = contents(run)
+    done = cli("resume", run, STEPS["sft"])
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    assert contents(run) == before
+
+
+def test_what_an_algorithm_raises_for_its_own_state_leaves_a_traceback(runs: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs / "train", tmp_path / "run"))
+    change(step_dir(run, 2), **{"progress.algorithm": 5})
+    done = cli("resume", run, STEPS["train"])
+    assert done.exit_code == 2
+    assert "sabotage" in done.stderr
+    assert f"traceback: {run / 'traceback.txt'}" in done.stderr
+    assert "in load_state_dict" in (run / "traceback.txt").read_text()
+    assert not is_locked(run)
