@@ -1,4 +1,4 @@
-"""Whether Countdown is learned as well from samples that are one step old: `trainer.max_staleness` 0 and 1.
+"""Compare accuracy on Countdown with samples that are current and one step old: `trainer.max_staleness` 0 and 1.
 
     python benchmarks/staleness.py --url http://127.0.0.1:8000 [--seeds 0 1 2] [--steps 16] [--out DIR]
 
@@ -87,7 +87,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def kill(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
-    """Kill a run, without a warning to it, once it has finished ``step``."""
+    """Kill a run with SIGKILL once it has finished ``step``."""
     lines = run / "metrics.jsonl"
     while not lines.exists() or len(lines.read_text(encoding="utf-8").splitlines()) < step:
         if process.poll() is not None:

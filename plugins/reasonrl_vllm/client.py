@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 CONNECT_S = 5.0
 CONNECTIONS = 256
 IDLE_S = 2.0
-"""An idle connection is used again for so long. vLLM closes it after 5 s, perhaps just as a request is sent."""
+"""Seconds for which an idle connection is reused. vLLM closes one after 5 s, possibly just as a request is being
+sent."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WATCH_S = 5.0
 """Interval of the health checks while requests are pending."""

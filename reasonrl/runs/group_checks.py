@@ -10,7 +10,7 @@ def refuse_wrong(scored: ScoredGroup) -> None:
     """Raise ValueError, naming the part, if a run cannot have written the group."""
     for name, is_right in _facts(scored):
         if not is_right:
-            raise ValueError(f"{name} is not what a run writes")
+            raise ValueError(f"invalid {name}")
 
 
 def _facts(scored: ScoredGroup) -> Iterator[tuple[str, bool]]:

@@ -88,5 +88,5 @@ def read_count(progress: Mapping[str, Any], key: str) -> int:
     """
     value = progress.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise ValueError(f"progress.{key} is {clip(repr(value), 60)}, expected a whole number")
+        raise ValueError(f"progress.{key} is {clip(repr(value), 60)}, expected a whole number of 0 or more")
     return value

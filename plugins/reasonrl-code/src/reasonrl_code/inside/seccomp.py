@@ -59,7 +59,7 @@ ALWAYS: dict[str, tuple[int | None, int | None]] = {
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "msgget": (68, 186),
-    # Where processes share the machine's IPC, semaphores outlive the one that has made them.
+    # Where programs share the machine's IPC namespace, semaphores outlive the process that made them.
     "semget": (64, 190),
 }
 NETWORK: dict[str, tuple[int | None, int | None]] = {"socket": (41, 198)}
