@@ -21,6 +21,8 @@ SMALL = {
     "reward_pool": "--completions 500 --repeats 1",
 }
 """Their smallest sizes."""
+LIMITED = ("contended", "overlap", "gate")
+"""A step this small, or a busy machine, may be slower than their limits: status 1."""
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
@@ -58,8 +60,8 @@ def test_speed_benchmarks_run_and_fill_the_page(tmp_path: Path) -> None:
     for name, options in {**SMALL, "write_tables": ""}.items():
         command = [sys.executable, str(tmp_path / "benchmarks" / f"{name}.py"), *options.split()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        # Status 1 without an error: a step this small, or a busy machine, is slower than the limit.
-        assert done.returncode in (0, 1), (name, done.stderr)
+        assert done.returncode in ((0, 1) if name in LIMITED else (0,)), (name, done.stderr)
+        assert done.stdout.strip(), (name, done.stderr)
         assert "Traceback" not in done.stderr, (name, done.stderr)
     lines = (tmp_path / "benchmarks" / "results" / "speed.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["benchmark"] for line in lines} >= {"step", "rollout", "scaling", "contended", "overlap"}
