@@ -92,7 +92,7 @@ def _precise() -> dict[str, Any]:
     backends = _torch().backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
     found = {"all": backends, "cuda": cudnn, "matmul": backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
-    found |= {f"mkldnn.{name}": getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")}
+    found |= {"mkldnn": mkldnn} | {f"mkldnn.{name}": getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")}
     return {name: backend for name, backend in found.items() if hasattr(backend, "fp32_precision")}
 
 
@@ -107,7 +107,10 @@ def _read_precision() -> dict[str, str]:
 def _set_precision(values: dict[str, str]) -> None:
     _torch().set_float32_matmul_precision(values[""])
     for name, backend in _precise().items():
-        backend.fp32_precision = values[name]
+        if name == "mkldnn":
+            backend.set_flags(_fp32_precision=values[name])  # its attribute would set that of all backends
+        else:
+            backend.fp32_precision = values[name]
 
 
 def _read_autocast() -> tuple[Any, ...]:

@@ -190,6 +190,14 @@ def test_the_precision_of_each_backend_is_restored(part: str) -> None:
     assert ([setting.read() for setting in torch_settings()], torch.get_float32_matmul_precision()) == before
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
+def test_the_precision_of_all_of_mkldnn_is_restored() -> None:
+    before = [setting.read() for setting in torch_settings()]
+    with plugin_code("plugin y"):
+        torch.backends.mkldnn.set_flags(_fp32_precision="bf16")
+    assert [setting.read() for setting in torch_settings()] == before
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_a_setting_of_torch_is_restored_and_its_owner_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
     before = [setting.read() for setting in torch_settings()]
