@@ -52,7 +52,7 @@ def hold(checkpoint: Path) -> None:
 
 @contextmanager
 def claim(checkpoint: Path) -> Iterator[bool]:
-    """Whether nobody holds a checkpoint; nobody can inside the block either. True where files cannot be locked."""
+    """Whether a checkpoint is free; it cannot be held inside the block. True where files cannot be locked."""
     if fcntl is None:
         yield True
         return

@@ -169,7 +169,7 @@ def read_taken(progress: Mapping[str, Any], ranks: Ranks) -> list[int]:
 
     Raises:
         CheckpointError: if the number of processes differs: each has a stream of its own.
-        ValueError: if one is no count.
+        ValueError: if one is not a count.
     """
     taken = progress["examples"]
     if len(taken) != ranks.size:

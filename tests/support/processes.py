@@ -121,8 +121,8 @@ def free_port() -> int:
 def wait_for_any(sentinels: Iterable[Any]) -> list[Any]:
     """Those of the processes that have ended; none after the limit.
 
-    The limit counts seconds of waiting, not of the clock: a container that is paused for minutes, with all of its
-    processes, is no test that hangs.
+    The limit counts seconds of waiting, not of the clock: a container with all of its processes may be paused for
+    minutes without any of them hanging.
     """
     waiting = list(sentinels)
     for _ in range(LIMIT_S):

@@ -77,7 +77,7 @@ def test_a_checkpoint_stays_while_a_command_reads_it(
     assert done.exit_code == 0, done.output
     assert list_saved_steps(run) == [2, 4], "saved meanwhile"
     save_others(run)
-    assert list_saved_steps(run) == [6], "nobody reads it any more"
+    assert list_saved_steps(run) == [6], "it is free again"
 
 
 @pytest.mark.parametrize("name", ["eval", "generate", "chat", "export"])
