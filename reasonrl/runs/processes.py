@@ -8,6 +8,7 @@ from accelerate import PartialState
 from reasonrl.errors import RecipeError
 from reasonrl.recipe.schema import Device
 from reasonrl.runs.connection import is_lost, left_to_one, lost_reason
+from reasonrl.runs.idle import idle_at_exit
 from reasonrl.runs.launched import lacks_other_ranks, process_timeout
 from reasonrl.runs.meeting import meeting
 
@@ -19,6 +20,13 @@ def connect(device: Device) -> PartialState:
         RecipeError: if torch sees no device of the kind that was asked for, or accelerate left out processes.
         ProcessError: if they cannot reach each other.
     """
+    state = _join(device)
+    if state.num_processes > 1:
+        idle_at_exit()
+    return state
+
+
+def _join(device: Device) -> PartialState:
     if torch.distributed.is_initialized():
         return PartialState(cpu=choose_cpu(device))
     if lacks_other_ranks():

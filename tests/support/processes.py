@@ -53,7 +53,9 @@ def on_ranks(
 ) -> Ended:
     """``target(*args)`` in ``size`` processes with the variables and the end of torch's launcher.
 
-    The first process that fails ends the others, and the exit status is then 1. ``more``: variables.
+    The first process that fails ends the others, and the exit status is then 1. ``more``: variables. Targets leave
+    torch's process group alone at their end: once it is destroyed, DDP's reducer frees its threads while it holds the
+    GIL, which one of them may be waiting for.
 
     Args:
         ends_others: False as on separate machines, where each runs until it notices by itself.

@@ -49,7 +49,6 @@ def save_updates(setups: Sequence[Setup], path: Path) -> None:
     assert state.num_processes == 2, state.num_processes
     if state.is_main_process:
         torch.save({(*setup, sharded): found for (setup, sharded), found in outcomes.items()}, path)
-    state.destroy_process_group()
 
 
 def update_share(name: str, minibatches: int) -> Outcome:
@@ -73,4 +72,3 @@ def save_share(name: str, minibatches: int, path: Path) -> None:
     assert state.num_processes == 2, state.num_processes
     if state.is_main_process:
         torch.save({"parameters": outcome.parameters, "metrics": outcome.metrics}, path)
-    state.destroy_process_group()

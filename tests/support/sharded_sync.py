@@ -38,7 +38,6 @@ def send_shards(url: str, model: Path, folder: Path) -> None:
     finally:
         engine.close()
     (folder / f"gathered-{os.environ['RANK']}.json").write_text(json.dumps(gathered))
-    state.destroy_process_group()
 
 
 def watch_gathering() -> list[tuple[str, int]]:

@@ -75,7 +75,6 @@ def carry_out(save: Save) -> None:
     (save.run / f"held-{os.environ['RANK']}.json").write_text(json.dumps(held))
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
 
 
 def observe() -> dict[str, Any]:

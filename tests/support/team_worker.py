@@ -30,7 +30,6 @@ def ask_together(folder: Path) -> None:
     team.close()
     torch.distributed.barrier()
     (folder / f"{rank}.txt").write_text("\n".join(report))
-    torch.distributed.destroy_process_group()
 
 
 def ask(team: Team, rank: int, *, without: bool = False) -> tuple[list[list[int]], list[tuple[int, ...]]]:
