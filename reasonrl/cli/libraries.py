@@ -2,8 +2,9 @@
 
 import os
 import re
+import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from reasonrl.errors import describe, is_out_of_memory
 
@@ -27,7 +28,7 @@ def explain_library(error: BaseException, environ: Mapping[str, str] = os.enviro
     may_refuse = library or isinstance(error, ImportError | ValueError)
     blamed = [f"{name}={environ[name]!r}" for name in _named(error, environ)] if may_refuse else []
     if blamed:
-        where = library or modules[-1].partition(".")[0]
+        where = library or _raised_in(modules)
         return f"{where}: {describe(error)}; correct or unset {', '.join(blamed)} in the environment", 2
     if not library:
         return None
@@ -35,6 +36,12 @@ def explain_library(error: BaseException, environ: Mapping[str, str] = os.enviro
         f"cannot import {library}: {describe(error)}; reinstall it, and check memory limits and the environment "
         "variables that it reads"
     ), 1
+
+
+def _raised_in(modules: Sequence[str]) -> str:
+    """The innermost package of a traceback that does not come with Python."""
+    packages = [module.partition(".")[0] for module in modules]
+    return next((name for name in reversed(packages) if name not in sys.stdlib_module_names), packages[-1])
 
 
 def _imported(error: BaseException) -> Iterator[str]:

@@ -6,6 +6,8 @@ all with one line of the first process.
 
 import itertools
 import json
+import logging
+import math
 import os
 import socket
 import tempfile
@@ -21,18 +23,23 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from reasonrl.errors import RAISABLE, ProcessError, leave_to_first, one_line, tell
 from reasonrl.rundir.differences import differences, format_pair
 from reasonrl.runs.connection import explained_connection
-from reasonrl.runs.launched import Place, find_place, join_timeout
+from reasonrl.runs.launched import Place, find_place, is_first_on_machine, join_timeout
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.05
+PATIENCE_S = 30.0
+"""After so long it is said which process is waited for."""
 CONNECT_S = 2.0
 FAREWELL_S = 10.0
 """So long the first process, which may serve the store, waits until the others know why all end."""
 REPORT_S = 0.5
 """So long the others wait for its report: a launcher ends the first process as soon as another one has failed."""
 MAX_SHOWN = 5
+_WAITING = "waiting for %s at %s:%s, %g s at most"
 _numbers = itertools.count()
 
 
@@ -181,6 +188,7 @@ class Room:
 
     def __init__(self, place: Place, limit: float) -> None:
         self._place, self._until, self._limit = place, time.monotonic() + limit, limit
+        self._remind = time.monotonic() + PATIENCE_S
         self._store = open_store(place)
         self._prefix = f"reasonrl/{place.attempt}/{next(_numbers)}"
 
@@ -208,6 +216,9 @@ class Room:
     def _wait(self, missing: Sequence[int]) -> None:
         if time.monotonic() > self._until:
             raise ProcessError(_describe_missing(missing, self._place, self._limit))
+        if time.monotonic() > self._remind:
+            self._remind = math.inf
+            log.warning(_WAITING, _ranks(missing), self._place.address, self._place.port, self._limit)
         time.sleep(POLL_S)
 
     def hear(self, what: str, decide: Callable[[], Verdict]) -> Verdict:
@@ -242,12 +253,15 @@ class Room:
 
 
 def _describe_missing(missing: Sequence[int], place: Place, limit: float) -> str:
-    ranks = ", ".join(map(str, missing))
-    which = f"processes {ranks} have" if len(missing) > 1 else f"process {ranks} has"
+    have = "have" if len(missing) > 1 else "has"
     return (
-        f"{which} not come to {place.address}:{place.port} within {limit:g} s, {place.size} were asked for; their own "
-        "output may say why"
+        f"{_ranks(missing)} {have} not come to {place.address}:{place.port} within {limit:g} s, {place.size} were "
+        "asked for; their own output may say why"
     )
+
+
+def _ranks(missing: Sequence[int]) -> str:
+    return f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
 
 
 @lru_cache(maxsize=1)
@@ -282,7 +296,7 @@ def open_store(place: Place) -> "TCPStore":
 
 def _wait_for_server(place: Place) -> None:
     """Try until it answers; torch itself would log each try, and not end at Ctrl-C."""
-    until = time.monotonic() + join_timeout()
+    until, remind = time.monotonic() + join_timeout(), time.monotonic() + PATIENCE_S
     while True:
         try:
             socket.create_connection((place.address, place.port), CONNECT_S).close()
@@ -294,4 +308,7 @@ def _wait_for_server(place: Place) -> None:
                     f"{join_timeout():g} s: {err.strerror or err}; check that it is started, its address, and that a "
                     "firewall lets the port pass"
                 ) from err
+            if time.monotonic() > remind and is_first_on_machine():
+                remind = math.inf
+                log.warning(_WAITING, "process 0", place.address, place.port, join_timeout())
             time.sleep(POLL_S * 4)

@@ -123,6 +123,16 @@ def test_a_first_process_that_never_comes_is_missed(path: Path) -> None:
     assert "process 1 cannot reach process 0 at 127.0.0.1:" in the_line(done)
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_the_wait_for_a_process_is_said_before_it_ends(missing: int, path: Path) -> None:
+    changes = {missing: {"waits": 60.0}, 1 - missing: {"patience": 0.5, **MACHINES[1 - missing]}}
+    done = start(changes, "train", path, f"--plugin={PLUGIN}", more=FAST, ends_others=True)
+    (said,) = [line for line in done.stderr.splitlines() if "waiting" in line]
+    assert f"waiting for process {missing} at 127.0.0.1:" in said
+    assert said.endswith(", 5 s at most")
+    assert "process " in the_line(done)
+
+
 def test_a_port_in_use_is_named(path: Path) -> None:
     with socket.create_server(("", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -80,12 +80,16 @@ def differing(changes: Mapping[int, Mapping[str, Any]], *words: str) -> None:
     """The target of ``reasonrl WORDS`` in processes that differ: rank -> what is different there.
 
     ``words`` are added, ``environ`` is set, ``cwd`` is changed to, ``waits`` are seconds before the start, ``versions``
-    are those of packages.
+    are those of packages, ``patience`` are seconds until a process says that it waits.
     """
     mine = changes.get(int(os.environ["RANK"]), {})
     time.sleep(mine.get("waits", 0.0))
     os.environ.update(mine.get("environ", {}))
     os.chdir(mine.get("cwd", os.curdir))
+    if patience := mine.get("patience"):
+        from reasonrl.runs import meeting
+
+        meeting.PATIENCE_S = patience
     if versions := mine.get("versions"):
         known = metadata.version
         metadata.version = lambda name: versions.get(name) or known(name)

@@ -43,6 +43,18 @@ def test_a_refused_variable_is_blamed(error: Exception, name: str, value: str, i
     assert explained[0].endswith(f"; correct or unset {name}={value!r} in the environment")
 
 
+def test_what_a_library_calls_of_python_is_not_blamed() -> None:
+    """An enumeration refuses the value in Python's own module."""
+    module = {"__name__": "accelerate.state"}
+    exec("import enum\ndef call():\n    enum.Enum('Backend', 'A B')('nonsense')", module)
+    try:
+        module["call"]()
+    except ValueError as err:
+        explained = explain_library(err, {"ACCELERATE_DYNAMO_BACKEND": "nonsense"})
+    assert explained is not None
+    assert explained[0].startswith("accelerate: ValueError: 'nonsense' is not a valid Backend; ")
+
+
 @pytest.mark.parametrize(
     ("error", "name", "value"),
     [
