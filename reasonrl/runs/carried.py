@@ -17,7 +17,7 @@ from reasonrl.contracts.data import (
     SamplingParams,
     ScoredGroup,
 )
-from reasonrl.errors import CheckpointError, describe
+from reasonrl.errors import CheckpointError, describe_content
 from reasonrl.redact import known_secrets, redact_data
 from reasonrl.rundir import files
 from reasonrl.rundir.reading import UnreadableError, read_lines
@@ -46,7 +46,7 @@ def read_groups(path: Path) -> tuple[ScoredGroup, ...]:
             refuse_wrong(group)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(
-            f"{path}: cannot be read: {describe(err)}; resume with the version of reasonrl that wrote it"
+            f"{path}: cannot be read: {describe_content(err)}; resume with the version of reasonrl that wrote it"
         ) from err
     return groups
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from reasonrl.errors import PluginError, RecipeError, describe
+from reasonrl.errors import PluginError, RecipeError, one_line
 from reasonrl.plugins import Plugins
 from reasonrl.recipe.load import load_recipe
 from reasonrl.recipe.models import find_model, is_at_hand
@@ -15,7 +15,7 @@ from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, ResolvedSft
 from reasonrl.rundir.checkpoints import find_newest_valid
 from reasonrl.rundir.folder import refuse_in_use
 from reasonrl.rundir.layout import RECIPE, RUN, SUMMARY, list_members, step_dir
-from reasonrl.rundir.reading import read_object
+from reasonrl.rundir.reading import UnreadableError, read_object
 from reasonrl.runs.identity import CHANGEABLE, build_early_identity, is_changeable, refuse_changes, with_new_keys
 from reasonrl.runs.state import Identity
 
@@ -145,14 +145,24 @@ def read_manifest(run_dir: Path) -> Manifest:
     path = run_dir / RUN
     try:
         run = read_object(path)
-        return Manifest(
-            recipe=dict(run["recipe"]),
-            model_path=str(run["model_path"]),
-            plugins=[dict(record) for record in run["plugins"]],
-            resumed=[dict(record) for record in run.get("resumed", [])],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise RecipeError(f"{path}: cannot be read: {describe(err)}; restore it from a backup") from err
+        right = {
+            "recipe": isinstance(run.get("recipe"), dict),
+            "model_path": isinstance(run.get("model_path"), str),
+            "plugins": _are_records(run.get("plugins")),
+            "resumed": _are_records(run.get("resumed", [])),
+        }
+        if wrong := [key for key, is_right in right.items() if not is_right]:
+            raise UnreadableError(f"{', '.join(wrong)} missing or damaged")
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or one_line(err)
+        raise RecipeError(f"{path}: cannot be read: {reason}; restore it from a backup") from err
+    return Manifest(
+        recipe=run["recipe"], model_path=run["model_path"], plugins=run["plugins"], resumed=run.get("resumed", [])
+    )
+
+
+def _are_records(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(record, dict) for record in value)
 
 
 def _identity_then(run: Manifest, now: Identity, resolved: AnyResolved) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -14,12 +15,13 @@ from support.damages import NO_PLUGINS, READERS, damage, whole_run
 from typer.testing import CliRunner
 
 from reasonrl.cli.app import app
-from reasonrl.errors import CheckpointError, ReasonRLError
+from reasonrl.errors import CheckpointError, ReasonRLError, RecipeError
 from reasonrl.rundir import reading
 from reasonrl.rundir.checkpoints import list_saved_steps, new_checkpoint, refuse_damaged
 from reasonrl.rundir.files import write_text
 from reasonrl.rundir.layout import step_dir
 from reasonrl.rundir.reading import UnreadableError, read_json, read_lines
+from reasonrl.runs.resume import read_manifest
 from reasonrl.runs.targets import locate
 
 SEED = 16
@@ -173,3 +175,19 @@ def test_a_path_that_cannot_be_one_is_refused_in_a_line(command: str, target: st
     done = CliRunner().invoke(app, [command, target])
     assert isinstance(done.exception, SystemExit), repr(done.exception)
     assert (done.exit_code, done.stderr.count("error: ")) == (2, 1), done.output
+
+
+@pytest.mark.parametrize("key", ["recipe", "model_path", "plugins", "resumed"])
+@pytest.mark.parametrize("value", ["nothing", None, 5, ["x"], {"x": 1}, "x"])
+def test_a_manifest_of_a_run_that_lacks_a_part_names_it(key: str, value: object, tmp_path: Path) -> None:
+    whole: dict[str, Any] = {"recipe": {}, "model_path": "tiny", "plugins": [{"name": "ppo"}], "resumed": []}
+    if value == "nothing":
+        del whole[key]
+    else:
+        whole[key] = value
+    (tmp_path / "run.json").write_text(json.dumps(whole))
+    if (key, value) in (("recipe", {"x": 1}), ("model_path", "x"), ("resumed", "nothing")):
+        assert read_manifest(tmp_path).get(key, []) == whole.get(key, [])
+        return
+    with pytest.raises(RecipeError, match=f"run.json: cannot be read: {key} missing or damaged; restore it from"):
+        read_manifest(tmp_path)
