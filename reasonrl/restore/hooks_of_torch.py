@@ -1,9 +1,10 @@
 """Hooks and modes of torch that take part in every operation of the process until something removes them."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 from reasonrl.restore.process import Setting
@@ -15,10 +16,29 @@ HELD_BY = ("torch.nn.modules.module", "torch.optim.optimizer")
 def hook_settings() -> tuple[Setting, ...]:
     """How to read and write them. Dispatch modes come first: they would take part in the rest."""
     return (
-        Setting("the stack of torch dispatch modes", _read_dispatch, _set_dispatch, []),
+        _stack("the stack of torch dispatch modes", "torch.utils._python_dispatch", "_get_current_dispatch_mode_stack"),
         Setting("saved_tensors_hooks", _read_saved, _set_saved, None),
         *(Setting(f"hooks of {name}", _Held(name).read, _Held(name).write, {}) for name in HELD_BY),
     )
+
+
+def function_modes() -> Setting:
+    """After ``torch.set_default_device``, which is such a mode."""
+    return _stack("the stack of torch function modes", "torch.overrides", "_get_current_function_mode_stack")
+
+
+def _stack(name: str, module: str, reader: str) -> Setting:
+    """The modes of one kind, innermost last, as ``module`` keeps them."""
+    kept = import_module(module)
+    read, pop, push = getattr(kept, reader), kept._pop_mode, kept._push_mode
+
+    def write(modes: Sequence[Any]) -> None:
+        for _ in read():
+            pop()
+        for mode in modes:
+            push(mode)
+
+    return Setting(name, read, write, [])
 
 
 class _Held:
@@ -58,18 +78,3 @@ def _set_saved(hooks: Any) -> None:
         autograd._pop_saved_tensors_default_hooks()
     if top is None and hooks is not None:
         autograd._push_saved_tensors_default_hooks(*hooks)
-
-
-def _read_dispatch() -> list[Any]:
-    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-
-    return _get_current_dispatch_mode_stack()
-
-
-def _set_dispatch(modes: Iterable[Any]) -> None:
-    from torch.utils._python_dispatch import _pop_mode, _push_mode
-
-    for _ in _read_dispatch():
-        _pop_mode()
-    for mode in modes:
-        _push_mode(mode)

@@ -4,7 +4,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from reasonrl.restore.hooks_of_torch import hook_settings
+from reasonrl.restore.hooks_of_torch import function_modes, hook_settings
 from reasonrl.restore.process import Setting
 
 DEVICES = ("cpu", "cuda")
@@ -35,7 +35,7 @@ def _settings() -> tuple[Setting, ...]:
         Setting("torch.set_grad_enabled", torch.is_grad_enabled, torch.set_grad_enabled, True),
         Setting("torch.set_default_dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
         Setting("torch.set_default_device", torch.get_default_device, _set_default_device, torch.device("cpu")),
-        Setting("the stack of torch function modes", _read_modes, _set_modes, []),
+        function_modes(),
         Setting("torch.autocast", _read_autocast, _set_autocast),
         Setting(
             "torch.use_deterministic_algorithms",
@@ -69,21 +69,6 @@ def _set_inference_mode(is_on: bool) -> None:
 def _set_default_device(device: Any) -> None:
     torch = _torch()
     torch.set_default_device(None if device == torch.device("cpu") else device)
-
-
-def _read_modes() -> list[Any]:
-    from torch.overrides import _get_current_function_mode_stack
-
-    return _get_current_function_mode_stack()
-
-
-def _set_modes(modes: list[Any]) -> None:
-    from torch.overrides import _pop_mode, _push_mode
-
-    for _ in _read_modes():
-        _pop_mode()
-    for mode in modes:
-        _push_mode(mode)
 
 
 @lru_cache(maxsize=1)
