@@ -104,7 +104,8 @@ def open_run(
 ) -> OpenRun:
     """Create or reopen the run folder, write what is known at the start, say it, and tell observers.
 
-    A failure leaves a free folder and a summary, or nothing if it comes before the records.
+    A failure leaves a free folder and a summary, or nothing if it comes before the records. A resume that is refused
+    changes nothing.
 
     Raises:
         RecipeError: if the recipe or an argument is wrong.
@@ -113,10 +114,11 @@ def open_run(
     """
     identity = build_identity(resolved, plugins, bundle.tokenizer)
     folder = _open_folder(resolved, bundle.ranks, options)
-    point: ResumePoint | None = None
+    point, is_changed = None, not options.resume
     try:
         _refuse_unshared(folder, bundle)
         point = _find_point(folder, bundle, options, identity, resolved)
+        is_changed = True
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
         checkpointer = _open_checkpointer(resolved, bundle, folder, identity, writer, point)
@@ -127,7 +129,7 @@ def open_run(
         elif folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
             with suppress(OSError):  # on a full disk; the first error is the one to report
-                if not (folder.path / SUMMARY).exists():  # a refused resume has changed nothing
+                if is_changed:
                     folder.write_json(SUMMARY, _empty_summary(outcome, err, point.state.step if point else 0))
             folder.close()
         raise
