@@ -13,6 +13,7 @@ ALLOWED = {
     "analysis/report/page.py": "its own template",
     "runs/jobs.py": "the log of a command",
     "runs/meeting.py": "what processes tell each other in a store",
+    "runs/idle.py": "the states of threads",
     "runs/identity.py": "a tokenizer's JSON",
     "export/gguf_tokenizer.py": "a tokenizer's JSON",
     "observability/trackers.py": "the source of accelerate",

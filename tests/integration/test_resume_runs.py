@@ -143,6 +143,7 @@ def test_another_tokenizer_or_plugin_version_is_refused(finished: Path, tmp_path
         (model / "tokenizer_config.json").write_text(original)
     assert done.exit_code == 2
     assert "tokenizer.sha256" in done.output
+    assert not (run / "summary.json").exists()
 
 
 NEW_KEYS = (
@@ -229,6 +230,7 @@ def test_a_damaged_checkpoint_is_passed_over_named_and_kept_aside(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: its content changed"):
         go(None, run, strict=True)
+    assert not (run / "summary.json").exists(), "a refused resume says how the run ended"
     with caplog.at_level(logging.WARNING):
         go(None, run)
     assert re.search("skipping corrupted checkpoint .*step_000002: optimizer.safetensors", caplog.text)

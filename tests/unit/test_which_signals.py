@@ -121,7 +121,7 @@ def test_a_command_without_a_run_ends_with_the_code_of_a_shell_and_cleans_up(
 
 @pytest.mark.parametrize("sent", [(USR1, TERM), (HUP, TERM), (HUP, USR2), (TERM, INT), (INT, TERM), (QUIT, INT)])
 def test_the_status_of_a_command_names_the_first_of_two_signals(
-    sent: tuple[signal.Signals, ...], monkeypatch: pytest.MonkeyPatch
+    sent: tuple[signal.Signals, ...], hangup_by_default: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes while the command cleans up."""
 
