@@ -128,7 +128,10 @@ def test_a_page_with_every_fault_is_noticed(site: Path, address: str) -> None:
 
 def test_search_finds_a_page(address: str) -> None:
     with visit(address) as seen:
-        seen.page.fill(".md-search__input", "corrupted checkpoint")
+        # The search listens to keys, once it has read its index.
+        ready = seen.page.locator(".md-search-result__meta", has_not_text="Initializing")
+        ready.wait_for(state="attached")
+        seen.page.locator(".md-search__input").press_sequentially("corrupted checkpoint")
         seen.page.wait_for_selector(".md-search-result__item a")
         links = seen.page.locator(".md-search-result__item a").evaluate_all("all => all.map(e => e.href)")
         assert any("/troubleshooting/" in link or "/run-folder/" in link for link in links)
