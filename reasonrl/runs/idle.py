@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
@@ -26,11 +27,12 @@ def idle_at_exit() -> None:
 
 
 def wait_until_idle(limit: float = LIMIT_S) -> None:
-    """Wait until all other threads sleep, for ``limit`` seconds at most."""
+    """Wait until all other threads sleep, for ``limit`` seconds at most, or until Ctrl-C."""
     until, looks = time.monotonic() + limit, 0
-    while looks < LOOKS and time.monotonic() < until:
-        time.sleep(POLL_S)  # leaves the GIL to them
-        looks = 0 if is_busy() else looks + 1
+    with suppress(KeyboardInterrupt):
+        while looks < LOOKS and time.monotonic() < until:
+            time.sleep(POLL_S)  # leaves the GIL to them
+            looks = 0 if is_busy() else looks + 1
 
 
 def is_busy() -> bool:

@@ -70,6 +70,16 @@ def test_it_is_not_waited_for_beyond_the_limit() -> None:
         assert not ends.is_set()
 
 
+def test_ctrl_c_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would print a traceback of it at that point."""
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(idle, "is_busy", interrupt)
+    idle.wait_until_idle(limit=math.inf)
+
+
 def test_sleeping_threads_are_idle() -> None:
     with busy_thread() as ends:
         ends.set()
