@@ -268,11 +268,6 @@ def describe(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def describe_content(error: BaseException) -> str:
-    """What is wrong with the content of a file: a key that it lacks, or ``describe``."""
-    return f"it lacks {one_line(error)}" if isinstance(error, KeyError) else describe(error)
-
-
 def describe_os_error(error: OSError) -> str:
     """Say on one line what the file system refused, of which file, and what to do."""
     if _lacks_folder(error):

@@ -17,7 +17,7 @@ from reasonrl.contracts.data import (
     SamplingParams,
     ScoredGroup,
 )
-from reasonrl.errors import CheckpointError, describe_content
+from reasonrl.errors import CheckpointError, describe
 from reasonrl.redact import known_secrets, redact_data
 from reasonrl.rundir import files
 from reasonrl.rundir.reading import UnreadableError, read_lines
@@ -45,8 +45,9 @@ def read_groups(path: Path) -> tuple[ScoredGroup, ...]:
         for group in groups:
             refuse_wrong(group)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as err:
+        reason = f"it lacks {err}" if isinstance(err, KeyError) else describe(err)
         raise CheckpointError(
-            f"{path}: cannot be read: {describe_content(err)}; resume with the version of reasonrl that wrote it"
+            f"{path}: cannot be read: {reason}; resume with the version of reasonrl that wrote it"
         ) from err
     return groups
 

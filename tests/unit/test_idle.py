@@ -18,7 +18,7 @@ from support.processes import on_ranks
 from reasonrl.runs import idle
 from reasonrl.runs.processes import connect
 
-pytestmark = pytest.mark.skipif(not idle.TASKS.is_dir(), reason="states of threads are read from /proc, on Linux")
+by_state = pytest.mark.skipif(not idle.TASKS.is_dir(), reason="states of threads are read from /proc, on Linux")
 
 SCRIPT = """
 import hashlib, pathlib, sys, threading
@@ -57,6 +57,7 @@ def busy_thread() -> Iterator[threading.Event]:
         thread.join()
 
 
+@by_state
 def test_a_thread_that_computes_is_waited_for() -> None:
     with busy_thread() as ends:
         threading.Timer(0.3, ends.set).start()
@@ -64,6 +65,7 @@ def test_a_thread_that_computes_is_waited_for() -> None:
         assert ends.is_set()
 
 
+@by_state
 def test_it_is_not_waited_for_beyond_the_limit() -> None:
     with busy_thread() as ends:
         idle.wait_until_idle(limit=0.1)
@@ -91,6 +93,7 @@ def test_sleeping_threads_are_idle() -> None:
         thread.join()
 
 
+@by_state
 @pytest.mark.parametrize("how", ["waits", "ends"])
 def test_python_finalizes_after_the_thread(how: str, tmp_path: Path) -> None:
     """Without the wait the thread never gets the GIL again."""

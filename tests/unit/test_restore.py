@@ -177,7 +177,6 @@ TORCH: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
 @pytest.mark.parametrize("part", ["", "cudnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"])
 def test_the_precision_of_each_backend_is_restored(part: str) -> None:
     backend: Any = attrgetter(part)(torch.backends) if part else torch.backends
@@ -190,7 +189,6 @@ def test_the_precision_of_each_backend_is_restored(part: str) -> None:
     assert ([setting.read() for setting in torch_settings()], torch.get_float32_matmul_precision()) == before
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="an older torch")
 def test_the_precision_of_all_of_mkldnn_is_restored() -> None:
     before = [setting.read() for setting in torch_settings()]
     with plugin_code("plugin y"):

@@ -138,3 +138,9 @@ def test_a_group_that_no_run_writes_is_refused_with_its_file(name: str, tmp_path
     (tmp_path / CARRIED).write_text(json.dumps(group))
     with pytest.raises(CheckpointError, match=r"carried\.jsonl: cannot be read: .*version of reasonrl that wrote it"):
         read_groups(tmp_path / CARRIED)
+
+
+def test_a_group_without_a_part_says_which(tmp_path: Path) -> None:
+    (tmp_path / CARRIED).write_text('{"group": {}}')
+    with pytest.raises(CheckpointError, match=r"carried\.jsonl: cannot be read: it lacks '\w+'; resume with"):
+        read_groups(tmp_path / CARRIED)
