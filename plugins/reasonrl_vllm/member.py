@@ -14,6 +14,10 @@ from reasonrl_vllm.server_checks import ServerFacts
 log = logging.getLogger(__name__)
 PAUSES_S = (0.0, 0.1, 0.3, 1.0, 3.0)
 """Pauses before the attempts to reset the prefix cache."""
+INITIAL = "default"
+"""What vLLM calls its weights until it is told another name."""
+LOOKS, LOOK_S = 25, 0.2
+"""Looks at a server with another run's weights, and the pause before each. A busy server may idle for a moment."""
 
 
 class Server:
@@ -33,6 +37,8 @@ class Server:
         if self._held:
             self._check_held(may_restart=may_restart)
         self._forget()  # before the update too, so that no request changes weights midway
+        if not (self._held or self._between) and self._named() != INITIAL:
+            self._watch()
         self._held, self._between = "", f"{weights}-not-yet-{uuid.uuid4().hex[:8]}"
         self._name(self._between)
 
@@ -46,9 +52,10 @@ class Server:
 
     def _check_held(self, *, may_restart: bool) -> None:
         """Notice a restart since the last update: it may have brought another model."""
-        if self._named() == self._held:
+        name = self._named()
+        if name == self._held:
             return
-        if not may_restart:
+        if name != INITIAL or not may_restart:  # a server that was restarted has its first name
             raise self._lost()
         found = self._inspect()
         if found != self.facts:
@@ -62,10 +69,21 @@ class Server:
         """Reset the prefix cache. A busy server refuses; canceled requests need a moment to leave."""
         for pause in PAUSES_S:
             time.sleep(pause)
-            reset = self.client.post("/reset_prefix_cache")
-            if isinstance(reset, dict) and reset.get("success"):
+            if self._reset():
                 return
-        raise RolloutError(f"vllm: {self.client.url} is in use by another run; use a dedicated server per run")
+        raise self._in_use()
+
+    def _watch(self) -> None:
+        """Refuse a server that another run still samples from."""
+        for _ in range(LOOKS):
+            time.sleep(LOOK_S)
+            if not self._reset():
+                raise self._in_use()
+
+    def _reset(self) -> bool:
+        """Reset the prefix cache, which fails while there are requests."""
+        reply = self.client.post("/reset_prefix_cache")
+        return isinstance(reply, dict) and bool(reply.get("success"))
 
     def _named(self) -> object:
         found = self.client.get("/weight_info")
@@ -73,6 +91,9 @@ class Server:
 
     def _name(self, weights: str, *, again: bool = True) -> None:
         self.client.post("/update_weight_version", {"new_version": weights}, again=again)
+
+    def _in_use(self) -> RolloutError:
+        return RolloutError(f"vllm: {self.client.url} is in use by another run; use a dedicated server per run")
 
     def _lost(self) -> ServerLostError:
         return ServerLostError(

@@ -190,7 +190,7 @@ def test_a_server_at_work_is_left_to_whom_it_works_for(served: Served, tmp_path:
     with training(*overrides(served.url, *long), "--run-dir", str(run_dir), log=log) as process:
         until(lambda: served.running() > 64)
         other = cli("train", "countdown_grpo", *overrides(served.url), "--run-dir", str(tmp_path / "other"))
-        assert (other.exit_code, process.poll()) == (1, None), other.output
+        assert (other.exit_code, process.poll()) == (1, None), other.output + log.read_text()
         assert "is in use by another run; use a dedicated server per run" in other.output
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143, log.read_text()

@@ -17,7 +17,7 @@ from torch import Tensor
 from reasonrl import RolloutContext, SamplingParams
 from reasonrl.errors import RolloutError
 from reasonrl.testing import tiny_policy
-from reasonrl_vllm import transfer
+from reasonrl_vllm import member, transfer
 from reasonrl_vllm.config import VLLMConfig
 from reasonrl_vllm.requests import Reader
 from reasonrl_vllm.server import ServerEngine
@@ -26,6 +26,7 @@ from reasonrl_vllm.server_checks import ServerFacts
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 SYNC = [
     "/reset_prefix_cache",
+    "/weight_info",
     "/update_weight_version",
     "/collective_rpc",
     "/collective_rpc",
@@ -215,7 +216,7 @@ def restart_at(script: Script, path: str, call: int) -> None:
     ("path", "call", "message"),
     [
         ("/reset_prefix_cache", 2, "has lost the run's weights: it was restarted"),
-        ("/weight_info", 1, "has lost the run's weights: it was restarted"),
+        ("/weight_info", 2, "has lost the run's weights: it was restarted"),
         ("/update_weight_version", 2, "no answer from"),
     ],
 )
@@ -234,6 +235,40 @@ def test_one_that_restarts_before_gets_them(script: Script, engine: ServerEngine
     engine.load_weights(weights("a"), 1)
     assert len(found) == 1
     assert script.weights.endswith("-1")
+
+
+@pytest.mark.parametrize("busy_at", [1, 2, member.LOOKS + 1])
+def test_a_server_that_is_busy_at_any_look_stays_with_its_run(
+    busy_at: int, script: Script, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run's server may be idle for a moment, while that run reads its answers."""
+    monkeypatch.setattr(member, "LOOK_S", 0.0)
+    monkeypatch.setattr(member, "PAUSES_S", (0.0,))
+    script.weights = "of-another-run-3"
+    looks = iter(range(1, member.LOOKS + 2))
+    script.routes["/reset_prefix_cache"] = lambda body: (200, {"success": next(looks) != busy_at})
+    with pytest.raises(RolloutError, match="is in use by another run"):
+        engine.load_weights(weights("a"), 1)
+    assert script.weights == "of-another-run-3"
+    assert "/collective_rpc" not in script.paths()
+
+
+def test_a_server_that_another_run_has_left_is_taken(
+    script: Script, engine: ServerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member, "LOOK_S", 0.0)
+    script.weights = "of-another-run-3"
+    engine.load_weights(weights("a"), 1)
+    assert script.weights.endswith("-1")
+    assert script.paths().count("/reset_prefix_cache") == member.LOOKS + 2
+
+
+def test_a_server_that_another_run_has_taken_is_not_taken_back(script: Script, engine: ServerEngine) -> None:
+    engine.load_weights(weights("a"), 1)
+    script.weights = "of-another-run-3"
+    with pytest.raises(RolloutError, match="is used by another run; use a dedicated server and resume"):
+        engine.load_weights(weights("a"), 2)
+    assert script.weights == "of-another-run-3"
 
 
 def test_a_transfer_that_is_bound_to_a_server_does_not_meet_another_one(
@@ -330,8 +365,13 @@ def test_a_folder_without_room_is_named(script: Script, engine: ServerEngine, tm
 
 
 def test_runs_name_their_weights_apart(
-    script: Script, context: RolloutContext, opened: list[ServerEngine], tmp_path: Path
+    script: Script,
+    context: RolloutContext,
+    opened: list[ServerEngine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(member, "LOOK_S", 0.0)
     one, other = (make(script, context, opened, tmp_path) for _ in range(2))
     one.load_weights(weights("a"), 1)
     other.load_weights(weights("a"), 1)
