@@ -160,6 +160,15 @@ class StopSignals:
         self._may_interrupt = False
         self._agree = agree
 
+    def hold(self) -> None:
+        """From now on do not interrupt, until ``allow``."""
+        self._may_interrupt = False
+
+    def allow(self) -> None:
+        """Interrupt at once again. Raises StopRequested if that was asked for meanwhile."""
+        self._may_interrupt = True
+        self.check()
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Work that may be dropped. Raises StopRequested before it, in it or after it, if that was asked for."""

@@ -35,6 +35,7 @@ def carry_out(run: OpenRun, backend: RolloutBackend, work: Callable[[RolloutBack
         UnexpectedError: for anything else.
     """
     try:
+        run.stop.allow()
         with _enter(backend, run.checkpointer.ranks) as running:
             work(running)
     except BaseException as err:

@@ -113,17 +113,22 @@ def open_run(
         CheckpointError: if no checkpoint can be read.
     """
     identity = build_identity(resolved, plugins, bundle.tokenizer)
-    folder = _open_folder(resolved, bundle.ranks, options)
     point, is_changed = None, not options.resume
+    options.stop.hold()
+    folder = _open_folder(resolved, bundle.ranks, options)
     try:
+        options.stop.allow()
         _refuse_unshared(folder, bundle)
         point = _find_point(folder, bundle, options, identity, resolved)
         is_changed = True
+        _forget_later(folder, point, options)
         with bundle.ranks.together():
             writer = _open_writer(resolved, plugins, bundle, folder, options, point, checked)
         checkpointer = _open_checkpointer(resolved, bundle, folder, identity, writer, point)
         schedule = _open_schedule(resolved, bundle.ranks, point)
+        options.stop.hold()  # until ``carry_out``, which writes the summary from then on
     except BaseException as err:
+        options.stop.hold()
         if folder is not None and not options.resume and not (folder.path / RUN).exists():
             folder.discard()  # nothing has begun, and no command could use it
         elif folder is not None:
@@ -229,7 +234,7 @@ def _refuse_unshared(folder: RunDir | None, bundle: ModelBundle) -> None:
 def _find_point(
     folder: RunDir | None, bundle: ModelBundle, options: RunOptions, identity: Identity, resolved: AnyResolved
 ) -> ResumePoint | None:
-    """The newest checkpoint that verifies, on all ranks; the run folder forgets what came after it."""
+    """The newest checkpoint that verifies, on all ranks. Leftovers of a killed save are removed."""
     if not options.resume:
         return None
     newest: Path | None = None
@@ -252,11 +257,16 @@ def _find_point(
                 raise RecipeError(f"{options.run_dir} has already finished {done} steps, cannot shorten it to {total}")
             with explained_content(point.folder):
                 refuse_foreign(point.state, resolved, bundle)
-    if folder is not None:
-        step = point.state.step if point else -1
-        set_aside_later(folder.path, step)
-        folder.rewind(step, point.state.records["metrics_bytes"] if point else 0)
     return point
+
+
+def _forget_later(folder: RunDir | None, point: ResumePoint | None, options: RunOptions) -> None:
+    """Remove from a run folder what came after the checkpoint that it resumes from."""
+    if folder is None or not options.resume:
+        return
+    step = point.state.step if point else -1
+    set_aside_later(folder.path, step)
+    folder.rewind(step, point.state.records["metrics_bytes"] if point else 0)
 
 
 def _open_writer(

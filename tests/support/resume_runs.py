@@ -1,4 +1,4 @@
-"""Runs that are broken off and gone on with, and how two of them are compared."""
+"""Runs that are interrupted and resumed, and how two of them are compared."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 from support.fault_points import POINTS, kill_at
+
+from reasonrl.signals import end_by, raise_signals
 
 SCRIPTED = str(Path(__file__).with_name("scripted_plugin.py"))
 TALKING = str(Path(__file__).with_name("talking_plugin.py"))
@@ -117,16 +119,14 @@ def cut_back(run: Path, copy: Path, step: int) -> Path:
 def run_in_child(recipe: Path | None, run_dir: Path, dies_at: int = 0) -> None:
     """A run, silent; exit code as the command line has it. ``dies_at``: a file-system call of its checkpoints."""
     quiet()
-    code = 1
-    try:
-        with POINTS.acting(f"{run_dir}/checkpoints/", kill_at(dies_at)):
+    with raise_signals(), POINTS.acting(f"{run_dir}/checkpoints/", kill_at(dies_at)):  # as a command handles signals
+        try:
             go(recipe, run_dir)
-        code = 0
-    except BaseException as err:  # noqa: BLE001 - whatever it is, it becomes an exit code
-        code = getattr(err, "exit_code", 130 if isinstance(err, KeyboardInterrupt) else 1)
-        (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
-    finally:
-        os._exit(code)
+            os._exit(0)
+        except BaseException as err:  # noqa: BLE001 - whatever it is, it becomes an exit code
+            code = end_by(err, 130) if isinstance(err, KeyboardInterrupt) else getattr(err, "exit_code", 1)
+            (run_dir.parent / f"{run_dir.name}.error").write_text(repr(err))
+            os._exit(code)
 
 
 def race(recipe: Path | None, run_dir: Path, barrier: Any, ends: Any) -> None:

@@ -4,20 +4,18 @@ import errno
 import itertools
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from safetensors import SafetensorError
+from support.signal_lines import signal_at
 
 from reasonrl.errors import CheckpointError
 from reasonrl.rundir import new_folder as module
 from reasonrl.rundir.new_folder import explain_failure, new_folder
 from reasonrl.signals import StopRequested, raise_signals
+
+FILES = (module.__file__, __file__)
 
 
 def write(target: Path) -> None:
@@ -30,27 +28,6 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@contextmanager
-def signal_at(line: int) -> Iterator[list[int]]:
-    """Send SIGTERM when the module under test runs its ``line``-th line; what is yielded says whether it came to it."""
-    lines, sent = itertools.count(), list[int]()
-
-    def trace(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
-        if frame.f_code is not write.__code__ and frame.f_code.co_filename != module.__file__:
-            return None
-        if event == "line" and next(lines) == line:
-            sent.append(line)
-            signal.raise_signal(signal.SIGTERM)
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield sent
-    finally:
-        sys.settrace(before)
-
-
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_signal_at_any_line_leaves_all_or_nothing(is_there: bool, tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -60,7 +37,7 @@ def test_a_signal_at_any_line_leaves_all_or_nothing(is_there: bool, tmp_path: Pa
             target = home / "new" / "export"
             (target if is_there else home).mkdir(parents=True)
             empty = names(home)
-            with raise_signals(), signal_at(line) as sent:
+            with raise_signals(), signal_at(line, FILES) as sent:
                 try:
                     write(target)
                 except StopRequested:
