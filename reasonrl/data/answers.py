@@ -60,8 +60,6 @@ def _read(one: Completion, request: RolloutRequest, rows: int | None, where: str
     ids, logprobs = _token_ids(one, rows, where), _logprobs(one, where)
     if logprobs is not None and len(logprobs) != len(ids):
         raise WrongAnswerError(f"{len(logprobs)} log-probabilities for {len(ids)} tokens {where}")
-    if len(ids) > (most := request.sampling.max_completion_tokens):
-        raise WrongAnswerError(f"{len(ids)} tokens, expected at most {most}, {where}")
     plain: dict[str, Any] = {"token_ids": ids, "logprobs": logprobs, "prompt_text": request.prompt_text}
     return replace(one, **plain, **OF_THE_CORE)
 

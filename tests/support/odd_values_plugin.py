@@ -93,7 +93,6 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
     "ids that are fractions": {"token_ids": (97.5, 98)},
     "ids that are text": {"token_ids": "ab"},
     "no ids": {"token_ids": None},
-    "too many ids": {"token_ids": (97,) * 5, "logprobs": (-1.0,) * 5},
     "too few logprobs": {"logprobs": (-1.0,)},
     "logprobs that are text": {"logprobs": ("a", "b")},
     "text that is none": {"text": None},
