@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 
 from reasonrl.contracts.data import Problem, Split, is_message
 from reasonrl.contracts.protocols import Task
@@ -73,7 +74,7 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
         check_returned(isinstance(problem, Problem), call, problem, "a Problem")
         _check_fields(call, problem)
         try:
-            json.dumps(dict(problem.info))
+            json.dumps(deepcopy(dict(problem.info)))  # rewards get copies
         except (TypeError, ValueError, RecursionError) as err:
             raise PluginContractError(
                 f"task {task_name!r}: info of problem({split!r}, {index}) must hold JSON values only: {err}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +50,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "prompt of a wizard": {"prompt": (message(role="wizard"),)},
     "prefix that is none": {"assistant_prefix": None},
     "info that interrupts": {"info": Interrupts(a=1)},
+    "info that is nested deeply": {"info": {"a": json.loads("[" * 900 + "]" * 900)}},
 }
 REPLIES: dict[str, Any] = {
     "turn of bytes": (Turn(content=(message(content=b"?"),)), {}),  # type: ignore[arg-type]
