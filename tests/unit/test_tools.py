@@ -196,7 +196,12 @@ def test_a_chat_template_shows_the_schemas() -> None:
         ({"functions": (len, len)}, "different names"),
         ({"style": "xml"}, "style"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"functions": (lambda text: text,)}, "identifiers"),
+        ({"functions": iter((len,))}, "a tuple"),
         ({"max_chars": 0}, "max_chars"),
+        ({"max_chars": 5.5}, "max_chars"),
+        ({"memory_mb": 2**70}, "memory_mb"),
+        ({"result": 5}, "result"),
         ({"result": "x"}, "{result}"),
     ],
 )
