@@ -19,7 +19,7 @@ A message says where, what we got, what was expected and what to do next, in one
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from reasonrl.redact import redact_text
@@ -32,6 +32,7 @@ from reasonrl.text import clip, escape
 RAISABLE = (Exception, SystemExit)
 MAX_TEXT = 100_000
 """Characters of an error's text that are read."""
+_CLASS_NAME: Callable[[type], str] = type.__dict__["__name__"].__get__  # a plugin's metaclass is not asked
 NO_FOLDER = "the working directory was deleted; change to another one"
 MAX_CHARS = 1000
 """Of a message; what it quotes may be of any length."""
@@ -259,7 +260,7 @@ def one_line(error: object) -> str:
 def name_of(error: BaseException) -> str:
     """Name of the class of an error, as a plugin raised it."""
     raised = error.__cause__ if isinstance(error, InterruptRaisedError) else error
-    return escape(type(raised).__name__)
+    return escape(_CLASS_NAME(type(raised)))
 
 
 def describe(error: BaseException) -> str:

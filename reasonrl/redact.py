@@ -132,9 +132,17 @@ def _is_leaf(value: object) -> bool:
     return not isinstance(value, Mapping | float) and value != FROM_ENVIRONMENT  # a measured number is none
 
 
+def format_traceback(error: BaseException, limit: int | None = None) -> str:
+    """The whole traceback of ``error``, causes included; what the error shows of itself may fail."""
+    try:
+        return "".join(traceback.format_exception(error, limit=limit))
+    except Exception as err:  # noqa: BLE001 - an error of a plugin may refuse to be shown
+        return f"(the traceback cannot be read: {type(err).__name__})\n"
+
+
 def redact_traceback(error: BaseException) -> str:
-    """The whole traceback of ``error``, causes included, without secrets."""
-    return redact_text("".join(traceback.format_exception(error)))
+    """The traceback of ``error`` without secrets."""
+    return redact_text(format_traceback(error))
 
 
 def _escape(text: str) -> str:

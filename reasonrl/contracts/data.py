@@ -24,6 +24,14 @@ class Message:
     content: str
 
 
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def is_message(value: object) -> bool:
+    """Whether it is a message with text and a role that there is."""
+    return isinstance(value, Message) and isinstance(value.content, str) and value.role in ROLES
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """One problem of a task.

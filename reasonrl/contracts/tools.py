@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+MAX_MEMORY_MB = 2**30
 ToolStyle = Literal["hermes", "fenced", "tag"]
 
 
@@ -37,19 +38,23 @@ class Tools:
     result: str = ""
 
     def __post_init__(self) -> None:
-        if not self.functions or not all(map(callable, self.functions)):
-            raise ValueError("functions must hold at least one function")
+        given = isinstance(self.functions, tuple | list) and all(map(callable, self.functions))
+        if not given or not self.functions:
+            raise ValueError("functions must be a tuple of at least one function")
+        names = [getattr(function, "__name__", None) for function in self.functions]
+        if wrong := [name for name in names if not isinstance(name, str) or not name.isidentifier()]:
+            raise ValueError(f"functions must have names that are identifiers (def, or __name__), got {wrong[0]!r:.60}")
         if len(self.names) != len(self.functions):
-            raise ValueError(
-                f"functions must have different names, got {', '.join(f.__name__ for f in self.functions)}"
-            )
+            raise ValueError(f"functions must have different names, got {', '.join(map(str, names))}")
         if self.style not in ("hermes", "fenced", "tag"):
             raise ValueError(f"style must be hermes, fenced or tag, got {self.style!r}")
         if not 0 < self.timeout_s < math.inf:
             raise ValueError(f"timeout_s must be a number of seconds > 0, got {self.timeout_s!r}")
-        if not 1 <= self.max_chars <= 10_000:
-            raise ValueError(f"max_chars must be in [1, 10000], got {self.max_chars!r}")
-        if self.result and "{result}" not in self.result:
+        if type(self.max_chars) is not int or not 1 <= self.max_chars <= 10_000:
+            raise ValueError(f"max_chars must be an int in [1, 10000], got {self.max_chars!r}")
+        if self.memory_mb is not None and (type(self.memory_mb) is not int or not 1 <= self.memory_mb <= MAX_MEMORY_MB):
+            raise ValueError(f"memory_mb must be an int in [1, {MAX_MEMORY_MB}] or None, got {self.memory_mb!r:.60}")
+        if not isinstance(self.result, str) or (self.result and "{result}" not in self.result):
             raise ValueError(f"result must contain {{result}}, got {self.result!r}")
 
     @property

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from reasonrl.contracts.clock import TooSlowError, limited_to
-from reasonrl.contracts.data import Message, Transcript, Turn
+from reasonrl.contracts.data import Message, Transcript, Turn, is_message
 from reasonrl.contracts.protocols import Task
-from reasonrl.errors import RAISABLE, PluginContractError, check_returned, plugin_call
+from reasonrl.errors import RAISABLE, PluginContractError, check_returned, one_line, plugin_call
 from reasonrl.redact import WarnOnce, redacting_logger
 
 log = redacting_logger(__name__)
 
+TURN = "a Turn of text, or of messages with text of the roles user, tool and system, or None"
 RESPOND_S = 5.0
 """Seconds for one reply, where no recipe says otherwise."""
 
@@ -62,9 +63,8 @@ class TaskReplies:
         except LateReplyError as err:
             self._warn_once("late", "%s; the completion stays unscored", err)
         except RAISABLE as err:  # what the model wrote must not end a run
-            self._warn_once(
-                ("respond", type(err)), "task %r: respond failed; the completion stays unscored", self._name, error=err
-            )
+            raised = err.__cause__ if isinstance(err, PluginContractError) else err
+            self._warn_once(("respond", type(raised)), "%s; the completion stays unscored", one_line(err), error=raised)
         return Reply(turn=None, state=transcript.state, has_failed=True)
 
 
@@ -106,20 +106,22 @@ def ask_task(task: Task, name: str, transcript: Transcript, timeout_s: float = R
                 answer = task.respond(own)  # type: ignore[attr-defined]
         except TooSlowError as err:
             raise LateReplyError(f"{call} {err}; make it faster, or raise sampling.respond_timeout_s") from None
-    is_pair = isinstance(answer, tuple) and len(answer) == 2
-    check_returned(is_pair, call, answer, "a pair of a Turn or None, and a state")
-    turn, state = answer
-    check_returned(turn is None or is_turn(turn), f"{call}: the turn", turn, "a Turn of text or messages, or None")
-    check_returned(isinstance(state, Mapping), f"{call}: the state", state, "a mapping of JSON values")
-    return Reply(turn=turn, state=_as_json(state, call))
+        is_pair = isinstance(answer, tuple) and len(answer) == 2
+        check_returned(is_pair, call, answer, "a pair of a Turn or None, and a state")
+        turn, state = answer
+        check_returned(turn is None or is_turn(turn), f"{call}: the turn", turn, TURN)
+        check_returned(isinstance(state, Mapping), f"{call}: the state", state, "a mapping of JSON values")
+        return Reply(turn=turn, state=_as_json(state, call))
 
 
 def is_turn(turn: object) -> bool:
-    """Whether it is a Turn with text or a tuple of messages."""
+    """Whether it is a Turn with text or a tuple of messages, none of them the model's."""
     if not isinstance(turn, Turn):
         return False
     said = turn.content
-    return isinstance(said, str) or (isinstance(said, tuple) and all(isinstance(one, Message) for one in said))
+    return isinstance(said, str) or (
+        isinstance(said, tuple) and all(is_message(one) and one.role != "assistant" for one in said)
+    )
 
 
 def _as_json(state: Mapping[str, Any], call: str) -> dict[str, Any]:

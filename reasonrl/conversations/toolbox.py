@@ -10,14 +10,11 @@ from reasonrl.contracts.tools import Tools
 from reasonrl.conversations.calls import Call
 from reasonrl.errors import PluginContractError
 from reasonrl.importing import resolve
-from reasonrl.rewards.judging import Verdict
+from reasonrl.rewards.judging import CUT, Verdict
 from reasonrl.rewards.pool import Request, WorkerPool
-from reasonrl.text import clip
 
 Factory = str | Callable[[Any, Any], object]
 Outcome = Literal["ok", "cut", "malformed", "raised", "lost"]
-MAX_ERROR = 300
-"""Characters of an error that the model sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +42,12 @@ class ToolBox:
         build: Callable[[Any, Any], Any] = resolve(box.factory) if isinstance(box.factory, str) else box.factory
         self._tools: Tools = build(box.config, TaskContext(seed=box.seed)).tools()
 
-    def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Return the result of a call as text, at most one character over the limit."""
+    def call_tool(self, name: str, arguments: Mapping[str, Any]) -> tuple[str, bool]:
+        """Return the result of a call as text of at most ``max_chars`` characters, and whether it was longer."""
         result = self._tools.names[name](**arguments)
         text = result if isinstance(result, str) else str(result)
-        text = text[: self._tools.max_chars + 1].encode(errors="replace").decode()  # a lone surrogate has no tokens
-        return text if len(text) <= self._tools.max_chars else text[: self._tools.max_chars] + "\0"
+        shown = text[: self._tools.max_chars].encode(errors="replace").decode()  # a lone surrogate has no tokens
+        return shown, len(text) > self._tools.max_chars
 
 
 class ToolPool:
@@ -94,12 +91,9 @@ class ToolPool:
         ]
 
     def _result(self, verdict: Verdict) -> Result:
-        if verdict.trouble == "raised":
-            last = next((line for line in reversed(verdict.details.splitlines()) if line.strip()), verdict.score.reason)
-            return Result(f"error: {clip(last.strip(), MAX_ERROR)}", "raised")
         if verdict.trouble:
-            return Result(f"error: {clip(verdict.score.reason, MAX_ERROR)}", "lost")
+            return Result(f"error: {verdict.score.reason}", "raised" if verdict.trouble == "raised" else "lost")
         text = verdict.score.answer or ""
-        if text.endswith("\0"):
-            return Result(f"{text[:-1]}... (cut after {self._tools.max_chars} characters)", "cut")
+        if verdict.score.reason == CUT:
+            return Result(f"{text}... (cut after {self._tools.max_chars} characters)", "cut")
         return Result(text, "ok")

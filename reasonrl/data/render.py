@@ -45,7 +45,7 @@ class PromptRenderer:
     ) -> None:
         self.tokenizer = tokenizer
         self._name = template_name
-        self._rows = rows
+        self.rows = rows
         self.has_folded = False
         """Whether a system message was folded into a user turn."""
         self.has_own_bos = False
@@ -88,7 +88,10 @@ class PromptRenderer:
         else:
             opened = self._conversation(problem)
             text = opened + _prefix_after(opened, problem.assistant_prefix)
-        check_encodable(f"the prompt of problem {problem.id!r}", text)
+        where = f"the prompt of problem {problem.id!r}"
+        if len(text) > PROMPT_CHARS:  # to encode more takes minutes
+            raise RecipeError(f"{where} has {len(text):,} characters, expected at most {PROMPT_CHARS:,}; shorten it")
+        check_encodable(where, text)
         return text
 
     def completion_after(self, prompt: RenderedPrompt, problem: Problem, completion: str) -> str:
@@ -183,16 +186,16 @@ class PromptRenderer:
     def _check_ids(self, problem: Problem, ids: Sequence[int]) -> None:
         if not ids:
             raise RecipeError(f"problem {problem.id!r} has an empty prompt")
-        if self._rows is not None and max(ids) >= self._rows:
+        if self.rows is not None and max(ids) >= self.rows:
             self.check_tokens(ids, f"the prompt of problem {problem.id!r}")
 
     def check_tokens(self, ids: Sequence[int], where: str) -> None:
         """Raise RecipeError if one of ``ids`` has no embedding, instead of an IndexError in the forward pass."""
-        beyond = [token for token in ids if self._rows is not None and token >= self._rows]
+        beyond = [token for token in ids if self.rows is not None and token >= self.rows]
         if beyond:
             token = self.tokenizer.convert_ids_to_tokens(beyond[0])
             raise RecipeError(
-                f"{where} contains token {token!r} (id {beyond[0]}), but the model has {self._rows} embeddings; use "
+                f"{where} contains token {token!r} (id {beyond[0]}), but the model has {self.rows} embeddings; use "
                 "the tokenizer the model was saved with, or resize the embeddings (resize_token_embeddings in "
                 "transformers) and train the resized model"
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from reasonrl.contracts.data import Completion, RolloutGroup, RolloutRequest
+from reasonrl.contracts.data import RolloutGroup, RolloutRequest
 from reasonrl.contracts.protocols import RolloutBackend
+from reasonrl.data.answers import WrongAnswerError, read_answers
 from reasonrl.errors import PluginContractError, check_returned, plugin_call
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ class BackendCalls:
 
     Args:
         label: names the backend and its plugin in messages.
+        rows: the number of the model's embeddings, which bounds token ids; None = not checked.
     """
 
-    def __init__(self, backend: RolloutBackend, label: str) -> None:
-        self._backend, self._label = backend, label
+    def __init__(self, backend: RolloutBackend, label: str, rows: int | None = None) -> None:
+        self._backend, self._label, self._rows = backend, label, rows
 
     def __enter__(self) -> BackendCalls:
         with self._call("__enter__"):
@@ -65,36 +66,14 @@ class BackendCalls:
         """Groups in the order of the requests. Each completion gets the text of its prompt, for the rewards.
 
         Raises:
-            PluginContractError: if groups, completions or log-probabilities are not as many as asked for.
+            PluginContractError: if they are not what was asked for.
         """
         with self._call("generate") as call:
-            groups = list(self._backend.generate(requests))
-            problem = _find_problem(requests, groups)
-        if problem:
-            raise PluginContractError(f"{call} returned {problem}; see RolloutBackend in reasonrl.contracts")
-        return [_with_prompt(group, request.prompt_text) for request, group in zip(requests, groups, strict=True)]
+            answers = self._backend.generate(requests)
+            try:
+                return read_answers(requests, answers, self._rows)
+            except WrongAnswerError as err:
+                raise PluginContractError(f"{call} returned {err}; see RolloutBackend in reasonrl.contracts") from None
 
     def _call(self, method: str) -> AbstractContextManager[str]:
         return plugin_call(f"{self._label}: {method}")
-
-
-def _find_problem(requests: Sequence[RolloutRequest], groups: Sequence[RolloutGroup]) -> str:
-    if len(groups) != len(requests):
-        return f"{len(groups)} groups for {len(requests)} requests"
-    for request, group in zip(requests, groups, strict=True):
-        where = f"for problem {request.problem.id!r}"
-        if len(group.completions) != request.group_size:
-            return f"{len(group.completions)} completions, expected {request.group_size}, {where}"
-        for completion in group.completions:
-            if not _fits(completion):
-                count = len(completion.logprobs or ())
-                return f"{count} log-probabilities for {len(completion.token_ids)} tokens {where}"
-    return ""
-
-
-def _with_prompt(group: RolloutGroup, text: str) -> RolloutGroup:
-    return replace(group, completions=tuple(replace(c, prompt_text=text) for c in group.completions))
-
-
-def _fits(completion: Completion) -> bool:
-    return completion.logprobs is None or len(completion.logprobs) == len(completion.token_ids)

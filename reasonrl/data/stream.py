@@ -3,8 +3,9 @@
 import json
 import random
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 
-from reasonrl.contracts.data import Problem, Split
+from reasonrl.contracts.data import Problem, Split, is_message
 from reasonrl.contracts.protocols import Task
 from reasonrl.data.summary import empty_split
 from reasonrl.data.tools import with_tools
@@ -70,11 +71,26 @@ def fetch_problem(task: Task, task_name: str, split: Split, index: int) -> Probl
     """Call ``task.problem(split, index)`` and validate the result."""
     with plugin_call(f"task {task_name!r}: problem({split!r}, {index})") as call:
         problem = task.problem(split, index)
-    check_returned(isinstance(problem, Problem), call, problem, "a Problem")
-    try:
-        json.dumps(dict(problem.info))
-    except (TypeError, ValueError) as err:
-        raise PluginContractError(
-            f"task {task_name!r}: info of problem({split!r}, {index}) must hold JSON values only: {err}"
-        ) from err
+        check_returned(isinstance(problem, Problem), call, problem, "a Problem")
+        _check_fields(call, problem)
+        try:
+            json.dumps(deepcopy(dict(problem.info)))  # rewards get copies
+        except (TypeError, ValueError, RecursionError) as err:
+            raise PluginContractError(
+                f"task {task_name!r}: info of problem({split!r}, {index}) must hold JSON values only: {err}"
+            ) from err
     return with_tools(task, task_name, problem)
+
+
+def _check_fields(call: str, problem: Problem) -> None:
+    prompt = problem.prompt
+    is_chat = isinstance(prompt, tuple) and bool(prompt) and all(map(is_message, prompt))
+    check_returned(isinstance(problem.id, str), f"{call}: the id", problem.id, "text")
+    check_returned(
+        isinstance(prompt, str) or is_chat,
+        f"{call}: the prompt",
+        prompt,
+        "text, or a tuple of Message with text of the roles system, user, assistant and tool",
+    )
+    prefix = problem.assistant_prefix
+    check_returned(isinstance(prefix, str), f"{call}: the assistant_prefix", prefix, "text")

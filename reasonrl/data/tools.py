@@ -1,5 +1,6 @@
 """The tools of a task, and what a chat template shows of them."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -18,7 +19,10 @@ def fetch_tools(task: Task, task_name: str) -> Tools | None:
         return None
     with plugin_call(f"task {task_name!r}: tools()") as call:
         tools = ask()
-    check_returned(tools is None or isinstance(tools, Tools), call, tools, "Tools or None")
+        check_returned(tools is None or isinstance(tools, Tools), call, tools, "Tools or None")
+        for function in tools.functions if tools else ():
+            hash(function)  # as the cache of the schemas does
+            inspect.signature(function)  # as every call does
     return tools
 
 

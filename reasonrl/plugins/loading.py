@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -29,7 +28,7 @@ from reasonrl.plugins.registry import (
     unavailable_reason,
 )
 from reasonrl.plugins.specs import OBSERVER_HOOKS, REGISTRATION_HOOKS, call_registration, check_hooks
-from reasonrl.redact import redacting_logger
+from reasonrl.redact import format_traceback, redacting_logger
 from reasonrl.text import suggest
 from reasonrl.version import API_VERSION, __version__
 
@@ -190,7 +189,7 @@ def _installed() -> tuple[list[_Source], list[PluginRecord]]:
                 found.setdefault((source.name, source.value), source)
         except Exception as err:  # noqa: BLE001 - damaged metadata of one distribution, whatever it is
             source = _Source(name=name, value="entry_points.txt", distribution=name, version="")
-            broken.append(source.record("broken", describe(err), traceback.format_exc()))
+            broken.append(source.record("broken", describe(err), format_traceback(err)))
     return [found[key] for key in sorted(found)], broken
 
 
@@ -240,7 +239,7 @@ def _load_installed(loader: _Loader, source: _Source, allow: set[str] | None) ->
     except KeyboardInterrupt:
         raise
     except BaseException as err:  # noqa: BLE001 - a plugin may raise anything, even SystemExit
-        loader.records.append(source.record("broken", describe(err), traceback.format_exc()))
+        loader.records.append(source.record("broken", describe(err), format_traceback(err)))
 
 
 def _requirement_mismatch(source: _Source) -> str | None:

@@ -4,26 +4,31 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from numbers import Real
 from typing import Any, Literal
 
 from reasonrl.contracts.data import Completion, FinishReason, Problem, RolloutGroup, Score
 from reasonrl.contracts.protocols import GroupReward, Reward
-from reasonrl.errors import RAISABLE, PluginContractError, name_of, plugin_code
+from reasonrl.errors import RAISABLE, PluginContractError, describe, name_of, plugin_code
 from reasonrl.text import clip
 
 UNSCORABLE = frozenset({FinishReason.ABORT, FinishReason.ERROR})
 NO_SCORE = "unscored"
 """The reason of a reward that returned None."""
+CUT = "cut"
+"""The reason of a tool's result that was over its limit."""
 MAX_REASON, MAX_ANSWER = 2_000, 10_000
 """Characters of a score's texts; more are cut out of their middle."""
 MAX_CHARS = 2**20
 """A longer text is refused with its score."""
+MAX_TOKENS = 10_000_001
+"""Token values of one completion that are read; no completion has as many."""
 MAX_METRICS, MAX_NAME = 64, 100
 """Metrics of one completion, and characters of a name."""
 DROPPED = "metrics_dropped"
 """The metric that counts those over the limit."""
-MAX_TEXT = 200
+MAX_TEXT = 300
 """Characters of a reward's text that go into a reason."""
 
 Trouble = Literal["", "raised", "refused", "lost"]
@@ -49,7 +54,7 @@ class Verdict:
 
 def failure(trouble: Trouble, reason: str, error: BaseException | None = None, details: str = "") -> Verdict:
     """A verdict without a score: the completion stays unscored, and its reason says why."""
-    return Verdict(Score(value=None, reason=reason[:MAX_TEXT]), trouble, error, details)
+    return Verdict(Score(value=None, reason=clip(reason, MAX_TEXT)), trouble, error, details)
 
 
 Kind = Literal["each", "group", "call"]
@@ -100,11 +105,12 @@ def judge_group(
     size = len(group.completions)
     try:
         with plugin_code(_owner(name)):
-            raw = list(reward.score_group(group))
+            raw = list(islice(reward.score_group(group), size + 1))
     except catch as err:
         return [_from_error(err)] * size
     if len(raw) != size:
-        return [failure("refused", f"returned {len(raw)} scores for {size} completions")] * size
+        given = len(raw) if len(raw) < size else f"over {size}"
+        return [failure("refused", f"returned {given} scores for {size} completions")] * size
     judged = zip(raw, group.completions, strict=True)
     return [
         unfinished(completion) or _call_guarded(partial(as_score, value), catch, name) for value, completion in judged
@@ -114,8 +120,14 @@ def judge_group(
 def judge_call(
     box: Any, tool: str, arguments: Mapping[str, Any], catch: tuple[type[BaseException], ...] = RAISABLE, *, name: str
 ) -> Verdict:
-    """The result of a tool, as the answer of a score."""
-    return _call_guarded(lambda: as_score(Score(value=1.0, answer=box.call_tool(tool, arguments))), catch, name)
+    """The result of a tool, as the answer of a score; an error is its reason."""
+
+    def call() -> Score:
+        text, is_cut = box.call_tool(tool, arguments)
+        return as_score(Score(value=1.0, answer=text, reason=CUT if is_cut else ""))
+
+    verdict = _call_guarded(call, catch, name)
+    return verdict if verdict.error is None else failure("raised", describe(verdict.error), error=verdict.error)
 
 
 def _owner(name: str) -> str:
@@ -159,7 +171,7 @@ def as_score(raw: object) -> Score:
     return replace(
         raw,
         value=None if raw.value is None else _number(raw.value, "a value"),
-        token_values=tuple(_number(value, "a token value") for value in raw.token_values),
+        token_values=tuple(_number(value, "a token value") for value in islice(raw.token_values, MAX_TOKENS)),
         metrics=_metrics(raw.metrics),
         reason=clip(raw.reason, MAX_REASON),
         answer=None if raw.answer is None else clip(raw.answer, MAX_ANSWER),

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from reasonrl.errors import name_of, one_line
 from reasonrl.importing import resolve
+from reasonrl.redact import format_traceback
 from reasonrl.rewards.guard import CHILD_SUBREAPER, PDEATHSIG, prctl, stay_behind
 from reasonrl.rewards.judging import Kind, Verdict, failure, judge_call, judge_group, judge_one, kind_of
 from reasonrl.rewards.processes import TELL_WHERE
@@ -91,7 +93,7 @@ def _build(description: Description) -> object:
 
 
 def _refusal(err: BaseException) -> bytes:
-    told = {"failed": type(err).__name__, "user": isinstance(err, ValueError), "text": str(err)[:MAX_TRACEBACK]}
+    told = {"failed": name_of(err), "user": isinstance(err, ValueError), "text": one_line(err)}
     return json.dumps(told).encode()
 
 
@@ -109,14 +111,15 @@ def _answer(payload: bytes, reward: object, judge: Judge) -> tuple[int, tuple[Ve
     try:
         verdicts = judge(reward, *pickle.loads(body), ANYTHING)
     except BaseException as err:  # noqa: BLE001 - what the judge itself does not catch, such as memory running out
-        verdicts = [failure("raised", f"raised {type(err).__name__}", error=err)] * size
+        verdicts = [failure("raised", f"raised {name_of(err)}", error=err)] * size
     told = verdicts if isinstance(verdicts, list) else [verdicts]
     return number, tuple(replace(v, details=_format_error(v.error)) if v.error else v for v in told)
 
 
 def _format_error(err: BaseException) -> str:
-    traceback.clear_frames(err.__traceback__)  # what filled the memory must go before there is room for a text
-    return "".join(traceback.format_exception(err, limit=-20))[-MAX_TRACEBACK:]
+    with contextlib.suppress(*ANYTHING):  # an error may refuse to be asked
+        traceback.clear_frames(err.__traceback__)  # what filled the memory must go before there is room for a text
+    return format_traceback(err, limit=-20)[-MAX_TRACEBACK:]
 
 
 def _find_retire_reason(verdicts: tuple[Verdict, ...], helpers: set[int]) -> str:

@@ -255,7 +255,7 @@ class Builder:
             on_computed=bundle.sampling_work.computed,
         )
         backend = self._plugins.build(component.spec, component.config, context)
-        return BackendCalls(backend, self._plugins.label(component.spec))
+        return BackendCalls(backend, self._plugins.label(component.spec), bundle.renderer.rows)
 
 
 def quiet_libraries() -> None:

@@ -1,4 +1,4 @@
-"""What must stay the same when a run is resumed: recipe, tokenizer, plugin versions."""
+"""What must stay the same when a run is resumed: recipe, data files, tokenizer, plugin versions."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from reasonrl.recipe.render import render_plain
 from reasonrl.recipe.resolved import AnyResolved, ResolvedRecipe, components
 from reasonrl.rewards.from_file import RewardFileConfig
 from reasonrl.rundir.differences import differences, format_pair
+from reasonrl.runs.sources import hash_data
 from reasonrl.runs.state import Identity
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def build_identity(resolved: AnyResolved, plugins: Plugins, tokenizer: "PreTrain
 def build_early_identity(resolved: AnyResolved, plugins: Plugins) -> Identity:
     """What is known before a model is loaded."""
     plain = json.loads(json.dumps(render_plain(resolved)))
-    return {"recipe": plain, "plugins": {r.name: r.version for r in _providers(resolved, plugins)}}
+    versions = {r.name: r.version for r in _providers(resolved, plugins)}
+    return {"recipe": plain, "plugins": versions, "data": hash_data(resolved)}
 
 
 def total_steps(resolved: AnyResolved) -> int:
@@ -166,4 +168,6 @@ def hash_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str:
 def _change(path: str, old: object, new: object) -> str:
     if path.startswith("recipe.rewards.") and path.endswith(".sha256"):
         return f"{path.removesuffix('.sha256')}: its file was edited"
+    if path.startswith("data."):
+        return f"recipe.{path.removeprefix('data.')}: its file was edited"
     return f"{path}: {' -> '.join(format_pair(old, new))}"

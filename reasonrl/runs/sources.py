@@ -1,6 +1,7 @@
 """Find and summarize the data files of a recipe. Torch-free."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from reasonrl.contracts.protocols import Task, TaskContext
 from reasonrl.contracts.specs import TaskSpec
@@ -13,6 +14,7 @@ from reasonrl.plugins import Component, Plugins, missing_modules
 from reasonrl.recipe.resolved import AnyResolved, ResolvedSft, ResolvedSuite
 from reasonrl.recipe.schema import DataConfig
 from reasonrl.redact import hide_values
+from reasonrl.rundir import files
 
 MAX_CHEAP_BYTES = 32 * 2**20
 """``recipes check`` reads data up to this size."""
@@ -57,6 +59,21 @@ def load_pairs(data: DataConfig) -> list[Pair]:
         split=data.split,
         train_on=data.train_on,
     )
+
+
+def hash_data(resolved: AnyResolved) -> dict[str, str]:
+    """The key of every local data file of the recipe, and its sha256."""
+    found = {
+        f"{key}.{option}": name
+        for key, task in _tasks(resolved).items()
+        for option, name in _reads(task).items()
+        if name
+    }
+    if isinstance(resolved, ResolvedSft) and resolved.recipe.data is not None:
+        found["data.path"] = resolved.recipe.data.path
+    local = {key: name for key, name in found.items() if _size(resolved, name, key) is not None}
+    with usable_paths():
+        return {key: files.sha256(Path(name).expanduser()) for key, name in local.items()}
 
 
 class Tasks:

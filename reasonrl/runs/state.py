@@ -49,6 +49,7 @@ class Identity(TypedDict, total=False):
     recipe: Mapping[str, object]
     plugins: Mapping[str, str]
     tokenizer: Mapping[str, str]
+    data: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

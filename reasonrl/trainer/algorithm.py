@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from numbers import Real
 
+import torch
 from torch import Tensor
 
 from reasonrl.contracts.batch import (
@@ -50,9 +52,12 @@ class AlgorithmCalls:
         check_returned(isinstance(out, AdvantageOutput), call, out, "AdvantageOutput")
         shape = batch.input_ids.shape
         _check_metrics(call, out.metrics)
-        check_returned(isinstance(out.advantages, Tensor), f"{call}: advantages", out.advantages, "a tensor")
-        for name, tensor in (("advantages", out.advantages), ("returns", out.returns)):
-            if tensor is not None and tensor.shape != shape:
+        device, tensors = batch.input_ids.device, {"advantages": out.advantages}
+        if out.returns is not None:
+            tensors["returns"] = out.returns
+        for name, tensor in tensors.items():
+            check_returned(_is_plain(tensor, device), f"{call}: {name}", tensor, f"a dense real tensor on {device}")
+            if tensor.shape != shape:
                 got, wanted = list(tensor.shape), list(shape)
                 raise PluginContractError(f"{call} returned {name} of shape {got}, expected {wanted}")
         return out
@@ -71,8 +76,8 @@ class AlgorithmCalls:
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
         _check_metrics(call, out.metrics)
         loss = out.loss
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise PluginContractError(f"{call} returned a loss that is not a scalar tensor with a gradient")
+        if not _is_plain(loss, inputs.logprobs.device) or loss.numel() != 1 or not loss.requires_grad:
+            raise PluginContractError(f"{call} returned a loss that is not a real scalar tensor with a gradient")
         return out
 
     def after_step(self, metrics: Mapping[str, float]) -> None:
@@ -98,8 +103,30 @@ class AlgorithmCalls:
         return plugin_call(f"{self._label}: {method}")
 
 
+def _is_plain(tensor: object, device: torch.device) -> bool:
+    """Whether it is a dense tensor of real numbers on the batch's device."""
+    return (
+        isinstance(tensor, Tensor)
+        and not tensor.is_nested
+        and tensor.layout is torch.strided
+        and tensor.device == device
+        and not tensor.is_complex()
+    )
+
+
 def _check_metrics(call: str, metrics: object) -> None:
-    if not isinstance(metrics, Mapping) or not all(isinstance(metric, Metric) for metric in metrics.values()):
+    if not isinstance(metrics, Mapping) or not all(map(_is_metric, metrics, metrics.values())):
         raise PluginContractError(
-            f"{call} returned metrics of a wrong type, expected names with a Metric each, such as mean(total, weight)"
+            f"{call} returned metrics of a wrong type, expected names with a Metric of numbers or scalar tensors each, "
+            "such as mean(total, weight)"
         )
+
+
+def _is_metric(key: object, metric: object) -> bool:
+    return isinstance(key, str) and isinstance(metric, Metric) and all(map(_is_scalar, (metric.value, metric.weight)))
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_meta and not value.is_complex()
+    return isinstance(value, Real)

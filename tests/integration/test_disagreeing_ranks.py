@@ -201,7 +201,7 @@ def test_a_process_that_hangs_ends_the_other_within_the_limit(tiny_model: Path, 
     path = trapped(tmp_path, tiny_model, error="hung", call=2, rank=1)
     (tmp_path / "armed").touch()
     done = start({}, "train", path, f"--plugin={TRAPS}", "--run-dir", tmp_path / "run", more=FAST)
-    assert done.codes == [1, 1]
+    assert done.codes == [1, 1], done.stderr
     line = the_line(done)
     assert "no answer from another process of this run within 5 s (REASONRL_PROCESS_TIMEOUT_S)" in line
     assert "saved: step_000001" in line

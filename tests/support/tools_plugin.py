@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,41 @@ def misbehave(how: str) -> Any:
         return misbehave("deep")
     if how == "unprintable":
         return _Unprintable()
+    if how == "nul":
+        return "a\0"
+    if how in ERRORS:
+        raise ERRORS[how]()
     return how
+
+
+def _noted() -> Exception:
+    error = ValueError("no\nway")
+    error.add_note("a note")
+    return error
+
+
+class _NamelessKind(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class _Nameless(Exception, metaclass=_NamelessKind):
+    """Its class does not say its name."""
+
+
+class _Untraceable(Exception):
+    @property
+    def __traceback__(self) -> Any:
+        raise RuntimeError("no traceback")
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "noted": _noted,
+    "grouped": lambda: ExceptionGroup("several", [ValueError("a"), KeyError("b")]),
+    "nameless": _Nameless,
+    "untraceable": _Untraceable,
+}
 
 
 class _Unprintable:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import reasonrl
 from reasonrl import RewardSpec, TaskSpec, hookimpl
 from reasonrl.cli.app import app
-from reasonrl.contracts.batch import AdvantageOutput
+from reasonrl.contracts.batch import AdvantageOutput, LossOutput
 from reasonrl.contracts.metrics import mean
 from reasonrl.errors import (
     PluginContractError,
@@ -197,7 +197,23 @@ def test_ctrl_c_still_ends_a_command() -> None:
     assert reasonrl.__version__
 
 
-@pytest.mark.parametrize("metrics", [{"a": 1.0}, None, 3, {"a": mean(1.0, 1.0), "b": "x"}])
+SCALAR = torch.ones(())
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"a": 1.0},
+        None,
+        3,
+        {"a": mean(1.0, 1.0), "b": "x"},
+        {None: mean(1.0, 1.0)},
+        {"a": mean("x", 1.0)},  # type: ignore[arg-type]
+        {"a": mean(torch.ones(3), 1.0)},
+        {"a": mean(SCALAR.to("meta"), 1.0)},
+        {"a": mean(SCALAR + 0j, 1.0)},
+    ],
+)
 def test_metrics_of_an_algorithm_of_a_wrong_type_are_refused(metrics: Any) -> None:
     class Careless:
         def compute_advantages(self, batch: Any, evals: Any, ctx: Any) -> AdvantageOutput:
@@ -209,6 +225,33 @@ def test_metrics_of_an_algorithm_of_a_wrong_type_are_refused(metrics: Any) -> No
         PluginContractError, match="algorithm 'careless': compute_advantages returned metrics of a wrong"
     ):
         calls.compute_advantages(batch, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ({"advantages": [[0.0, 0.0]]}, "advantages returned list"),
+        ({"advantages": torch.zeros(1, 2) + 0j}, "advantages returned Tensor, expected a dense real tensor on cpu"),
+        ({"advantages": torch.zeros(1, 2, device="meta")}, "advantages returned Tensor"),
+        ({"advantages": torch.zeros(1, 2).to_sparse()}, "advantages returned Tensor"),
+        ({"advantages": torch.zeros(1, 2), "returns": 5}, "returns returned int"),
+        ({"advantages": torch.zeros(2)}, "compute_advantages returned advantages of shape"),
+    ],
+)
+def test_tensors_of_an_algorithm_that_cannot_be_used_are_refused(returned: Any, message: str) -> None:
+    class Careless:
+        def compute_advantages(self, batch: Any, evals: Any, ctx: Any) -> AdvantageOutput:
+            return AdvantageOutput(**returned)
+
+        def compute_loss(self, inputs: Any, normalizer: Any, ctx: Any) -> LossOutput:
+            return LossOutput(loss=torch.ones((), requires_grad=True) + 1j)
+
+    calls = AlgorithmCalls(Careless(), "algorithm 'careless'")  # type: ignore[arg-type]
+    batch: Any = SimpleNamespace(input_ids=torch.zeros(1, 2), logprobs=torch.zeros(1, 2))
+    with pytest.raises(PluginContractError, match=message):
+        calls.compute_advantages(batch, None, None)  # type: ignore[arg-type]
+    with pytest.raises(PluginContractError, match="a loss that is not a real scalar"):
+        calls.compute_loss(batch, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ODD)
