@@ -196,6 +196,13 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder that was made here, as far as possible; also one that the umask closes to its owner."""
+    with suppress(OSError):
+        folder.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def list_files(folder: Path) -> list[Path]:
     """Every file below ``folder``, in a fixed order."""
     return sorted(path for path in folder.rglob("*") if not path.is_dir())

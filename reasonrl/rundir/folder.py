@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -68,7 +67,7 @@ class RunDir:
             path = _place(hidden, parent, name, Path(explicit) if explicit is not None else None)
         except BaseException as err:
             lock.release()
-            shutil.rmtree(hidden, ignore_errors=True)
+            files.discard(hidden)
             if isinstance(err, OSError):
                 raise RecipeError(_cannot_create(parent, err)) from err
             raise
@@ -135,7 +134,7 @@ class RunDir:
 
     def discard(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        files.discard(self.path)
         self.close()
 
     def close(self) -> None:
