@@ -123,14 +123,18 @@ class VLLMConfig:
 
 def check_url(url: str, *, allow_remote: bool) -> None:
     """Raise ValueError if ``url`` is malformed, or remote without ``allow_remote``."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not _has_good_port(parts) or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+    except ValueError as err:  # an IPv6 address that is none
+        raise ValueError(f"url must be like http://127.0.0.1:8000, got {url!r}") from err
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not _has_good_port(parts) or not _is_host(host):
         raise ValueError(f"url must be like http://127.0.0.1:8000, got {url!r}")
     if parts.username or parts.password:
         raise ValueError("url must not contain a user name or password; set the key in VLLM_API_KEY")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"url must end after the port, without /v1 or the like, got {url!r}")
-    if not allow_remote and not is_loopback(parts.hostname):
+    if not allow_remote and not is_loopback(host):
         raise ValueError(
             f"url {url!r} is not on this machine; anyone who can reach vLLM's control endpoints controls the server; "
             "--api-key does not protect them. In a private network set allow_remote: true (docs/vllm.md)"
@@ -143,6 +147,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_host(name: str) -> bool:
+    """Whether it may be the name or address of a machine: none has an empty part or one of over 63 characters."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _has_good_port(parts: SplitResult) -> bool:

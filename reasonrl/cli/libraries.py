@@ -16,11 +16,18 @@ COMMON = ("auto", "debug", "error", "false", "info", "none", "true", "warning", 
 """Values that a text about something else holds, too."""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether code in Rust, such as a tokenizer's, has panicked. Its error is no ``Exception``."""
+    return type(error).__name__ == "PanicException" and type(error).__module__.startswith("pyo3")
+
+
 def explain_library(error: BaseException, environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
     """The line and the exit code for an error of a library that cannot be imported, or refuses a variable.
 
     None for any other error, which is our own mistake.
     """
+    if is_panic(error):
+        return f"a library in Rust has panicked: {describe(error)}; check memory limits and the number of processes", 1
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not modules or _is_ours(modules[-1]):
         return None

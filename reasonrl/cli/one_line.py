@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from reasonrl.cli.libraries import explain_library
+from reasonrl.cli.libraries import explain_library, is_panic
 from reasonrl.cli.streams import redacted_output
 from reasonrl.cli.table import for_terminal
 from reasonrl.cli.usage import Group
@@ -70,7 +70,9 @@ class OneLineErrors(Group):
                 raise
             _print_error(describe_os_error(err), err)
             raise typer.Exit(2 if err.filename is not None and err.errno in UNUSABLE_PATH else 1) from err
-        except Exception as err:
+        except BaseException as err:
+            if not isinstance(err, Exception) and not is_panic(err):
+                raise
             if explained := explain_library(err):
                 _print_error(explained[0], err)
                 raise typer.Exit(explained[1]) from err

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _LARGE_FILES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Parsed by libraries that check what they read."""
+_SUFFIXES = (".json", ".safetensors", ".bin", ".jinja", ".txt", ".model")
 _LAYERS, _WIDTH, _TOKENS = 10_000, 1 << 20, 1 << 24
 _MOST = {
     **dict.fromkeys(
@@ -286,14 +287,17 @@ def _keep_plain_attention(config: PretrainedConfig, model_path: str) -> None:
 
 
 def _check_files(model_path: str) -> None:
-    """Read the JSON files of a local folder as untrusted ones, before transformers does.
+    """Read the JSON files of a local folder as untrusted ones, before transformers does, and open the others.
 
     Raises:
         ValueError: naming a file that is not a regular file, or does not hold a JSON object.
+        OSError: naming one that cannot be read; of weights, safetensors would say that they are missing.
     """
-    for path in sorted(Path(model_path).glob("*.json")) if Path(model_path).is_dir() else ():
+    for path in sorted(Path(model_path).iterdir()) if Path(model_path).is_dir() else ():
+        if path.suffix not in _SUFFIXES:
+            continue
         try:
-            if path.name in _LARGE_FILES:
+            if path.name in _LARGE_FILES or path.suffix != ".json":
                 with open_regular(path):
                     continue
             read_object(path)

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from reasonrl.redact import redact_data
 
@@ -34,8 +35,49 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A new file; not synced."""
-    with naming(path), path.open("w", encoding="utf-8") as file:
+    with naming(path), open_to_write(path, "w") as file:
         file.write(text)
+
+
+def open_to_write(path: Path, mode: Literal["a", "w"], *, errors: str | None = None) -> TextIO:
+    """Open a text file to write. A FIFO that has taken its place is refused: it may keep a run waiting forever.
+
+    Raises:
+        OSError: If it is one, or cannot be opened.
+    """
+    return open(path, mode, encoding="utf-8", errors=errors, opener=_open_no_fifo)
+
+
+def _open_no_fifo(path: str, flags: int) -> int:
+    try:
+        handle = _open_at_once(path, flags)
+    except OSError as err:
+        if err.errno != errno.ENXIO:  # a FIFO without a reader
+            raise
+    else:
+        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    raise OSError(errno.EINVAL, "is a FIFO, expected a file", path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def unlink_shared(path: Path) -> None:
+    """Remove a file that is linked to from elsewhere, as in a copy by hard links, where writing would change it."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_nlink > 1:
+            path.unlink()
+
+
+def unshare(path: Path) -> None:
+    """Make a file that is linked to from elsewhere one of its own, with the same content."""
+    if path.stat().st_nlink > 1:
+        temporary = temporary_path(path)
+        shutil.copy2(path, temporary)
+        _replace(temporary, path)
 
 
 def write_new(path: Path, text: str) -> None:
@@ -59,11 +101,19 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         write_text(temporary, text)
         sync_file(temporary)
-        temporary.replace(path)
+        _replace(temporary, path)
     except BaseException:
         with suppress(OSError):  # the first error is the one to report
             temporary.unlink()
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename; an error names the file that cannot be replaced, not the temporary one."""
+    try:
+        temporary.replace(path)
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, str(path)) from err
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:
@@ -100,11 +150,11 @@ def plain_mode(folder: Path) -> int:
 
 def sync_file(path: Path) -> None:
     """Wait until the file's content is on the disk, if it is on one."""
-    with naming(path), path.open("rb") as file:
+    with naming(path), open(path, "rb", opener=_open_at_once) as file:
         try:
             os.fsync(file.fileno())
         except OSError as err:
-            if err.errno != errno.EINVAL:  # a device
+            if err.errno != errno.EINVAL:  # a device, or a FIFO
                 raise
 
 
@@ -119,6 +169,20 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def open_folder(path: Path) -> int | None:
+    """A handle that tells the folder from another one in its place; None on Windows, where folders in use stay."""
+    return os.open(path, os.O_RDONLY) if os.name != "nt" else None
+
+
+def is_opened_folder(handle: int | None, path: Path) -> bool:
+    """Whether ``path`` is the folder of a handle of ``open_folder``, or any folder without one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and (handle is None or os.path.samestat(found, os.fstat(handle)))
+
+
 def move(source: Path, target: Path) -> None:
     """Rename within one folder, in one step. ``target`` does not exist."""
     source.rename(target)
@@ -130,6 +194,13 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that was made here, as far as possible; also one that the umask closes to its owner."""
+    with suppress(OSError):
+        folder.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def list_files(folder: Path) -> list[Path]:

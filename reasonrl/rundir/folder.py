@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -44,6 +43,7 @@ class RunDir:
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
         self._lock = lock
+        self._handle = files.open_folder(path)
 
     @classmethod
     def create(cls, *, output_dir: str | Path, name: str, explicit: str | Path | None = None) -> "RunDir":
@@ -67,7 +67,7 @@ class RunDir:
             path = _place(hidden, parent, name, Path(explicit) if explicit is not None else None)
         except BaseException as err:
             lock.release()
-            shutil.rmtree(hidden, ignore_errors=True)
+            files.discard(hidden)
             if isinstance(err, OSError):
                 raise RecipeError(_cannot_create(parent, err)) from err
             raise
@@ -101,6 +101,7 @@ class RunDir:
             if metrics.stat().st_size < metrics_bytes:
                 log.warning("%s lost lines of steps up to %d; the run itself is whole", metrics, step)
                 metrics_bytes = end_of_lines(metrics)  # to half a line the next one would be added
+            files.unshare(metrics)
             os.truncate(metrics, metrics_bytes)
         transcripts = find_steps(self.path.glob(f"{TRANSCRIPTS}/*"), ".jsonl")
         for written, entry in [*transcripts, *find_steps(self.path.glob(f"{EVALS}/*"))]:
@@ -111,8 +112,11 @@ class RunDir:
             files.temporary_path(stale).unlink(missing_ok=True)
 
     def check_there(self) -> None:
-        """Raise CheckpointError if the folder was renamed or deleted; written to again, it would be half a run."""
-        if not os.path.isdir(self.path):
+        """Raise CheckpointError if the folder was renamed or deleted.
+
+        Written to again, it would be half a run; and another run may be in its place, which this one would destroy.
+        """
+        if not files.is_opened_folder(self._handle, self.path):
             raise CheckpointError(
                 f"the run folder {self.path} was renamed or deleted during the run; to continue a renamed one: "
                 "reasonrl resume with its new name"
@@ -120,20 +124,25 @@ class RunDir:
 
     def write_json(self, name: str, data: Mapping[str, object]) -> None:
         """Write a JSON file without secrets, atomically."""
+        self.check_there()
         files.write_json(self.path / name, data)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file so that it is there whole or not at all."""
+        self.check_there()
         files.write_atomic(self.path / name, text)
 
     def discard(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        files.discard(self.path)
         self.close()
 
     def close(self) -> None:
         """Release the lock. Safe to call twice."""
         self._lock.release()
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def _refuse_odd(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.redact import known_secrets, redact_data, redact_keys
-from reasonrl.rundir.files import naming
+from reasonrl.rundir import files
 from reasonrl.rundir.reading import UnreadableError, open_regular, parse_json, read_lines
 
 LONE_SURROGATES = "backslashreplace"
@@ -24,7 +24,7 @@ def to_line(record: Mapping[str, object]) -> str:
 
 def append_jsonl(path: Path, record: Mapping[str, object]) -> None:
     """Append one record of numbers, its keys without secrets, in a single write."""
-    with naming(path), path.open("a", encoding="utf-8", errors=LONE_SURROGATES) as file:
+    with files.naming(path), files.open_to_write(path, "a", errors=LONE_SURROGATES) as file:
         file.write(to_line(redact_keys(record)))
 
 
@@ -32,7 +32,8 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     """Write all records, without secrets, as a new file."""
     known = known_secrets()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), path.open("w", encoding="utf-8", errors=LONE_SURROGATES) as file:
+    files.unlink_shared(path)
+    with files.naming(path), files.open_to_write(path, "w", errors=LONE_SURROGATES) as file:
         file.writelines(to_line(redact_data(record, known)) for record in records)
 
 

@@ -1,6 +1,5 @@
 """Make a folder that is there whole, or not at all."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError
+from reasonrl.rundir import files
 from reasonrl.signals import interruptible, uninterrupted
 
 
@@ -76,7 +76,7 @@ def _move(folder: Path, target: Path, *, is_there: bool) -> None:
 
 def _clear(temporary: Path | None, made: Sequence[Path]) -> None:
     if temporary is not None:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files.discard(temporary)
     for folder in made:
         with suppress(OSError):  # it is in use
             folder.rmdir()

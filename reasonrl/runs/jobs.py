@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Literal
 
+from reasonrl.errors import describe, describe_os_error
+from reasonrl.rundir.files import open_to_write
 from reasonrl.rundir.jsonl import last_record
 from reasonrl.rundir.layout import METRICS
+from reasonrl.rundir.reading import UnreadableError, open_regular
 from reasonrl.runs.sweep import SweepRun
 from reasonrl.signals import SIGNALS
 
@@ -69,10 +72,11 @@ def carry_out(runs: Sequence[SweepRun], jobs: int, heard: Heard) -> tuple[list[E
         while active.processes or (waiting and not active.asked):
             while waiting and len(active.processes) < jobs and not active.asked:
                 run = waiting.popleft()
-                if run.clear():
-                    _start(run, active, jobs, heard)
+                code, reason = _try_start(run, active, jobs)
+                if not code:
+                    heard.started(run)
                 else:
-                    ended.append(Ended(run=run, ending="failed", code=EXIT_IN_USE, seconds=0.0, reason=TAKEN))
+                    ended.append(Ended(run=run, ending="failed", code=code, seconds=0.0, reason=reason))
                     heard.ended(ended[-1])
             heard.active([run for run, _ in active.processes.values()])
             time.sleep(POLL_S)
@@ -91,8 +95,19 @@ def read_step(run: SweepRun) -> int:
     return step if isinstance(step, int) else 0
 
 
-def _start(run: SweepRun, active: _Active, jobs: int, heard: Heard) -> None:
-    with run.log.open("ab") as log:
+def _try_start(run: SweepRun, active: _Active, jobs: int) -> tuple[int, str]:
+    """Start a run. Returns the exit code and the reason where it cannot be started, or 0."""
+    try:
+        if not run.clear():
+            return EXIT_IN_USE, TAKEN
+        _start(run, active, jobs)
+    except OSError as err:
+        return 1, describe_os_error(err)
+    return 0, ""
+
+
+def _start(run: SweepRun, active: _Active, jobs: int) -> None:
+    with open_to_write(run.log, "a") as log:
         # A group of its own: Ctrl-C reaches it once, through us.
         process = subprocess.Popen(
             run.command,
@@ -105,7 +120,6 @@ def _start(run: SweepRun, active: _Active, jobs: int, heard: Heard) -> None:
     active.processes[process] = (run, time.monotonic())
     if active.asked:
         process.send_signal(active.asked[-1])
-    heard.started(run)
 
 
 def environment(jobs: int, environ: Mapping[str, str]) -> dict[str, str]:
@@ -127,9 +141,12 @@ def _end(run: SweepRun, code: int, seconds: float, is_stopping: bool) -> Ended:
 
 
 def _last_error(run: SweepRun) -> str:
-    with run.log.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
-        lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    try:
+        with open_regular(run.log) as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    except (OSError, UnreadableError) as err:
+        return f"its log cannot be read: {describe(err)}"
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines or ["nothing was logged; check the disk"])[-1]
 

@@ -31,26 +31,36 @@ class Place:
     """Whether the launcher itself serves torch's store at that address."""
 
 
-def find_place(environ: Mapping[str, str] = os.environ) -> Place | None:
-    """This process among several; None if it is the only one.
+def find_place(environ: Mapping[str, str] = os.environ, *, least: int = 2) -> Place | None:
+    """This process among several; None if there are not ``least`` of them.
 
     Raises:
         RecipeError: if the launcher's variables are incomplete or not numbers.
     """
     size = _number(environ, SIZE_KEYS, 1)
-    if size <= 1:
+    if size < least:
         return None
     rank = _number(environ, RANK_KEYS)
     if not 0 <= rank < size:
         raise RecipeError(f"the launcher's rank is {rank}, expected 0 to {size - 1} of {size} processes; {_WAY}")
+    port = _number(environ, ("MASTER_PORT",), 29500)
+    if not 0 < port < 1 << 16:
+        raise RecipeError(f"the variable MASTER_PORT is {port}, expected 1 to 65535; {_WAY}")
     return Place(
         rank=rank,
         size=size,
         address=environ.get("MASTER_ADDR") or "127.0.0.1",
-        port=_number(environ, ("MASTER_PORT",), 29500),
+        port=port,
         attempt=environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
         has_store=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
+
+
+def find_lone_place(environ: Mapping[str, str] = os.environ) -> Place | None:
+    """The place of a process that is the only one, but was given an address where torch meets itself."""
+    is_placed = all(environ.get(key) for key in ("MASTER_ADDR", "LOCAL_RANK", "RANK"))
+    place = find_place(environ, least=1) if is_placed else None
+    return place if place is not None and place.size == 1 else None
 
 
 _WAY = "start the processes with `torchrun --nproc-per-node N -m reasonrl ...`"

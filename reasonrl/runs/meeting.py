@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from reasonrl.errors import RAISABLE, ProcessError, leave_to_first, one_line, tell
@@ -34,6 +36,7 @@ POLL_S = 0.05
 PATIENCE_S = 30.0
 """After so long it is said which process is waited for."""
 CONNECT_S = 2.0
+LOCALHOST = "127.0.0.1"
 FAREWELL_S = 10.0
 """So long the first process, which may serve the store, waits until the others know why all end."""
 REPORT_S = 0.5
@@ -274,11 +277,37 @@ def open_store(place: Place) -> "TCPStore":
     serves = place.rank == 0 and not place.has_store
     if not serves:
         _wait_for_server(place)
+    store = _connect(place, serves)
+    if serves:
+        _wait_for_server(place)  # the others, and torch, come by the address
+    return store
+
+
+def _connect(place: Place, serves: bool) -> "TCPStore":
+    """In a thread: torch waits without a limit for what takes connections and says nothing, and not for Ctrl-C."""
+    done: Queue[Any] = Queue()
+    Thread(target=lambda: done.put(_try_store(place, serves)), daemon=True).start()
+    until = time.monotonic() + join_timeout() + CONNECT_S
+    while time.monotonic() < until:
+        try:
+            found = done.get(timeout=POLL_S)
+        except Empty:
+            continue
+        if isinstance(found, ProcessError):
+            raise found
+        return found
+    raise ProcessError(
+        f"what takes connections at {place.address}:{place.port} is not process 0: it has said nothing within "
+        f"{join_timeout():g} s; check MASTER_ADDR, and choose another port, the same on every machine"
+    )
+
+
+def _try_store(place: Place, serves: bool) -> "TCPStore | ProcessError":
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     try:
         return TCPStore(
-            place.address,
+            LOCALHOST if serves else place.address,
             place.port,
             place.size,
             serves,
@@ -289,9 +318,9 @@ def open_store(place: Place) -> "TCPStore":
     except (DistError, ValueError) as err:
         in_use = "EADDRINUSE" in str(err)
         text = f"port {place.port} is in use on this machine; choose another one, the same on every machine"
-        raise ProcessError(
+        return ProcessError(
             text if in_use else f"cannot meet at {place.address}:{place.port}: {one_line(err)}; check MASTER_ADDR"
-        ) from err
+        )
 
 
 def _wait_for_server(place: Place) -> None:
@@ -301,14 +330,23 @@ def _wait_for_server(place: Place) -> None:
         try:
             socket.create_connection((place.address, place.port), CONNECT_S).close()
             return
-        except OSError as err:
+        except (OSError, UnicodeError) as err:  # the latter for a name that is none
             if time.monotonic() > until:
-                raise ProcessError(
-                    f"process {place.rank} cannot reach process 0 at {place.address}:{place.port} within "
-                    f"{join_timeout():g} s: {err.strerror or err}; check that it is started, its address, and that a "
-                    "firewall lets the port pass"
-                ) from err
+                raise ProcessError(_describe_unreachable(place, err)) from err
             if time.monotonic() > remind and is_first_on_machine():
                 remind = math.inf
                 log.warning(_WAITING, "process 0", place.address, place.port, join_timeout())
             time.sleep(POLL_S * 4)
+
+
+def _describe_unreachable(place: Place, error: OSError | UnicodeError) -> str:
+    reason = one_line(getattr(error, "strerror", None) or error)
+    where = f"process 0 at {place.address}:{place.port} within {join_timeout():g} s: {reason}"
+    if place.rank == 0:
+        return (
+            f"process 0 cannot be reached by its own address: no {where}; set MASTER_ADDR to an address of this machine"
+        )
+    return (
+        f"process {place.rank} cannot reach {where}; check that it is started, its address, and that a firewall lets "
+        "the port pass"
+    )

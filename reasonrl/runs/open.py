@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reasonrl.contracts.data import RunInfo
-from reasonrl.errors import RecipeError
+from reasonrl.errors import CheckpointError, RecipeError
 from reasonrl.observability.reporter import Lines, Past, Plan, Reporter, SilentReporter
 from reasonrl.observability.trackers import Trackers
 from reasonrl.plugins import Plugins
@@ -36,7 +36,7 @@ from reasonrl.runs.preflight import Preflight
 from reasonrl.runs.record import RunWriter, format_error
 from reasonrl.runs.resume import Manifest, read_manifest
 from reasonrl.runs.save import Checkpointer, ResumePoint, machine
-from reasonrl.runs.state import Identity, TrainState, explained_content, read_state
+from reasonrl.runs.state import Identity, Records, TrainState, explained_content, read_state
 from reasonrl.signals import StopSignals
 from reasonrl.trainer.bundle import ModelBundle
 from reasonrl.trainer.ranks import Ranks
@@ -133,9 +133,9 @@ def open_run(
             folder.discard()  # nothing has begun, and no command could use it
         elif folder is not None:
             outcome = "interrupted" if isinstance(err, KeyboardInterrupt) else "failed"
-            with suppress(OSError):  # on a full disk; the first error is the one to report
+            with suppress(OSError, CheckpointError):  # on a full disk; the first error is the one to report
                 if is_changed:
-                    folder.write_json(SUMMARY, _empty_summary(outcome, err, point.state.step if point else 0))
+                    folder.write_json(SUMMARY, _early_summary(outcome, err, point.state if point else None))
             folder.close()
         raise
     recipe = resolved.recipe
@@ -190,14 +190,15 @@ def _open_schedule(resolved: AnyResolved, ranks: Ranks, point: ResumePoint | Non
     return schedule
 
 
-def _empty_summary(outcome: str, error: BaseException, steps: int = 0) -> dict[str, object]:
-    """The summary of a run that ended before it took a step of its own."""
+def _early_summary(outcome: str, error: BaseException, state: TrainState | None) -> dict[str, object]:
+    """The summary of a run that ended before it took a step of its own; what it did before stays in it."""
+    before = state.records if state is not None else Records()
     return {
         "outcome": outcome,
-        "steps": steps,
-        "wall_s": 0.0,
-        "eval": {"first": {}, "last": {}},
-        "best": None,
+        "steps": state.step if state is not None else 0,
+        "wall_s": before.get("wall_s", 0.0),
+        "eval": {"first": before.get("first", {}), "last": before.get("last", {})},
+        "best": before.get("best"),
         "error": format_error(error),
     }
 

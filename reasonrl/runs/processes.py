@@ -9,8 +9,8 @@ from reasonrl.errors import RecipeError
 from reasonrl.recipe.schema import Device
 from reasonrl.runs.connection import is_lost, left_to_one, lost_reason
 from reasonrl.runs.idle import idle_at_exit
-from reasonrl.runs.launched import lacks_other_ranks, process_timeout
-from reasonrl.runs.meeting import meeting
+from reasonrl.runs.launched import find_lone_place, lacks_other_ranks, process_timeout
+from reasonrl.runs.meeting import meeting, open_store
 
 
 def connect(device: Device) -> PartialState:
@@ -37,6 +37,8 @@ def _join(device: Device) -> PartialState:
     with meeting() as mine:
         on_cpu = choose_cpu(device)
         mine.facts = {"device": "cpu" if on_cpu else "gpu"}
+    if (place := find_lone_place()) is not None:
+        open_store(place)  # torch would say why it cannot with C++ frames
     try:
         return PartialState(cpu=on_cpu, timeout=timedelta(seconds=process_timeout()))
     except RuntimeError as err:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonrl.contracts.data import RunInfo, ScoredGroup, StepRecord
-from reasonrl.errors import describe
+from reasonrl.errors import CheckpointError, describe
 from reasonrl.evaluation.suites import SuiteResult
 from reasonrl.observability.reporter import Reporter
 from reasonrl.observability.trackers import Trackers
@@ -72,6 +72,11 @@ class RunWriter:
         self._earlier_s = state.records["wall_s"]
         self._steps_done = state.step
 
+    def check_there(self) -> None:
+        """Raise CheckpointError if the run folder was renamed or deleted."""
+        if self._run_dir is not None:
+            self._run_dir.check_there()
+
     def transcribe(
         self, step: int, groups: Sequence[ScoredGroup], token_figures: Sequence[Mapping[str, Any] | None] = ()
     ) -> None:
@@ -126,7 +131,7 @@ class RunWriter:
         """What a checkpoint keeps of the records: the evaluations' figures, the bytes of metrics.jsonl, the seconds."""
         assert self._run_dir is not None
         metrics = self._run_dir.path / METRICS
-        if metrics.exists():
+        if metrics.is_file():
             files.sync_file(metrics)  # a checkpoint must not be there before the lines it counts
         return {
             "first": self._first_evaluation,
@@ -143,7 +148,7 @@ class RunWriter:
             if self._run_dir is not None:
                 self._run_dir.write_text(TRACEBACK, text)
                 return self._run_dir.path / TRACEBACK
-        except OSError as err:
+        except (OSError, CheckpointError) as err:
             log.error("cannot keep the traceback: %s", err)
         log.error("%s", text)
         return None

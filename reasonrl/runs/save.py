@@ -91,6 +91,7 @@ class Checkpointer:
         self, state: TrainState, best: Headline | None, entries: Mapping[str, Entry]
     ) -> AbstractContextManager[Path]:
         assert self.run_dir is not None
+        self.writer.check_there()
         # An incomplete checkpoint replaces no complete one.
         keep = self.config.keep + bool(state.unfinished)
         return new_checkpoint(self.run_dir, state.step, keep=keep, best=best["step"] if best else None, known=entries)

@@ -144,6 +144,35 @@ def test_a_port_in_use_is_named(path: Path) -> None:
     assert f"port {port} is in use on this machine; choose another one" in the_line(done)
 
 
+@pytest.mark.parametrize(
+    ("size", "place", "status", "said"),
+    [
+        (2, {"MASTER_ADDR": "no-such-host.invalid"}, 1, "process 0 cannot be reached by its own address"),
+        (1, {"MASTER_ADDR": "no-such-host.invalid"}, 1, "process 0 cannot be reached by its own address"),
+        (2, {"MASTER_ADDR": "a..b"}, 1, "set MASTER_ADDR to an address of this machine"),
+        (2, {"MASTER_PORT": "70000"}, 2, "the variable MASTER_PORT is 70000, expected 1 to 65535"),
+    ],
+)
+def test_an_address_that_is_none_is_named(
+    size: int, place: dict[str, str], status: int, said: str, path: Path, tmp_path: Path
+) -> None:
+    alone = {"environ": {"WORLD_SIZE": str(size), **place}}
+    done = on_ranks(1, differing, {0: alone}, "train", str(path), f"--plugin={PLUGIN}", more=FAST)
+    assert done.codes == [status]
+    assert said in the_line(done)
+    assert "frame #" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_answers_nothing_in_place_of_the_first_is_named(path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        second = {"environ": {"MASTER_PORT": port, "RANK": "1", "WORLD_SIZE": "2"}}
+        done = on_ranks(1, differing, {0: second}, "train", str(path), f"--plugin={PLUGIN}", more=FAST)
+    assert done.codes == [1]
+    assert f"what takes connections at 127.0.0.1:{port} is not process 0" in the_line(done)
+
+
 def test_a_run_that_one_machine_does_not_see_is_not_resumed(path: Path, tmp_path: Path) -> None:
     done = start({}, "train", path, f"--plugin={PLUGIN}", "--run-dir", tmp_path / "run")
     assert done.codes == [0, 0], done.stderr

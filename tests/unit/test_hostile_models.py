@@ -75,6 +75,10 @@ HOSTILE: Mapping[str, Callable[[Path], None]] = {
     "tokenizer config: deep": text("tokenizer_config.json", '{"a":' * 100_000),
     "tokenizer: deep": text("tokenizer.json", "[" * 100_000),
     "tokenizer: FIFO": fifo("tokenizer.json"),
+    "weights: FIFO": fifo("model.safetensors"),
+    "weights of torch: FIFO": fifo("pytorch_model.bin"),
+    "chat template: FIFO": fifo("chat_template.jinja"),
+    "merges: FIFO": fifo("merges.txt"),
     "tokenizer: code": change(
         "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]}, tokenizer_class="T"
     ),

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import pytest
+from typer.testing import CliRunner
 
+from reasonrl.cli.app import app
 from reasonrl.cli.libraries import explain_library
 
 ASSERT = "CUDA error: device-side assert triggered; consider passing CUDA_LAUNCH_BLOCKING=1"
@@ -79,3 +81,17 @@ def test_an_import_that_finds_no_memory_blames_no_variable() -> None:
     assert explained[0].startswith("cannot import torch: MemoryError")
     assert explained[0].endswith("; reinstall it, and check memory limits and the environment variables that it reads")
     assert explained[1] == 1
+
+
+def test_a_panic_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer panics where it may start no threads; that is no ``Exception``."""
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    monkeypatch.setattr("reasonrl.plugins.load_plugins", lambda **_: raise_it(panic("no thread pool")))
+    done = CliRunner().invoke(app, ["tasks", "list"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a library in Rust has panicked: PanicException: no thread pool; ")
+    assert done.stderr.count("\n") == 1
+
+
+def raise_it(error: BaseException) -> None:
+    raise error

@@ -272,6 +272,22 @@ def test_a_folder_that_is_gone_is_not_written_again(how: str, tmp_path: Path) ->
     folder.close()
 
 
+def test_another_folder_in_the_place_of_a_run_is_not_written(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.path.rename(tmp_path / "renamed")
+    other = make(tmp_path / "run")
+    for write in (run.check_there, lambda: run.write_json("summary.json", {}), lambda: run.write_text("x", "y")):
+        with pytest.raises(CheckpointError, match="was renamed or deleted during the run"):
+            write()
+    assert [path.name for path in other.path.iterdir()] == [".lock"]
+    other.check_there()
+    (tmp_path / "link").symlink_to(other.path)
+    other.path = tmp_path / "link"
+    other.check_there()
+    for each in (run, other):
+        each.close()
+
+
 @pytest.mark.parametrize("lost", ['{"step": 2, "lo', "", '{"step": 2}\n'])
 def test_metrics_that_lost_their_end_take_whole_lines_again(lost: str, tmp_path: Path) -> None:
     run = make(tmp_path / "run")

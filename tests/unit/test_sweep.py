@@ -234,6 +234,17 @@ def test_a_failure_does_not_stop_the_others_and_its_reason_is_kept(tmp_path: Pat
     assert said.events[:2] == ["+1", "+2"]
 
 
+def test_a_log_that_is_gone_or_cannot_be_written_concerns_its_run_alone(tmp_path: Path) -> None:
+    runs = shell_runs(tmp_path / "s", f"rm {tmp_path / 's' / 'p1.log'}; exit 2", "true", "true", "true")
+    runs[1].log.mkdir(parents=True)
+    os.mkfifo(runs[2].log)
+    ended, _ = carry_out(runs, 1, Listener().heard)
+    assert [(one.ending, one.code) for one in ended] == [("failed", 2), ("failed", 1), ("failed", 1), ("finished", 0)]
+    assert ended[0].reason.startswith("its log cannot be read: FileNotFoundError")
+    assert f"{runs[1].log}: Is a directory" in ended[1].reason
+    assert f"{runs[2].log}: is a FIFO, expected a file" in ended[2].reason
+
+
 def test_a_run_that_another_sweep_has_started_meanwhile_is_left_alone(tmp_path: Path) -> None:
     """Both were planned when its folder was missing."""
     runs = shell_runs(tmp_path / "s", *["echo trained"] * 3)

@@ -220,6 +220,9 @@ def test_only_this_machine_is_trusted_unasked(host: str, is_here: bool) -> None:
         ({"mode": "server", "url": "127.0.0.1:8000"}, "url must be like http://127.0.0.1:8000"),
         ({"mode": "server", "url": "ftp://127.0.0.1:8000"}, "url must be like"),
         ({"mode": "server", "url": "http://127.0.0.1:99999"}, "url must be like"),
+        ({"mode": "server", "url": "http://[::1:8000"}, "url must be like http://127.0.0.1:8000"),
+        ({"mode": "server", "url": "http://ünï..cödé:8000"}, "url must be like http://127.0.0.1:8000"),
+        ({"mode": "server", "url": f"http://{'a' * 64}.com:8000"}, "url must be like http://127.0.0.1:8000"),
         ({"mode": "server", "url": "http://127.0.0.1:8000/v1"}, "url must end after the port"),
         (
             {"mode": "server", "url": "http://me:secret@127.0.0.1:8000"},

@@ -37,6 +37,14 @@ def test_a_replaced_file_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "report.html").read_text() == "old"
 
 
+def test_a_file_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        files.write_atomic(tmp_path / "run.json", "new")
+    assert raised.value.filename == str(tmp_path / "run.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_new_file_replaces_none(tmp_path: Path) -> None:
     files.write_new(tmp_path / "recipe.yaml", "mine")
     with pytest.raises(FileExistsError):
