@@ -4,6 +4,7 @@ The walk over nested dataclasses is ours, so that an error knows its whole path;
 OmegaConf against the declared type.
 """
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -89,11 +90,12 @@ def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
     if plain is int and isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT:
         raise source.error(at, f" must be an integer in [-2**63, 2**63), got {show(value)}")
     if value is None or _is_converted(plain, value):
+        _check_range(value, value, source, at)
         return deepcopy(value)  # this is most of a recipe, and OmegaConf takes 1 ms for each
     try:
         leaf = OmegaConf.structured(make_dataclass("Leaf", [("value", declared)]))
         node: object = OmegaConf.merge(leaf, {"value": value})["value"]  # type: ignore[index]
-        return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        result: object = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
     except InterpolationResolutionError as err:
         # The text of a resolved value stays out of the message: it may be a secret.
         reason = "an environment variable is not set" if "not found" in str(err) else "its value is invalid"
@@ -103,6 +105,16 @@ def _leaf(declared: object, value: object, source: Source, at: Keys) -> object:
             raise
         cause = None if "${" in str(value) else err
         raise source.error(at, f" must be {type_text(declared)}, got {_got(value, at)}") from cause
+    _check_range(result, value, source, at)
+    return result
+
+
+def _check_range(found: object, written: object, source: Source, at: Keys) -> None:
+    """Refuse a number that float32 turns into 0 or infinity. An infinite one is left to the field's own range."""
+    for number in found if isinstance(found, list) else (found,):
+        size = abs(number) if isinstance(number, float) else 0.0
+        if 0.0 < size < math.inf and not _TINY <= size <= _HUGE:
+            raise source.error(at, f" must be 0 or from {_TINY:g} to {_HUGE:g} in size, got {_got(written, at)}")
 
 
 def _is_converted(plain: object, value: object) -> bool:
@@ -164,6 +176,8 @@ def _is_typed_mapping(declared: object) -> bool:
 
 
 _MAX_INT = 2**63
+_TINY, _HUGE = 1.2e-38, 3.4e38
+"""The normal numbers of float32."""
 _SCALARS = (bool, int, float, str)
 _NOUNS: dict[object, str] = {
     int: "an integer",
