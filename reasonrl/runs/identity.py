@@ -61,14 +61,17 @@ MAX_SHOWN = 5
 
 def build_identity(resolved: AnyResolved, plugins: Plugins, tokenizer: "PreTrainedTokenizerBase") -> Identity:
     """JSON that is equal for equal runs. Secrets are redacted; values from the environment are not compared."""
-    return {**build_early_identity(resolved, plugins), "tokenizer": {"sha256": hash_tokenizer(tokenizer)}}
+    return {
+        **build_early_identity(resolved, plugins),
+        "tokenizer": {"sha256": hash_tokenizer(tokenizer)},
+        "data": hash_data(resolved),
+    }
 
 
 def build_early_identity(resolved: AnyResolved, plugins: Plugins) -> Identity:
-    """What is known before a model is loaded."""
+    """What is known before a model is loaded, and without the data."""
     plain = json.loads(json.dumps(render_plain(resolved)))
-    versions = {r.name: r.version for r in _providers(resolved, plugins)}
-    return {"recipe": plain, "plugins": versions, "data": hash_data(resolved)}
+    return {"recipe": plain, "plugins": {r.name: r.version for r in _providers(resolved, plugins)}}
 
 
 def total_steps(resolved: AnyResolved) -> int:

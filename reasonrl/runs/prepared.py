@@ -10,6 +10,7 @@ from reasonrl.rundir.folder import nearest_folder
 from reasonrl.runs.identity import build_early_identity
 from reasonrl.runs.meeting import Preparation
 from reasonrl.runs.ready import refuse_foreign_sharding, refuse_new_run, refuse_unready
+from reasonrl.runs.sources import hash_data
 from reasonrl.version import __version__, find_version
 
 COMPARED = ("torch", "transformers", "accelerate")
@@ -20,7 +21,8 @@ def prepare_new(mine: Preparation, resolved: AnyResolved, plugins: Plugins, run_
     refuse_foreign_sharding()
     refuse_new_run(resolved, run_dir)
     output_dir = resolved.recipe.output_dir
-    mine.facts = {**describe_start(resolved, plugins), "run folder": str(Path(run_dir or output_dir).absolute())}
+    place = {"run folder": str(Path(run_dir or output_dir).absolute())}
+    mine.facts = {**describe_start(resolved, plugins), "data": hash_data(resolved), **place}
     mine.share(nearest_folder(output_dir, run_dir))
 
 
@@ -28,7 +30,8 @@ def prepare_resume(mine: Preparation, resolved: AnyResolved, plugins: Plugins, r
     """Check a run that is resumed, in a folder that all processes see."""
     refuse_foreign_sharding()
     refuse_unready(resolved)
-    mine.facts = {**describe_start(resolved, plugins), "run folder": str(run_dir.absolute())}
+    place = {"run folder": str(run_dir.absolute())}
+    mine.facts = {**describe_start(resolved, plugins), "data": hash_data(resolved), **place}
     mine.share(run_dir)
 
 

@@ -51,8 +51,8 @@ class AlgorithmCalls:
             out = self._algorithm.compute_advantages(batch, evals, ctx)
         check_returned(isinstance(out, AdvantageOutput), call, out, "AdvantageOutput")
         shape = batch.input_ids.shape
-        _check_metrics(call, out.metrics)
         device, tensors = batch.input_ids.device, {"advantages": out.advantages}
+        _check_metrics(call, out.metrics, device)
         if out.returns is not None:
             tensors["returns"] = out.returns
         for name, tensor in tensors.items():
@@ -74,9 +74,9 @@ class AlgorithmCalls:
         with self._call("compute_loss") as call:
             out = self._algorithm.compute_loss(inputs, normalizer, ctx)
         check_returned(isinstance(out, LossOutput), call, out, "LossOutput")
-        _check_metrics(call, out.metrics)
-        loss = out.loss
-        if not _is_plain(loss, inputs.logprobs.device) or loss.numel() != 1 or not loss.requires_grad:
+        loss, device = out.loss, inputs.logprobs.device
+        _check_metrics(call, out.metrics, device)
+        if not _is_plain(loss, device) or loss.numel() != 1 or not loss.requires_grad:
             raise PluginContractError(f"{call} returned a loss that is not a real scalar tensor with a gradient")
         return out
 
@@ -114,19 +114,21 @@ def _is_plain(tensor: object, device: torch.device) -> bool:
     )
 
 
-def _check_metrics(call: str, metrics: object) -> None:
-    if not isinstance(metrics, Mapping) or not all(map(_is_metric, metrics, metrics.values())):
+def _check_metrics(call: str, metrics: object, device: torch.device) -> None:
+    if not isinstance(metrics, Mapping) or not all(_is_metric(*pair, device) for pair in metrics.items()):
         raise PluginContractError(
             f"{call} returned metrics of a wrong type, expected names with a Metric of numbers or scalar tensors each, "
             "such as mean(total, weight)"
         )
 
 
-def _is_metric(key: object, metric: object) -> bool:
-    return isinstance(key, str) and isinstance(metric, Metric) and all(map(_is_scalar, (metric.value, metric.weight)))
+def _is_metric(key: object, metric: object, device: torch.device) -> bool:
+    if not isinstance(key, str) or not isinstance(metric, Metric):
+        return False
+    return _is_scalar(metric.value, device) and _is_scalar(metric.weight, device)
 
 
-def _is_scalar(value: object) -> bool:
+def _is_scalar(value: object, device: torch.device) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_meta and not value.is_complex()
+        return value.numel() == 1 and not value.is_complex() and value.device.type in ("cpu", device.type)
     return isinstance(value, Real)

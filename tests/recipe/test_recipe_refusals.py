@@ -126,7 +126,7 @@ LINES: list[tuple[str, list[str], list[str], str]] = [
     ("octal number", [], ["seed=010"], "seed: 010 is 8 in YAML; write 8 or 10"),
     ("switch of YAML 1.1", ["model: {name: countdown-base, gradient_checkpointing: on}"], [], "write true"),
     ("number in words", [], ["optimizer.learning_rate=nan"], "must be a number, got 'nan'; write .nan"),
-    ("too small for float32", [], ["optimizer.eps=1e-320"], "optimizer.eps must be 0 or from 1.2e-38 to 3.4e38"),
+    ("too small for float32", [], ["optimizer.eps=1e-320"], "optimizer.eps must be 0 or from 1.2e-38 to 3.4e+38"),
     ("too large for float32", [], ["optimizer.eps=-1e308"], "3.4e+38 in size, got -1e+308"),
     ("literal line break", ["sampling: {stop: ['\\n']}"], [], 'sampling.stop must be written ["\\n"]'),
     ("half precision", [], ["model.dtype=float16"], "model.dtype must be one of auto, float32, bfloat16"),
