@@ -175,12 +175,15 @@ def open_folder(path: Path) -> int | None:
 
 
 def is_opened_folder(handle: int | None, path: Path) -> bool:
-    """Whether ``path`` is the folder of a handle of ``open_folder``, or any folder without one."""
+    """Whether ``path`` is the folder of a handle of ``open_folder``, or any folder if there is no handle to ask."""
     try:
         found = os.stat(path)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and (handle is None or os.path.samestat(found, os.fstat(handle)))
+    opened = None
+    with suppress(OSError):  # a network file system may have dropped the handle
+        opened = os.fstat(handle) if handle is not None else None
+    return stat.S_ISDIR(found.st_mode) and (opened is None or os.path.samestat(found, opened))
 
 
 def move(source: Path, target: Path) -> None:

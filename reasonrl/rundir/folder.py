@@ -141,7 +141,8 @@ class RunDir:
         """Release the lock. Safe to call twice."""
         self._lock.release()
         if self._handle is not None:
-            os.close(self._handle)
+            with suppress(OSError):
+                os.close(self._handle)
             self._handle = None
 
 

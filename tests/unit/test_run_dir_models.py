@@ -15,6 +15,7 @@ import pytest
 from safetensors import SafetensorError
 
 from reasonrl.errors import CheckpointError, RecipeError, RunDirInUseError
+from reasonrl.rundir import files
 from reasonrl.rundir.checkpoints import list_saved_steps, new_checkpoint
 from reasonrl.rundir.files import write_atomic
 from reasonrl.rundir.folder import RunDir, refuse_taken
@@ -254,6 +255,12 @@ def test_a_leftover_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
     final = save_step(tmp_path, 1, write_model, keep=1)
     assert sorted(p.name for p in final.iterdir()) == ["config.json", "manifest.json"]
     assert not leftover.exists()
+
+
+def test_a_folder_whose_handle_a_network_has_dropped_is_still_that_of_the_run(tmp_path: Path) -> None:
+    lost = 1_000_000
+    assert files.is_opened_folder(lost, tmp_path)
+    assert not files.is_opened_folder(lost, tmp_path / "deleted")
 
 
 @pytest.mark.parametrize("how", ["renamed", "deleted"])
