@@ -122,16 +122,14 @@ def describe_finished(run_dir: Path, resolved: AnyResolved, steps: int, newest: 
     else:
         key, length = "trainer.steps", steps
     command = f"reasonrl resume {run_dir} {key}="
+    done = f"{run_dir} is finished: {steps} step{'s' * (steps != 1)}"
     if newest == steps:
         model = step_dir(run_dir, newest)
-        return f"{run_dir} is finished: {steps} steps, model in {model}; to train longer: {command}{2 * length}"
+        return f"{done}, model in {model}; to train longer: {command}{2 * length}"
     if newest is None:
-        return (
-            f"{run_dir} is finished: {steps} steps, but its checkpoints are missing; to retrain from the start: "
-            f"{command}{length}"
-        )
+        return f"{done}, but its checkpoints are missing; to retrain from the start: {command}{length}"
     return (
-        f"{run_dir} is finished: {steps} steps, but the checkpoint of step {steps} is missing or damaged; the newest "
+        f"{done}, but the checkpoint of step {steps} is missing or damaged; the newest "
         f"is step {newest}, {step_dir(run_dir, newest)}; to retrain the steps after it: {command}{length}"
     )
 
