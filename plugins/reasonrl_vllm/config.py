@@ -125,7 +125,7 @@ def check_url(url: str, *, allow_remote: bool) -> None:
     """Raise ValueError if ``url`` is malformed, or remote without ``allow_remote``."""
     try:
         parts = urlsplit(url)
-    except ValueError as err:  # an IPv6 address that is none
+    except ValueError as err:  # a malformed IPv6 address
         raise ValueError(f"url must be like http://127.0.0.1:8000, got {url!r}") from err
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not _has_good_port(parts) or not _is_host(host):

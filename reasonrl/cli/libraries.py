@@ -17,7 +17,7 @@ COMMON = ("auto", "debug", "error", "false", "info", "none", "true", "warning", 
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether code in Rust, such as a tokenizer's, has panicked. Its error is no ``Exception``."""
+    """Whether code in Rust, such as a tokenizer's, has panicked. Its error is not an ``Exception``."""
     return type(error).__name__ == "PanicException" and type(error).__module__.startswith("pyo3")
 
 

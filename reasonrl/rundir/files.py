@@ -175,7 +175,7 @@ def open_folder(path: Path) -> int | None:
 
 
 def is_opened_folder(handle: int | None, path: Path) -> bool:
-    """Whether ``path`` is the folder of a handle of ``open_folder``, or any folder if there is no handle to ask."""
+    """Whether ``path`` is the folder of a handle of ``open_folder``, or any folder if the handle is gone."""
     try:
         found = os.stat(path)
     except OSError:

@@ -330,7 +330,7 @@ def _wait_for_server(place: Place) -> None:
         try:
             socket.create_connection((place.address, place.port), CONNECT_S).close()
             return
-        except (OSError, UnicodeError) as err:  # the latter for a name that is none
+        except (OSError, UnicodeError) as err:  # the latter: a malformed host name
             if time.monotonic() > until:
                 raise ProcessError(_describe_unreachable(place, err)) from err
             if time.monotonic() > remind and is_first_on_machine():

@@ -153,7 +153,7 @@ def test_a_port_in_use_is_named(path: Path) -> None:
         (2, {"MASTER_PORT": "70000"}, 2, "the variable MASTER_PORT is 70000, expected 1 to 65535"),
     ],
 )
-def test_an_address_that_is_none_is_named(
+def test_an_unusable_address_is_named(
     size: int, place: dict[str, str], status: int, said: str, path: Path, tmp_path: Path
 ) -> None:
     alone = {"environ": {"WORLD_SIZE": str(size), **place}}

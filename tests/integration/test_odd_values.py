@@ -1,4 +1,4 @@
-"""Whatever a task, its replies or a backend return: a run ends with one line that names them, or goes on without it."""
+"""Whatever a task, its replies or a backend return: a run ends with one line that names them, or continues."""
 
 from pathlib import Path
 from typing import Any

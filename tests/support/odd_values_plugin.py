@@ -48,7 +48,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "prompt without messages": {"prompt": ()},
     "prompt of numbers": {"prompt": (message(content=5),)},
     "prompt of a wizard": {"prompt": (message(role="wizard"),)},
-    "prefix that is none": {"assistant_prefix": None},
+    "prefix that is None": {"assistant_prefix": None},
     "info that interrupts": {"info": Interrupts(a=1)},
     "info that is nested deeply": {"info": {"a": json.loads("[" * 900 + "]" * 900)}},
 }
@@ -97,9 +97,9 @@ COMPLETIONS: dict[str, dict[str, Any]] = {
     "no ids": {"token_ids": None},
     "too few logprobs": {"logprobs": (-1.0,)},
     "logprobs that are text": {"logprobs": ("a", "b")},
-    "text that is none": {"text": None},
+    "text that is None": {"text": None},
     "reason that is text": {"finish_reason": "length"},
-    "version that is none": {"policy_version": None},
+    "version that is None": {"policy_version": None},
 }
 GROUPS: dict[str, Callable[[list[RolloutGroup]], Any]] = {
     "no groups": lambda groups: None,

@@ -68,7 +68,7 @@ def whole_run(folder: Path, model: Path, **sections: Any) -> Path:
 
 
 def go(recipe: Path | None, run_dir: Path, *overrides: str, **options: Any) -> Any:
-    """Start a run, or with ``recipe`` None go on with it."""
+    """Start a run, or resume it if ``recipe`` is None."""
     from reasonrl.runs import start
 
     if recipe is None:

@@ -84,7 +84,7 @@ def test_an_import_that_finds_no_memory_blames_no_variable() -> None:
 
 
 def test_a_panic_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer panics where it may start no threads; that is no ``Exception``."""
+    """A tokenizer panics where it may start no threads; which is not an ``Exception``."""
     panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
     monkeypatch.setattr("reasonrl.plugins.load_plugins", lambda **_: raise_it(panic("no thread pool")))
     done = CliRunner().invoke(app, ["tasks", "list"])
